@@ -1,0 +1,131 @@
+/**
+ * The settings: one schema of the environment and its one reader. Nothing else reads `process.env`.
+ * Every name stands in `.env.example` with a sentence; a test holds the two together.
+ */
+import { existsSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { z } from 'zod';
+
+const flag = z
+  .enum(['true', 'false', '1', '0', 'yes', 'no', 'on', 'off'], { error: 'must be true or false' })
+  .transform((value) => ['true', '1', 'yes', 'on'].includes(value));
+const port = z.coerce.number({ error: 'must be a port number' }).int().min(1).max(65_535);
+const address = z.url({ protocol: /^https?$/, error: 'must be an http(s) address' }).transform((url) => url.replace(/\/+$/, ''));
+const commaList = z.string().transform((value) =>
+  value
+    .split(',')
+    .map((item) => item.trim())
+    .filter((item) => item !== ''),
+);
+const milliseconds = (max: number) => z.coerce.number({ error: 'must be a number of milliseconds' }).int().min(0).max(max);
+
+/** The model providers that Parley can ask, in the order of the default chain. All speak the OpenAI chat protocol. */
+export const PROVIDER_NAMES = ['deepseek', 'openai', 'anthropic', 'grok', 'sealion', 'sandbox'] as const;
+export type ProviderName = (typeof PROVIDER_NAMES)[number];
+
+const providerChain = commaList.superRefine((entries, context) => {
+  for (const entry of entries) {
+    const name = entry.split(':')[0] ?? '';
+    if (!(PROVIDER_NAMES as readonly string[]).includes(name)) {
+      context.addIssue({
+        code: 'custom',
+        message: `"${entry}" names no known provider (${PROVIDER_NAMES.join(', ')}); entries are provider:model`,
+      });
+    }
+  }
+});
+
+const MINUTE_MS = 60_000;
+const DAY_MS = 24 * 60 * MINUTE_MS;
+
+/** Ollama serves the OpenAI protocol under /v1; people write its bare address. */
+const ollamaAddress = address.transform((url) => (new URL(url).pathname === '/' ? `${url}/v1` : url));
+
+export const settingsSchema = z.object({
+  PORT: port.default(3000),
+  DATABASE_URL: z.url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// address' }).optional(),
+  DATA_DIR: z
+    .string()
+    .default('.data')
+    .transform((dir) => resolve(dir)),
+  LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info'),
+  DEBUG_WEBHOOK: flag.default(false),
+  API_KEYS: commaList.default([]),
+
+  TEMPORAL_ADDRESS: z.string().optional(),
+  TEMPORAL_NAMESPACE: z.string().optional(),
+  TEMPORAL_API_KEY: z.string().optional(),
+  TEMPORAL_TASK_QUEUE: z.string().default('parley'),
+  TEMPORAL_CLI_PATH: z.string().optional(),
+  TEMPORAL_PORT: port.default(7233),
+  TEMPORAL_UI_PORT: port.default(8233),
+  POSTGRES_PORT: port.default(5433),
+  SANDBOX_PORT: port.default(3900),
+  SANDBOX_URL: address.optional(),
+
+  KAPSO_API_KEY: z.string().optional(),
+  KAPSO_BASE_URL: address.default('https://api.kapso.ai'),
+  KAPSO_PHONE_NUMBER_ID: z.string().optional(),
+  KAPSO_WEBHOOK_SECRET: commaList.default([]),
+  KAPSO_WEBHOOK_TOKEN: z.string().optional(),
+
+  CHATBOT_ENABLED: flag.optional(),
+  AI_ENABLED: flag.optional(),
+  AI_PROVIDERS: providerChain.optional(),
+  AI_SYSTEM_PROMPT: z.string().optional(),
+  REPLY_QUIET_MS: milliseconds(10 * MINUTE_MS).optional(),
+  REPLY_QUIET_MAX_MS: milliseconds(10 * MINUTE_MS).optional(),
+  SESSION_TIMEOUT_MS: milliseconds(7 * DAY_MS).optional(),
+  SEND_CONFIRM_MS: milliseconds(10 * MINUTE_MS).optional(),
+
+  DEEPSEEK_API_KEY: z.string().optional(),
+  DEEPSEEK_BASE_URL: address.default('https://api.deepseek.com/v1'),
+  OPENAI_API_KEY: z.string().optional(),
+  OPENAI_BASE_URL: address.default('https://api.openai.com/v1'),
+  ANTHROPIC_API_KEY: z.string().optional(),
+  ANTHROPIC_BASE_URL: address.default('https://api.anthropic.com/v1'),
+  GROK_API_KEY: z.string().optional(),
+  GROK_BASE_URL: address.default('https://api.x.ai/v1'),
+  SEALION_URL: ollamaAddress.optional(),
+});
+
+export type Settings = z.output<typeof settingsSchema>;
+
+/** What is wrong with the environment: one line per setting, never a value (it may be a secret). */
+export class SettingsError extends Error {
+  override name = 'SettingsError';
+  constructor(readonly problems: string[]) {
+    super(`These settings are wrong:\n${problems.map((problem) => `  - ${problem}`).join('\n')}`);
+  }
+}
+
+/**
+ * Reads the settings. An empty value counts as not set, as in a copied `.env.example`.
+ * @throws SettingsError with every problem at once
+ */
+export function readSettings(environment: Record<string, string | undefined>): Settings {
+  const present = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== undefined && value.trim() !== ''));
+  const parsed = settingsSchema.safeParse(present);
+  if (parsed.success) return parsed.data;
+  throw new SettingsError(parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`));
+}
+
+/** Brings `.env` into the environment, without overriding what is set there already. */
+export function loadEnvFile(): void {
+  if (existsSync('.env')) process.loadEnvFile('.env');
+}
+
+type RequiredSetting = 'DATABASE_URL' | 'KAPSO_API_KEY' | 'KAPSO_WEBHOOK_SECRET';
+
+/** The settings that `name` may not be without. @throws SettingsError */
+export function requireSettings<K extends RequiredSetting>(
+  settings: Settings,
+  reasons: Record<K, string>,
+): Settings & { [P in K]-?: NonNullable<Settings[P]> } {
+  const missing = (Object.keys(reasons) as K[]).filter((name) => {
+    const value = settings[name];
+    return value === undefined || (Array.isArray(value) && value.length === 0);
+  });
+  if (missing.length > 0) throw new SettingsError(missing.map((name) => `${name}: is not set; ${reasons[name]}`));
+  return settings as Settings & { [P in K]-?: NonNullable<Settings[P]> };
+}
