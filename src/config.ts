@@ -51,6 +51,7 @@ export const settingsSchema = z.object({
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info'),
   DEBUG_WEBHOOK: flag.default(false),
   API_KEYS: commaList.default([]),
+  WORKER_HEALTH_PORT: port.optional(),
 
   TEMPORAL_ADDRESS: z.string().optional(),
   TEMPORAL_NAMESPACE: z.string().optional(),

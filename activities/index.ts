@@ -1,0 +1,30 @@
+/** Everything that workflows can have done, built once per worker from its dependencies. */
+import type { PrismaClient } from '../prisma/generated/client';
+import type { Logger } from '../src/logger';
+import type { KapsoClient } from '../src/providers/kapso';
+import type { LanguageModels } from '../src/providers/llm';
+import { createModelActivities, type ModelActivities } from './model';
+import { createRecordActivities, type RecordActivities, type TurnLimits } from './records';
+import { createWhatsAppActivities, type WhatsAppActivities } from './whatsapp';
+
+export type { Draft, DraftOrder } from './model';
+export type { Recorded, TurnLimits } from './records';
+export type { SendVerdict } from './whatsapp';
+
+export interface ActivityDependencies {
+  db: PrismaClient;
+  kapso: KapsoClient;
+  models: LanguageModels;
+  logger: Logger;
+  limits: TurnLimits;
+}
+
+export type Activities = RecordActivities & ModelActivities & WhatsAppActivities;
+
+/** A person waits 30 s for one model; after three minutes an answer is no answer any more. */
+export const DEFAULT_TURN_LIMITS: TurnLimits = { modelAttemptMs: 30_000, turnMs: 180_000 };
+
+/** The worker is the one place that calls this. */
+export function createActivities(dependencies: ActivityDependencies): Activities {
+  return { ...createRecordActivities(dependencies), ...createModelActivities(dependencies), ...createWhatsAppActivities(dependencies) };
+}

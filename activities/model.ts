@@ -1,0 +1,173 @@
+/** Asking a model for the reply of a turn. The draft is stored before the activity returns: a crash never pays twice. */
+import { setTimeout as delay } from 'node:timers/promises';
+import { ApplicationFailure, Context } from '@temporalio/activity';
+import type { PrismaClient } from '../prisma/generated/client';
+import type { Logger } from '../src/logger';
+import type { ChatAnswer, ChatMessage, LanguageModels, ModelChoice } from '../src/providers/llm';
+import { modelFailure, permanentModelFailure } from './failures';
+
+export interface DraftOrder {
+  conversationId: string;
+  /** The inbound messages of the turn, oldest first. The reply hangs on the last one. */
+  messageIds: string[];
+  provider: ModelChoice['provider'];
+  model: string;
+  /** Bound of this attempt. */
+  attemptMs: number;
+}
+
+/** The stored reply, without its text: that stays out of the history. */
+export interface Draft {
+  messageId: string;
+  provider: string;
+  model: string;
+  promptTokens: number;
+  completionTokens: number;
+}
+
+export interface ModelActivities {
+  /**
+   * @throws ApplicationFailure `ModelError.*` (see failures.ts), or `RecordError.Unavailable` when the record could
+   * not be read or written: that says nothing about the provider
+   */
+  generateReply(order: DraftOrder): Promise<Draft>;
+}
+
+/** The worker is reported alive this often; a fifth of the heartbeat timeout. */
+const HEARTBEAT_MS = 1_000;
+
+/** A paid answer is worth waiting for the database: this often, with these pauses. */
+const STORE_PAUSES_MS = [250, 1_000, 2_000, 4_000, 8_000];
+
+/** The model activity. */
+export function createModelActivities({
+  db,
+  models,
+  logger,
+}: {
+  db: PrismaClient;
+  models: LanguageModels;
+  logger: Logger;
+}): ModelActivities {
+  return {
+    async generateReply(order) {
+      const context = Context.current();
+      const heartbeat = setInterval(() => context.heartbeat(), HEARTBEAT_MS);
+      try {
+        return await draftReply(order, context);
+      } finally {
+        clearInterval(heartbeat);
+      }
+    },
+  };
+
+  async function draftReply(order: DraftOrder, context: Context): Promise<Draft> {
+    const prompt = await fromRecord(() => loadPrompt(db, order));
+    if (prompt.draft) return prompt.draft;
+    const startedAtMs = Date.now();
+    const answer = await ask(order, prompt.messages, context.cancellationSignal);
+    const latencyMs = Date.now() - startedAtMs;
+    return await fromRecord(() => storePatiently(order, answer, { latencyMs, attempts: context.info.attempt }));
+  }
+
+  async function ask({ provider, model, attemptMs }: DraftOrder, messages: ChatMessage[], cancelled: AbortSignal): Promise<ChatAnswer> {
+    let answer: ChatAnswer;
+    try {
+      answer = await models.chat({ provider, model }, messages, AbortSignal.any([cancelled, AbortSignal.timeout(attemptMs)]));
+    } catch (error) {
+      throw modelFailure(provider, error);
+    }
+    if (answer.finishReason === 'content_filter')
+      throw permanentModelFailure('ModelError.ContentRefused', `${provider} refused the content`);
+    if (answer.text === '') throw permanentModelFailure('ModelError.EmptyReply', `${provider} said nothing`);
+    return answer;
+  }
+
+  async function storePatiently(order: DraftOrder, answer: ChatAnswer, run: { latencyMs: number; attempts: number }): Promise<Draft> {
+    for (const pauseMs of STORE_PAUSES_MS) {
+      try {
+        return await storeDraft(db, order, answer, run);
+      } catch (error) {
+        logger.warn({ error, conversationId: order.conversationId }, 'the draft could not be stored yet');
+        await delay(pauseMs);
+      }
+    }
+    return await storeDraft(db, order, answer, run);
+  }
+}
+
+async function fromRecord<T>(step: () => Promise<T>): Promise<T> {
+  try {
+    return await step();
+  } catch (error) {
+    if (error instanceof ApplicationFailure) throw error;
+    throw ApplicationFailure.create({
+      type: 'RecordError.Unavailable',
+      message: 'the record could not be read or written',
+      nonRetryable: true,
+    });
+  }
+}
+
+interface PromptRow {
+  systemPrompt: string;
+  /** Newest first. */
+  said: { direction: 'inbound' | 'outbound'; kind: string; text: string | null }[] | null;
+  draft: Draft | null;
+}
+
+/** What the model is to read: the system prompt, the last messages that the customer has seen or written, and the turn. */
+async function loadPrompt(
+  db: PrismaClient,
+  { conversationId, messageIds }: DraftOrder,
+): Promise<{ draft: Draft | null; messages: ChatMessage[] }> {
+  const lastId = messageIds.at(-1);
+  const rows = await db.$queryRaw<PromptRow[]>`
+    SELECT s.system_prompt AS "systemPrompt",
+      (SELECT json_agg(h ORDER BY h.position DESC) FROM (
+        SELECT m.position, m.direction, m.kind, m.text FROM messages m
+        WHERE m.conversation_id = c.id AND m.position <= (SELECT position FROM messages WHERE id = ${lastId}::uuid)
+          AND m.status NOT IN ('pending', 'sending', 'failed')
+        ORDER BY m.position DESC LIMIT s.history_limit + ${messageIds.length}
+      ) h) AS said,
+      (SELECT json_build_object('messageId', d.id, 'provider', d.provider, 'model', d.model,
+          'promptTokens', COALESCE(d.prompt_tokens, 0), 'completionTokens', COALESCE(d.completion_tokens, 0))
+        FROM messages d WHERE d.reply_to_id = ${lastId}::uuid) AS draft
+    FROM conversations c JOIN chatbot_settings s ON s.workspace_id = c.workspace_id
+    WHERE c.id = ${conversationId}::uuid`;
+  const row = rows[0];
+  if (!row) throw new Error(`conversation ${conversationId} is not in the record`);
+  const said = (row.said ?? []).reverse().map(
+    ({ direction, kind, text }): ChatMessage => ({
+      role: direction === 'inbound' ? 'user' : 'assistant',
+      content: text?.trim() || `[${kind}]`,
+    }),
+  );
+  return { draft: row.draft, messages: [{ role: 'system', content: row.systemPrompt }, ...said] };
+}
+
+/** Writes the reply and the turn of its messages in one statement. An existing reply of the turn wins. */
+async function storeDraft(
+  db: PrismaClient,
+  order: DraftOrder,
+  answer: ChatAnswer,
+  run: { latencyMs: number; attempts: number },
+): Promise<Draft> {
+  const { conversationId, messageIds, provider, model } = order;
+  const lastId = messageIds.at(-1);
+  const rows = await db.$queryRaw<{ id: string }[]>`
+    WITH turn AS (
+      UPDATE messages SET turn_id = ${lastId}::uuid WHERE id = ANY(${messageIds}::uuid[])
+    )
+    INSERT INTO messages (workspace_id, conversation_id, direction, kind, text, status, reply_to_id, provider, model, attempts, latency_ms,
+      prompt_tokens, completion_tokens)
+    SELECT c.workspace_id, c.id, 'outbound', 'text', ${answer.text.toWellFormed().replaceAll('\0', '')}, 'pending', ${lastId}::uuid, ${provider}, ${model},
+      ${run.attempts}, ${run.latencyMs}, ${answer.promptTokens}, ${answer.completionTokens}
+    FROM conversations c WHERE c.id = ${conversationId}::uuid
+    ON CONFLICT (reply_to_id) DO UPDATE SET reply_to_id = EXCLUDED.reply_to_id
+    RETURNING id`;
+  const row = rows[0];
+  if (!row) throw new Error('the draft was not written');
+  const { promptTokens, completionTokens } = answer;
+  return { messageId: row.id, provider, model, promptTokens, completionTokens };
+}

@@ -1,0 +1,92 @@
+/**
+ * The outbox row of a reply: who may send it, and what is known about it. Shared by the send activity and by
+ * the status webhooks, because both bring facts about the same row and may come in any order.
+ *
+ * Invariants, held by single statements:
+ * - only the claim (`pending → sending`) allows a send, and one claim allows one;
+ * - a status never goes back (the order of the enum), and may skip steps;
+ * - the inbound messages of a turn get their outcome in the statement that settles its reply.
+ */
+import type { PrismaClient } from '../prisma/generated/client';
+import { Prisma } from '../prisma/generated/client';
+
+/** What WhatsApp reports about an outbound message. */
+export type ReportedStatus = 'sent' | 'delivered' | 'read' | 'failed';
+
+/** How the row is found: by our id, which travels with the send, or by WhatsApp's. */
+export type ReplyKey = { messageId: string } | { providerMessageId: string };
+
+export interface RaisedReply {
+  messageId: string;
+  previous: string;
+  status: string;
+  workflowId: string;
+}
+
+function keyCondition(key: ReplyKey): Prisma.Sql {
+  return 'messageId' in key ? Prisma.sql`m.id = ${key.messageId}::uuid` : Prisma.sql`m.provider_message_id = ${key.providerMessageId}`;
+}
+
+/**
+ * Raises the row to `status`, keeps WhatsApp's id, and settles the turn: on `sent` and above its messages are
+ * answered or merged, on `failed` they failed and the conversation needs attention.
+ * Null when there is no such row or it stands as high already.
+ */
+export async function raiseReply(
+  db: PrismaClient,
+  key: ReplyKey,
+  fact: { status: ReportedStatus; phoneNumberId: string; providerMessageId?: string; failure?: string },
+): Promise<RaisedReply | null> {
+  const failed = fact.status === 'failed';
+  const rows = await db.$queryRaw<RaisedReply[]>`
+    WITH target AS (
+      SELECT m.id, m.status AS previous, m.conversation_id, m.reply_to_id, m.text
+      FROM messages m JOIN workspaces w ON w.id = m.workspace_id
+      WHERE ${keyCondition(key)} AND m.direction = 'outbound' AND w.kapso_phone_number_id = ${fact.phoneNumberId}
+      FOR UPDATE OF m
+    ), raised AS (
+      UPDATE messages m
+      SET status = GREATEST(m.status, ${fact.status}::message_status),
+          provider_message_id = COALESCE(m.provider_message_id, ${fact.providerMessageId ?? null}),
+          failure = COALESCE(${fact.failure ?? null}, m.failure)
+      FROM target t
+      WHERE m.id = t.id AND (m.status < ${fact.status}::message_status OR m.provider_message_id IS NULL)
+      RETURNING m.id, t.previous, m.status, m.conversation_id, m.reply_to_id, m.text
+    ), settled AS (
+      UPDATE messages i
+      SET outcome = CASE WHEN ${failed} THEN 'failed' WHEN i.id = r.reply_to_id THEN 'answered' ELSE 'merged' END::message_outcome
+      FROM raised r
+      WHERE i.turn_id = r.reply_to_id AND i.direction = 'inbound' AND (i.outcome IS NULL OR ${failed})
+    ), noted AS (
+      UPDATE conversations c
+      SET needs_attention = c.needs_attention OR ${failed},
+          attention_reason = CASE WHEN ${failed} THEN 'reply failed' ELSE c.attention_reason END,
+          last_message_at = CASE WHEN ${failed} THEN c.last_message_at ELSE now() END,
+          last_message_preview = CASE WHEN ${failed} THEN c.last_message_preview ELSE left(r.text, 100) END,
+          unread_count = CASE WHEN ${failed} THEN c.unread_count ELSE 0 END,
+          updated_at = now()
+      FROM raised r
+      WHERE c.id = r.conversation_id AND (${failed} OR r.previous < 'sent')
+    )
+    SELECT r.id AS "messageId", r.previous::text AS previous, r.status::text AS status, c.workflow_id AS "workflowId"
+    FROM raised r JOIN conversations c ON c.id = r.conversation_id`;
+  return rows[0] ?? null;
+}
+
+/**
+ * Raises the row by the reports that came before its id was known. Must run after the statement that wrote the id:
+ * then either this sees the report, or the report's own statement sees the id.
+ */
+export async function joinEarlyReports(db: PrismaClient, reply: { providerMessageId: string; phoneNumberId: string }): Promise<void> {
+  const reports = await db.$queryRaw<{ status: ReportedStatus; failure: string | null }[]>`
+    SELECT status, error->>'code' AS failure FROM message_status_events
+    WHERE provider_message_id = ${reply.providerMessageId} AND status IN ('sent', 'delivered', 'read', 'failed')
+    ORDER BY status::message_status DESC LIMIT 1`;
+  const highest = reports[0];
+  if (!highest || highest.status === 'sent') return;
+  await raiseReply(
+    db,
+    { providerMessageId: reply.providerMessageId },
+    { status: highest.status, phoneNumberId: reply.phoneNumberId, ...(highest.failure ? { failure: `whatsapp ${highest.failure}` } : {}) },
+  );
+}

@@ -1,0 +1,258 @@
+/** Writing down what came in, and deciding what is to be done with it. Every step may run twice: rows make it idempotent. */
+import { ApplicationFailure } from '@temporalio/activity';
+import { Prisma, type PrismaClient } from '../prisma/generated/client';
+import { PROVIDER_NAMES, type ProviderName } from '../src/config';
+import type { LanguageModels, ModelChoice } from '../src/providers/llm';
+import { type ContactIdentity, type InboundMessage, type MessagesReceived, UNASSIGNED_NUMBER } from '../workflows/contract';
+
+/** Bounds of a turn, in milliseconds: one attempt at one model, and everything until a draft stands. */
+export interface TurnLimits {
+  modelAttemptMs: number;
+  turnMs: number;
+}
+
+export interface Timings extends TurnLimits {
+  quietMs: number;
+  quietMaxMs: number;
+  sessionTimeoutMs: number;
+  sendConfirmMs: number;
+}
+
+export interface RecordOrder extends MessagesReceived {
+  phoneNumberId: string;
+  contactKey: string;
+  workflowId: string;
+}
+
+/** What stands in the record now, and what it asks for. */
+export interface Recorded {
+  kind: 'recorded';
+  conversationId: string;
+  mode: string;
+  /** Ids of the messages among those given that still want a reply, oldest first. */
+  answerableIds: string[];
+  timings: Timings;
+  /** The chain to walk, without providers that have no key. */
+  providers: ModelChoice[];
+}
+
+export interface RecordActivities {
+  recordInbound(order: RecordOrder): Promise<Recorded | { kind: 'unknown_number' }>;
+  recordFailedTurn(order: { conversationId: string; messageIds: string[]; reason: string }): Promise<void>;
+  /** @throws ApplicationFailure `RecordError.UnknownNumber` as long as no workspace has the number */
+  awaitWorkspace(order: { phoneNumberId: string }): Promise<void>;
+}
+
+interface WorkspaceRow {
+  workspaceId: string;
+  chatbotEnabled: boolean;
+  aiEnabled: boolean;
+  providerChain: string[];
+  model: string | null;
+  quietMs: number;
+  quietMaxMs: number;
+  sessionTimeoutMs: number;
+  sendConfirmMs: number;
+  conversationId: string | null;
+  workflowId: string | null;
+  mode: string | null;
+  contactName: string | null;
+}
+
+/** Kinds whose text is a wish to be answered: what was written, or a caption. */
+const ANSWERABLE_KINDS = new Set(['text', 'image', 'video', 'document', 'audio', 'sticker']);
+
+const PREVIEW_LENGTH = 100;
+
+/** The record's activities. */
+export function createRecordActivities({
+  db,
+  models,
+  limits,
+}: {
+  db: PrismaClient;
+  models: LanguageModels;
+  limits: TurnLimits;
+}): RecordActivities {
+  return {
+    async recordInbound(order) {
+      const workspace = await findWorkspace(db, order);
+      if (!workspace) {
+        await park(db, order);
+        return { kind: 'unknown_number' };
+      }
+      const conversationId = await ensureConversation(db, workspace, order);
+      const mode = workspace.mode ?? 'ai';
+      const answerableIds = await insertMessages(db, workspace, conversationId, mode, order);
+      const { quietMs, quietMaxMs, sessionTimeoutMs, sendConfirmMs } = workspace;
+      return {
+        kind: 'recorded',
+        conversationId,
+        mode,
+        answerableIds,
+        timings: { quietMs, quietMaxMs, sessionTimeoutMs, sendConfirmMs, ...limits },
+        providers: answerableIds.length > 0 ? providerChain(workspace, models) : [],
+      };
+    },
+
+    async recordFailedTurn({ conversationId, messageIds, reason }) {
+      await db.$executeRaw`
+        WITH failed AS (
+          UPDATE messages SET outcome = 'failed', failure = ${reason}
+          WHERE id = ANY(${messageIds}::uuid[]) AND outcome IS NULL
+        ), abandoned AS (
+          UPDATE messages SET status = 'failed', failure = ${reason} WHERE reply_to_id = ANY(${messageIds}::uuid[]) AND status = 'pending'
+        )
+        UPDATE conversations SET needs_attention = true, attention_reason = ${reason}, updated_at = now() WHERE id = ${conversationId}::uuid`;
+    },
+
+    async awaitWorkspace({ phoneNumberId }) {
+      const rows = await db.$queryRaw<unknown[]>`SELECT 1 FROM workspaces w WHERE ${isWorkspaceOf(phoneNumberId)}`;
+      if (rows.length > 0) return;
+      throw ApplicationFailure.create({
+        type: 'RecordError.UnknownNumber',
+        message: `no workspace has the number id ${phoneNumberId}; its messages are parked until one has`,
+      });
+    },
+  };
+}
+
+/** A body that named no number belongs to the first workspace. */
+function isWorkspaceOf(phoneNumberId: string): Prisma.Sql {
+  return phoneNumberId === UNASSIGNED_NUMBER
+    ? Prisma.sql`w.id = (SELECT id FROM workspaces ORDER BY created_at, id LIMIT 1)`
+    : Prisma.sql`w.kapso_phone_number_id = ${phoneNumberId}`;
+}
+
+/** The workspace with its settings and, when the contact is known, the conversation: found by key, else by business-scoped id. */
+async function findWorkspace(db: PrismaClient, { phoneNumberId, contactKey, contact }: RecordOrder): Promise<WorkspaceRow | undefined> {
+  const rows = await db.$queryRaw<WorkspaceRow[]>`
+    SELECT w.id AS "workspaceId", COALESCE(s.chatbot_enabled, false) AS "chatbotEnabled", COALESCE(s.ai_enabled, false) AS "aiEnabled",
+      COALESCE(s.provider_chain, '{}') AS "providerChain", s.model,
+      COALESCE(s.quiet_ms, 3000) AS "quietMs", COALESCE(s.quiet_max_ms, 15000) AS "quietMaxMs",
+      COALESCE(s.session_timeout_ms, 1800000) AS "sessionTimeoutMs", COALESCE(s.send_confirm_ms, 60000) AS "sendConfirmMs",
+      c.id AS "conversationId", c.workflow_id AS "workflowId", c.mode::text AS mode, p.name AS "contactName"
+    FROM workspaces w
+    LEFT JOIN chatbot_settings s ON s.workspace_id = w.id
+    LEFT JOIN LATERAL (
+      SELECT * FROM contacts WHERE workspace_id = w.id
+        AND (contact_key = ${contactKey} OR business_scoped_user_id = ${contact.businessScopedUserId ?? null})
+      ORDER BY (contact_key = ${contactKey}) DESC LIMIT 1
+    ) p ON true
+    LEFT JOIN conversations c ON c.contact_id = p.id
+    WHERE ${isWorkspaceOf(phoneNumberId)}`;
+  return rows[0];
+}
+
+/** Returns the conversation's id; writes only when something about the person or the workflow is new. */
+async function ensureConversation(db: PrismaClient, workspace: WorkspaceRow, order: RecordOrder): Promise<string> {
+  const { contact, contactKey, workflowId } = order;
+  const isKnown = workspace.conversationId !== null && workspace.workflowId === workflowId;
+  if (isKnown && workspace.conversationId && (!contact.name || contact.name === workspace.contactName)) return workspace.conversationId;
+  const knownContact = workspace.conversationId
+    ? Prisma.sql`(SELECT p.contact_key FROM contacts p JOIN conversations c ON c.contact_id = p.id WHERE c.id = ${workspace.conversationId}::uuid)`
+    : Prisma.sql`${contactKey}`;
+  const rows = await db.$queryRaw<{ id: string }[]>`
+    WITH contact AS (
+      INSERT INTO contacts (workspace_id, contact_key, phone, business_scoped_user_id, name, username)
+      VALUES (${workspace.workspaceId}::uuid, ${knownContact}, ${contact.phone ?? null}, ${contact.businessScopedUserId ?? null},
+        ${contact.name ?? null}, ${contact.username ?? null})
+      ON CONFLICT (workspace_id, contact_key) DO UPDATE SET
+        phone = COALESCE(EXCLUDED.phone, contacts.phone),
+        business_scoped_user_id = COALESCE(EXCLUDED.business_scoped_user_id, contacts.business_scoped_user_id),
+        name = COALESCE(EXCLUDED.name, contacts.name), username = COALESCE(EXCLUDED.username, contacts.username)
+      RETURNING id
+    )
+    INSERT INTO conversations (workspace_id, contact_id, workflow_id)
+    SELECT ${workspace.workspaceId}::uuid, id, ${workflowId} FROM contact
+    ON CONFLICT (contact_id) DO UPDATE SET workflow_id = EXCLUDED.workflow_id, updated_at = now()
+    RETURNING id`;
+  const row = rows[0];
+  if (!row) throw new Error('the conversation was not written');
+  return row.id;
+}
+
+/**
+ * Writes the messages that are new, and returns the ids of all in the conversation that still want a reply. Among them
+ * are those of an earlier run of this step whose end was lost, and those that a terminated workflow left behind.
+ */
+async function insertMessages(
+  db: PrismaClient,
+  workspace: WorkspaceRow,
+  conversationId: string,
+  mode: string,
+  order: RecordOrder,
+): Promise<string[]> {
+  const input = order.messages.map((message, index) => ({
+    ord: index,
+    id: message.id,
+    provider_message_id: message.providerMessageId,
+    kind: message.kind,
+    text: message.text ?? null,
+    payload: message.payload ?? null,
+    occurred_at: new Date(message.sentAtMs).toISOString(),
+    outcome: immediateOutcome(message, workspace, mode),
+  }));
+  const last = order.messages.at(-1);
+  await db.$executeRaw`
+    WITH inserted AS (
+      INSERT INTO messages (id, workspace_id, conversation_id, direction, status, provider_message_id, kind, text, payload, occurred_at, outcome)
+      SELECT x.id, ${workspace.workspaceId}::uuid, ${conversationId}::uuid, 'inbound', 'received', x.provider_message_id, x.kind, x.text, x.payload,
+        x.occurred_at, x.outcome::message_outcome
+      FROM jsonb_to_recordset(${JSON.stringify(input)}::jsonb)
+        AS x(ord int, id uuid, provider_message_id text, kind text, text text, payload jsonb, occurred_at timestamptz, outcome text)
+      ORDER BY x.ord
+      ON CONFLICT DO NOTHING
+      RETURNING id
+    )
+    UPDATE conversations SET unread_count = unread_count + (SELECT count(*) FROM inserted), last_message_at = now(),
+      last_message_preview = ${preview(last)}, workflow_id = ${order.workflowId}, updated_at = now()
+    WHERE id = ${conversationId}::uuid AND EXISTS (SELECT 1 FROM inserted)`;
+  const rows = await db.$queryRaw<{ id: string }[]>`
+    SELECT id FROM messages
+    WHERE conversation_id = ${conversationId}::uuid AND direction = 'inbound' AND outcome IS NULL AND turn_id IS NULL
+    ORDER BY position`;
+  return rows.map((row) => row.id);
+}
+
+/** What becomes of a message at once; null when it wants a reply. */
+function immediateOutcome(message: InboundMessage, workspace: WorkspaceRow, mode: string): string | null {
+  if (message.isHistory) return 'history';
+  if (mode === 'human' || mode === 'paused') return mode;
+  if (!workspace.chatbotEnabled || !workspace.aiEnabled) return 'ai_disabled';
+  if (!ANSWERABLE_KINDS.has(message.kind) || !message.text?.trim()) return 'unsupported';
+  return null;
+}
+
+function preview(message: InboundMessage | undefined): string {
+  return (message?.text ?? `[${message?.kind ?? 'message'}]`).slice(0, PREVIEW_LENGTH).toWellFormed();
+}
+
+/** The workspace's chain, or every configured provider in the default order; entries without a key are left out. */
+function providerChain({ providerChain: entries, model }: WorkspaceRow, models: LanguageModels): ModelChoice[] {
+  const chain = entries.length > 0 ? entries : models.available;
+  return chain.flatMap((entry): ModelChoice[] => {
+    const [name, ...rest] = entry.split(':');
+    const provider = PROVIDER_NAMES.find((known) => known === name);
+    if (!provider || !models.available.includes(provider)) return [];
+    return [{ provider, model: rest.join(':') || model || models.defaultModel(provider as ProviderName) }];
+  });
+}
+
+/** Keeps messages for a number that no workspace has. They become rows of the conversation once it is added. */
+async function park(db: PrismaClient, order: RecordOrder): Promise<void> {
+  const kept: { message: InboundMessage; contact: ContactIdentity }[] = order.messages.map((message) => ({
+    message,
+    contact: order.contact,
+  }));
+  await db.parkedMessage.createMany({
+    data: kept.map(({ message, contact }) => ({
+      phoneNumberId: order.phoneNumberId,
+      providerMessageId: message.providerMessageId,
+      workflowId: order.workflowId,
+      reason: 'no workspace has this number',
+      message: { contact, ...message } as unknown as Prisma.InputJsonObject,
+    })),
+    skipDuplicates: true,
+  });
+}

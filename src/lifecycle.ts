@@ -1,0 +1,58 @@
+/** How a process ends: on SIGTERM, on SIGINT, or when the process that started it is gone. */
+import type { Logger } from './logger';
+
+/** Exit code when the settings are wrong: restarting will not help. */
+export const EXIT_SETTINGS = 78;
+
+/** Runs `stop` once, then exits 0; exits 1 when it fails or takes longer than `limitMs`. */
+export function onShutdown(logger: Logger, limitMs: number, stop: () => Promise<void>): void {
+  let stopping = false;
+  const shutDown = (reason: string) => {
+    if (stopping) return;
+    stopping = true;
+    logger.info({ reason }, 'stopping');
+    setTimeout(() => {
+      logger.error({ limitMs }, 'stopping took too long');
+      process.exit(1);
+    }, limitMs).unref();
+    stop().then(
+      () => {
+        logger.info('stopped');
+        process.exit(0);
+      },
+      (error: unknown) => {
+        logger.error({ error }, 'could not stop cleanly');
+        process.exit(1);
+      },
+    );
+  };
+  process.once('SIGTERM', () => shutDown('SIGTERM'));
+  process.once('SIGINT', () => shutDown('SIGINT'));
+  process.once('disconnect', () => shutDown('the parent is gone'));
+}
+
+/** Calls `attempt` until it succeeds, with growing pauses up to `maxPauseMs`. Ends with the signal's reason when aborted. */
+export async function untilItWorks<T>(
+  attempt: () => Promise<T>,
+  options: { onFailure(error: unknown): void; maxPauseMs: number; signal: AbortSignal },
+): Promise<T> {
+  for (let pauseMs = 250; ; pauseMs = Math.min(2 * pauseMs, options.maxPauseMs)) {
+    options.signal.throwIfAborted();
+    try {
+      return await attempt();
+    } catch (error) {
+      options.onFailure(error);
+      await pause(pauseMs, options.signal);
+    }
+  }
+}
+
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener('abort', () => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+}

@@ -1,0 +1,190 @@
+/**
+ * Thin client of the two Kapso calls that Parley makes. No retries, no hidden state: every result says
+ * what is known about the send, and the caller decides. Facts: provider page for Kapso, sections 3 and 4.
+ */
+import { z } from 'zod';
+
+/** WhatsApp's longest text (Meta, send messages). */
+export const MAX_TEXT_LENGTH = 4096;
+
+const SEND_PATH_VERSION = 'v24.0';
+
+export interface Recipient {
+  /** Digits only. */
+  phone?: string | undefined;
+  businessScopedUserId?: string | undefined;
+}
+
+export interface TextSend {
+  phoneNumberId: string;
+  recipient: Recipient;
+  text: string;
+  /** Comes back in the status webhooks (`biz_opaque_callback_data`, at most 512 characters). */
+  correlationId: string;
+}
+
+/**
+ * What is known after a send. `accepted`: WhatsApp has it. `refused`: it certainly has not.
+ * `not_sent`: the request never left. `unknown`: it may have it; sending again could show it twice.
+ */
+export type SendAnswer =
+  | { kind: 'accepted'; providerMessageId: string }
+  | { kind: 'refused'; httpStatus: number; graphCode?: number; kapsoError?: string; retryAfterMs?: number }
+  | { kind: 'not_sent'; code: string }
+  | { kind: 'unknown'; reason: string };
+
+/** An outbound message as Kapso lists it. */
+export interface ListedMessage {
+  providerMessageId: string;
+  text?: string;
+  /** Digits of the recipient, when Kapso names one. */
+  to?: string;
+  sentAtMs: number;
+  correlationIds: string[];
+  statuses: { status: string; atMs: number }[];
+}
+
+export interface KapsoClient {
+  sendText(send: TextSend): Promise<SendAnswer>;
+  /** Outbound messages since a time, newest first, at most `maxPages` pages of 100. @throws when Kapso cannot be asked */
+  listSent(query: { phoneNumberId: string; sinceMs: number; maxPages: number }): Promise<ListedMessage[]>;
+}
+
+const accepted = z.object({ messages: z.array(z.object({ id: z.string().min(1) })).min(1) });
+const graphError = z.object({ error: z.object({ code: z.number() }) });
+const kapsoError = z.object({ error: z.string() });
+const listPage = z.object({
+  data: z.array(
+    z.object({
+      id: z.string(),
+      timestamp: z.coerce.number(),
+      to: z.string().nullish(),
+      text: z.object({ body: z.string() }).nullish(),
+      kapso: z
+        .object({
+          phone_number: z.string().nullish(),
+          statuses: z
+            .array(z.object({ status: z.string(), timestamp: z.coerce.number(), biz_opaque_callback_data: z.string().nullish() }))
+            .nullish(),
+        })
+        .nullish(),
+    }),
+  ),
+  paging: z.object({ next: z.string().nullish() }).nullish(),
+});
+
+/** Errors of the connection that come before a byte of the request has left (Node and undici error codes). */
+const NEVER_LEFT = new Set([
+  'ECONNREFUSED',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'UND_ERR_CONNECT_TIMEOUT',
+  'CERT_HAS_EXPIRED',
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+  'ERR_TLS_CERT_ALTNAME_INVALID',
+]);
+
+/** A client for one Kapso project. `timeoutMs` bounds each request with its answer's body. */
+export function createKapsoClient(options: { baseUrl: string; apiKey: string; timeoutMs: number }): KapsoClient {
+  const headers = { 'X-API-Key': options.apiKey, 'Content-Type': 'application/json' };
+  const messagesUrl = (phoneNumberId: string) =>
+    `${options.baseUrl}/meta/whatsapp/${SEND_PATH_VERSION}/${encodeURIComponent(phoneNumberId)}/messages`;
+
+  return {
+    async sendText(send) {
+      try {
+        const response = await fetch(messagesUrl(send.phoneNumberId), {
+          method: 'POST',
+          headers,
+          body: JSON.stringify(sendBody(send)),
+          signal: AbortSignal.timeout(options.timeoutMs),
+        });
+        return readSendAnswer(response.status, response.headers, await response.text());
+      } catch (error) {
+        return connectionAnswer(error);
+      }
+    },
+
+    async listSent({ phoneNumberId, sinceMs, maxPages }) {
+      const found: ListedMessage[] = [];
+      let after: string | undefined;
+      for (let page = 0; page < maxPages; page += 1) {
+        const query = new URLSearchParams({ direction: 'outbound', since: new Date(sinceMs).toISOString(), limit: '100' });
+        if (after) query.set('after', after);
+        const response = await fetch(`${messagesUrl(phoneNumberId)}?${query}`, { headers, signal: AbortSignal.timeout(options.timeoutMs) });
+        if (!response.ok) throw new Error(`Kapso's message list answered ${response.status}`);
+        const { data, paging } = listPage.parse(await response.json());
+        found.push(...data.map(listedMessage));
+        if (!paging?.next || data.length === 0) break;
+        after = paging.next;
+      }
+      return found;
+    },
+  };
+}
+
+function sendBody({ recipient, text, correlationId }: TextSend): Record<string, unknown> {
+  return {
+    messaging_product: 'whatsapp',
+    recipient_type: 'individual',
+    ...(recipient.phone ? { to: `+${recipient.phone}` } : { recipient: recipient.businessScopedUserId }),
+    type: 'text',
+    text: { body: text, preview_url: false },
+    biz_opaque_callback_data: correlationId,
+  };
+}
+
+/** Reads Meta's object, Kapso's string, or something that is neither (an outage's HTML page), in this order. */
+function readSendAnswer(httpStatus: number, headers: Headers, body: string): SendAnswer {
+  const json = parseJson(body);
+  if (httpStatus >= 200 && httpStatus < 300) {
+    const message = accepted.safeParse(json);
+    return message.success
+      ? { kind: 'accepted', providerMessageId: message.data.messages[0]?.id ?? '' }
+      : { kind: 'unknown', reason: `answered ${httpStatus} without a message id` };
+  }
+  const graphCode = graphError.safeParse(json).data?.error.code;
+  if (httpStatus >= 500 && graphCode === undefined) return { kind: 'unknown', reason: `answered ${httpStatus}` };
+  const said = kapsoError.safeParse(json).data?.error;
+  const retryAfter = Number(headers.get('retry-after') ?? Number.NaN);
+  return {
+    kind: 'refused',
+    httpStatus,
+    ...(graphCode === undefined ? {} : { graphCode }),
+    ...(said === undefined ? {} : { kapsoError: said }),
+    ...(Number.isFinite(retryAfter) ? { retryAfterMs: retryAfter * 1000 } : {}),
+  };
+}
+
+function connectionAnswer(error: unknown): SendAnswer {
+  const cause = error instanceof Error && error.cause instanceof Error ? (error.cause as NodeJS.ErrnoException) : undefined;
+  const codes = [cause?.code, ...(cause instanceof AggregateError ? cause.errors.map((inner: NodeJS.ErrnoException) => inner.code) : [])];
+  const code = codes.find((candidate) => candidate !== undefined && NEVER_LEFT.has(candidate));
+  if (code) return { kind: 'not_sent', code };
+  return { kind: 'unknown', reason: error instanceof Error ? (cause?.code ?? error.name) : 'connection failed' };
+}
+
+function listedMessage(row: z.output<typeof listPage>['data'][number]): ListedMessage {
+  const statuses = row.kapso?.statuses ?? [];
+  const to = row.to ?? row.kapso?.phone_number ?? undefined;
+  return {
+    providerMessageId: row.id,
+    ...(row.text ? { text: row.text.body } : {}),
+    ...(to ? { to: to.replace(/\D/g, '') } : {}),
+    sentAtMs: row.timestamp * 1000,
+    correlationIds: [...new Set(statuses.flatMap((entry) => entry.biz_opaque_callback_data ?? []))],
+    statuses: statuses.map((entry) => ({ status: entry.status, atMs: entry.timestamp * 1000 })),
+  };
+}
+
+function parseJson(body: string): unknown {
+  try {
+    return JSON.parse(body);
+  } catch {
+    return undefined;
+  }
+}

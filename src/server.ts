@@ -1,0 +1,81 @@
+/** The API process: stateless, any number of it. Starts while Temporal or PostgreSQL is away and says so in `/readyz`. */
+import { once } from 'node:events';
+import type { Server } from 'node:http';
+import type { Client } from '@temporalio/client';
+import type { PrismaClient } from '../prisma/generated/client';
+import { createApp } from './app';
+import { loadEnvFile, readSettings, requireSettings, type Settings, SettingsError } from './config';
+import { openDatabase } from './database';
+import { loadIdentity } from './identity';
+import { EXIT_SETTINGS, onShutdown, untilItWorks } from './lifecycle';
+import { createLogger, type Logger } from './logger';
+import { ensureSearchAttributes, openTemporalClient, temporalConfig } from './temporal';
+import type { HandOverDependencies } from './webhooks/hand-over';
+import { ensureFirstWorkspace } from './workspace';
+
+/** A request takes at most this long to finish when the process is told to stop. */
+const SHUTDOWN_LIMIT_MS = 15_000;
+
+async function main(environment: NodeJS.ProcessEnv): Promise<void> {
+  const settings = requireSettings(readSettings(environment), {
+    DATABASE_URL: 'the API needs the record',
+    KAPSO_WEBHOOK_SECRET: 'without a secret anybody could send messages to the webhook',
+  });
+  const logger = createLogger('api', settings.LOG_LEVEL);
+  const db = openDatabase(settings.DATABASE_URL, { onConnectionLost: (error) => logger.warn({ error }, 'connection to PostgreSQL lost') });
+  const temporal = openTemporalClient(temporalConfig(environment));
+  let handOverDependencies: HandOverDependencies | undefined;
+  const app = createApp({ settings, db, temporal, logger, handOverDependencies: () => handOverDependencies });
+  const server = app.listen(settings.PORT);
+  const stopping = new AbortController();
+  onShutdown(logger, SHUTDOWN_LIMIT_MS, async () => {
+    stopping.abort();
+    await closeServer(server);
+    await temporal.connection.close();
+    await db.$disconnect();
+  });
+  await once(server, 'listening');
+  logger.info({ port: settings.PORT }, 'api listening');
+  handOverDependencies = await prepare({ settings, db, temporal, logger, signal: stopping.signal });
+  logger.info('api ready');
+}
+
+/** What a webhook needs: the installation's key, the first workspace, the search attributes. Tried until it works. */
+async function prepare(parts: {
+  settings: Settings;
+  db: PrismaClient;
+  temporal: Client;
+  logger: Logger;
+  signal: AbortSignal;
+}): Promise<HandOverDependencies> {
+  const { settings, db, temporal, logger, signal } = parts;
+  const retry = (what: string) => ({
+    signal,
+    maxPauseMs: 5_000,
+    onFailure: (error: unknown) => logger.warn({ error }, `${what}; trying again`),
+  });
+  const identity = await untilItWorks(async () => {
+    await ensureFirstWorkspace(db, settings);
+    return await loadIdentity(db);
+  }, retry('PostgreSQL is not ready'));
+  await untilItWorks(() => ensureSearchAttributes(temporal), retry('Temporal is not ready'));
+  return { temporal, taskQueue: settings.TEMPORAL_TASK_QUEUE, db, identity, logger, defaultPhoneNumberId: settings.KAPSO_PHONE_NUMBER_ID };
+}
+
+/** Stops taking connections and waits for the requests that run. */
+async function closeServer(server: Server): Promise<void> {
+  const closed = once(server, 'close');
+  server.close();
+  server.closeIdleConnections();
+  await closed;
+}
+
+// biome-ignore lint/style/noProcessEnv: the entry of a process hands its environment to the one reader of settings
+const environment = (loadEnvFile(), process.env);
+
+main(environment).catch((error: unknown) => {
+  const fatal = createLogger('api', 'info');
+  if (error instanceof SettingsError) fatal.fatal({ problems: error.problems }, 'the settings are wrong');
+  else fatal.fatal({ error }, 'the api could not start');
+  process.exit(error instanceof SettingsError ? EXIT_SETTINGS : 1);
+});

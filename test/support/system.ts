@@ -1,0 +1,186 @@
+/**
+ * The whole system for one suite: its own database, task queue and number ids on the shared engine, a sandbox in this
+ * process, and the API and workers as real processes that a test may kill.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { Client, Connection } from '@temporalio/client';
+import type { PrismaClient } from '../../prisma/generated/client';
+import { openDatabase } from '../../src/database';
+import { freePort } from '../../src/embedded/ports';
+import { createLogger } from '../../src/logger';
+import type { Sandbox, SandboxOptions } from '../../src/sandbox/sandbox';
+import { startSandbox } from '../../src/sandbox/sandbox';
+
+export const WEBHOOK_SECRET = 'test-secret-0123456789abcdef';
+export const API_KEY = 'test-api-key';
+
+export interface RunningProcess {
+  name: string;
+  child: ChildProcess;
+  /** Every line that it has printed. */
+  lines: string[];
+  /** Resolves with the first line (from the start on) that has all the words; rejects when the process ends before. */
+  line(...words: string[]): Promise<string>;
+  /** SIGKILL, awaited. */
+  kill(): Promise<void>;
+  /** SIGTERM, awaited; returns the exit code. */
+  stop(): Promise<number | null>;
+}
+
+export interface System {
+  api: RunningProcess;
+  apiUrl: string;
+  workers: RunningProcess[];
+  sandbox: Sandbox;
+  db: PrismaClient;
+  temporal: Client;
+  taskQueue: string;
+  phoneNumberId: string;
+  databaseUrl: string;
+  environment: Record<string, string>;
+  startWorker(extra?: Record<string, string>): Promise<RunningProcess>;
+  startApi(extra?: Record<string, string>): Promise<RunningProcess>;
+  close(): Promise<void>;
+}
+
+export interface SystemOptions {
+  databaseUrl: string;
+  temporalAddress: string;
+  /** Added to the environment of the API and the workers. */
+  environment?: Record<string, string>;
+  workers?: number;
+  sandbox?: Partial<SandboxOptions>;
+  phoneNumberId?: string;
+}
+
+/** Starts a process of the project and resolves when its log says `readyMessage`. */
+export async function startProcess(
+  name: string,
+  entry: string,
+  environment: Record<string, string>,
+  readyMessage: string,
+): Promise<RunningProcess> {
+  const child = spawn(process.execPath, ['--import', 'tsx', entry], {
+    env: { ...inherited(), ...environment },
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+  });
+  const lines: string[] = [];
+  const waiting = new Set<() => void>();
+  for (const stream of [child.stdout, child.stderr]) {
+    if (!stream) continue;
+    createInterface({ input: stream }).on('line', (line) => {
+      lines.push(line);
+      for (const look of waiting) look();
+    });
+  }
+  const exited = once(child, 'exit');
+  const running: RunningProcess = {
+    name,
+    child,
+    lines,
+    line: (...words) =>
+      new Promise((resolve, reject) => {
+        const look = () => {
+          const found = lines.find((line) => words.every((word) => line.includes(word)));
+          if (found === undefined) return;
+          waiting.delete(look);
+          resolve(found);
+        };
+        waiting.add(look);
+        exited.then(
+          () => reject(new Error(`${name} ended before it said "${words.join(' … ')}":\n${lines.slice(-20).join('\n')}`)),
+          reject,
+        );
+        look();
+      }),
+    async kill() {
+      if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL');
+      await exited;
+    },
+    async stop() {
+      if (child.exitCode === null && child.signalCode === null) child.kill('SIGTERM');
+      const [code] = await exited;
+      return code as number | null;
+    },
+  };
+  await running.line(readyMessage);
+  return running;
+}
+
+/** Only what a process needs of this machine: a developer's own keys must not reach a test. */
+function inherited(): Record<string, string> {
+  // biome-ignore lint/style/noProcessEnv: a test harness starts processes like a shell does
+  const { PATH = '', HOME = '' } = process.env;
+  return { PATH, HOME };
+}
+
+/** Starts everything; `close` stops it in the order that loses nothing. */
+export async function startSystem(options: SystemOptions): Promise<System> {
+  const taskQueue = `test-${randomBytes(5).toString('hex')}`;
+  const phoneNumberId = options.phoneNumberId ?? `1${Date.now()}${randomBytes(2).readUInt16BE()}`;
+  const port = await freePort(20_000 + (randomBytes(2).readUInt16BE() % 20_000));
+  const apiUrl = `http://127.0.0.1:${port}`;
+  const sandbox = await startSandbox({
+    port: 0,
+    webhookUrls: [`${apiUrl}/webhook/kapso`],
+    webhookSecret: WEBHOOK_SECRET,
+    phoneNumberId,
+    statusDelaysMs: { sent: 20, delivered: 40, read: 60 },
+    webhookRetryDelaysMs: [500, 1_000, 2_000, 4_000, 8_000],
+    log: createLogger('sandbox', 'error'),
+    ...options.sandbox,
+  });
+  const environment: Record<string, string> = {
+    PORT: String(port),
+    DATABASE_URL: options.databaseUrl,
+    TEMPORAL_ADDRESS: options.temporalAddress,
+    TEMPORAL_TASK_QUEUE: taskQueue,
+    KAPSO_BASE_URL: sandbox.url,
+    KAPSO_API_KEY: 'test-kapso-key',
+    KAPSO_WEBHOOK_SECRET: WEBHOOK_SECRET,
+    KAPSO_WEBHOOK_TOKEN: 'fake-verify-token',
+    KAPSO_PHONE_NUMBER_ID: phoneNumberId,
+    CHATBOT_ENABLED: 'true',
+    AI_ENABLED: 'true',
+    SANDBOX_URL: sandbox.url,
+    API_KEYS: API_KEY,
+    REPLY_QUIET_MS: '0',
+    SEND_CONFIRM_MS: '20000',
+    ...options.environment,
+  };
+  const db = openDatabase(options.databaseUrl);
+  const connection = await Connection.connect({ address: options.temporalAddress });
+  const processes: RunningProcess[] = [];
+  const start = async (name: string, entry: string, extra: Record<string, string>, ready: string) => {
+    const running = await startProcess(name, entry, { ...environment, ...extra }, ready);
+    processes.push(running);
+    return running;
+  };
+  const startApi = (extra: Record<string, string> = {}) => start('api', 'src/server.ts', extra, 'api ready');
+  const startWorker = (extra: Record<string, string> = {}) => start('worker', 'src/worker.ts', extra, 'worker ready');
+  const api = await startApi();
+  const workers = await Promise.all(Array.from({ length: options.workers ?? 1 }, () => startWorker()));
+  return {
+    api,
+    apiUrl,
+    workers,
+    sandbox,
+    db,
+    temporal: new Client({ connection }),
+    taskQueue,
+    phoneNumberId,
+    databaseUrl: options.databaseUrl,
+    environment,
+    startApi,
+    startWorker,
+    async close() {
+      await Promise.all(processes.map((running) => running.stop()));
+      await sandbox.close();
+      await db.$disconnect();
+      await connection.close();
+    },
+  };
+}

@@ -1,0 +1,408 @@
+/**
+ * One execution per contact of a workspace, for as long as the person is writing.
+ * It decides; activities act. Messages come in by signal only, are recorded, wait for a quiet moment together,
+ * and are answered by one reply. One turn at a time.
+ */
+import { defineSearchAttributeKey } from '@temporalio/common';
+import {
+  ActivityFailure,
+  ApplicationFailure,
+  condition,
+  makeContinueAsNewFunc,
+  setCurrentDetails,
+  setHandler,
+  sleep,
+  upsertSearchAttributes,
+  workflowInfo,
+} from '@temporalio/workflow';
+import type { Draft, DraftOrder, Recorded, SendVerdict } from '../activities';
+import {
+  type ConversationInput,
+  type ConversationResult,
+  type ConversationState,
+  type ConversationTotals,
+  conversationState,
+  type MessagesReceived,
+  messagesReceived,
+  searchAttributes,
+  sendReported,
+} from './contract';
+import { Inbox } from './inbox';
+import { model, outbox, records, settlement, workspaces } from './proxies';
+
+/** Until the first record tells the workspace's own value. */
+const DEFAULT_SESSION_TIMEOUT_MS = 30 * 60_000;
+
+/** When, within the time that an unconfirmed send is given, Kapso's list is asked. The last look decides. */
+const LOOKS = [0.05, 0.2, 0.5, 1] as const;
+
+/** A reply that was proven not delivered is sent again this often at most; then a person must look. */
+const MAX_RESENDS = 3;
+
+/** A certain refusal (throttled, unreachable) is tried again for this long: longer, and the answer comes too late to help. */
+const SEND_RETRY_MS = 60 * 60_000;
+
+/** Over the bound of an attempt, for reading the prompt and storing the draft; a database that is away gets as much. */
+const MODEL_GRACE_MS = 20_000;
+
+const modeAttribute = defineSearchAttributeKey(searchAttributes.mode, 'KEYWORD');
+const attentionAttribute = defineSearchAttributeKey(searchAttributes.attention, 'BOOL');
+
+/** What is being collected for one reply. */
+interface Turn {
+  messageIds: string[];
+  firstAtMs: number;
+  lastAtMs: number;
+  recorded: Recorded;
+}
+
+export async function conversationWorkflow(input: ConversationInput): Promise<ConversationResult> {
+  return await new Conversation(input).run();
+}
+
+class Conversation {
+  readonly #input: ConversationInput;
+  readonly #inbox: Inbox;
+  readonly #totals: ConversationTotals;
+  readonly #reports = new Map<string, 'sent' | 'failed'>();
+  #conversationId: string | undefined;
+  #attention: boolean;
+  #mode = 'ai';
+  #phase = 'waiting for a message';
+  #sessionTimeoutMs = DEFAULT_SESSION_TIMEOUT_MS;
+  #lastActivityMs = Date.now();
+  #sessionTimerRuns = false;
+  #lastReply = 'none yet';
+
+  constructor(input: ConversationInput) {
+    const snapshot = input.snapshot;
+    this.#input = input;
+    this.#inbox = new Inbox(snapshot?.pending, snapshot?.seenIds);
+    this.#totals = snapshot?.totals ?? {
+      messages: 0,
+      replies: 0,
+      failedTurns: 0,
+      duplicatesDropped: 0,
+      promptTokens: 0,
+      completionTokens: 0,
+    };
+    this.#attention = snapshot?.attention ?? false;
+    this.#conversationId = snapshot?.conversationId;
+    setHandler(messagesReceived, (received: MessagesReceived) => {
+      this.#inbox.add(received);
+    });
+    setHandler(sendReported, (report) => {
+      this.#reports.set(report.messageId, report.status);
+    });
+    setHandler(conversationState, () => this.#state());
+  }
+
+  async run(): Promise<ConversationResult> {
+    for (;;) {
+      this.#say('waiting for a message');
+      await this.#somethingToDo();
+      // Nothing may be awaited between this look into the inbox and the return: a signal in between would be lost.
+      if (this.#inbox.isEmpty && this.#isIdle()) return this.#result();
+      if (this.#inbox.isEmpty) this.#applyReports();
+      else await this.#work();
+      if (this.#historyIsLong()) await this.#continueAsNew();
+    }
+  }
+
+  /** Returns when a message waits, a report came, or the session timer fired. One timer serves many messages. */
+  async #somethingToDo(): Promise<void> {
+    if (!this.#sessionTimerRuns) this.#startSessionTimer();
+    await condition(() => !this.#inbox.isEmpty || !this.#sessionTimerRuns || this.#reports.size > 0);
+  }
+
+  #startSessionTimer(): void {
+    const remainingMs = Math.max(1, this.#lastActivityMs + this.#sessionTimeoutMs - Date.now());
+    this.#sessionTimerRuns = true;
+    const fired = () => {
+      this.#sessionTimerRuns = false;
+    };
+    // It also ends when the workflow is cancelled; then the condition that waits beside it says so.
+    void sleep(remainingMs, { summary: 'session ends when nothing is said' }).then(fired, fired);
+  }
+
+  #isIdle(): boolean {
+    return !this.#sessionTimerRuns && Date.now() - this.#lastActivityMs >= this.#sessionTimeoutMs;
+  }
+
+  async #work(): Promise<void> {
+    const turn = await this.#collectTurn();
+    if (turn) await this.#answer(turn);
+    this.#lastActivityMs = Date.now();
+  }
+
+  /** Records what arrives until the customer was quiet for a moment. Undefined when nothing of it wants a reply. */
+  async #collectTurn(): Promise<Turn | undefined> {
+    let turn: Turn | undefined;
+    while (!this.#inbox.isEmpty) {
+      const arrivedAtMs = Date.now();
+      const recorded = await this.#record(this.#inbox.takeAll());
+      if (recorded.answerableIds.length > 0) {
+        const messageIds = [...new Set([...(turn?.messageIds ?? []), ...recorded.answerableIds])];
+        turn = { messageIds, firstAtMs: turn?.firstAtMs ?? arrivedAtMs, lastAtMs: arrivedAtMs, recorded };
+      }
+      if (turn) await this.#quiet(turn);
+    }
+    return turn;
+  }
+
+  /** Waits for the customer to be quiet, bounded from the turn's first message on. Ends early when more arrives. */
+  async #quiet(turn: Turn): Promise<void> {
+    const { quietMs, quietMaxMs } = turn.recorded.timings;
+    const waitMs = Math.min(turn.lastAtMs + quietMs, turn.firstAtMs + quietMaxMs) - Date.now();
+    if (waitMs <= 0) return;
+    this.#say('waiting for the customer to finish');
+    await condition(() => !this.#inbox.isEmpty, waitMs, { summary: 'customer may still be typing' });
+  }
+
+  async #record(delivery: MessagesReceived): Promise<Recorded> {
+    this.#say('recording');
+    const { phoneNumberId, contactKey } = this.#input;
+    const count = delivery.messages.length;
+    const order = { phoneNumberId, contactKey, workflowId: workflowInfo().workflowId, ...delivery };
+    const options = { summary: `record ${count} message${count === 1 ? '' : 's'}` };
+    let outcome = await records.recordInbound.executeWithOptions(options, [order]);
+    while (outcome.kind === 'unknown_number') {
+      await this.#waitForWorkspace();
+      // What arrived meanwhile was parked as well and stays in the inbox: it is recorded by the next round.
+      outcome = await records.recordInbound.executeWithOptions(options, [order]);
+    }
+    this.#totals.messages += count;
+    this.#conversationId = outcome.conversationId;
+    this.#sessionTimeoutMs = outcome.timings.sessionTimeoutMs;
+    this.#showMode(outcome.mode);
+    return outcome;
+  }
+
+  /** No workspace has this number. The messages are parked in the record; here they wait until one has it. */
+  async #waitForWorkspace(): Promise<void> {
+    const { phoneNumberId, contactKey } = this.#input;
+    this.#needAttention();
+    this.#say(`waiting for a workspace with number id ${phoneNumberId}`);
+    let found = false;
+    const waiting = workspaces.awaitWorkspace
+      .executeWithOptions({ summary: `wait for a workspace with number id ${phoneNumberId}` }, [{ phoneNumberId }])
+      .then(() => {
+        found = true;
+      });
+    let parked = 0;
+    for (;;) {
+      await condition(() => found || this.#inbox.size > parked);
+      if (found) break;
+      parked = this.#inbox.size;
+      const { pending } = this.#inbox.snapshot();
+      for (const delivery of pending) {
+        await records.recordInbound.executeWithOptions({ summary: 'park more messages' }, [
+          { phoneNumberId, contactKey, workflowId: workflowInfo().workflowId, ...delivery },
+        ]);
+      }
+    }
+    await waiting;
+    this.#attentionIsOver();
+  }
+
+  async #answer(turn: Turn): Promise<void> {
+    const draft = await this.#draftReply(turn);
+    if (!draft) return;
+    this.#totals.promptTokens += draft.promptTokens;
+    this.#totals.completionTokens += draft.completionTokens;
+    const sent = await this.#deliver(draft, turn);
+    if (sent) {
+      this.#totals.replies += 1;
+      this.#lastReply = `by ${draft.provider} (${draft.model})`;
+    } else {
+      this.#totals.failedTurns += 1;
+      this.#needAttention();
+    }
+  }
+
+  /** Walks the provider chain. Retrying one provider is the activity's policy; going to the next is decided here. */
+  async #draftReply(turn: Turn): Promise<Draft | undefined> {
+    const { timings, providers, conversationId } = turn.recorded;
+    const deadlineMs = Date.now() + timings.turnMs;
+    const failures: string[] = [];
+    for (const { provider, model: name } of providers) {
+      const remainingMs = deadlineMs - Date.now();
+      if (remainingMs <= 0) {
+        failures.push('turn: out of time');
+        break;
+      }
+      try {
+        return await this.#ask(
+          { conversationId, messageIds: turn.messageIds, provider, model: name, attemptMs: timings.modelAttemptMs },
+          remainingMs,
+        );
+      } catch (error) {
+        failures.push(`${provider}: ${failureType(error)}`);
+      }
+    }
+    await this.#turnFailed(turn, failures.length > 0 ? failures.join('; ') : 'no provider has a key');
+    return undefined;
+  }
+
+  /** One provider. The record being away says nothing about it: then the same provider is asked again, as long as it takes. */
+  async #ask(order: DraftOrder, boundMs: number): Promise<Draft> {
+    const options = {
+      summary: `reply via ${order.provider}`,
+      startToCloseTimeout: order.attemptMs + MODEL_GRACE_MS,
+      scheduleToCloseTimeout: boundMs,
+    };
+    for (let pauseMs = 1_000; ; pauseMs = Math.min(2 * pauseMs, 20_000)) {
+      this.#say(`asking ${order.provider}`);
+      try {
+        return await model.generateReply.executeWithOptions(options, [order]);
+      } catch (error) {
+        if (failureType(error) !== 'RecordError.Unavailable') throw error;
+        await sleep(pauseMs, { summary: 'the record is away' });
+      }
+    }
+  }
+
+  async #turnFailed(turn: Turn, reason: string): Promise<void> {
+    await records.recordFailedTurn.executeWithOptions({ summary: 'no reply: needs attention' }, [
+      { conversationId: turn.recorded.conversationId, messageIds: turn.messageIds, reason },
+    ]);
+    this.#totals.failedTurns += 1;
+    this.#needAttention();
+  }
+
+  async #sendFailed(turn: Turn): Promise<false> {
+    await records.recordFailedTurn.executeWithOptions({ summary: 'reply not delivered: needs attention' }, [
+      { conversationId: turn.recorded.conversationId, messageIds: turn.messageIds, reason: 'send: proven not delivered, too often' },
+    ]);
+    return false;
+  }
+
+  /** Brings the reply to the customer exactly once, or says that it could not. */
+  async #deliver(draft: Draft, turn: Turn): Promise<boolean> {
+    const giveUpAtMs = Date.now() + SEND_RETRY_MS;
+    let resends = 0;
+    for (;;) {
+      this.#say('sending the reply');
+      const isLast = Date.now() >= giveUpAtMs;
+      let verdict: SendVerdict = await outbox.sendReply.executeWithOptions({ summary: 'send reply' }, [
+        { messageId: draft.messageId, isLast },
+      ]);
+      if (verdict.status === 'unconfirmed') {
+        verdict = await this.#settle(draft.messageId, turn.recorded.timings.sendConfirmMs);
+        if (verdict.status === 'pending' && ++resends > MAX_RESENDS) return await this.#sendFailed(turn);
+      }
+      switch (verdict.status) {
+        case 'sent':
+          return true;
+        case 'failed':
+        case 'unconfirmed':
+          return false;
+        case 'pending':
+          if (verdict.retryAfterMs > 0) await sleep(verdict.retryAfterMs, { summary: `send again: ${verdict.reason}` });
+      }
+    }
+  }
+
+  /**
+   * A send whose outcome is unknown is never blindly repeated: its `sent` webhook settles it, or a look into
+   * Kapso's list does. Only when the last look finds nothing is it proven not delivered, and pending again.
+   */
+  async #settle(messageId: string, confirmMs: number): Promise<SendVerdict> {
+    const startedAtMs = Date.now();
+    let verdict: SendVerdict = { status: 'unconfirmed' };
+    for (const part of LOOKS) {
+      this.#say('waiting for proof of the send');
+      const waitMs = Math.max(1, startedAtMs + confirmMs * part - Date.now());
+      await condition(() => this.#reports.has(messageId), waitMs, { summary: 'unknown whether the reply went out' });
+      const isLast = part === 1;
+      try {
+        verdict = await settlement.lookUpSend.executeWithOptions({ summary: 'look the reply up at Kapso' }, [{ messageId, isLast }]);
+      } catch {
+        // Kapso could not be asked. The row stays unconfirmed; its webhook may still settle it.
+        verdict = { status: 'unconfirmed' };
+      }
+      if (verdict.status !== 'unconfirmed') break;
+    }
+    this.#reports.delete(messageId);
+    return verdict;
+  }
+
+  /** Reports about earlier replies: a late failure needs a person. */
+  #applyReports(): void {
+    if ([...this.#reports.values()].includes('failed')) this.#needAttention();
+    this.#reports.clear();
+  }
+
+  #historyIsLong(): boolean {
+    const { continueAsNewSuggested, historyLength } = workflowInfo();
+    return continueAsNewSuggested || historyLength >= (this.#input.maxHistoryEvents ?? Number.POSITIVE_INFINITY);
+  }
+
+  /** Handlers are synchronous, so none is running here; what waits in the inbox travels along. */
+  async #continueAsNew(): Promise<never> {
+    const continueAsNew = makeContinueAsNewFunc<typeof conversationWorkflow>();
+    this.#applyReports();
+    return await continueAsNew({
+      ...this.#input,
+      snapshot: {
+        ...this.#inbox.snapshot(),
+        totals: this.#result(),
+        attention: this.#attention,
+        ...(this.#conversationId ? { conversationId: this.#conversationId } : {}),
+      },
+    });
+  }
+
+  #showMode(mode: string): void {
+    if (mode === this.#mode) return;
+    this.#mode = mode;
+    upsertSearchAttributes([{ key: modeAttribute, value: mode }]);
+  }
+
+  #needAttention(): void {
+    this.#showAttention(true);
+  }
+
+  #attentionIsOver(): void {
+    this.#showAttention(false);
+  }
+
+  #showAttention(attention: boolean): void {
+    if (attention === this.#attention) return;
+    this.#attention = attention;
+    upsertSearchAttributes([{ key: attentionAttribute, value: attention }]);
+  }
+
+  #say(phase: string): void {
+    this.#phase = phase;
+    const { messages, replies, failedTurns } = this.#totals;
+    setCurrentDetails(
+      [
+        `**${phase}**${this.#attention ? ' · needs attention' : ''}`,
+        `messages ${messages} · replies ${replies} · failed turns ${failedTurns} · waiting ${this.#inbox.size}`,
+        `mode ${this.#mode} · last reply ${this.#lastReply}`,
+        this.#conversationId ? `conversation ${this.#conversationId}` : '',
+      ].join('\n\n'),
+    );
+  }
+
+  #state(): ConversationState {
+    return { ...this.#result(), phase: this.#phase, pendingMessages: this.#inbox.size, attention: this.#attention };
+  }
+
+  #result(): ConversationResult {
+    return {
+      ...this.#totals,
+      duplicatesDropped: this.#totals.duplicatesDropped + this.#inbox.duplicatesDropped,
+      ...(this.#conversationId ? { conversationId: this.#conversationId } : {}),
+    };
+  }
+}
+
+/** The dotted type of what an activity failed with, for the record; never its text. */
+function failureType(error: unknown): string {
+  if (!(error instanceof ActivityFailure)) throw error;
+  const cause = error.cause;
+  if (cause instanceof ApplicationFailure) return cause.type ?? 'unknown';
+  return cause?.name ?? 'unknown';
+}

@@ -1,0 +1,48 @@
+/**
+ * The activities as workflows call them, grouped by policy. Every timeout and retry number stands here, with its reason.
+ */
+import { proxyActivities, proxyLocalActivities } from '@temporalio/workflow';
+import type { Activities } from '../activities';
+
+/**
+ * Steps that are idempotent by their rows run as local activities: a completed one may be forgotten when the
+ * worker dies before its workflow task ends, and runs again. They never give up: only PostgreSQL being away makes
+ * them fail, and then the message waits. From 5 s on, the wait is a timer that an operator can see.
+ */
+const untilTheDatabaseIsBack = { initialInterval: '500 ms', backoffCoefficient: 2, maximumInterval: '20 s' } as const;
+
+export const records = proxyLocalActivities<Pick<Activities, 'recordInbound' | 'recordFailedTurn'>>({
+  // A few indexed statements; 5 s is a database in trouble.
+  startToCloseTimeout: '5 s',
+  localRetryThreshold: '5 s',
+  retry: untilTheDatabaseIsBack,
+});
+
+export const outbox = proxyLocalActivities<Pick<Activities, 'sendReply'>>({
+  // 8 s for Kapso's answer (see activities/whatsapp.ts) and 2 s for the row before and after it.
+  startToCloseTimeout: '10 s',
+  localRetryThreshold: '5 s',
+  retry: untilTheDatabaseIsBack,
+});
+
+export const settlement = proxyActivities<Pick<Activities, 'lookUpSend'>>({
+  // One page or two of Kapso's message list. Kapso being away must not end the look: the row waits.
+  startToCloseTimeout: '15 s',
+  retry: { initialInterval: '1 s', backoffCoefficient: 2, maximumInterval: '30 s', maximumAttempts: 8 },
+});
+
+export const workspaces = proxyActivities<Pick<Activities, 'awaitWorkspace'>>({
+  // One SELECT. Every attempt that finds nothing fails and is shown as a pending activity with its reason;
+  // a minute is how long an operator who has added the workspace waits at most.
+  startToCloseTimeout: '10 s',
+  retry: { initialInterval: '5 s', backoffCoefficient: 2, maximumInterval: '60 s' },
+});
+
+export const model = proxyActivities<Pick<Activities, 'generateReply'>>({
+  // The per-attempt and total bounds come from the caller: they are settings of the turn.
+  startToCloseTimeout: '35 s',
+  // A killed worker is noticed after this long; the activity reports every second.
+  heartbeatTimeout: '5 s',
+  // Three attempts for what may pass; the next provider is better than a fourth.
+  retry: { initialInterval: '500 ms', backoffCoefficient: 2, maximumInterval: '5 s', maximumAttempts: 3 },
+});
