@@ -204,6 +204,10 @@ async function insertMessages(
       ORDER BY x.ord
       ON CONFLICT DO NOTHING
       RETURNING id
+    ), released AS (
+      UPDATE parked_messages SET released_at = now()
+      WHERE phone_number_id = ${order.phoneNumberId} AND provider_message_id = ANY(${order.messages.map((message) => message.providerMessageId)})
+        AND released_at IS NULL
     )
     UPDATE conversations SET unread_count = unread_count + (SELECT count(*) FROM inserted), last_message_at = now(),
       last_message_preview = ${preview(last)}, workflow_id = ${order.workflowId}, updated_at = now()

@@ -63,6 +63,7 @@ export const settingsSchema = z.object({
   POSTGRES_PORT: port.default(5433),
   SANDBOX_PORT: port.default(3900),
   SANDBOX_URL: address.optional(),
+  WEBHOOK_TARGET_URL: address.optional(),
 
   KAPSO_API_KEY: z.string().optional(),
   KAPSO_BASE_URL: address.default('https://api.kapso.ai'),
@@ -116,7 +117,7 @@ export function loadEnvFile(): void {
   if (existsSync('.env')) process.loadEnvFile('.env');
 }
 
-type RequiredSetting = 'DATABASE_URL' | 'KAPSO_API_KEY' | 'KAPSO_WEBHOOK_SECRET';
+type RequiredSetting = 'DATABASE_URL' | 'KAPSO_API_KEY' | 'KAPSO_WEBHOOK_SECRET' | 'WEBHOOK_TARGET_URL';
 
 /** The settings that `name` may not be without. @throws SettingsError */
 export function requireSettings<K extends RequiredSetting>(

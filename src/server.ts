@@ -70,10 +70,10 @@ async function closeServer(server: Server): Promise<void> {
   await closed;
 }
 
-// biome-ignore lint/style/noProcessEnv: the entry of a process hands its environment to the one reader of settings
-const environment = (loadEnvFile(), process.env);
+loadEnvFile();
 
-main(environment).catch((error: unknown) => {
+// biome-ignore lint/style/noProcessEnv: the entry of a process hands its environment to the one reader of settings
+main(process.env).catch((error: unknown) => {
   const fatal = createLogger('api', 'info');
   if (error instanceof SettingsError) fatal.fatal({ problems: error.problems }, 'the settings are wrong');
   else fatal.fatal({ error }, 'the api could not start');

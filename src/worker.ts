@@ -112,10 +112,10 @@ function serveHealth(port: number, isReady: () => boolean): Server {
   return server.listen(port);
 }
 
-// biome-ignore lint/style/noProcessEnv: the entry of a process hands its environment to the one reader of settings
-const environment = (loadEnvFile(), process.env);
+loadEnvFile();
 
-main(environment).catch((error: unknown) => {
+// biome-ignore lint/style/noProcessEnv: the entry of a process hands its environment to the one reader of settings
+main(process.env).catch((error: unknown) => {
   const fatal = createLogger('worker', 'info');
   if (error instanceof SettingsError) fatal.fatal({ problems: error.problems }, 'the settings are wrong');
   else fatal.fatal({ error }, 'the worker could not start');

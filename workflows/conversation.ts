@@ -111,6 +111,8 @@ class Conversation {
 
   /** Returns when a message waits, a report came, or the session timer fired. One timer serves many messages. */
   async #somethingToDo(): Promise<void> {
+    // The timer's length is the workspace's own, which the first record tells.
+    if (!this.#inbox.isEmpty) return;
     if (!this.#sessionTimerRuns) this.#startSessionTimer();
     await condition(() => !this.#inbox.isEmpty || !this.#sessionTimerRuns || this.#reports.size > 0);
   }

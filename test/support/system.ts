@@ -50,7 +50,7 @@ export interface SystemOptions {
   databaseUrl: string;
   temporalAddress: string;
   /** Added to the environment of the API and the workers. */
-  environment?: Record<string, string>;
+  environment?: (sandbox: Sandbox) => Record<string, string>;
   workers?: number;
   sandbox?: Partial<SandboxOptions>;
   phoneNumberId?: string;
@@ -149,7 +149,7 @@ export async function startSystem(options: SystemOptions): Promise<System> {
     API_KEYS: API_KEY,
     REPLY_QUIET_MS: '0',
     SEND_CONFIRM_MS: '20000',
-    ...options.environment,
+    ...options.environment?.(sandbox),
   };
   const db = openDatabase(options.databaseUrl);
   const connection = await Connection.connect({ address: options.temporalAddress });

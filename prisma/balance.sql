@@ -1,0 +1,26 @@
+-- Every inbound message is in exactly one place: it has an outcome, or it is pending (in the record, or parked until
+-- a workspace has its number). One row; `balanced` is the invariant.
+SELECT inbound + parked AS total,
+       answered, merged, human, paused, ai_disabled, unsupported, history, failed,
+       pending + parked AS pending,
+       inbound = answered + merged + human + paused + ai_disabled + unsupported + history + failed + pending
+         AND replies_per_answer_ok AS balanced
+FROM (
+  SELECT count(*) AS inbound,
+         count(*) FILTER (WHERE outcome = 'answered') AS answered,
+         count(*) FILTER (WHERE outcome = 'merged') AS merged,
+         count(*) FILTER (WHERE outcome = 'human') AS human,
+         count(*) FILTER (WHERE outcome = 'paused') AS paused,
+         count(*) FILTER (WHERE outcome = 'ai_disabled') AS ai_disabled,
+         count(*) FILTER (WHERE outcome = 'unsupported') AS unsupported,
+         count(*) FILTER (WHERE outcome = 'history') AS history,
+         count(*) FILTER (WHERE outcome = 'failed') AS failed,
+         count(*) FILTER (WHERE outcome IS NULL) AS pending,
+         -- What counts as answered has a reply that WhatsApp took; what was merged belongs to a turn that ended so.
+         COALESCE(bool_and(CASE outcome
+           WHEN 'answered' THEN EXISTS (SELECT 1 FROM messages r WHERE r.reply_to_id = m.id AND r.status IN ('sent', 'delivered', 'read'))
+           WHEN 'merged' THEN EXISTS (SELECT 1 FROM messages r WHERE r.reply_to_id = m.turn_id AND m.turn_id <> m.id AND r.status IN ('sent', 'delivered', 'read'))
+           ELSE true END), true) AS replies_per_answer_ok
+  FROM messages m WHERE direction = 'inbound'
+) counted,
+(SELECT count(*) AS parked FROM parked_messages p WHERE released_at IS NULL) waiting;

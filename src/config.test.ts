@@ -1,0 +1,72 @@
+import { readFileSync } from 'node:fs';
+import { readSettings, requireSettings, SettingsError, settingsSchema } from './config';
+
+const problemsOf = (environment: Record<string, string>): string[] => {
+  try {
+    readSettings(environment);
+  } catch (error) {
+    if (error instanceof SettingsError) return error.problems;
+    throw error;
+  }
+  return [];
+};
+
+describe('settings', () => {
+  test('when nothing is set, then every default is there', () => {
+    const settings = readSettings({});
+    expect(settings.PORT).toBe(3000);
+    expect(settings.KAPSO_BASE_URL).toBe('https://api.kapso.ai');
+    expect(settings.KAPSO_WEBHOOK_SECRET).toEqual([]);
+    expect(settings.CHATBOT_ENABLED).toBeUndefined();
+  });
+
+  test('when several values are wrong, then all are named at once, without the values', () => {
+    const problems = problemsOf({
+      PORT: 'eighty',
+      DATABASE_URL: 'mysql://secret@host/db',
+      AI_PROVIDERS: 'deepseek:x,skynet:1',
+      AI_ENABLED: 'maybe',
+    });
+    expect(problems.map((problem) => problem.split(':')[0])).toEqual(['PORT', 'DATABASE_URL', 'AI_ENABLED', 'AI_PROVIDERS']);
+    expect(problems.join()).not.toContain('secret');
+  });
+
+  test('when a value is empty, as in a copied .env.example, then it counts as not set', () => {
+    expect(readSettings({ PORT: '', KAPSO_API_KEY: '  ' })).toEqual(readSettings({}));
+  });
+
+  test('when a list is given, then its items are trimmed and empty ones dropped', () => {
+    expect(readSettings({ KAPSO_WEBHOOK_SECRET: ' new , old ,' }).KAPSO_WEBHOOK_SECRET).toEqual(['new', 'old']);
+  });
+
+  test('when the address of an Ollama server is bare, then the protocol path is added; other paths stay', () => {
+    expect(readSettings({ SEALION_URL: 'http://localhost:11434' }).SEALION_URL).toBe('http://localhost:11434/v1');
+    expect(readSettings({ SEALION_URL: 'http://localhost:11434/v1/' }).SEALION_URL).toBe('http://localhost:11434/v1');
+  });
+
+  test('when a required setting is missing, then it is named with its reason', () => {
+    expect(() => requireSettings(readSettings({}), { KAPSO_WEBHOOK_SECRET: 'anybody could post' })).toThrow(
+      /KAPSO_WEBHOOK_SECRET.*anybody could post/,
+    );
+  });
+
+  test('when .env.example is read, then it names every setting with a sentence, and no other', () => {
+    const lines = readFileSync('.env.example', 'utf8').split('\n');
+    const named = lines.flatMap((line) => /^([A-Z_]+)=/.exec(line)?.[1] ?? []);
+    expect([...named].sort()).toEqual(Object.keys(settingsSchema.shape).sort());
+    for (const name of named) {
+      const above = lines[lines.findIndex((line) => line.startsWith(`${name}=`)) - 1] ?? '';
+      expect(`${name} ${above}`).toMatch(/^\w+ #.{10,}/);
+    }
+  });
+
+  test('when .env.example is used as it is, then it is valid', () => {
+    const entries = readFileSync('.env.example', 'utf8')
+      .split('\n')
+      .flatMap((line) => {
+        const match = /^([A-Z_]+)=(.*)$/.exec(line);
+        return match ? [[match[1] ?? '', match[2] ?? '']] : [];
+      });
+    expect(readSettings(Object.fromEntries(entries))).toEqual(readSettings({}));
+  });
+});

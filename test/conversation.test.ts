@@ -1,0 +1,501 @@
+/** Conversations through the whole system: real processes, real Temporal, real PostgreSQL, the vendors' HTTP. */
+import { failedAfterSent } from '../src/sandbox/kapso-requests';
+import { testDatabase, testTemporal } from './support/engine';
+import { balance, eventually, inboundOf, newPhone, outcomesOf, repliesOf, workflowIdOf } from './support/expectations';
+import { type System, startSystem } from './support/system';
+
+let system: System;
+let drop: () => Promise<void>;
+
+beforeAll(async () => {
+  const database = await testDatabase('conversation');
+  drop = database.drop;
+  system = await startSystem({
+    databaseUrl: database.url,
+    temporalAddress: testTemporal().address,
+    environment: ({ modelsUrl }) => ({
+      DEEPSEEK_API_KEY: 'k1',
+      DEEPSEEK_BASE_URL: modelsUrl,
+      OPENAI_API_KEY: 'k2',
+      OPENAI_BASE_URL: modelsUrl,
+      ANTHROPIC_API_KEY: 'k3',
+      ANTHROPIC_BASE_URL: modelsUrl,
+      AI_PROVIDERS: 'sandbox',
+    }),
+  });
+});
+
+afterAll(async () => {
+  await system?.close();
+  await drop?.();
+});
+
+beforeEach(async () => {
+  system.sandbox.models.clear();
+  system.sandbox.kapso.clearFaults();
+  await configure({
+    chatbotEnabled: true,
+    aiEnabled: true,
+    providerChain: ['sandbox'],
+    quietMs: 0,
+    quietMaxMs: 15_000,
+    sendConfirmMs: 20_000,
+    historyLimit: 20,
+  });
+});
+
+afterEach(async () => {
+  await balance(system.db);
+});
+
+type Configuration = Partial<{
+  chatbotEnabled: boolean;
+  aiEnabled: boolean;
+  providerChain: string[];
+  quietMs: number;
+  quietMaxMs: number;
+  sendConfirmMs: number;
+  sessionTimeoutMs: number;
+  historyLimit: number;
+  systemPrompt: string;
+}>;
+
+async function configure(data: Configuration): Promise<void> {
+  const { id: workspaceId } = await system.db.workspace.findUniqueOrThrow({ where: { kapsoPhoneNumberId: system.phoneNumberId } });
+  await system.db.chatbotSettings.update({ where: { workspaceId }, data });
+}
+
+const kapso = () => system.sandbox.kapso;
+const models = () => system.sandbox.models;
+
+describe('a message', () => {
+  test('when a customer writes, then one reply is sent, ticked through, and recorded with its provenance', async () => {
+    const phone = newPhone();
+    models().program({ model: 'sandbox-model', reply: 'Hello Ann!' });
+    expect((await kapso().customerSends({ from: phone, name: 'Ann', text: 'hi' })).status).toBe(200);
+    const [seen] = await kapso().waitForVisible(phone, 1, 10_000);
+    expect(seen?.text).toBe('Hello Ann!');
+    expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
+    const [reply] = await eventually(async () => {
+      const replies = await repliesOf(system, phone);
+      expect(replies[0]?.status).toBe('read');
+      return replies;
+    });
+    expect(reply).toMatchObject({ text: 'Hello Ann!', provider: 'sandbox', model: 'sandbox-model', attempts: 1, sendAttempts: 1 });
+    expect(reply?.promptTokens).toBeGreaterThan(0);
+    expect(seen?.correlation).toBe(reply?.id);
+  });
+
+  test('when a customer goes on, then the model sees what was said before, within the limit', async () => {
+    const phone = newPhone();
+    await configure({ historyLimit: 2, systemPrompt: 'You sell cakes.' });
+    models().program({ model: 'sandbox-model', reply: (request) => `answer to ${request.messages.at(-1)?.content}` });
+    for (const text of ['one', 'two', 'three']) {
+      await kapso().customerSends({ from: phone, text });
+      await kapso().waitForVisible(phone, ['one', 'two', 'three'].indexOf(text) + 1, 10_000);
+      await outcomesOf(system, phone, ['one', 'two', 'three'].indexOf(text) + 1);
+    }
+    const request = models().requests('sandbox-model').at(-1);
+    expect(request?.messages.map((message) => [message.role, message.content])).toEqual([
+      ['system', 'You sell cakes.'],
+      ['user', 'two'],
+      ['assistant', 'answer to two'],
+      ['user', 'three'],
+    ]);
+  });
+
+  test('when five messages come within the quiet time, then the model is asked once with all five and one reply goes out', async () => {
+    const phone = newPhone();
+    await configure({ quietMs: 1_500 });
+    const asked = models().count('sandbox-model');
+    for (const text of ['a', 'b', 'c', 'd', 'e']) await kapso().customerSends({ from: phone, text });
+    expect(await outcomesOf(system, phone, 5)).toEqual(['merged', 'merged', 'merged', 'merged', 'answered']);
+    expect(models().count('sandbox-model')).toBe(asked + 1);
+    expect(
+      models()
+        .requests('sandbox-model')
+        .at(-1)
+        ?.messages.slice(1)
+        .map((message) => message.content),
+    ).toEqual(['a', 'b', 'c', 'd', 'e']);
+    expect(kapso().visibleTo(phone)).toHaveLength(1);
+  });
+
+  test('when a customer never stops typing, then the quiet time is bounded', async () => {
+    const phone = newPhone();
+    await configure({ quietMs: 60_000, quietMaxMs: 1_000 });
+    await kapso().customerSends({ from: phone, text: 'a' });
+    await kapso().customerSends({ from: phone, text: 'b' });
+    await kapso().waitForVisible(phone, 1, 10_000);
+    expect(await outcomesOf(system, phone, 2)).toEqual(['merged', 'answered']);
+  });
+
+  test('when two people write at once, then each has their own turn', async () => {
+    const [one, two] = [newPhone(), newPhone()];
+    await configure({ quietMs: 500 });
+    models().program({
+      model: 'sandbox-model',
+      reply: (request) =>
+        request.messages
+          .slice(1)
+          .map((message) => message.content)
+          .join('+'),
+    });
+    await Promise.all([kapso().customerSends({ from: one, text: 'one' }), kapso().customerSends({ from: two, text: 'two' })]);
+    const [[seenOne], [seenTwo]] = await Promise.all([kapso().waitForVisible(one, 1, 10_000), kapso().waitForVisible(two, 1, 10_000)]);
+    expect([seenOne?.text, seenTwo?.text]).toEqual(['one', 'two']);
+    expect(await outcomesOf(system, one, 1)).toEqual(['answered']);
+    expect(await outcomesOf(system, two, 1)).toEqual(['answered']);
+  });
+
+  test('when a message comes while the model thinks, then it is answered in the next turn', async () => {
+    const phone = newPhone();
+    models().program({ model: 'sandbox-model', times: 1, delayMs: 1_500, reply: 'first' });
+    const before = models().count('sandbox-model');
+    await kapso().customerSends({ from: phone, text: 'a' });
+    await models().waitForRequests('sandbox-model', before + 1, 10_000);
+    await kapso().customerSends({ from: phone, text: 'b' });
+    await kapso().waitForVisible(phone, 2, 15_000);
+    expect(await outcomesOf(system, phone, 2)).toEqual(['answered', 'answered']);
+  });
+});
+
+describe('messages that get no reply', () => {
+  test.each([
+    ['the chatbot', { chatbotEnabled: false }],
+    ['the AI', { aiEnabled: false }],
+  ])('when %s is switched off, then the message is recorded and nothing is asked or sent', async (_what, off) => {
+    const phone = newPhone();
+    await configure(off);
+    const asked = models().count('sandbox-model');
+    expect((await kapso().customerSends({ from: phone, text: 'hi' })).status).toBe(200);
+    expect(await outcomesOf(system, phone, 1)).toEqual(['ai_disabled']);
+    expect(models().count('sandbox-model')).toBe(asked);
+    expect(kapso().visibleTo(phone)).toEqual([]);
+  });
+
+  test('when a voice message comes, then it is recorded with what it carries and ends as unsupported; a caption is answered', async () => {
+    const phone = newPhone();
+    await kapso().customerSends({ from: phone, kind: 'location' });
+    expect(await outcomesOf(system, phone, 1)).toEqual(['unsupported']);
+    const row = await system.db.message.findFirstOrThrow({ where: { kind: 'location', conversation: { contact: { phone } } } });
+    expect(row.payload).toMatchObject({ location: { latitude: expect.any(Number) } });
+    await kapso().customerSends({ from: phone, kind: 'image', text: 'is this the right one?' });
+    expect(await outcomesOf(system, phone, 2)).toEqual(['unsupported', 'answered']);
+    expect(kapso().visibleTo(phone)).toHaveLength(1);
+  });
+
+  test('when an imported message comes, then it is recorded and never answered', async () => {
+    const phone = newPhone();
+    await kapso().customerSends({ from: phone, text: 'from last year', origin: 'history_sync' });
+    expect(await outcomesOf(system, phone, 1)).toEqual(['history']);
+    expect(kapso().visibleTo(phone)).toEqual([]);
+  });
+
+  test.each([['human'], ['paused']] as const)(
+    'when the conversation is in mode %s, then the message is recorded for the person',
+    async (mode) => {
+      const phone = newPhone();
+      await kapso().customerSends({ from: phone, text: 'a' });
+      await outcomesOf(system, phone, 1);
+      await system.db.conversation.updateMany({ where: { contact: { phone } }, data: { mode } });
+      await kapso().customerSends({ from: phone, text: 'b' });
+      expect(await outcomesOf(system, phone, 2)).toEqual(['answered', mode]);
+      expect(kapso().visibleTo(phone)).toHaveLength(1);
+    },
+  );
+
+  test('when no workspace has the number, then messages wait with that reason and are worked off once it is added', async () => {
+    const phone = newPhone();
+    const phoneNumberId = `9${Date.now()}`;
+    const post = (id: string, text: string) =>
+      kapso().deliver({
+        phone_number_id: phoneNumberId,
+        messages: [{ from: phone, id, timestamp: String(Math.floor(Date.now() / 1000)), text: { body: text } }],
+      });
+    expect((await post(`wamid.${phoneNumberId}.1`, 'anyone there?')).status).toBe(200);
+    const parked = () => system.db.parkedMessage.findMany({ where: { phoneNumberId }, orderBy: { createdAt: 'asc' } });
+    await eventually(async () => expect(await parked()).toHaveLength(1));
+    await post(`wamid.${phoneNumberId}.2`, 'hello?');
+    await eventually(async () => expect(await parked()).toHaveLength(2));
+    expect((await parked())[0]).toMatchObject({ reason: 'no workspace has this number', releasedAt: null });
+    expect((await balance(system.db)).pending).toBe(2);
+
+    await system.db.workspace.create({
+      data: {
+        name: 'late',
+        kapsoPhoneNumberId: phoneNumberId,
+        settings: { create: { chatbotEnabled: true, aiEnabled: true, quietMs: 0 } },
+      },
+    });
+    await kapso().waitForVisible(phone, 1, 20_000);
+    await eventually(async () => {
+      const rows = await system.db.message.findMany({
+        where: { direction: 'inbound', workspace: { kapsoPhoneNumberId: phoneNumberId } },
+        orderBy: { position: 'asc' },
+      });
+      expect(rows.map((row) => [row.text, row.outcome !== null])).toEqual([
+        ['anyone there?', true],
+        ['hello?', true],
+      ]);
+    });
+    expect((await parked()).every((row) => row.releasedAt !== null)).toBe(true);
+    expect((await balance(system.db)).pending).toBeUndefined();
+  });
+});
+
+describe('the provider chain', () => {
+  const CHAIN = ['deepseek:m-one', 'openai:m-two', 'anthropic:m-three'];
+
+  test('when the first has outages, the second refuses the key and the third answers, then the third is used and the history shows the way', async () => {
+    const phone = newPhone();
+    await configure({ providerChain: CHAIN });
+    models().program({ model: 'm-one', error: { status: 500 } });
+    models().program({ model: 'm-two', error: { status: 401 } });
+    models().program({ model: 'm-three', reply: 'third time lucky' });
+    const before = CHAIN.map((entry) => models().count(entry.split(':')[1] ?? ''));
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    const [seen] = await kapso().waitForVisible(phone, 1, 20_000);
+    expect(seen?.text).toBe('third time lucky');
+    expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
+    const calls = CHAIN.map((entry, index) => models().count(entry.split(':')[1] ?? '') - (before[index] ?? 0));
+    expect(calls).toEqual([3, 1, 1]);
+    expect(await repliesOf(system, phone)).toMatchObject([{ provider: 'anthropic', model: 'm-three' }]);
+    const { events } = await system.temporal.workflow.getHandle(await workflowIdOf(system, phone)).fetchHistory();
+    const summaries = (events ?? []).flatMap((event) => {
+      const data = event.userMetadata?.summary?.data;
+      return data && event.activityTaskScheduledEventAttributes ? [JSON.parse(Buffer.from(data).toString())] : [];
+    });
+    expect(summaries).toEqual(['reply via deepseek', 'reply via openai', 'reply via anthropic']);
+    const failures = (events ?? []).flatMap(
+      (event) => event.activityTaskFailedEventAttributes?.failure?.applicationFailureInfo?.type ?? [],
+    );
+    expect(failures).toEqual(['ModelError.Unavailable', 'ModelError.Unauthorized']);
+  });
+
+  test.each([
+    ['a rate limit with Retry-After', { error: { status: 429, retryAfterSeconds: 1 } }, 2],
+    ['a request timeout', { error: { status: 408 } }, 2],
+    ['a conflict', { error: { status: 409 } }, 2],
+    ['a cut connection', { connection: 'cut' as const }, 2],
+    ['an answer that is not JSON', { raw: { status: 200, contentType: 'text/html', body: '<html>' } }, 2],
+  ])('when a provider has %s once, then it is asked again', async (_what, program, calls) => {
+    const phone = newPhone();
+    await configure({ providerChain: CHAIN });
+    models().program({ model: 'm-one', times: 1, ...program });
+    models().program({ model: 'm-one', reply: 'now' });
+    const before = models().count('m-one');
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    await kapso().waitForVisible(phone, 1, 20_000);
+    expect(models().count('m-one') - before).toBe(calls);
+    expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
+    expect(await repliesOf(system, phone)).toMatchObject([{ provider: 'deepseek', attempts: calls }]);
+  });
+
+  test.each([
+    ['a bad request', { error: { status: 400 } }],
+    ['no permission', { error: { status: 403 } }],
+    ['no such model', { error: { status: 404 } }],
+    ['an empty reply', { reply: '  ' }],
+    ['refused content', { reply: 'x', finishReason: 'content_filter' as const }],
+  ])('when a provider answers with %s, then the next one is asked at once', async (_what, program) => {
+    const phone = newPhone();
+    await configure({ providerChain: CHAIN });
+    models().program({ model: 'm-one', ...program });
+    models().program({ model: 'm-two', reply: 'second' });
+    const before = models().count('m-one');
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    const [seen] = await kapso().waitForVisible(phone, 1, 20_000);
+    expect(seen?.text).toBe('second');
+    expect(models().count('m-one') - before).toBe(1);
+    expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
+  });
+
+  test('when all fail, then the message stays with outcome failed, nothing is sent, and a person is asked for', async () => {
+    const phone = newPhone();
+    await configure({ providerChain: CHAIN });
+    for (const model of ['m-one', 'm-two', 'm-three']) models().program({ model, error: { status: 401 } });
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    expect(await outcomesOf(system, phone, 1)).toEqual(['failed']);
+    expect(kapso().visibleTo(phone)).toEqual([]);
+    expect(await system.db.conversation.findFirst({ where: { contact: { phone } } })).toMatchObject({
+      needsAttention: true,
+      attentionReason: expect.stringContaining('anthropic: ModelError.Unauthorized'),
+    });
+    const described = await eventually(async () => {
+      const description = await system.temporal.workflow.getHandle(await workflowIdOf(system, phone)).describe();
+      expect(description.searchAttributes.ParleyAttention).toEqual([true]);
+      return description;
+    });
+    expect(described.status.name).toBe('RUNNING');
+  });
+
+  test('when no provider of the chain has a key, then the turn fails at once', async () => {
+    const phone = newPhone();
+    await configure({ providerChain: ['grok:grok-4'] });
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    expect(await outcomesOf(system, phone, 1)).toEqual(['failed']);
+  });
+});
+
+describe('sending', () => {
+  test.each([
+    ['another send is in flight', '409'],
+    ['the throughput is reached', '130429'],
+  ] as const)('when %s, then the send waits and goes out once', async (_what, answer) => {
+    const phone = newPhone();
+    kapso().fault({ on: 'send', match: { to: phone }, times: 1, answer, accepted: false });
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    await kapso().waitForVisible(phone, 1, 20_000);
+    expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
+    expect(await repliesOf(system, phone)).toMatchObject([{ sendAttempts: 2 }]);
+  });
+
+  test('when Kapso throttles, then the send waits as long as it is told', async () => {
+    const phone = newPhone();
+    kapso().fault({ on: 'send', match: { to: phone }, times: 1, answer: '429', accepted: false, retryAfterSeconds: 2 });
+    const startedAtMs = Date.now();
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    await kapso().waitForVisible(phone, 1, 20_000);
+    expect(Date.now() - startedAtMs).toBeGreaterThanOrEqual(2_000);
+  });
+
+  test.each([
+    ['the window is closed', '131047', 'WhatsAppSendError.WindowClosed'],
+    ['the recipient cannot be reached', '131026', 'WhatsAppSendError.Refused 131026'],
+    ['the key is wrong', '401', 'WhatsAppSendError.Unauthorized'],
+    ['the number is not ours', '404', 'WhatsAppSendError.UnknownNumber'],
+  ] as const)('when %s, then the reply fails and a person is asked for', async (_what, answer, failure) => {
+    const phone = newPhone();
+    kapso().fault({ on: 'send', match: { to: phone }, answer, accepted: false });
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    expect(await outcomesOf(system, phone, 1)).toEqual(['failed']);
+    expect(await repliesOf(system, phone)).toMatchObject([{ status: 'failed', failure, sendAttempts: 1 }]);
+    expect(await system.db.conversation.findFirst({ where: { contact: { phone } } })).toMatchObject({ needsAttention: true });
+  });
+
+  test.each([
+    ['the connection is cut after Kapso took it', { answer: 'cut', accepted: true }],
+    ['Kapso never answers, having taken it', { answer: 'hang', accepted: true }],
+    ['Kapso’s gateway breaks, having taken it', { answer: '502_html', accepted: true }],
+    ['Meta says 131000, having taken it', { answer: '131000', accepted: true }],
+  ] as const)('when %s, then the status webhook settles it and nothing goes out twice', async (_what, fault) => {
+    const phone = newPhone();
+    kapso().fault({ on: 'send', match: { to: phone }, ...fault });
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    expect(await outcomesOf(system, phone, 1, 30_000)).toEqual(['answered']);
+    await kapso().settled();
+    expect(kapso().visibleTo(phone)).toHaveLength(1);
+    expect(await repliesOf(system, phone)).toMatchObject([{ sendAttempts: 1 }]);
+  });
+
+  test('when the answer is lost and no status ever comes, then Kapso’s list settles it', async () => {
+    const phone = newPhone();
+    kapso().fault({ on: 'send', match: { to: phone }, answer: 'cut', accepted: true, dropStatuses: ['sent', 'delivered', 'read'] });
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    expect(await outcomesOf(system, phone, 1, 30_000)).toEqual(['answered']);
+    expect(kapso().visibleTo(phone)).toHaveLength(1);
+  });
+
+  test('when the request was lost on its way, then it is sent again only after the time of proof is over', async () => {
+    const phone = newPhone();
+    await configure({ sendConfirmMs: 2_000 });
+    kapso().fault({ on: 'send', match: { to: phone }, times: 1, answer: 'cut', accepted: false });
+    const startedAtMs = Date.now();
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    await kapso().waitForVisible(phone, 1, 20_000);
+    expect(Date.now() - startedAtMs).toBeGreaterThanOrEqual(2_000);
+    expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
+    await kapso().settled();
+    expect(kapso().visibleTo(phone)).toHaveLength(1);
+    expect(await repliesOf(system, phone)).toMatchObject([{ sendAttempts: 2 }]);
+  });
+
+  test('when statuses come before the send has returned, in the wrong order and twice, then the row stands at the highest', async () => {
+    const phone = newPhone();
+    kapso().fault({
+      on: 'send',
+      match: { to: phone },
+      delayAfterMs: 400,
+      statusBeforeAnswer: true,
+      statuses: [
+        { status: 'read', afterMs: 10, copies: 2 },
+        { status: 'delivered', afterMs: 40 },
+        { status: 'sent', afterMs: 80 },
+      ],
+    });
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
+    await eventually(async () => expect(await repliesOf(system, phone)).toMatchObject([{ status: 'read', sendAttempts: 1 }]));
+    await kapso().settled();
+    expect(await repliesOf(system, phone)).toMatchObject([{ status: 'read' }]);
+    const [seen] = kapso().visibleTo(phone);
+    const events = await system.db.messageStatusEvent.findMany({ where: { providerMessageId: seen?.wamid ?? '' } });
+    expect(events.map((event) => event.status).sort()).toEqual(['delivered', 'read', 'sent']);
+  });
+
+  test('when a reply that was sent fails later, then its message counts as failed and a person is asked for', async () => {
+    const phone = newPhone();
+    kapso().fault({ on: 'send', match: { to: phone }, statuses: failedAfterSent(131047, 200) });
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    await eventually(async () => expect((await inboundOf(system, phone))[0]?.outcome).toBe('failed'));
+    expect(await repliesOf(system, phone)).toMatchObject([{ status: 'failed', failure: 'whatsapp 131047' }]);
+    expect(await system.db.conversation.findFirst({ where: { contact: { phone } } })).toMatchObject({ needsAttention: true });
+    await eventually(async () => {
+      const description = await system.temporal.workflow.getHandle(await workflowIdOf(system, phone)).describe();
+      expect(description.searchAttributes.ParleyAttention).toEqual([true]);
+    });
+  });
+
+  test('when Kapso is unreachable for a moment, then the reply goes out when it is back', async () => {
+    const phone = newPhone();
+    await configure({ providerChain: ['sandbox'] });
+    kapso().fault({ on: 'send', match: { to: phone }, times: 2, answer: '429', accepted: false, retryAfterSeconds: 1 });
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    await kapso().waitForVisible(phone, 1, 20_000);
+    expect(await repliesOf(system, phone)).toMatchObject([{ sendAttempts: 3 }]);
+  });
+});
+
+describe('a session', () => {
+  test('when nothing is said for the session timeout, then the workflow ends with its totals, and the next message starts a new one', async () => {
+    const phone = newPhone();
+    await configure({ sessionTimeoutMs: 1_000 });
+    await kapso().customerSends({ from: phone, text: 'one' });
+    await outcomesOf(system, phone, 1);
+    const handle = system.temporal.workflow.getHandle(await workflowIdOf(system, phone));
+    expect(await handle.result()).toMatchObject({ messages: 1, replies: 1, failedTurns: 0, duplicatesDropped: 0 });
+    await kapso().customerSends({ from: phone, text: 'two' });
+    expect(await outcomesOf(system, phone, 2)).toEqual(['answered', 'answered']);
+    await configure({ sessionTimeoutMs: 1_800_000 });
+  });
+
+  test('when an operator looks, then id, summary, details and attributes tell the state and hold no number and no text', async () => {
+    const phone = newPhone();
+    await kapso().customerSends({ from: phone, name: 'Marker-Name', text: 'marker-text' });
+    await outcomesOf(system, phone, 1);
+    const workflowId = await workflowIdOf(system, phone);
+    expect(workflowId).toMatch(new RegExp(`^conversation-${system.phoneNumberId}-[0-9a-f]{24}$`));
+    const handle = system.temporal.workflow.getHandle(workflowId);
+    const description = await handle.describe();
+    expect(await description.staticSummary()).toBe(`WhatsApp conversation · number id ${system.phoneNumberId}`);
+    expect(description.searchAttributes).toMatchObject({
+      ParleyWorkspace: [system.phoneNumberId],
+      ParleyMode: ['ai'],
+      ParleyAttention: [false],
+    });
+    const metadata = await eventually(async () => {
+      const answer = await handle.query<{ currentDetails: string }>('__temporal_workflow_metadata');
+      expect(answer.currentDetails).toContain('waiting for a message');
+      return answer;
+    });
+    expect(metadata.currentDetails).toContain('last reply by sandbox (sandbox-model)');
+    const { events } = await handle.fetchHistory();
+    const summaries = (events ?? []).flatMap((event) =>
+      event.userMetadata?.summary?.data ? [Buffer.from(event.userMetadata.summary.data).toString()] : [],
+    );
+    expect(summaries.length).toBeGreaterThan(3);
+    const shown = JSON.stringify([workflowId, summaries, metadata.currentDetails, description.searchAttributes, description.memo]);
+    expect(shown).not.toMatch(new RegExp(`${phone}|[Mm]arker`));
+  });
+});
