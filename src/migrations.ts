@@ -1,7 +1,7 @@
 /**
  * Prisma migrations without Prisma's schema-engine binary, which would have to be downloaded: the same engine as WebAssembly, over
- * the PostgreSQL driver. The table (`_prisma_migrations`), the checksums and the folder are those of `prisma migrate deploy`, so either may go on
- * where the other stopped.
+ * the PostgreSQL driver. The table (`_prisma_migrations`), the checksums and the folder are those of `prisma migrate deploy`, so either
+ * may go on where the other stopped.
  */
 import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
@@ -76,7 +76,8 @@ export async function diffFromDatabase(databaseUrl: string): Promise<string> {
 }
 
 /**
- * Writes `prisma/migrations/<UTC time>_<name>/migration.sql` from the diff. Resolves to its path, or to undefined when there is nothing to write.
+ * Writes `prisma/migrations/<UTC time>_<name>/migration.sql` from the diff.
+ * Resolves to its path, or to undefined when there is nothing to write.
  * @throws Error when `name` has other characters than a-z, 0-9 and _
  */
 export async function writeMigration(databaseUrl: string, name: string): Promise<string | undefined> {

@@ -3,9 +3,15 @@ import { Client, Connection, type ConnectionOptions } from '@temporalio/client';
 import { type ClientConnectConfig, loadClientConnectConfig } from '@temporalio/envconfig';
 import { searchAttributes } from '../workflows/contract';
 
+/** Values of Temporal's IndexedValueType. */
 const KEYWORD = 2;
 const BOOL = 5;
+const WANTED_ATTRIBUTES = { [searchAttributes.workspace]: KEYWORD, [searchAttributes.mode]: KEYWORD, [searchAttributes.attention]: BOOL };
+
+/** gRPC status codes. */
 const ALREADY_EXISTS = 6;
+const PERMISSION_DENIED = 7;
+const UNIMPLEMENTED = 12;
 
 /** Reads `TEMPORAL_*` as Temporal's environment configuration defines them; a configuration file of the CLI is not looked at. */
 export function temporalConfig(environment: Record<string, string | undefined>): ClientConnectConfig & { namespace: string } {
@@ -22,21 +28,22 @@ export function openTemporalClient(config: ClientConnectConfig & { namespace: st
 }
 
 /**
- * Registers the search attributes that workflows are started with. Does nothing where they exist.
- * @throws when the server refuses: Temporal Cloud wants them added by `tcld` or its UI (docs/production.md)
+ * Registers the search attributes that workflows are started with. Does nothing where they exist, and where the server
+ * lets nobody ask or add: Temporal Cloud wants them made by its own tools (docs/production.md).
+ * @throws when Temporal cannot be reached, or refuses for another reason
  */
 export async function ensureSearchAttributes(client: Client): Promise<void> {
-  const { connection } = client;
-  const namespace = client.options.namespace;
-  const wanted = { [searchAttributes.workspace]: KEYWORD, [searchAttributes.mode]: KEYWORD, [searchAttributes.attention]: BOOL };
-  const { customAttributes } = await connection.operatorService.listSearchAttributes({ namespace });
-  const missing = Object.fromEntries(Object.entries(wanted).filter(([name]) => !(name in (customAttributes ?? {}))));
-  if (Object.keys(missing).length === 0) return;
+  const { operatorService } = client.connection;
+  const { namespace } = client.options;
   try {
-    await connection.operatorService.addSearchAttributes({ namespace, searchAttributes: missing });
+    const { customAttributes } = await operatorService.listSearchAttributes({ namespace });
+    const missing = Object.entries(WANTED_ATTRIBUTES).filter(([name]) => !(name in (customAttributes ?? {})));
+    if (missing.length > 0) await operatorService.addSearchAttributes({ namespace, searchAttributes: Object.fromEntries(missing) });
   } catch (error) {
-    // Another process was first.
-    if ((error as { code?: number }).code !== ALREADY_EXISTS) throw error;
+    const { code } = error as { code?: number };
+    // Another process was first, or it is not ours to add them.
+    if (code === ALREADY_EXISTS || code === PERMISSION_DENIED || code === UNIMPLEMENTED) return;
+    throw error;
   }
 }
 

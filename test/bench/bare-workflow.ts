@@ -1,0 +1,26 @@
+/** The yardstick: a conversation that runs three empty regular activities per message, one after another, and nothing else. */
+import { condition, proxyActivities, setHandler } from '@temporalio/workflow';
+import { messagesReceived } from '../../workflows/contract';
+
+export interface BareActivities {
+  first(): Promise<void>;
+  second(): Promise<void>;
+  /** Empty but for telling that it ran. */
+  third(mark: string): Promise<void>;
+}
+
+const { first, second, third } = proxyActivities<BareActivities>({ startToCloseTimeout: '10 s' });
+
+export async function bareConversation(): Promise<void> {
+  const waiting: string[] = [];
+  setHandler(messagesReceived, ({ messages }) => {
+    for (const { text } of messages) waiting.push(text ?? '');
+  });
+  for (;;) {
+    await condition(() => waiting.length > 0);
+    const mark = waiting.shift() ?? '';
+    await first();
+    await second();
+    await third(mark);
+  }
+}

@@ -1,0 +1,80 @@
+/** Continue-as-new while messages arrive: none lost, none twice. */
+import { type ConversationInput, conversationWorkflowId, messagesReceived, searchAttributes } from '../workflows/contract';
+import { testDatabase, testTemporal } from './support/engine';
+import { balance, eventually, newPhone, outcomesOf } from './support/expectations';
+import { type System, startSystem } from './support/system';
+
+let system: System;
+let drop: () => Promise<void>;
+
+beforeAll(async () => {
+  const database = await testDatabase('long');
+  drop = database.drop;
+  system = await startSystem({ databaseUrl: database.url, temporalAddress: testTemporal().address });
+});
+
+afterAll(async () => {
+  await system?.close();
+  await drop?.();
+});
+
+const MESSAGES = 120;
+
+test('when a conversation grows long while messages and their duplicates pour in, then it continues as new, and each is in the record once', async () => {
+  const phone = newPhone();
+  const contactKey = 'long-conversation';
+  const workflowId = conversationWorkflowId(system.phoneNumberId, contactKey);
+  const input: ConversationInput = { phoneNumberId: system.phoneNumberId, contactKey, maxHistoryEvents: 12 };
+  const send = (index: number) =>
+    system.temporal.workflow.signalWithStart('conversationWorkflow', {
+      workflowId,
+      taskQueue: system.taskQueue,
+      args: [input],
+      signal: messagesReceived,
+      signalArgs: [
+        {
+          contact: { phone },
+          messages: [
+            {
+              id: `00000000-0000-4000-8000-${String(index).padStart(12, '0')}`,
+              providerMessageId: `wamid.long.${index}`,
+              kind: 'text',
+              text: `m${index}`,
+              sentAtMs: Date.now(),
+            },
+          ],
+        },
+      ],
+      searchAttributes: { [searchAttributes.workspace]: [system.phoneNumberId] },
+    });
+  for (let index = 0; index < MESSAGES; index += 1) {
+    // Each with a duplicate of itself and of an earlier one; every tenth lets the conversation catch up and start a turn of its own.
+    await Promise.all([send(index), send(index), send(Math.floor(index / 2))]);
+    if (index % 10 === 9) await outcomesOf(system, phone, index + 1, 60_000);
+  }
+
+  const outcomes = await outcomesOf(system, phone, MESSAGES, 60_000);
+  await system.sandbox.kapso.settled();
+  const answered = outcomes.filter((outcome) => outcome === 'answered').length;
+  expect(system.sandbox.kapso.visibleTo(phone)).toHaveLength(answered);
+  expect(outcomes.filter((outcome) => outcome === 'merged')).toHaveLength(MESSAGES - answered);
+  const asked = system.sandbox.models
+    .requests('sandbox-model')
+    .flatMap((request) => request.messages.filter((message) => message.role === 'user').at(-1)?.content ?? []);
+  expect(new Set(asked).size).toBe(asked.length);
+
+  const description = await system.temporal.workflow.getHandle(workflowId).describe();
+  expect(description.status.name).toBe('RUNNING');
+  await eventually(async () => {
+    const runs: string[] = [];
+    const query = `WorkflowId = '${workflowId}' AND ExecutionStatus = 'ContinuedAsNew'`;
+    for await (const run of system.temporal.workflow.list({ query })) runs.push(run.runId);
+    expect(runs.length).toBeGreaterThan(5);
+  });
+  expect(description.searchAttributes.ParleyWorkspace).toEqual([system.phoneNumberId]);
+  const state = await system.temporal.workflow
+    .getHandle(workflowId)
+    .query<{ messages: number; duplicatesDropped: number; replies: number }>('conversationState');
+  expect(state).toMatchObject({ messages: MESSAGES, duplicatesDropped: 2 * MESSAGES, replies: answered });
+  await balance(system.db);
+});

@@ -1,0 +1,84 @@
+/** Temporal and PostgreSQL go away and come back while people write: nothing is lost, nothing comes twice. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { freePort } from '../src/embedded/ports';
+import { type EmbeddedPostgres, startPostgres } from '../src/embedded/postgres';
+import { findTemporalCli } from '../src/embedded/temporal-cli';
+import { type EmbeddedTemporal, startTemporalServer } from '../src/embedded/temporal-server';
+import { applyMigrations } from '../src/migrations';
+import { balance, eventually, newPhone, outcomesOf } from './support/expectations';
+import { type System, startSystem } from './support/system';
+
+let folder: string;
+let postgres: EmbeddedPostgres;
+let temporal: EmbeddedTemporal;
+let postgresPort: number;
+let temporalPort: number;
+let system: System;
+
+// Its own engine, because it is the one suite that takes the engine away.
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'parley-restart-'));
+  [postgresPort, temporalPort] = [await freePort(35_000), await freePort(36_000)];
+  await Promise.all([startTheDatabase(), startTheEngine()]);
+  await applyMigrations(postgres.url);
+  system = await startSystem({ databaseUrl: postgres.url, temporalAddress: temporal.address });
+}, 120_000);
+
+afterAll(async () => {
+  await system?.close();
+  await temporal?.stop();
+  await postgres?.stop();
+  await rm(folder, { recursive: true, force: true });
+});
+
+async function startTheDatabase(): Promise<void> {
+  postgres = await startPostgres({ dataDir: join(folder, 'postgres'), port: postgresPort, fast: true });
+}
+
+async function startTheEngine(): Promise<void> {
+  // biome-ignore lint/style/noProcessEnv: the run's own choice of the CLI
+  const environment = process.env;
+  const cliPath = await findTemporalCli({ setting: environment.TEMPORAL_CLI_PATH, environment, onProgress: () => undefined });
+  temporal = await startTemporalServer({ cliPath, port: temporalPort, dataFile: join(folder, 'temporal.sqlite') });
+}
+
+const kapso = () => system.sandbox.kapso;
+
+async function expectAllAnsweredOnce(phones: string[]): Promise<void> {
+  for (const phone of phones) {
+    await kapso().waitForVisible(phone, 1, 60_000);
+    expect(await outcomesOf(system, phone, 1, 60_000)).toEqual(['answered']);
+  }
+  await kapso().settled();
+  for (const phone of phones) expect(kapso().visibleTo(phone)).toHaveLength(1);
+  await balance(system.db);
+}
+
+test('when PostgreSQL is restarted under load, then every message is answered once', async () => {
+  const phones = Array.from({ length: 20 }, newPhone);
+  system.sandbox.models.program({ model: 'sandbox-model', delayMs: 500 });
+  const sending = Promise.all(phones.map((from) => kapso().customerSends({ from, text: 'hi' })));
+  await eventually(async () => expect(kapso().counts().accepted).toBeGreaterThan(0));
+  await postgres.stop();
+  const whileDown = newPhone();
+  expect((await kapso().customerSends({ from: whileDown, text: 'hi' })).status).toBe(200);
+  await startTheDatabase();
+  await sending;
+  await expectAllAnsweredOnce([...phones, whileDown]);
+}, 150_000);
+
+test('when Temporal is restarted under load, then every message is answered once', async () => {
+  const phones = Array.from({ length: 20 }, newPhone);
+  const accepted = kapso().counts().accepted;
+  const sending = Promise.all(phones.map((from) => kapso().customerSends({ from, text: 'hi' })));
+  await eventually(async () => expect(kapso().counts().accepted).toBeGreaterThan(accepted));
+  await temporal.stop();
+  // Not taken while it is away: the sender is asked to come again, and does.
+  const whileDown = newPhone();
+  const late = kapso().customerSends({ from: whileDown, text: 'hi' });
+  await startTheEngine();
+  expect([...(await sending), await late].map(({ status }) => status)).toEqual([...phones, whileDown].map(() => 200));
+  await expectAllAnsweredOnce([...phones, whileDown]);
+}, 150_000);

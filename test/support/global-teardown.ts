@@ -1,0 +1,6 @@
+/** Stops what the setup started. */
+import { stopEngine } from './servers';
+
+export default async function globalTeardown(): Promise<void> {
+  await stopEngine();
+}

@@ -1,0 +1,21 @@
+/** Recorded histories of real runs are replayed by today's code: a change that running workflows would not survive fails here. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { DefaultLogger, Runtime, Worker } from '@temporalio/worker';
+import { workflowBundle } from '../src/workflow-bundle';
+
+const FOLDER = join(__dirname, 'histories');
+const files = readdirSync(FOLDER).filter((file) => file.endsWith('.json'));
+
+beforeAll(() => {
+  Runtime.install({ logger: new DefaultLogger('ERROR') });
+});
+
+test('when histories are looked for, then every workflow has some', () => {
+  expect(files.filter((file) => file.startsWith('conversation-')).length).toBeGreaterThanOrEqual(8);
+});
+
+test.each(files)('when %s is replayed, then today’s code decides the same', async (file) => {
+  const history = JSON.parse(readFileSync(join(FOLDER, file), 'utf8'));
+  await Worker.runReplayHistory({ workflowBundle: await workflowBundle() }, history, file);
+});
