@@ -21,9 +21,6 @@ export interface ActivityDependencies {
 
 export type Activities = RecordActivities & ModelActivities & WhatsAppActivities;
 
-/** A person waits 30 s for one model; after three minutes an answer is no answer any more. */
-export const DEFAULT_TURN_LIMITS: TurnLimits = { modelAttemptMs: 30_000, turnMs: 180_000 };
-
 /** The worker is the one place that calls this. */
 export function createActivities(dependencies: ActivityDependencies): Activities {
   return { ...createRecordActivities(dependencies), ...createModelActivities(dependencies), ...createWhatsAppActivities(dependencies) };

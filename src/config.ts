@@ -80,6 +80,8 @@ export const settingsSchema = z.object({
   SESSION_TIMEOUT_MS: milliseconds(7 * DAY_MS).optional(),
   SEND_CONFIRM_MS: milliseconds(10 * MINUTE_MS).optional(),
 
+  MODEL_TIMEOUT_MS: milliseconds(5 * MINUTE_MS).default(30_000),
+  TURN_TIMEOUT_MS: milliseconds(30 * MINUTE_MS).default(180_000),
   DEEPSEEK_API_KEY: z.string().optional(),
   DEEPSEEK_BASE_URL: address.default('https://api.deepseek.com/v1'),
   OPENAI_API_KEY: z.string().optional(),

@@ -1,7 +1,7 @@
 /** The worker process: stateless, any number of it. The one place that builds the activities' dependencies. */
 import { createServer, type Server } from 'node:http';
 import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
-import { createActivities, DEFAULT_TURN_LIMITS } from '../activities';
+import { createActivities } from '../activities';
 import { SEND_TIMEOUT_MS } from '../activities/whatsapp';
 import type { PrismaClient } from '../prisma/generated/client';
 import { loadEnvFile, PROVIDER_NAMES, readSettings, requireSettings, type Settings, SettingsError } from './config';
@@ -76,7 +76,7 @@ async function startWorker(parts: {
     namespace: config.namespace,
     taskQueue: settings.TEMPORAL_TASK_QUEUE,
     workflowBundle: bundle,
-    activities: createActivities({ db, kapso, models, logger, limits: DEFAULT_TURN_LIMITS }),
+    activities: createActivities({ db, kapso, models, logger, limits: { modelAttemptMs: settings.MODEL_TIMEOUT_MS, turnMs: settings.TURN_TIMEOUT_MS } }),
     stickyQueueScheduleToStartTimeout: STICKY_TIMEOUT_MS,
     shutdownGraceTime: SHUTDOWN_GRACE_MS,
   });

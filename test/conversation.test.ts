@@ -21,6 +21,8 @@ beforeAll(async () => {
       ANTHROPIC_API_KEY: 'k3',
       ANTHROPIC_BASE_URL: modelsUrl,
       AI_PROVIDERS: 'sandbox',
+      MODEL_TIMEOUT_MS: '1000',
+      TURN_TIMEOUT_MS: '8000',
     }),
   });
 });
@@ -150,7 +152,7 @@ describe('a message', () => {
 
   test('when a message comes while the model thinks, then it is answered in the next turn', async () => {
     const phone = newPhone();
-    models().program({ model: 'sandbox-model', times: 1, delayMs: 1_500, reply: 'first' });
+    models().program({ model: 'sandbox-model', times: 1, delayMs: 700, reply: 'first' });
     const before = models().count('sandbox-model');
     await kapso().customerSends({ from: phone, text: 'a' });
     await models().waitForRequests('sandbox-model', before + 1, 10_000);
@@ -309,6 +311,29 @@ describe('the provider chain', () => {
     expect(seen?.text).toBe('second');
     expect(models().count('m-one') - before).toBe(1);
     expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
+  });
+
+  test('when a provider never answers, then it is given up after three timeouts and the next one is asked', async () => {
+    const phone = newPhone();
+    await configure({ providerChain: CHAIN });
+    models().program({ model: 'm-one', connection: 'hang' });
+    models().program({ model: 'm-two', reply: 'second' });
+    const before = models().count('m-one');
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    await kapso().waitForVisible(phone, 1, 20_000);
+    expect(models().count('m-one') - before).toBe(3);
+    expect(await repliesOf(system, phone)).toMatchObject([{ provider: 'openai' }]);
+  });
+
+  test('when no provider ever answers, then the turn ends at its bound, before the chain is through', async () => {
+    const phone = newPhone();
+    await configure({ providerChain: CHAIN });
+    for (const model of ['m-one', 'm-two', 'm-three']) models().program({ model, connection: 'hang' });
+    const startedAtMs = Date.now();
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    expect(await outcomesOf(system, phone, 1, 30_000)).toEqual(['failed']);
+    expect(Date.now() - startedAtMs).toBeGreaterThan(7_000);
+    expect(Date.now() - startedAtMs).toBeLessThan(11_000);
   });
 
   test('when all fail, then the message stays with outcome failed, nothing is sent, and a person is asked for', async () => {

@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { nowMs } from './protocol';
 
+/** Longer than what a killed or stuck process takes to be replaced: whatever comes later is lost. */
 const DONE_WITHIN_MS = 60_000;
 
 export interface BenchMessage {
@@ -49,7 +50,6 @@ export class Ledger {
     this.#entries.set(mark, entry);
     await done;
     clearTimeout(timer);
-    if (entry.doneAtMs === undefined) this.problems.push(`${mark} was not done within ${DONE_WITHIN_MS / 1_000} s`);
     return entry.doneAtMs;
   }
 
@@ -138,7 +138,8 @@ class Run {
     }
     this.#ackMs.push(acknowledged.endedAtMs - acknowledged.startedAtMs);
     const doneAtMs = await done;
-    if (doneAtMs === undefined) return;
+    // Nothing can be measured any more, and every further message would cost as much time.
+    if (doneAtMs === undefined) throw new Error(`${message.mark} was not done within ${DONE_WITHIN_MS / 1_000} s (${this.#side.name})`);
     this.#doneMs.push(doneAtMs - acknowledged.startedAtMs);
     this.#lastDoneAtMs = Math.max(this.#lastDoneAtMs, doneAtMs);
   }
