@@ -67,7 +67,10 @@ export function createModelActivities({
     const startedAtMs = Date.now();
     const answer = await ask(order, prompt.messages, context.cancellationSignal);
     const latencyMs = Date.now() - startedAtMs;
-    return await fromRecord(() => storePatiently(order, answer, { latencyMs, attempts: context.info.attempt }));
+    const draft = await fromRecord(() => storePatiently(order, answer, { latencyMs, attempts: context.info.attempt }));
+    const { workflowExecution, attempt } = context.info;
+    logger.info({ workflowId: workflowExecution?.workflowId, attempt, latencyMs, ...draft }, 'reply drafted');
+    return draft;
   }
 
   async function ask({ provider, model, attemptMs }: DraftOrder, messages: ChatMessage[], cancelled: AbortSignal): Promise<ChatAnswer> {

@@ -73,6 +73,45 @@ export async function raiseReply(
   return rows[0] ?? null;
 }
 
+/** A report of WhatsApp's, as it is kept. */
+export interface StatusReport {
+  providerMessageId: string;
+  status: ReportedStatus;
+  atMs: number;
+  error?: { code: number; title?: string };
+}
+
+/**
+ * Keeps the reports and raises the rows that were known to be sent already, which is nearly all of them, in one
+ * statement. Returns the ids (WhatsApp's) that are done with; for the others `raiseReply` must be called, after this.
+ */
+export async function keepReports(db: PrismaClient, reports: StatusReport[]): Promise<Set<string>> {
+  const input = reports.map(({ providerMessageId, status, atMs, error }) => ({
+    provider_message_id: providerMessageId,
+    status,
+    occurred_at: new Date(atMs).toISOString(),
+    error: error ?? null,
+  }));
+  const rows = await db.$queryRaw<{ id: string }[]>`
+    WITH report AS (
+      SELECT * FROM jsonb_to_recordset(${JSON.stringify(input)}::jsonb)
+        AS x(provider_message_id text, status message_status, occurred_at timestamptz, error jsonb)
+    ), kept AS (
+      INSERT INTO message_status_events (provider_message_id, status, occurred_at, error)
+      SELECT provider_message_id, status::text, occurred_at, error FROM report
+      ON CONFLICT DO NOTHING
+    ), known AS (
+      SELECT m.id, m.provider_message_id, m.status, r.highest
+      FROM (SELECT provider_message_id, max(status) AS highest FROM report GROUP BY provider_message_id) r
+      JOIN messages m ON m.provider_message_id = r.provider_message_id
+      WHERE m.direction = 'outbound' AND m.status >= 'sent' AND (r.highest < 'failed' OR m.status = 'failed')
+    ), raised AS (
+      UPDATE messages m SET status = k.highest FROM known k WHERE m.id = k.id AND m.status < k.highest
+    )
+    SELECT provider_message_id AS id FROM known`;
+  return new Set(rows.map((row) => row.id));
+}
+
 /**
  * Raises the row by the reports that came before its id was known. Must run after the statement that wrote the id:
  * then either this sees the report, or the report's own statement sees the id.

@@ -193,8 +193,9 @@ async function insertMessages(
     occurred_at: new Date(message.sentAtMs).toISOString(),
     outcome: immediateOutcome(message, workspace, mode),
   }));
-  const last = order.messages.at(-1);
-  await db.$executeRaw`
+  const ids = order.messages.map((message) => message.providerMessageId);
+  // What this statement inserts and what stood there before it are disjoint: a statement does not see its own rows.
+  const rows = await db.$queryRaw<{ id: string }[]>`
     WITH inserted AS (
       INSERT INTO messages (id, workspace_id, conversation_id, direction, status, provider_message_id, kind, text, payload, occurred_at, outcome)
       SELECT x.id, ${workspace.workspaceId}::uuid, ${conversationId}::uuid, 'inbound', 'received', x.provider_message_id, x.kind, x.text, x.payload,
@@ -203,17 +204,18 @@ async function insertMessages(
         AS x(ord int, id uuid, provider_message_id text, kind text, text text, payload jsonb, occurred_at timestamptz, outcome text)
       ORDER BY x.ord
       ON CONFLICT DO NOTHING
-      RETURNING id
+      RETURNING id, position, outcome
     ), released AS (
       UPDATE parked_messages SET released_at = now()
-      WHERE phone_number_id = ${order.phoneNumberId} AND provider_message_id = ANY(${order.messages.map((message) => message.providerMessageId)})
-        AND released_at IS NULL
+      WHERE phone_number_id = ${order.phoneNumberId} AND provider_message_id = ANY(${ids}) AND released_at IS NULL
+    ), noted AS (
+      UPDATE conversations SET unread_count = unread_count + (SELECT count(*) FROM inserted), last_message_at = now(),
+        last_message_preview = ${preview(order.messages.at(-1))}, updated_at = now()
+      WHERE id = ${conversationId}::uuid AND EXISTS (SELECT 1 FROM inserted)
     )
-    UPDATE conversations SET unread_count = unread_count + (SELECT count(*) FROM inserted), last_message_at = now(),
-      last_message_preview = ${preview(last)}, workflow_id = ${order.workflowId}, updated_at = now()
-    WHERE id = ${conversationId}::uuid AND EXISTS (SELECT 1 FROM inserted)`;
-  const rows = await db.$queryRaw<{ id: string }[]>`
-    SELECT id FROM messages
+    SELECT id, position FROM inserted WHERE outcome IS NULL
+    UNION ALL
+    SELECT id, position FROM messages
     WHERE conversation_id = ${conversationId}::uuid AND direction = 'inbound' AND outcome IS NULL AND turn_id IS NULL
     ORDER BY position`;
   return rows.map((row) => row.id);

@@ -1,5 +1,7 @@
 /** Sending through Kapso, over the outbox row: at most one send per claim, and no claim after an unknown outcome. */
+import { Context } from '@temporalio/activity';
 import type { PrismaClient } from '../prisma/generated/client';
+import type { Logger } from '../src/logger';
 import { type KapsoClient, type ListedMessage, MAX_TEXT_LENGTH, type SendAnswer } from '../src/providers/kapso';
 import { joinEarlyReports, raiseReply } from './outbox';
 
@@ -49,7 +51,15 @@ const AMBIGUOUS = new Set([1, 2, 131000, 131016, 131057, 133004]);
 const WINDOW_CLOSED = 131047;
 
 /** The send and look-up activities of one Kapso project. */
-export function createWhatsAppActivities({ db, kapso }: { db: PrismaClient; kapso: KapsoClient }): WhatsAppActivities {
+export function createWhatsAppActivities({
+  db,
+  kapso,
+  logger,
+}: {
+  db: PrismaClient;
+  kapso: KapsoClient;
+  logger: Logger;
+}): WhatsAppActivities {
   return {
     async sendReply({ messageId, isLast }) {
       const claimed = await claim(db, messageId);
@@ -62,6 +72,10 @@ export function createWhatsAppActivities({ db, kapso }: { db: PrismaClient; kaps
       });
       const verdict = judge(answer, claimed, isLast);
       await keep(db, messageId, claimed.phoneNumberId, answer, verdict);
+      logger.info(
+        { workflowId: Context.current().info.workflowExecution?.workflowId, messageId, sendAttempt: claimed.sendAttempts, ...verdict },
+        'reply send',
+      );
       return verdict;
     },
 

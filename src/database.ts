@@ -30,9 +30,31 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Prisma
       application_name: 'parley',
     },
     // Without a listener the adapter prints a broken idle connection to the console, past the logger.
-    { onPoolError: (error) => options.onConnectionLost?.(error), onConnectionError: (error) => options.onConnectionLost?.(error) },
+    {
+      statementNameGenerator: statementNames(),
+      onPoolError: (error) => options.onConnectionLost?.(error),
+      onConnectionError: (error) => options.onConnectionLost?.(error),
+    },
   );
   return new PrismaClient({ adapter });
+}
+
+/** More different statements than our own code has; a text beyond them is planned each time. */
+const MAX_PREPARED = 200;
+
+/**
+ * Names for prepared statements, so that PostgreSQL parses and plans each text once per connection. Bounded, because a
+ * text that varies with its number of values would fill the server's memory.
+ */
+function statementNames(): (query: { sql: string }) => string {
+  const names = new Map<string, string>();
+  return ({ sql }) => {
+    const known = names.get(sql);
+    if (known !== undefined) return known;
+    const name = names.size < MAX_PREPARED ? `parley_${names.size}` : '';
+    if (name !== '') names.set(sql, name);
+    return name;
+  };
 }
 
 /** Whether PostgreSQL answers within `timeoutMs`. */

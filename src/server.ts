@@ -16,6 +16,9 @@ import { ensureFirstWorkspace } from './workspace';
 /** A request takes at most this long to finish when the process is told to stop. */
 const SHUTDOWN_LIMIT_MS = 15_000;
 
+/** Longer than the minute for which proxies and senders keep a connection: who closes second gets no reset. */
+const KEEP_ALIVE_MS = 65_000;
+
 async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   const settings = requireSettings(readSettings(environment), {
     DATABASE_URL: 'the API needs the record',
@@ -27,6 +30,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   let handOverDependencies: HandOverDependencies | undefined;
   const app = createApp({ settings, db, temporal, logger, handOverDependencies: () => handOverDependencies });
   const server = app.listen(settings.PORT);
+  server.keepAliveTimeout = KEEP_ALIVE_MS;
   const stopping = new AbortController();
   onShutdown(logger, SHUTDOWN_LIMIT_MS, async () => {
     stopping.abort();

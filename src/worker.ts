@@ -76,7 +76,13 @@ async function startWorker(parts: {
     namespace: config.namespace,
     taskQueue: settings.TEMPORAL_TASK_QUEUE,
     workflowBundle: bundle,
-    activities: createActivities({ db, kapso, models, logger, limits: { modelAttemptMs: settings.MODEL_TIMEOUT_MS, turnMs: settings.TURN_TIMEOUT_MS } }),
+    activities: createActivities({
+      db,
+      kapso,
+      models,
+      logger,
+      limits: { modelAttemptMs: settings.MODEL_TIMEOUT_MS, turnMs: settings.TURN_TIMEOUT_MS },
+    }),
     stickyQueueScheduleToStartTimeout: STICKY_TIMEOUT_MS,
     shutdownGraceTime: SHUTDOWN_GRACE_MS,
   });

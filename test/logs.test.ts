@@ -78,6 +78,10 @@ test('when one message is followed through the lines, then its id and its workfl
   });
   const taken = JSON.parse(await system.api.line('messages handed over', inbound.id));
   expect(taken.workflowId).toBe(inbound.conversation.workflowId);
-  const ticked = JSON.parse(await system.api.line('reply status', inbound.reply?.id ?? 'no reply'));
-  expect(ticked.workflowId).toBe(inbound.conversation.workflowId);
+  const [worker] = system.workers;
+  for (const step of ['reply drafted', 'reply send']) {
+    const line = JSON.parse((await worker?.line(step, inbound.reply?.id ?? 'no reply')) ?? '{}');
+    expect(line.workflowId).toBe(inbound.conversation.workflowId);
+  }
+  await system.api.line('reply statuses kept', inbound.reply?.id ?? 'no reply', 'read');
 });

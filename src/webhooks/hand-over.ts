@@ -5,7 +5,7 @@
  */
 import type { Client } from '@temporalio/client';
 import { defineSearchAttributeKey } from '@temporalio/common';
-import { joinEarlyReports, type ReportedStatus, raiseReply } from '../../activities/outbox';
+import { joinEarlyReports, keepReports, type ReportedStatus, raiseReply } from '../../activities/outbox';
 import type { PrismaClient } from '../../prisma/generated/client';
 import {
   CONVERSATION_WORKFLOW,
@@ -133,17 +133,10 @@ const HEIGHT: Record<ReportedStatus, number> = { sent: 1, delivered: 2, read: 3,
 async function recordStatuses(statuses: StatusEvent[], dependencies: HandOverDependencies): Promise<void> {
   const { db, logger } = dependencies;
   try {
-    await db.messageStatusEvent.createMany({
-      data: statuses.map(({ providerMessageId, status, atMs, error }) => ({
-        providerMessageId,
-        status,
-        occurredAt: new Date(atMs),
-        ...(error ? { error } : {}),
-      })),
-      skipDuplicates: true,
-    });
+    const done = await keepReports(db, statuses);
+    logger.debug({ statuses: statuses.map(({ correlationId, status }) => ({ messageId: correlationId, status })) }, 'reply statuses kept');
     const highest = new Map<string, StatusEvent>();
-    for (const event of statuses) {
+    for (const event of statuses.filter(({ providerMessageId }) => !done.has(providerMessageId))) {
       const known = highest.get(event.providerMessageId);
       if (!known || HEIGHT[event.status] > HEIGHT[known.status]) {
         highest.set(event.providerMessageId, { ...(known?.correlationId ? { correlationId: known.correlationId } : {}), ...event });
@@ -167,7 +160,10 @@ async function applyStatus(event: StatusEvent, { db, temporal, logger }: HandOve
   if (!raised) return;
   const idIsNew = 'messageId' in key && ['pending', 'sending', 'unconfirmed'].includes(raised.previous);
   if (idIsNew) await joinEarlyReports(db, { providerMessageId, phoneNumberId });
-  logger.info({ messageId: raised.messageId, workflowId: raised.workflowId, status: raised.status }, 'reply status');
+  logger.info(
+    { messageId: raised.messageId, workflowId: raised.workflowId, status: raised.status, previous: raised.previous },
+    'reply status settled',
+  );
   if (raised.status !== 'failed' && raised.previous !== 'unconfirmed') return;
   await tellWorkflow(raised, { temporal, logger });
 }

@@ -163,7 +163,10 @@ CREATE INDEX "messages_conversation_id_position_idx" ON "messages"("conversation
 CREATE INDEX "messages_turn_id_idx" ON "messages"("turn_id");
 
 -- CreateIndex
-CREATE UNIQUE INDEX "messages_workspace_id_provider_message_id_key" ON "messages"("workspace_id", "provider_message_id");
+CREATE INDEX "messages_conversation_id_direction_outcome_idx" ON "messages"("conversation_id", "direction", "outcome");
+
+-- CreateIndex
+CREATE UNIQUE INDEX "messages_provider_message_id_workspace_id_key" ON "messages"("provider_message_id", "workspace_id");
 
 -- CreateIndex
 CREATE UNIQUE INDEX "message_status_events_provider_message_id_status_key" ON "message_status_events"("provider_message_id", "status");
