@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { ApplicationFailure, Context } from '@temporalio/activity';
 import type { PrismaClient } from '../prisma/generated/client';
 import type { Logger } from '../src/logger';
+import { withDeadline } from '../src/providers/deadline';
 import type { ChatAnswer, ChatMessage, LanguageModels, ModelChoice } from '../src/providers/llm';
 import { modelFailure, permanentModelFailure } from './failures';
 
@@ -76,7 +77,7 @@ export function createModelActivities({
   async function ask({ provider, model, attemptMs }: DraftOrder, messages: ChatMessage[], cancelled: AbortSignal): Promise<ChatAnswer> {
     let answer: ChatAnswer;
     try {
-      answer = await models.chat({ provider, model }, messages, AbortSignal.any([cancelled, AbortSignal.timeout(attemptMs)]));
+      answer = await withDeadline(attemptMs, (signal) => models.chat({ provider, model }, messages, signal), cancelled);
     } catch (error) {
       throw modelFailure(provider, error);
     }

@@ -3,6 +3,7 @@
  * what is known about the send, and the caller decides. Facts: provider page for Kapso, sections 3 and 4.
  */
 import { z } from 'zod';
+import { withDeadline } from './deadline';
 
 /** WhatsApp's longest text (Meta, send messages). */
 export const MAX_TEXT_LENGTH = 4096;
@@ -97,13 +98,11 @@ export function createKapsoClient(options: { baseUrl: string; apiKey: string; ti
   return {
     async sendText(send) {
       try {
-        const response = await fetch(messagesUrl(send.phoneNumberId), {
-          method: 'POST',
-          headers,
-          body: JSON.stringify(sendBody(send)),
-          signal: AbortSignal.timeout(options.timeoutMs),
+        return await withDeadline(options.timeoutMs, async (signal) => {
+          const body = JSON.stringify(sendBody(send));
+          const response = await fetch(messagesUrl(send.phoneNumberId), { method: 'POST', headers, body, signal });
+          return readSendAnswer(response.status, response.headers, await response.text());
         });
-        return readSendAnswer(response.status, response.headers, await response.text());
       } catch (error) {
         return connectionAnswer(error);
       }
@@ -115,9 +114,11 @@ export function createKapsoClient(options: { baseUrl: string; apiKey: string; ti
       for (let page = 0; page < maxPages; page += 1) {
         const query = new URLSearchParams({ direction: 'outbound', since: new Date(sinceMs).toISOString(), limit: '100' });
         if (after) query.set('after', after);
-        const response = await fetch(`${messagesUrl(phoneNumberId)}?${query}`, { headers, signal: AbortSignal.timeout(options.timeoutMs) });
-        if (!response.ok) throw new Error(`Kapso's message list answered ${response.status}`);
-        const { data, paging } = listPage.parse(await response.json());
+        const { data, paging } = await withDeadline(options.timeoutMs, async (signal) => {
+          const response = await fetch(`${messagesUrl(phoneNumberId)}?${query}`, { headers, signal });
+          if (!response.ok) throw new Error(`Kapso's message list answered ${response.status}`);
+          return listPage.parse(await response.json());
+        });
         found.push(...data.map(listedMessage));
         if (!paging?.next || data.length === 0) break;
         after = paging.next;
