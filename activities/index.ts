@@ -1,5 +1,5 @@
 /** Everything that workflows can have done, built once per worker from its dependencies. */
-import type { PrismaClient } from '../prisma/generated/client';
+import type { Database } from '../src/database';
 import type { Logger } from '../src/logger';
 import type { KapsoClient } from '../src/providers/kapso';
 import type { LanguageModels } from '../src/providers/llm';
@@ -12,7 +12,7 @@ export type { Recorded, TurnLimits } from './records';
 export type { SendVerdict } from './whatsapp';
 
 export interface ActivityDependencies {
-  db: PrismaClient;
+  db: Database;
   kapso: KapsoClient;
   models: LanguageModels;
   logger: Logger;

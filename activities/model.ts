@@ -1,7 +1,8 @@
 /** Asking a model for the reply of a turn. The draft is stored before the activity returns: a crash never pays twice. */
+
 import { setTimeout as delay } from 'node:timers/promises';
 import { ApplicationFailure, Context } from '@temporalio/activity';
-import type { PrismaClient } from '../prisma/generated/client';
+import { type Database, sql } from '../src/database';
 import type { Logger } from '../src/logger';
 import { withDeadline } from '../src/providers/deadline';
 import type { ChatAnswer, ChatMessage, LanguageModels, ModelChoice } from '../src/providers/llm';
@@ -41,15 +42,7 @@ const HEARTBEAT_MS = 1_000;
 const STORE_PAUSES_MS = [250, 1_000, 2_000, 4_000, 8_000];
 
 /** The model activity. */
-export function createModelActivities({
-  db,
-  models,
-  logger,
-}: {
-  db: PrismaClient;
-  models: LanguageModels;
-  logger: Logger;
-}): ModelActivities {
+export function createModelActivities({ db, models, logger }: { db: Database; models: LanguageModels; logger: Logger }): ModelActivities {
   return {
     async generateReply(order) {
       const context = Context.current();
@@ -122,11 +115,11 @@ interface PromptRow {
 
 /** What the model is to read: the system prompt, the last messages that the customer has seen or written, and the turn. */
 async function loadPrompt(
-  db: PrismaClient,
+  db: Database,
   { conversationId, messageIds }: DraftOrder,
 ): Promise<{ draft: Draft | null; messages: ChatMessage[] }> {
   const lastId = messageIds.at(-1);
-  const rows = await db.$queryRaw<PromptRow[]>`
+  const rows = await db.query<PromptRow>(sql`
     SELECT s.system_prompt AS "systemPrompt",
       (SELECT json_agg(h ORDER BY h.position DESC) FROM (
         SELECT m.position, m.direction, m.kind, m.text FROM messages m
@@ -138,7 +131,7 @@ async function loadPrompt(
           'promptTokens', COALESCE(d.prompt_tokens, 0), 'completionTokens', COALESCE(d.completion_tokens, 0))
         FROM messages d WHERE d.reply_to_id = ${lastId}::uuid) AS draft
     FROM conversations c JOIN chatbot_settings s ON s.workspace_id = c.workspace_id
-    WHERE c.id = ${conversationId}::uuid`;
+    WHERE c.id = ${conversationId}::uuid`);
   const row = rows[0];
   if (!row) throw new Error(`conversation ${conversationId} is not in the record`);
   const said = (row.said ?? []).reverse().map(
@@ -152,14 +145,14 @@ async function loadPrompt(
 
 /** Writes the reply and the turn of its messages in one statement. An existing reply of the turn wins. */
 async function storeDraft(
-  db: PrismaClient,
+  db: Database,
   order: DraftOrder,
   answer: ChatAnswer,
   run: { latencyMs: number; attempts: number },
 ): Promise<Draft> {
   const { conversationId, messageIds, provider, model } = order;
   const lastId = messageIds.at(-1);
-  const rows = await db.$queryRaw<{ id: string }[]>`
+  const rows = await db.query<{ id: string }>(sql`
     WITH turn AS (
       UPDATE messages SET turn_id = ${lastId}::uuid WHERE id = ANY(${messageIds}::uuid[])
     )
@@ -169,7 +162,7 @@ async function storeDraft(
       ${run.attempts}, ${run.latencyMs}, ${answer.promptTokens}, ${answer.completionTokens}
     FROM conversations c WHERE c.id = ${conversationId}::uuid
     ON CONFLICT (reply_to_id) DO UPDATE SET reply_to_id = EXCLUDED.reply_to_id
-    RETURNING id`;
+    RETURNING id`);
   const row = rows[0];
   if (!row) throw new Error('the draft was not written');
   const { promptTokens, completionTokens } = answer;

@@ -7,8 +7,9 @@
  * - a status never goes back (the order of the enum), and may skip steps;
  * - the inbound messages of a turn get their outcome in the statement that settles its reply.
  */
-import type { PrismaClient } from '../prisma/generated/client';
-import { Prisma } from '../prisma/generated/client';
+
+import type { Prisma } from '../prisma/generated/client';
+import { type Database, sql } from '../src/database';
 
 /** What WhatsApp reports about an outbound message. */
 export type ReportedStatus = 'sent' | 'delivered' | 'read' | 'failed';
@@ -24,7 +25,7 @@ export interface RaisedReply {
 }
 
 function keyCondition(key: ReplyKey): Prisma.Sql {
-  return 'messageId' in key ? Prisma.sql`m.id = ${key.messageId}::uuid` : Prisma.sql`m.provider_message_id = ${key.providerMessageId}`;
+  return 'messageId' in key ? sql`m.id = ${key.messageId}::uuid` : sql`m.provider_message_id = ${key.providerMessageId}`;
 }
 
 /**
@@ -33,12 +34,12 @@ function keyCondition(key: ReplyKey): Prisma.Sql {
  * Null when there is no such row or it stands as high already.
  */
 export async function raiseReply(
-  db: PrismaClient,
+  db: Database,
   key: ReplyKey,
   fact: { status: ReportedStatus; phoneNumberId: string; providerMessageId?: string; failure?: string },
 ): Promise<RaisedReply | null> {
   const failed = fact.status === 'failed';
-  const rows = await db.$queryRaw<RaisedReply[]>`
+  const rows = await db.query<RaisedReply>(sql`
     WITH target AS (
       SELECT m.id, m.status AS previous, m.conversation_id, m.reply_to_id, m.text
       FROM messages m JOIN workspaces w ON w.id = m.workspace_id
@@ -69,7 +70,7 @@ export async function raiseReply(
       WHERE c.id = r.conversation_id AND (${failed} OR r.previous < 'sent')
     )
     SELECT r.id AS "messageId", r.previous::text AS previous, r.status::text AS status, c.workflow_id AS "workflowId"
-    FROM raised r JOIN conversations c ON c.id = r.conversation_id`;
+    FROM raised r JOIN conversations c ON c.id = r.conversation_id`);
   return rows[0] ?? null;
 }
 
@@ -85,14 +86,14 @@ export interface StatusReport {
  * Keeps the reports and raises the rows that were known to be sent already, which is nearly all of them, in one
  * statement. Returns the ids (WhatsApp's) that are done with; for the others `raiseReply` must be called, after this.
  */
-export async function keepReports(db: PrismaClient, reports: StatusReport[]): Promise<Set<string>> {
+export async function keepReports(db: Database, reports: StatusReport[]): Promise<Set<string>> {
   const input = reports.map(({ providerMessageId, status, atMs, error }) => ({
     provider_message_id: providerMessageId,
     status,
     occurred_at: new Date(atMs).toISOString(),
     error: error ?? null,
   }));
-  const rows = await db.$queryRaw<{ id: string }[]>`
+  const rows = await db.query<{ id: string }>(sql`
     WITH report AS (
       SELECT * FROM jsonb_to_recordset(${JSON.stringify(input)}::jsonb)
         AS x(provider_message_id text, status message_status, occurred_at timestamptz, error jsonb)
@@ -108,7 +109,7 @@ export async function keepReports(db: PrismaClient, reports: StatusReport[]): Pr
     ), raised AS (
       UPDATE messages m SET status = k.highest FROM known k WHERE m.id = k.id AND m.status < k.highest
     )
-    SELECT provider_message_id AS id FROM known`;
+    SELECT provider_message_id AS id FROM known`);
   return new Set(rows.map((row) => row.id));
 }
 
@@ -116,11 +117,11 @@ export async function keepReports(db: PrismaClient, reports: StatusReport[]): Pr
  * Raises the row by the reports that came before its id was known. Must run after the statement that wrote the id:
  * then either this sees the report, or the report's own statement sees the id.
  */
-export async function joinEarlyReports(db: PrismaClient, reply: { providerMessageId: string; phoneNumberId: string }): Promise<void> {
-  const reports = await db.$queryRaw<{ status: ReportedStatus; failure: string | null }[]>`
+export async function joinEarlyReports(db: Database, reply: { providerMessageId: string; phoneNumberId: string }): Promise<void> {
+  const reports = await db.query<{ status: ReportedStatus; failure: string | null }>(sql`
     SELECT status, error->>'code' AS failure FROM message_status_events
     WHERE provider_message_id = ${reply.providerMessageId} AND status IN ('sent', 'delivered', 'read', 'failed')
-    ORDER BY status::message_status DESC LIMIT 1`;
+    ORDER BY status::message_status DESC LIMIT 1`);
   const highest = reports[0];
   if (!highest || highest.status === 'sent') return;
   await raiseReply(

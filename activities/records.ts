@@ -1,7 +1,9 @@
 /** Writing down what came in, and deciding what is to be done with it. Every step may run twice: rows make it idempotent. */
+
 import { ApplicationFailure } from '@temporalio/activity';
-import { Prisma, type PrismaClient } from '../prisma/generated/client';
+import type { Prisma } from '../prisma/generated/client';
 import { PROVIDER_NAMES, type ProviderName } from '../src/config';
+import { type Database, sql } from '../src/database';
 import type { LanguageModels, ModelChoice } from '../src/providers/llm';
 import { type ContactIdentity, type InboundMessage, type MessagesReceived, UNASSIGNED_NUMBER } from '../workflows/contract';
 
@@ -70,7 +72,7 @@ export function createRecordActivities({
   models,
   limits,
 }: {
-  db: PrismaClient;
+  db: Database;
   models: LanguageModels;
   limits: TurnLimits;
 }): RecordActivities {
@@ -96,18 +98,18 @@ export function createRecordActivities({
     },
 
     async recordFailedTurn({ conversationId, messageIds, reason }) {
-      await db.$executeRaw`
+      await db.query(sql`
         WITH failed AS (
           UPDATE messages SET outcome = 'failed', failure = ${reason}
           WHERE id = ANY(${messageIds}::uuid[]) AND outcome IS NULL
         ), abandoned AS (
           UPDATE messages SET status = 'failed', failure = ${reason} WHERE reply_to_id = ANY(${messageIds}::uuid[]) AND status = 'pending'
         )
-        UPDATE conversations SET needs_attention = true, attention_reason = ${reason}, updated_at = now() WHERE id = ${conversationId}::uuid`;
+        UPDATE conversations SET needs_attention = true, attention_reason = ${reason}, updated_at = now() WHERE id = ${conversationId}::uuid`);
     },
 
     async awaitWorkspace({ phoneNumberId }) {
-      const rows = await db.$queryRaw<unknown[]>`SELECT 1 FROM workspaces w WHERE ${isWorkspaceOf(phoneNumberId)}`;
+      const rows = await db.query<unknown>(sql`SELECT 1 FROM workspaces w WHERE ${isWorkspaceOf(phoneNumberId)}`);
       if (rows.length > 0) return;
       throw ApplicationFailure.create({
         type: 'RecordError.UnknownNumber',
@@ -120,13 +122,13 @@ export function createRecordActivities({
 /** A body that named no number belongs to the first workspace. */
 function isWorkspaceOf(phoneNumberId: string): Prisma.Sql {
   return phoneNumberId === UNASSIGNED_NUMBER
-    ? Prisma.sql`w.id = (SELECT id FROM workspaces ORDER BY created_at, id LIMIT 1)`
-    : Prisma.sql`w.kapso_phone_number_id = ${phoneNumberId}`;
+    ? sql`w.id = (SELECT id FROM workspaces ORDER BY created_at, id LIMIT 1)`
+    : sql`w.kapso_phone_number_id = ${phoneNumberId}`;
 }
 
 /** The workspace with its settings and, when the contact is known, the conversation: found by key, else by business-scoped id. */
-async function findWorkspace(db: PrismaClient, { phoneNumberId, contactKey, contact }: RecordOrder): Promise<WorkspaceRow | undefined> {
-  const rows = await db.$queryRaw<WorkspaceRow[]>`
+async function findWorkspace(db: Database, { phoneNumberId, contactKey, contact }: RecordOrder): Promise<WorkspaceRow | undefined> {
+  const rows = await db.query<WorkspaceRow>(sql`
     SELECT w.id AS "workspaceId", COALESCE(s.chatbot_enabled, false) AS "chatbotEnabled", COALESCE(s.ai_enabled, false) AS "aiEnabled",
       COALESCE(s.provider_chain, '{}') AS "providerChain", s.model,
       COALESCE(s.quiet_ms, 3000) AS "quietMs", COALESCE(s.quiet_max_ms, 15000) AS "quietMaxMs",
@@ -140,19 +142,19 @@ async function findWorkspace(db: PrismaClient, { phoneNumberId, contactKey, cont
       ORDER BY (contact_key = ${contactKey}) DESC LIMIT 1
     ) p ON true
     LEFT JOIN conversations c ON c.contact_id = p.id
-    WHERE ${isWorkspaceOf(phoneNumberId)}`;
+    WHERE ${isWorkspaceOf(phoneNumberId)}`);
   return rows[0];
 }
 
 /** Returns the conversation's id; writes only when something about the person or the workflow is new. */
-async function ensureConversation(db: PrismaClient, workspace: WorkspaceRow, order: RecordOrder): Promise<string> {
+async function ensureConversation(db: Database, workspace: WorkspaceRow, order: RecordOrder): Promise<string> {
   const { contact, contactKey, workflowId } = order;
   const isKnown = workspace.conversationId !== null && workspace.workflowId === workflowId;
   if (isKnown && workspace.conversationId && (!contact.name || contact.name === workspace.contactName)) return workspace.conversationId;
   const knownContact = workspace.conversationId
-    ? Prisma.sql`(SELECT p.contact_key FROM contacts p JOIN conversations c ON c.contact_id = p.id WHERE c.id = ${workspace.conversationId}::uuid)`
-    : Prisma.sql`${contactKey}`;
-  const rows = await db.$queryRaw<{ id: string }[]>`
+    ? sql`(SELECT p.contact_key FROM contacts p JOIN conversations c ON c.contact_id = p.id WHERE c.id = ${workspace.conversationId}::uuid)`
+    : sql`${contactKey}`;
+  const rows = await db.query<{ id: string }>(sql`
     WITH contact AS (
       INSERT INTO contacts (workspace_id, contact_key, phone, business_scoped_user_id, name, username)
       VALUES (${workspace.workspaceId}::uuid, ${knownContact}, ${contact.phone ?? null}, ${contact.businessScopedUserId ?? null},
@@ -166,7 +168,7 @@ async function ensureConversation(db: PrismaClient, workspace: WorkspaceRow, ord
     INSERT INTO conversations (workspace_id, contact_id, workflow_id)
     SELECT ${workspace.workspaceId}::uuid, id, ${workflowId} FROM contact
     ON CONFLICT (contact_id) DO UPDATE SET workflow_id = EXCLUDED.workflow_id, updated_at = now()
-    RETURNING id`;
+    RETURNING id`);
   const row = rows[0];
   if (!row) throw new Error('the conversation was not written');
   return row.id;
@@ -177,7 +179,7 @@ async function ensureConversation(db: PrismaClient, workspace: WorkspaceRow, ord
  * are those of an earlier run of this step whose end was lost, and those that a terminated workflow left behind.
  */
 async function insertMessages(
-  db: PrismaClient,
+  db: Database,
   workspace: WorkspaceRow,
   conversationId: string,
   mode: string,
@@ -195,7 +197,7 @@ async function insertMessages(
   }));
   const ids = order.messages.map((message) => message.providerMessageId);
   // What this statement inserts and what stood there before it are disjoint: a statement does not see its own rows.
-  const rows = await db.$queryRaw<{ id: string }[]>`
+  const rows = await db.query<{ id: string }>(sql`
     WITH inserted AS (
       INSERT INTO messages (id, workspace_id, conversation_id, direction, status, provider_message_id, kind, text, payload, occurred_at, outcome)
       SELECT x.id, ${workspace.workspaceId}::uuid, ${conversationId}::uuid, 'inbound', 'received', x.provider_message_id, x.kind, x.text, x.payload,
@@ -217,7 +219,7 @@ async function insertMessages(
     UNION ALL
     SELECT id, position FROM messages
     WHERE conversation_id = ${conversationId}::uuid AND direction = 'inbound' AND outcome IS NULL AND turn_id IS NULL
-    ORDER BY position`;
+    ORDER BY position`);
   return rows.map((row) => row.id);
 }
 
@@ -246,12 +248,12 @@ function providerChain({ providerChain: entries, model }: WorkspaceRow, models: 
 }
 
 /** Keeps messages for a number that no workspace has. They become rows of the conversation once it is added. */
-async function park(db: PrismaClient, order: RecordOrder): Promise<void> {
+async function park(db: Database, order: RecordOrder): Promise<void> {
   const kept: { message: InboundMessage; contact: ContactIdentity }[] = order.messages.map((message) => ({
     message,
     contact: order.contact,
   }));
-  await db.parkedMessage.createMany({
+  await db.orm.parkedMessage.createMany({
     data: kept.map(({ message, contact }) => ({
       phoneNumberId: order.phoneNumberId,
       providerMessageId: message.providerMessageId,

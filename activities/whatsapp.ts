@@ -1,6 +1,7 @@
 /** Sending through Kapso, over the outbox row: at most one send per claim, and no claim after an unknown outcome. */
+
 import { Context } from '@temporalio/activity';
-import type { PrismaClient } from '../prisma/generated/client';
+import { type Database, sql } from '../src/database';
 import type { Logger } from '../src/logger';
 import { type KapsoClient, type ListedMessage, MAX_TEXT_LENGTH, type SendAnswer } from '../src/providers/kapso';
 import { joinEarlyReports, raiseReply } from './outbox';
@@ -51,15 +52,7 @@ const AMBIGUOUS = new Set([1, 2, 131000, 131016, 131057, 133004]);
 const WINDOW_CLOSED = 131047;
 
 /** The send and look-up activities of one Kapso project. */
-export function createWhatsAppActivities({
-  db,
-  kapso,
-  logger,
-}: {
-  db: PrismaClient;
-  kapso: KapsoClient;
-  logger: Logger;
-}): WhatsAppActivities {
+export function createWhatsAppActivities({ db, kapso, logger }: { db: Database; kapso: KapsoClient; logger: Logger }): WhatsAppActivities {
   return {
     async sendReply({ messageId, isLast }) {
       const claimed = await claim(db, messageId);
@@ -96,15 +89,15 @@ export function createWhatsAppActivities({
 }
 
 /** One atomic UPDATE: whoever gets the row sends; everybody else gets nothing. */
-async function claim(db: PrismaClient, messageId: string): Promise<ClaimedReply | undefined> {
-  const rows = await db.$queryRaw<ClaimedReply[]>`
+async function claim(db: Database, messageId: string): Promise<ClaimedReply | undefined> {
+  const rows = await db.query<ClaimedReply>(sql`
     UPDATE messages m SET status = 'sending', claimed_at = now(), send_attempts = m.send_attempts + 1
     FROM conversations c, contacts p, workspaces w
     WHERE m.id = ${messageId}::uuid AND m.status = 'pending'
       AND c.id = m.conversation_id AND p.id = c.contact_id AND w.id = m.workspace_id
     RETURNING m.text, p.phone, p.business_scoped_user_id AS "businessScopedUserId", w.kapso_phone_number_id AS "phoneNumberId",
       m.send_attempts AS "sendAttempts",
-      (extract(epoch FROM now() - (SELECT i.created_at FROM messages i WHERE i.id = m.reply_to_id)) * 1000)::float8 AS "lastInboundAgeMs"`;
+      (extract(epoch FROM now() - (SELECT i.created_at FROM messages i WHERE i.id = m.reply_to_id)) * 1000)::float8 AS "lastInboundAgeMs"`);
   return rows[0];
 }
 
@@ -112,10 +105,10 @@ async function claim(db: PrismaClient, messageId: string): Promise<ClaimedReply 
  * What the row says. A row in `sending` that we did not claim was left by a worker that died or hangs:
  * its outcome is unknown.
  */
-async function standing(db: PrismaClient, messageId: string): Promise<SendVerdict> {
-  const rows = await db.$queryRaw<{ status: string; failure: string | null }[]>`
+async function standing(db: Database, messageId: string): Promise<SendVerdict> {
+  const rows = await db.query<{ status: string; failure: string | null }>(sql`
     UPDATE messages SET status = CASE WHEN status = 'sending' THEN 'unconfirmed'::message_status ELSE status END
-    WHERE id = ${messageId}::uuid RETURNING status::text, failure`;
+    WHERE id = ${messageId}::uuid RETURNING status::text, failure`);
   const row = rows[0];
   switch (row?.status) {
     case 'sent':
@@ -167,7 +160,7 @@ function judge(answer: SendAnswer, { sendAttempts, lastInboundAgeMs }: ClaimedRe
 }
 
 /** Writes what was learned to the row; a row that a status webhook has raised meanwhile stays as high as it is. */
-async function keep(db: PrismaClient, messageId: string, phoneNumberId: string, answer: SendAnswer, verdict: SendVerdict): Promise<void> {
+async function keep(db: Database, messageId: string, phoneNumberId: string, answer: SendAnswer, verdict: SendVerdict): Promise<void> {
   switch (verdict.status) {
     case 'sent': {
       const providerMessageId = answer.kind === 'accepted' ? answer.providerMessageId : '';
@@ -180,8 +173,8 @@ async function keep(db: PrismaClient, messageId: string, phoneNumberId: string, 
       return;
     case 'unconfirmed':
     case 'pending':
-      await db.$executeRaw`
-        UPDATE messages SET status = ${verdict.status}::message_status WHERE id = ${messageId}::uuid AND status = 'sending'`;
+      await db.query(sql`
+        UPDATE messages SET status = ${verdict.status}::message_status WHERE id = ${messageId}::uuid AND status = 'sending'`);
   }
 }
 
@@ -192,22 +185,22 @@ interface SentReply {
   phone: string | null;
 }
 
-async function sentReply(db: PrismaClient, messageId: string): Promise<SentReply> {
-  const rows = await db.$queryRaw<SentReply[]>`
+async function sentReply(db: Database, messageId: string): Promise<SentReply> {
+  const rows = await db.query<SentReply>(sql`
     SELECT w.kapso_phone_number_id AS "phoneNumberId", (extract(epoch FROM m.claimed_at) * 1000)::float8 AS "claimedAtMs", m.text, p.phone
     FROM messages m JOIN workspaces w ON w.id = m.workspace_id
     JOIN conversations c ON c.id = m.conversation_id JOIN contacts p ON p.id = c.contact_id
-    WHERE m.id = ${messageId}::uuid`;
+    WHERE m.id = ${messageId}::uuid`);
   const reply = rows[0];
   if (!reply) throw new Error(`message ${messageId} is not in the record`);
   return reply;
 }
 
 /** Ids that belong to other rows already: a reply with the same words must not be taken for this one. */
-async function knownIds(db: PrismaClient, listed: ListedMessage[], messageId: string): Promise<Set<string>> {
+async function knownIds(db: Database, listed: ListedMessage[], messageId: string): Promise<Set<string>> {
   const ids = listed.map((message) => message.providerMessageId);
-  const rows = await db.$queryRaw<{ id: string }[]>`
-    SELECT provider_message_id AS id FROM messages WHERE provider_message_id = ANY(${ids}) AND id <> ${messageId}::uuid`;
+  const rows = await db.query<{ id: string }>(sql`
+    SELECT provider_message_id AS id FROM messages WHERE provider_message_id = ANY(${ids}) AND id <> ${messageId}::uuid`);
   return new Set(rows.map((row) => row.id));
 }
 
@@ -218,7 +211,7 @@ function isSame(listed: ListedMessage, messageId: string, reply: SentReply): boo
   return samePerson && listed.text === reply.text.slice(0, MAX_TEXT_LENGTH) && listed.sentAtMs >= reply.claimedAtMs - CLOCK_SKEW_MS;
 }
 
-async function confirm(db: PrismaClient, messageId: string, phoneNumberId: string, found: ListedMessage): Promise<void> {
+async function confirm(db: Database, messageId: string, phoneNumberId: string, found: ListedMessage): Promise<void> {
   const known = ['failed', 'read', 'delivered', 'sent'] as const;
   const status = known.find((candidate) => found.statuses.some((entry) => entry.status === candidate)) ?? 'sent';
   await raiseReply(db, { messageId }, { status, phoneNumberId, providerMessageId: found.providerMessageId });
@@ -226,7 +219,7 @@ async function confirm(db: PrismaClient, messageId: string, phoneNumberId: strin
 }
 
 /** Proven not delivered: the row may be claimed again. */
-async function release(db: PrismaClient, messageId: string): Promise<SendVerdict> {
-  await db.$executeRaw`UPDATE messages SET status = 'pending' WHERE id = ${messageId}::uuid AND status = 'unconfirmed'`;
+async function release(db: Database, messageId: string): Promise<SendVerdict> {
+  await db.query(sql`UPDATE messages SET status = 'pending' WHERE id = ${messageId}::uuid AND status = 'unconfirmed'`);
   return await standing(db, messageId);
 }

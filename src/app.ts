@@ -1,12 +1,11 @@
 /** The HTTP application: webhook, REST API and health, over whatever the process has opened. */
 import type { Client } from '@temporalio/client';
 import express, { type Express } from 'express';
-import type { PrismaClient } from '../prisma/generated/client';
 import { requireApiKey } from './api/access';
 import { conversationRoutes } from './api/conversations';
 import { errorHandler, notFound } from './api/errors';
 import type { Settings } from './config';
-import { isDatabaseReachable } from './database';
+import { type Database, isDatabaseReachable } from './database';
 import type { Logger } from './logger';
 import { isTemporalReachable } from './temporal';
 import type { HandOverDependencies } from './webhooks/hand-over';
@@ -14,7 +13,7 @@ import { kapsoWebhook } from './webhooks/kapso';
 
 export interface AppDependencies {
   settings: Settings;
-  db: PrismaClient;
+  db: Database;
   temporal: Client;
   logger: Logger;
   handOverDependencies(): HandOverDependencies | undefined;
@@ -49,7 +48,7 @@ export function createApp({ settings, db, temporal, logger, handOverDependencies
       handOverDependencies,
     }),
   );
-  app.use('/api/v1/conversations', requireApiKey(settings.API_KEYS), conversationRoutes(db));
+  app.use('/api/v1/conversations', requireApiKey(settings.API_KEYS), conversationRoutes(db.orm));
   app.use(notFound);
   app.use(errorHandler(logger));
   return app;

@@ -1,8 +1,9 @@
 /**
- * The record's one door: a Prisma client on PostgreSQL. Who opens it closes it (`$disconnect`).
+ * The record's one door: Prisma's models and single statements on PostgreSQL. Who opens it closes it.
  */
 import { PrismaPg } from '@prisma/adapter-pg';
-import { PrismaClient } from '../prisma/generated/client';
+import { Pool, type QueryResultRow } from 'pg';
+import { Prisma, PrismaClient } from '../prisma/generated/client';
 
 /** Bounds of one process's connections. Every field has a default. */
 export interface DatabaseOptions {
@@ -18,25 +19,47 @@ export interface DatabaseOptions {
   onConnectionLost?: (error: Error) => void;
 }
 
+/** The record. Both doors share one pool of connections. */
+export interface Database {
+  /** The models of the schema, for everything that is not asked for with each message. */
+  orm: PrismaClient;
+  /**
+   * Runs one statement, prepared once per connection. For the statements of a message's way: they are single, atomic,
+   * and the ORM would cost more than PostgreSQL does (docs/decisions/0005). Rows come as the driver reads them.
+   */
+  query<T>(statement: Prisma.Sql): Promise<T[]>;
+  close(): Promise<void>;
+}
+
+/** Makes a statement of a template; values become parameters, and statements may be nested. */
+export const sql = Prisma.sql;
+
 /** Opens the record at `url`. Connects with the first query, so an unreachable server shows there, not here. */
-export function openDatabase(url: string, options: DatabaseOptions = {}): PrismaClient {
-  const adapter = new PrismaPg(
-    {
-      connectionString: url,
-      max: options.poolSize ?? 10,
-      connectionTimeoutMillis: options.connectTimeoutMs ?? 5_000,
-      idleTimeoutMillis: options.idleTimeoutMs ?? 60_000,
-      statement_timeout: options.statementTimeoutMs ?? 15_000,
-      application_name: 'parley',
+export function openDatabase(url: string, options: DatabaseOptions = {}): Database {
+  const pool = new Pool({
+    connectionString: url,
+    max: options.poolSize ?? 10,
+    connectionTimeoutMillis: options.connectTimeoutMs ?? 5_000,
+    idleTimeoutMillis: options.idleTimeoutMs ?? 60_000,
+    statement_timeout: options.statementTimeoutMs ?? 15_000,
+    application_name: 'parley',
+  });
+  // A broken idle connection would end the process; the pool replaces it by itself.
+  pool.on('error', (error) => options.onConnectionLost?.(error));
+  const orm = new PrismaClient({ adapter: new PrismaPg(pool) });
+  const nameOf = statementNames();
+  return {
+    orm,
+    async query<T>(statement: Prisma.Sql) {
+      const { text, values } = statement;
+      const { rows } = await pool.query<T & QueryResultRow>({ name: nameOf(text), text, values });
+      return rows;
     },
-    // Without a listener the adapter prints a broken idle connection to the console, past the logger.
-    {
-      statementNameGenerator: statementNames(),
-      onPoolError: (error) => options.onConnectionLost?.(error),
-      onConnectionError: (error) => options.onConnectionLost?.(error),
+    async close() {
+      await orm.$disconnect();
+      await pool.end();
     },
-  );
-  return new PrismaClient({ adapter });
+  };
 }
 
 /** More different statements than our own code has; a text beyond them is planned each time. */
@@ -44,26 +67,26 @@ const MAX_PREPARED = 200;
 
 /**
  * Names for prepared statements, so that PostgreSQL parses and plans each text once per connection. Bounded, because a
- * text that varies with its number of values would fill the server's memory.
+ * text that varies would fill the server's memory.
  */
-function statementNames(): (query: { sql: string }) => string {
+function statementNames(): (text: string) => string | undefined {
   const names = new Map<string, string>();
-  return ({ sql }) => {
-    const known = names.get(sql);
-    if (known !== undefined) return known;
-    const name = names.size < MAX_PREPARED ? `parley_${names.size}` : '';
-    if (name !== '') names.set(sql, name);
+  return (text) => {
+    const known = names.get(text);
+    if (known !== undefined || names.size >= MAX_PREPARED) return known;
+    const name = `parley_${names.size}`;
+    names.set(text, name);
     return name;
   };
 }
 
 /** Whether PostgreSQL answers within `timeoutMs`. */
-export async function isDatabaseReachable(db: PrismaClient, timeoutMs: number): Promise<boolean> {
+export async function isDatabaseReachable(db: Database, timeoutMs: number): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined;
   const tooSlow = new Promise<false>((resolve) => {
     timer = setTimeout(() => resolve(false), timeoutMs);
   });
-  const answered = db.$queryRaw`SELECT 1`.then(
+  const answered = db.query(sql`SELECT 1`).then(
     () => true,
     () => false,
   );

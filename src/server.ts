@@ -2,10 +2,9 @@
 import { once } from 'node:events';
 import type { Server } from 'node:http';
 import type { Client } from '@temporalio/client';
-import type { PrismaClient } from '../prisma/generated/client';
 import { createApp } from './app';
 import { loadEnvFile, readSettings, requireSettings, type Settings, SettingsError } from './config';
-import { openDatabase } from './database';
+import { type Database, openDatabase } from './database';
 import { loadIdentity } from './identity';
 import { EXIT_SETTINGS, onShutdown, untilItWorks } from './lifecycle';
 import { createLogger, type Logger } from './logger';
@@ -36,7 +35,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
     stopping.abort();
     await closeServer(server);
     await temporal.connection.close();
-    await db.$disconnect();
+    await db.close();
   });
   await once(server, 'listening');
   logger.info({ port: settings.PORT }, 'api listening');
@@ -47,7 +46,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
 /** What a webhook needs: the installation's key, the first workspace, the search attributes. Tried until it works. */
 async function prepare(parts: {
   settings: Settings;
-  db: PrismaClient;
+  db: Database;
   temporal: Client;
   logger: Logger;
   signal: AbortSignal;
@@ -59,8 +58,8 @@ async function prepare(parts: {
     onFailure: (error: unknown) => logger.warn({ error }, `${what}; trying again`),
   });
   const identity = await untilItWorks(async () => {
-    await ensureFirstWorkspace(db, settings);
-    return await loadIdentity(db);
+    await ensureFirstWorkspace(db.orm, settings);
+    return await loadIdentity(db.orm);
   }, retry('PostgreSQL is not ready'));
   await untilItWorks(() => ensureSearchAttributes(temporal), retry('Temporal is not ready'));
   return { temporal, taskQueue: settings.TEMPORAL_TASK_QUEUE, db, identity, logger, defaultPhoneNumberId: settings.KAPSO_PHONE_NUMBER_ID };

@@ -3,9 +3,8 @@ import { createServer, type Server } from 'node:http';
 import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import { createActivities } from '../activities';
 import { SEND_TIMEOUT_MS } from '../activities/whatsapp';
-import type { PrismaClient } from '../prisma/generated/client';
 import { loadEnvFile, PROVIDER_NAMES, readSettings, requireSettings, type Settings, SettingsError } from './config';
-import { openDatabase } from './database';
+import { type Database, openDatabase } from './database';
 import { EXIT_SETTINGS, onShutdown, untilItWorks } from './lifecycle';
 import { createLogger, type Logger } from './logger';
 import { createKapsoClient } from './providers/kapso';
@@ -38,7 +37,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
     running.worker?.shutdown();
     await running.finished;
     running.health?.close();
-    await db.$disconnect();
+    await db.close();
   });
   if (settings.WORKER_HEALTH_PORT)
     running.health = serveHealth(settings.WORKER_HEALTH_PORT, () => running.worker?.getState() === 'RUNNING');
@@ -51,7 +50,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
 async function startWorker(parts: {
   settings: Settings & { DATABASE_URL: string; KAPSO_API_KEY: string };
   environment: NodeJS.ProcessEnv;
-  db: PrismaClient;
+  db: Database;
   logger: Logger;
   signal: AbortSignal;
 }): Promise<Worker> {
@@ -66,7 +65,7 @@ async function startWorker(parts: {
   sayWhoAnswers(models, settings, logger);
   const kapso = createKapsoClient({ baseUrl: settings.KAPSO_BASE_URL, apiKey: settings.KAPSO_API_KEY, timeoutMs: SEND_TIMEOUT_MS });
   const bundle = await workflowBundle();
-  await untilItWorks(() => ensureFirstWorkspace(db, settings), retry('PostgreSQL is not ready'));
+  await untilItWorks(() => ensureFirstWorkspace(db.orm, settings), retry('PostgreSQL is not ready'));
   const client = openTemporalClient(config);
   await untilItWorks(() => ensureSearchAttributes(client), retry('Temporal is not ready'));
   await client.connection.close();

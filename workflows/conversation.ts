@@ -56,8 +56,8 @@ interface Turn {
   recorded: Recorded;
 }
 
-export async function conversationWorkflow(input: ConversationInput): Promise<ConversationResult> {
-  return await new Conversation(input).run();
+export function conversationWorkflow(input: ConversationInput): Promise<ConversationResult> {
+  return new Conversation(input).run();
 }
 
 class Conversation {
@@ -99,8 +99,7 @@ class Conversation {
 
   async run(): Promise<ConversationResult> {
     for (;;) {
-      this.#say('waiting for a message');
-      await this.#somethingToDo();
+      if (this.#inbox.isEmpty) await this.#somethingToDo();
       // Nothing may be awaited between this look into the inbox and the return: a signal in between would be lost.
       if (this.#inbox.isEmpty && this.#isIdle()) return this.#result();
       if (this.#inbox.isEmpty) this.#applyReports();
@@ -109,12 +108,11 @@ class Conversation {
     }
   }
 
-  /** Returns when a message waits, a report came, or the session timer fired. One timer serves many messages. */
-  async #somethingToDo(): Promise<void> {
-    // The timer's length is the workspace's own, which the first record tells.
-    if (!this.#inbox.isEmpty) return;
+  /** Resolves when a message waits, a report came, or the session timer fired. One timer serves many messages. */
+  #somethingToDo(): Promise<void> {
+    this.#say('waiting for a message');
     if (!this.#sessionTimerRuns) this.#startSessionTimer();
-    await condition(() => !this.#inbox.isEmpty || !this.#sessionTimerRuns || this.#reports.size > 0);
+    return condition(() => !this.#inbox.isEmpty || !this.#sessionTimerRuns || this.#reports.size > 0);
   }
 
   #startSessionTimer(): void {

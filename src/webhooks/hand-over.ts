@@ -6,7 +6,6 @@
 import type { Client } from '@temporalio/client';
 import { defineSearchAttributeKey } from '@temporalio/common';
 import { joinEarlyReports, keepReports, type ReportedStatus, raiseReply } from '../../activities/outbox';
-import type { PrismaClient } from '../../prisma/generated/client';
 import {
   CONVERSATION_WORKFLOW,
   type ConversationInput,
@@ -18,6 +17,7 @@ import {
   sendReported,
   UNASSIGNED_NUMBER,
 } from '../../workflows/contract';
+import type { Database } from '../database';
 import type { Identity } from '../identity';
 import type { Logger } from '../logger';
 import type { MessageEvent, StatusEvent } from './kapso-events';
@@ -30,7 +30,7 @@ export class NotStoredError extends Error {
 export interface HandOverDependencies {
   temporal: Client;
   taskQueue: string;
-  db: PrismaClient;
+  db: Database;
   identity: Identity;
   logger: Logger;
   /** Where a message goes whose body names no number. */

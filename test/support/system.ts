@@ -151,7 +151,8 @@ export async function startSystem(options: SystemOptions): Promise<System> {
     SEND_CONFIRM_MS: '20000',
     ...options.environment?.(sandbox),
   };
-  const db = openDatabase(options.databaseUrl);
+  const database = openDatabase(options.databaseUrl);
+  const db = database.orm;
   const connection = await Connection.connect({ address: options.temporalAddress });
   const processes: RunningProcess[] = [];
   const start = async (name: string, entry: string, extra: Record<string, string>, ready: string) => {
@@ -179,7 +180,7 @@ export async function startSystem(options: SystemOptions): Promise<System> {
     async close() {
       await Promise.all(processes.map((running) => running.stop()));
       await sandbox.close();
-      await db.$disconnect();
+      await database.close();
       await connection.close();
     },
   };
