@@ -77,7 +77,7 @@ test('when one message is followed through the lines, then its id and its workfl
     include: { conversation: true, reply: true },
   });
   const taken = JSON.parse(await system.api.line('messages handed over', inbound.id));
-  expect(taken.workflowId).toBe(inbound.conversation.workflowId);
+  expect(taken.conversations).toEqual([{ workflowId: inbound.conversation.workflowId, messageIds: [inbound.id] }]);
   const [worker] = system.workers;
   for (const step of ['reply drafted', 'reply send']) {
     const line = JSON.parse((await worker?.line(step, inbound.reply?.id ?? 'no reply')) ?? '{}');

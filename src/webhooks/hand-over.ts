@@ -57,13 +57,25 @@ interface Delivery {
   jsonLength: number;
 }
 
+/** Which messages went to which workflow; for the log. */
+export interface HandedOver {
+  workflowId: string;
+  messageIds: string[];
+}
+
 /** Stores the events of one webhook. @throws NotStoredError when any of them is not stored */
 export async function handOver(
   events: { messages: MessageEvent[]; statuses: StatusEvent[] },
   dependencies: HandOverDependencies,
-): Promise<void> {
-  await signalConversations(groupByConversation(events.messages, dependencies), dependencies);
+): Promise<HandedOver[]> {
+  const conversations = groupByConversation(events.messages, dependencies);
+  await signalConversations(conversations, dependencies);
   if (events.statuses.length > 0) await recordStatuses(events.statuses, dependencies);
+  return conversations.flat().map(handedOver);
+}
+
+function handedOver({ phoneNumberId, contactKey, received }: Delivery): HandedOver {
+  return { workflowId: conversationWorkflowId(phoneNumberId, contactKey), messageIds: received.messages.map((message) => message.id) };
 }
 
 /** One delivery per conversation, however many messages it carries; several, in order, only where a signal would grow too large. */
@@ -96,17 +108,13 @@ async function signalConversations(conversations: Delivery[][], dependencies: Ha
   }
 }
 
-async function signalConversation(
-  { phoneNumberId, contactKey, received }: Delivery,
-  { temporal, taskQueue, logger }: HandOverDependencies,
-): Promise<void> {
-  const workflowId = conversationWorkflowId(phoneNumberId, contactKey);
-  const messageIds = received.messages.map((message) => message.id);
+async function signalConversation(delivery: Delivery, { temporal, taskQueue, logger }: HandOverDependencies): Promise<void> {
+  const { phoneNumberId, contactKey, received } = delivery;
   const input: ConversationInput = { phoneNumberId, contactKey };
   try {
     await temporal.connection.withDeadline(Date.now() + SIGNAL_TIMEOUT_MS, () =>
       temporal.workflow.signalWithStart(CONVERSATION_WORKFLOW, {
-        workflowId,
+        workflowId: conversationWorkflowId(phoneNumberId, contactKey),
         taskQueue,
         args: [input],
         signal: messagesReceived,
@@ -120,9 +128,8 @@ async function signalConversation(
         ],
       }),
     );
-    logger.info({ workflowId, messageIds }, 'messages handed over');
   } catch (error) {
-    logger.error({ error, workflowId, messageIds }, 'Temporal did not take the messages');
+    logger.error({ error, ...handedOver(delivery) }, 'Temporal did not take the messages');
     throw new NotStoredError('Temporal did not take the messages');
   }
 }

@@ -4,7 +4,7 @@
  */
 import express, { type Request, type Response, Router } from 'express';
 import type { Logger } from '../logger';
-import { type HandOverDependencies, handOver } from './hand-over';
+import { type HandedOver, type HandOverDependencies, handOver } from './hand-over';
 import { type KapsoEvent, type MessageEvent, readKapsoBody, type SkippedEvent, type StatusEvent } from './kapso-events';
 import { isSigned } from './signature';
 
@@ -58,11 +58,13 @@ async function takeWebhook(request: Request, response: Response, options: KapsoW
   try {
     reportSkipped(events, options.logShapes, logger);
     const taken = { messages: events.filter(isMessage), statuses: events.filter(isStatus) };
+    let conversations: HandedOver[] = [];
     if (taken.messages.length + taken.statuses.length > 0) {
       if (!dependencies) throw new Error('not started yet');
-      await handOver(taken, { ...dependencies, logger });
+      conversations = await handOver(taken, { ...dependencies, logger });
     }
     response.json({ received: true });
+    if (conversations.length > 0) logger.info({ conversations }, 'messages handed over');
   } catch (error) {
     logger.error({ error }, 'webhook not stored; the sender is asked to come again');
     response.status(503).set('Retry-After', RETRY_AFTER_SECONDS).json({ error: 'not stored, please send again' });
