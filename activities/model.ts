@@ -5,6 +5,7 @@ import { ApplicationFailure, Context } from '@temporalio/activity';
 import { type Database, sql } from '../src/database';
 import type { Logger } from '../src/logger';
 import { withDeadline } from '../src/providers/deadline';
+import { MAX_TEXT_LENGTH } from '../src/providers/kapso';
 import type { ChatAnswer, ChatMessage, LanguageModels, ModelChoice } from '../src/providers/llm';
 import { modelFailure, permanentModelFailure } from './failures';
 
@@ -143,6 +144,12 @@ async function loadPrompt(
   return { draft: row.draft, messages: [{ role: 'system', content: row.systemPrompt }, ...said] };
 }
 
+/** WhatsApp's longest text; what a model says beyond it is cut, visibly, before it is recorded: the record shows what was sent. */
+function fitting(text: string): string {
+  const storable = text.replaceAll('\0', '').toWellFormed();
+  return storable.length <= MAX_TEXT_LENGTH ? storable : `${storable.slice(0, MAX_TEXT_LENGTH - 1)}…`.toWellFormed();
+}
+
 /** Writes the reply and the turn of its messages in one statement. An existing reply of the turn wins. */
 async function storeDraft(
   db: Database,
@@ -158,7 +165,7 @@ async function storeDraft(
     )
     INSERT INTO messages (workspace_id, conversation_id, direction, kind, text, status, reply_to_id, provider, model, attempts, latency_ms,
       prompt_tokens, completion_tokens)
-    SELECT c.workspace_id, c.id, 'outbound', 'text', ${answer.text.toWellFormed().replaceAll('\0', '')}, 'pending', ${lastId}::uuid, ${provider}, ${model},
+    SELECT c.workspace_id, c.id, 'outbound', 'text', ${fitting(answer.text)}, 'pending', ${lastId}::uuid, ${provider}, ${model},
       ${run.attempts}, ${run.latencyMs}, ${answer.promptTokens}, ${answer.completionTokens}
     FROM conversations c WHERE c.id = ${conversationId}::uuid
     ON CONFLICT (reply_to_id) DO UPDATE SET reply_to_id = EXCLUDED.reply_to_id

@@ -3,7 +3,7 @@
 import { Context } from '@temporalio/activity';
 import { type Database, sql } from '../src/database';
 import type { Logger } from '../src/logger';
-import { type KapsoClient, type ListedMessage, MAX_TEXT_LENGTH, type SendAnswer } from '../src/providers/kapso';
+import type { KapsoClient, ListedMessage, SendAnswer } from '../src/providers/kapso';
 import { joinEarlyReports, raiseReply } from './outbox';
 
 /** Bound of one send with its answer. Longer, and the outcome is unknown. */
@@ -60,7 +60,7 @@ export function createWhatsAppActivities({ db, kapso, logger }: { db: Database; 
       const answer = await kapso.sendText({
         phoneNumberId: claimed.phoneNumberId,
         recipient: { phone: claimed.phone ?? undefined, businessScopedUserId: claimed.businessScopedUserId ?? undefined },
-        text: claimed.text.slice(0, MAX_TEXT_LENGTH),
+        text: claimed.text,
         correlationId: messageId,
       });
       const verdict = judge(answer, claimed, isLast);
@@ -208,7 +208,7 @@ async function knownIds(db: Database, listed: ListedMessage[], messageId: string
 function isSame(listed: ListedMessage, messageId: string, reply: SentReply): boolean {
   if (listed.correlationIds.length > 0) return listed.correlationIds.includes(messageId);
   const samePerson = !listed.to || !reply.phone || listed.to === reply.phone;
-  return samePerson && listed.text === reply.text.slice(0, MAX_TEXT_LENGTH) && listed.sentAtMs >= reply.claimedAtMs - CLOCK_SKEW_MS;
+  return samePerson && listed.text === reply.text && listed.sentAtMs >= reply.claimedAtMs - CLOCK_SKEW_MS;
 }
 
 async function confirm(db: Database, messageId: string, phoneNumberId: string, found: ListedMessage): Promise<void> {

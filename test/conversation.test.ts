@@ -106,6 +106,16 @@ describe('a message', () => {
     ]);
   });
 
+  test('when a model says more than WhatsApp takes, then the reply is cut visibly, and the record shows what was sent', async () => {
+    const phone = newPhone();
+    models().program({ model: 'sandbox-model', reply: '😀'.repeat(3_000) });
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    const [seen] = await kapso().waitForVisible(phone, 1, 10_000);
+    expect(seen?.text.length).toBeLessThanOrEqual(4_096);
+    expect(seen?.text.endsWith('…')).toBe(true);
+    expect(await repliesOf(system, phone)).toMatchObject([{ text: seen?.text }]);
+  });
+
   test('when five messages come within the quiet time, then the model is asked once with all five and one reply goes out', async () => {
     const phone = newPhone();
     await configure({ quietMs: 1_500 });

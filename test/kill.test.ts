@@ -163,6 +163,21 @@ describe('the worker is killed', () => {
   }, 120_000);
 });
 
+describe('the worker is told to stop (SIGTERM)', () => {
+  test('during the model call: it finishes the call, ends with 0, and a new one sends that reply', async () => {
+    const phone = newPhone();
+    const before = models().count('sandbox-model');
+    models().program({ model: 'sandbox-model', times: 1, delayMs: 2_000 });
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    await models().waitForRequests('sandbox-model', before + 1, 10_000);
+    expect(await worker.stop()).toBe(0);
+    expect(await repliesOf(system, phone)).toHaveLength(1);
+    worker = await system.startWorker();
+    await expectExactlyOneReply(phone);
+    expect(models().count('sandbox-model')).toBe(before + 1);
+  });
+});
+
 describe('the API is killed', () => {
   test('while webhooks come in: the sender’s retry brings what was not taken, and every message is answered once', async () => {
     const phones = Array.from({ length: 20 }, newPhone);
