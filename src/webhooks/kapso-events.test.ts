@@ -100,6 +100,12 @@ describe('Kapso bodies', () => {
     expect(texts).toEqual(['ab\ufffdc', '😀']);
   });
 
+  test('when one entry of a Meta envelope is broken, then the others are still taken', () => {
+    const envelope = JSON.parse(fixture('meta_raw_batch_mixed').toString());
+    envelope.entry.unshift({ id: 'no changes' }, null, { changes: [null, { field: 'messages', value: { metadata: {} } }] });
+    expect(read(envelope).map((event) => event.type)).toEqual(['skipped', 'skipped', 'skipped', 'skipped', 'message', 'message', 'status']);
+  });
+
   test('when one item of a batch is broken, then the others are still taken', () => {
     const batch = JSON.parse(fixture('webhook_v2_batch_received_3').toString());
     batch.data[1] = { message: { id: 7 } };
