@@ -8,7 +8,7 @@ import { createRecordActivities, type RecordActivities, type TurnLimits } from '
 import { createWhatsAppActivities, type WhatsAppActivities } from './whatsapp';
 
 export type { Draft, DraftOrder } from './model';
-export type { Recorded, TurnLimits } from './records';
+export type { Recorded, RecordOrder, TurnLimits } from './records';
 export type { SendVerdict } from './whatsapp';
 
 export interface ActivityDependencies {

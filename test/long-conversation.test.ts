@@ -78,3 +78,53 @@ test('when a conversation grows long while messages and their duplicates pour in
   expect(state).toMatchObject({ messages: MESSAGES, duplicatesDropped: 2 * MESSAGES, replies: answered });
   await balance(system.db);
 });
+
+test('when a conversation grows long while no workspace has its number, then nothing of it is lost when one is added', async () => {
+  const phone = newPhone();
+  const phoneNumberId = `8${Date.now()}`;
+  const contactKey = 'long-wait';
+  const workflowId = conversationWorkflowId(phoneNumberId, contactKey);
+  const input: ConversationInput = { phoneNumberId, contactKey, maxHistoryEvents: 12 };
+  const parked = () => system.db.parkedMessage.count({ where: { phoneNumberId } });
+  for (let index = 0; index < 8; index += 1) {
+    await system.temporal.workflow.signalWithStart('conversationWorkflow', {
+      workflowId,
+      taskQueue: system.taskQueue,
+      args: [input],
+      signal: messagesReceived,
+      signalArgs: [
+        {
+          contact: { phone },
+          messages: [
+            {
+              id: `00000000-0000-4000-9000-${String(index).padStart(12, '0')}`,
+              providerMessageId: `wamid.wait.${index}`,
+              kind: 'text',
+              text: `w${index}`,
+              sentAtMs: Date.now(),
+            },
+          ],
+        },
+      ],
+    });
+    await eventually(async () => expect(await parked()).toBe(index + 1));
+  }
+  await system.db.workspace.create({
+    data: {
+      name: 'late',
+      kapsoPhoneNumberId: phoneNumberId,
+      settings: { create: { chatbotEnabled: true, aiEnabled: true, quietMs: 200 } },
+    },
+  });
+  await eventually(async () => {
+    const rows = await system.db.message.findMany({
+      where: { direction: 'inbound', conversation: { contact: { phone } } },
+      orderBy: { position: 'asc' },
+    });
+    expect(rows.map((row) => row.text)).toEqual(Array.from({ length: 8 }, (_, index) => `w${index}`));
+    expect(rows.filter((row) => row.outcome === null)).toEqual([]);
+  }, 30_000);
+  const runs = await system.temporal.workflow.count(`WorkflowId = '${workflowId}' AND ExecutionStatus = 'ContinuedAsNew'`);
+  expect(runs.count).toBeGreaterThan(1);
+  await balance(system.db);
+});

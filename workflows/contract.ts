@@ -62,6 +62,9 @@ export interface ConversationSnapshot {
   seenIds: string[];
   totals: ConversationTotals;
   attention: boolean;
+  mode: string;
+  sessionTimeoutMs: number;
+  lastReply: string;
   conversationId?: string;
 }
 

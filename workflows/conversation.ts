@@ -15,7 +15,7 @@ import {
   upsertSearchAttributes,
   workflowInfo,
 } from '@temporalio/workflow';
-import type { Draft, DraftOrder, Recorded, SendVerdict } from '../activities';
+import type { Draft, DraftOrder, Recorded, RecordOrder, SendVerdict } from '../activities';
 import {
   type ConversationInput,
   type ConversationResult,
@@ -67,12 +67,12 @@ class Conversation {
   readonly #reports = new Map<string, 'sent' | 'failed'>();
   #conversationId: string | undefined;
   #attention: boolean;
-  #mode = 'ai';
+  #mode: string;
   #phase = 'waiting for a message';
-  #sessionTimeoutMs = DEFAULT_SESSION_TIMEOUT_MS;
+  #sessionTimeoutMs: number;
   #lastActivityMs = Date.now();
   #sessionTimerRuns = false;
-  #lastReply = 'none yet';
+  #lastReply: string;
 
   constructor(input: ConversationInput) {
     const snapshot = input.snapshot;
@@ -87,6 +87,9 @@ class Conversation {
       completionTokens: 0,
     };
     this.#attention = snapshot?.attention ?? false;
+    this.#mode = snapshot?.mode ?? 'ai';
+    this.#sessionTimeoutMs = snapshot?.sessionTimeoutMs ?? DEFAULT_SESSION_TIMEOUT_MS;
+    this.#lastReply = snapshot?.lastReply ?? 'none yet';
     this.#conversationId = snapshot?.conversationId;
     setHandler(messagesReceived, (received: MessagesReceived) => {
       this.#inbox.add(received);
@@ -141,6 +144,11 @@ class Conversation {
     while (!this.#inbox.isEmpty) {
       const arrivedAtMs = Date.now();
       const recorded = await this.#record(this.#inbox.takeAll());
+      if (!recorded) {
+        // The messages are back in the inbox: they are recorded when the workspace is there, or by the next run.
+        if (await this.#workspaceAppeared()) continue;
+        return turn;
+      }
       if (recorded.answerableIds.length > 0) {
         const messageIds = [...new Set([...(turn?.messageIds ?? []), ...recorded.answerableIds])];
         turn = { messageIds, firstAtMs: turn?.firstAtMs ?? arrivedAtMs, lastAtMs: arrivedAtMs, recorded };
@@ -159,17 +167,15 @@ class Conversation {
     await condition(() => !this.#inbox.isEmpty, waitMs, { summary: 'customer may still be typing' });
   }
 
-  async #record(delivery: MessagesReceived): Promise<Recorded> {
+  /** Undefined when no workspace has the number: then the record has parked the messages, and the inbox has them back. */
+  async #record(delivery: MessagesReceived): Promise<Recorded | undefined> {
     this.#say('recording');
-    const { phoneNumberId, contactKey } = this.#input;
     const count = delivery.messages.length;
-    const order = { phoneNumberId, contactKey, workflowId: workflowInfo().workflowId, ...delivery };
     const options = { summary: `record ${count} message${count === 1 ? '' : 's'}` };
-    let outcome = await records.recordInbound.executeWithOptions(options, [order]);
-    while (outcome.kind === 'unknown_number') {
-      await this.#waitForWorkspace();
-      // What arrived meanwhile was parked as well and stays in the inbox: it is recorded by the next round.
-      outcome = await records.recordInbound.executeWithOptions(options, [order]);
+    const outcome = await records.recordInbound.executeWithOptions(options, [this.#recordOrder(delivery)]);
+    if (outcome.kind === 'unknown_number') {
+      this.#inbox.putBack(delivery);
+      return undefined;
     }
     this.#totals.messages += count;
     this.#conversationId = outcome.conversationId;
@@ -178,31 +184,36 @@ class Conversation {
     return outcome;
   }
 
-  /** No workspace has this number. The messages are parked in the record; here they wait until one has it. */
-  async #waitForWorkspace(): Promise<void> {
+  #recordOrder(delivery: MessagesReceived): RecordOrder {
     const { phoneNumberId, contactKey } = this.#input;
-    this.#needAttention();
-    this.#say(`waiting for a workspace with number id ${phoneNumberId}`);
-    let found = false;
+    return { phoneNumberId, contactKey, workflowId: workflowInfo().workflowId, ...delivery };
+  }
+
+  /**
+   * Waits until a workspace has the number; what arrives meanwhile is parked as well. False when the history has grown
+   * long before: then the next run goes on waiting.
+   */
+  async #workspaceAppeared(): Promise<boolean> {
+    const { phoneNumberId } = this.#input;
+    const hadAttention = this.#attention;
+    this.#showAttention(true);
+    let appeared = false;
     const waiting = workspaces.awaitWorkspace
       .executeWithOptions({ summary: `wait for a workspace with number id ${phoneNumberId}` }, [{ phoneNumberId }])
       .then(() => {
-        found = true;
+        appeared = true;
       });
-    let parked = 0;
-    for (;;) {
-      await condition(() => found || this.#inbox.size > parked);
-      if (found) break;
+    let parked = this.#inbox.size;
+    while (!appeared && !this.#historyIsLong()) {
+      this.#say(`waiting for a workspace with number id ${phoneNumberId}`);
+      await Promise.race([waiting, condition(() => this.#inbox.size > parked)]);
+      if (appeared || this.#inbox.size === parked) continue;
+      const arrived = this.#inbox.newest(this.#inbox.size - parked);
       parked = this.#inbox.size;
-      const { pending } = this.#inbox.snapshot();
-      for (const delivery of pending) {
-        await records.recordInbound.executeWithOptions({ summary: 'park more messages' }, [
-          { phoneNumberId, contactKey, workflowId: workflowInfo().workflowId, ...delivery },
-        ]);
-      }
+      await records.recordInbound.executeWithOptions({ summary: 'park what arrived meanwhile' }, [this.#recordOrder(arrived)]);
     }
-    await waiting;
-    this.#attentionIsOver();
+    if (appeared) this.#showAttention(hadAttention);
+    return appeared;
   }
 
   async #answer(turn: Turn): Promise<void> {
@@ -216,7 +227,7 @@ class Conversation {
       this.#lastReply = `by ${draft.provider} (${draft.model})`;
     } else {
       this.#totals.failedTurns += 1;
-      this.#needAttention();
+      this.#showAttention(true);
     }
   }
 
@@ -267,7 +278,7 @@ class Conversation {
       { conversationId: turn.recorded.conversationId, messageIds: turn.messageIds, reason },
     ]);
     this.#totals.failedTurns += 1;
-    this.#needAttention();
+    this.#showAttention(true);
   }
 
   async #sendFailed(turn: Turn): Promise<false> {
@@ -329,7 +340,7 @@ class Conversation {
 
   /** Reports about earlier replies: a late failure needs a person. */
   #applyReports(): void {
-    if ([...this.#reports.values()].includes('failed')) this.#needAttention();
+    if ([...this.#reports.values()].includes('failed')) this.#showAttention(true);
     this.#reports.clear();
   }
 
@@ -348,6 +359,9 @@ class Conversation {
         ...this.#inbox.snapshot(),
         totals: this.#result(),
         attention: this.#attention,
+        mode: this.#mode,
+        sessionTimeoutMs: this.#sessionTimeoutMs,
+        lastReply: this.#lastReply,
         ...(this.#conversationId ? { conversationId: this.#conversationId } : {}),
       },
     });
@@ -357,14 +371,6 @@ class Conversation {
     if (mode === this.#mode) return;
     this.#mode = mode;
     upsertSearchAttributes([{ key: modeAttribute, value: mode }]);
-  }
-
-  #needAttention(): void {
-    this.#showAttention(true);
-  }
-
-  #attentionIsOver(): void {
-    this.#showAttention(false);
   }
 
   #showAttention(attention: boolean): void {

@@ -47,6 +47,17 @@ describe('inbox', () => {
     expect(restored.takeAll().messages.map(({ providerMessageId }) => providerMessageId)).toEqual(['b']);
   });
 
+  test('when something is put back, then it comes first again, and the newest can be looked at', () => {
+    const inbox = new Inbox();
+    inbox.add(delivery('a'));
+    const taken = inbox.takeAll();
+    inbox.add(delivery('b'));
+    inbox.putBack(taken);
+    expect(inbox.newest(1).messages.map(({ providerMessageId }) => providerMessageId)).toEqual(['b']);
+    expect(inbox.size).toBe(2);
+    expect(inbox.takeAll().messages.map(({ providerMessageId }) => providerMessageId)).toEqual(['a', 'b']);
+  });
+
   test('when deliveries know different things of a contact, then the newest knowledge wins', () => {
     const inbox = new Inbox();
     inbox.add({ contact: { phone: '1', name: 'old' }, messages: [message('a')] });

@@ -36,14 +36,22 @@ export class Inbox {
     return this.#pending.reduce((sum, received) => sum + received.messages.length, 0);
   }
 
+  /** Puts back what was taken: it came before everything else that waits. */
+  putBack(taken: MessagesReceived): void {
+    this.#pending.unshift(taken);
+  }
+
+  /** The `count` messages that came last, as one delivery; they stay. */
+  newest(count: number): MessagesReceived {
+    const { contact, messages } = merged(this.#pending);
+    return { contact, messages: messages.slice(-count) };
+  }
+
   /** Everything that waits, as one delivery; the newest knowledge of the contact wins. Empties the inbox. */
   takeAll(): MessagesReceived {
     const taken = this.#pending;
     this.#pending = [];
-    return {
-      contact: Object.assign({}, ...taken.map((received) => received.contact)) as MessagesReceived['contact'],
-      messages: taken.flatMap((received): InboundMessage[] => received.messages),
-    };
+    return merged(taken);
   }
 
   snapshot(): { pending: MessagesReceived[]; seenIds: string[] } {
@@ -59,4 +67,11 @@ export class Inbox {
     }
     return true;
   }
+}
+
+function merged(deliveries: MessagesReceived[]): MessagesReceived {
+  return {
+    contact: Object.assign({}, ...deliveries.map((received) => received.contact)) as MessagesReceived['contact'],
+    messages: deliveries.flatMap((received): InboundMessage[] => received.messages),
+  };
 }

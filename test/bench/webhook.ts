@@ -39,11 +39,7 @@ export class WebhookClient {
   #post(body: Buffer, headers: Record<string, string>, startedAtMs: number): Promise<Acknowledged> {
     return new Promise((resolve, reject) => {
       const post = request(this.#target.url, { method: 'POST', agent: this.#agent, headers });
-      post.once('error', (error) => {
-        // The server may close an idle connection in the moment in which it is used again: that says nothing about the request.
-        if (post.reusedSocket && 'code' in error && error.code === 'ECONNRESET') resolve(this.#post(body, headers, startedAtMs));
-        else reject(error);
-      });
+      post.once('error', reject);
       post.once('response', (response) => {
         response.resume();
         response.once('error', reject);
