@@ -1,8 +1,19 @@
 /** How a process ends: on SIGTERM, on SIGINT, or when the process that started it is gone. */
-import type { Logger } from './logger';
+import { SettingsError } from './config';
+import { createLogger, type Logger } from './logger';
 
 /** Exit code when the settings are wrong: restarting will not help. */
 export const EXIT_SETTINGS = 78;
+
+/** Runs a process's `main`; what it throws is logged as the last line, and ends the process. */
+export function runProcess(name: string, main: (environment: NodeJS.ProcessEnv) => Promise<void>, environment: NodeJS.ProcessEnv): void {
+  main(environment).catch((error: unknown) => {
+    const logger = createLogger(name, 'info');
+    if (error instanceof SettingsError) logger.fatal({ problems: error.problems }, 'the settings are wrong');
+    else logger.fatal({ error }, `the ${name} could not start`);
+    process.exit(error instanceof SettingsError ? EXIT_SETTINGS : 1);
+  });
+}
 
 /** Runs `stop` once, then exits 0; exits 1 when it fails or takes longer than `limitMs`. */
 export function onShutdown(logger: Logger, limitMs: number, stop: () => Promise<void>): void {

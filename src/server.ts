@@ -3,10 +3,10 @@ import { once } from 'node:events';
 import type { Server } from 'node:http';
 import type { Client } from '@temporalio/client';
 import { createApp } from './app';
-import { loadEnvFile, readSettings, requireSettings, type Settings, SettingsError } from './config';
+import { loadEnvFile, readSettings, requireSettings, type Settings } from './config';
 import { type Database, openDatabase } from './database';
 import { loadIdentity } from './identity';
-import { EXIT_SETTINGS, onShutdown, untilItWorks } from './lifecycle';
+import { onShutdown, runProcess, untilItWorks } from './lifecycle';
 import { createLogger, type Logger } from './logger';
 import { ensureSearchAttributes, openTemporalClient, temporalConfig } from './temporal';
 import type { HandOverDependencies } from './webhooks/hand-over';
@@ -76,9 +76,4 @@ async function closeServer(server: Server): Promise<void> {
 loadEnvFile();
 
 // biome-ignore lint/style/noProcessEnv: the entry of a process hands its environment to the one reader of settings
-main(process.env).catch((error: unknown) => {
-  const fatal = createLogger('api', 'info');
-  if (error instanceof SettingsError) fatal.fatal({ problems: error.problems }, 'the settings are wrong');
-  else fatal.fatal({ error }, 'the api could not start');
-  process.exit(error instanceof SettingsError ? EXIT_SETTINGS : 1);
-});
+runProcess('api', main, process.env);

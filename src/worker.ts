@@ -3,9 +3,9 @@ import { createServer, type Server } from 'node:http';
 import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import { createActivities } from '../activities';
 import { SEND_TIMEOUT_MS } from '../activities/whatsapp';
-import { loadEnvFile, PROVIDER_NAMES, readSettings, requireSettings, type Settings, SettingsError } from './config';
+import { loadEnvFile, PROVIDER_NAMES, readSettings, requireSettings, type Settings } from './config';
 import { type Database, openDatabase } from './database';
-import { EXIT_SETTINGS, onShutdown, untilItWorks } from './lifecycle';
+import { onShutdown, runProcess, untilItWorks } from './lifecycle';
 import { createLogger, type Logger } from './logger';
 import { createKapsoClient } from './providers/kapso';
 import { createLanguageModels, type LanguageModels } from './providers/llm';
@@ -120,9 +120,4 @@ function serveHealth(port: number, isReady: () => boolean): Server {
 loadEnvFile();
 
 // biome-ignore lint/style/noProcessEnv: the entry of a process hands its environment to the one reader of settings
-main(process.env).catch((error: unknown) => {
-  const fatal = createLogger('worker', 'info');
-  if (error instanceof SettingsError) fatal.fatal({ problems: error.problems }, 'the settings are wrong');
-  else fatal.fatal({ error }, 'the worker could not start');
-  process.exit(error instanceof SettingsError ? EXIT_SETTINGS : 1);
-});
+runProcess('worker', main, process.env);

@@ -1,4 +1,5 @@
 /** Continue-as-new while messages arrive: none lost, none twice. */
+import { randomUUID } from 'node:crypto';
 import { type ConversationInput, conversationWorkflowId, messagesReceived, searchAttributes } from '../workflows/contract';
 import { testDatabase, testTemporal } from './support/engine';
 import { balance, eventually, newPhone, outcomesOf } from './support/expectations';
@@ -20,33 +21,31 @@ afterAll(async () => {
 
 const MESSAGES = 120;
 
+/** Hands one message over as the webhook does, to a workflow whose history is short. */
+async function signalMessage(workflowId: string, input: ConversationInput, phone: string, index: number): Promise<void> {
+  const message = {
+    id: randomUUID(),
+    providerMessageId: `wamid.${workflowId}.${index}`,
+    kind: 'text',
+    text: `m${index}`,
+    sentAtMs: Date.now(),
+  };
+  await system.temporal.workflow.signalWithStart('conversationWorkflow', {
+    workflowId,
+    taskQueue: system.taskQueue,
+    args: [input],
+    signal: messagesReceived,
+    signalArgs: [{ contact: { phone }, messages: [message] }],
+    searchAttributes: { [searchAttributes.workspace]: [input.phoneNumberId] },
+  });
+}
+
 test('when a conversation grows long while messages and their duplicates pour in, then it continues as new, and each is in the record once', async () => {
   const phone = newPhone();
   const contactKey = 'long-conversation';
   const workflowId = conversationWorkflowId(system.phoneNumberId, contactKey);
   const input: ConversationInput = { phoneNumberId: system.phoneNumberId, contactKey, maxHistoryEvents: 12 };
-  const send = (index: number) =>
-    system.temporal.workflow.signalWithStart('conversationWorkflow', {
-      workflowId,
-      taskQueue: system.taskQueue,
-      args: [input],
-      signal: messagesReceived,
-      signalArgs: [
-        {
-          contact: { phone },
-          messages: [
-            {
-              id: `00000000-0000-4000-8000-${String(index).padStart(12, '0')}`,
-              providerMessageId: `wamid.long.${index}`,
-              kind: 'text',
-              text: `m${index}`,
-              sentAtMs: Date.now(),
-            },
-          ],
-        },
-      ],
-      searchAttributes: { [searchAttributes.workspace]: [system.phoneNumberId] },
-    });
+  const send = (index: number) => signalMessage(workflowId, input, phone, index);
   for (let index = 0; index < MESSAGES; index += 1) {
     // Each with a duplicate of itself and of an earlier one; every tenth lets the conversation catch up and start a turn of its own.
     await Promise.all([send(index), send(index), send(Math.floor(index / 2))]);
@@ -87,26 +86,7 @@ test('when a conversation grows long while no workspace has its number, then not
   const input: ConversationInput = { phoneNumberId, contactKey, maxHistoryEvents: 12 };
   const parked = () => system.db.parkedMessage.count({ where: { phoneNumberId } });
   for (let index = 0; index < 8; index += 1) {
-    await system.temporal.workflow.signalWithStart('conversationWorkflow', {
-      workflowId,
-      taskQueue: system.taskQueue,
-      args: [input],
-      signal: messagesReceived,
-      signalArgs: [
-        {
-          contact: { phone },
-          messages: [
-            {
-              id: `00000000-0000-4000-9000-${String(index).padStart(12, '0')}`,
-              providerMessageId: `wamid.wait.${index}`,
-              kind: 'text',
-              text: `w${index}`,
-              sentAtMs: Date.now(),
-            },
-          ],
-        },
-      ],
-    });
+    await signalMessage(workflowId, input, phone, index);
     await eventually(async () => expect(await parked()).toBe(index + 1));
   }
   await system.db.workspace.create({
@@ -121,7 +101,7 @@ test('when a conversation grows long while no workspace has its number, then not
       where: { direction: 'inbound', conversation: { contact: { phone } } },
       orderBy: { position: 'asc' },
     });
-    expect(rows.map((row) => row.text)).toEqual(Array.from({ length: 8 }, (_, index) => `w${index}`));
+    expect(rows.map((row) => row.text)).toEqual(Array.from({ length: 8 }, (_, index) => `m${index}`));
     expect(rows.filter((row) => row.outcome === null)).toEqual([]);
   }, 30_000);
   const runs = await system.temporal.workflow.count(`WorkflowId = '${workflowId}' AND ExecutionStatus = 'ContinuedAsNew'`);

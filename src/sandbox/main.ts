@@ -1,6 +1,6 @@
 /** The sandbox as a process of its own, for `npm start` without keys and for the benchmark. */
-import { loadEnvFile, readSettings, requireSettings, SettingsError } from '../config';
-import { EXIT_SETTINGS, onShutdown } from '../lifecycle';
+import { loadEnvFile, readSettings, requireSettings } from '../config';
+import { onShutdown, runProcess } from '../lifecycle';
 import { createLogger } from '../logger';
 import { startSandbox } from './sandbox';
 
@@ -28,9 +28,4 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
 loadEnvFile();
 
 // biome-ignore lint/style/noProcessEnv: the entry of a process hands its environment to the one reader of settings
-main(process.env).catch((error: unknown) => {
-  const fatal = createLogger('sandbox', 'info');
-  if (error instanceof SettingsError) fatal.fatal({ problems: error.problems }, 'the settings are wrong');
-  else fatal.fatal({ error }, 'the sandbox could not start');
-  process.exit(error instanceof SettingsError ? EXIT_SETTINGS : 1);
-});
+runProcess('sandbox', main, process.env);
