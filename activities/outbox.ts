@@ -30,7 +30,7 @@ function keyCondition(key: ReplyKey): Prisma.Sql {
 
 /**
  * Raises the row to `status`, keeps WhatsApp's id, and settles the turn: on `sent` and above its messages are
- * answered or merged, on `failed` they failed and the conversation needs attention.
+ * answered or merged and nobody needs to look any more, on `failed` they failed and the conversation needs attention.
  * Null when there is no such row or it stands as high already.
  */
 export async function raiseReply(
@@ -60,8 +60,8 @@ export async function raiseReply(
       WHERE i.turn_id = r.reply_to_id AND i.direction = 'inbound' AND (i.outcome IS NULL OR ${failed})
     ), noted AS (
       UPDATE conversations c
-      SET needs_attention = c.needs_attention OR ${failed},
-          attention_reason = CASE WHEN ${failed} THEN 'reply failed' ELSE c.attention_reason END,
+      SET needs_attention = ${failed},
+          attention_reason = CASE WHEN ${failed} THEN 'reply failed' END,
           last_message_at = CASE WHEN ${failed} THEN c.last_message_at ELSE now() END,
           last_message_preview = CASE WHEN ${failed} THEN c.last_message_preview ELSE left(r.text, 100) END,
           unread_count = CASE WHEN ${failed} THEN c.unread_count ELSE 0 END,

@@ -4,6 +4,7 @@ import { ApplicationFailure } from '@temporalio/activity';
 import type { Prisma } from '../prisma/generated/client';
 import { PROVIDER_NAMES, type ProviderName } from '../src/config';
 import { type Database, sql } from '../src/database';
+import type { Logger } from '../src/logger';
 import type { LanguageModels, ModelChoice } from '../src/providers/llm';
 import { type ContactIdentity, type InboundMessage, type MessagesReceived, UNASSIGNED_NUMBER } from '../workflows/contract';
 
@@ -41,6 +42,8 @@ export interface Recorded {
 export interface RecordActivities {
   recordInbound(order: RecordOrder): Promise<Recorded | { kind: 'unknown_number' }>;
   recordFailedTurn(order: { conversationId: string; messageIds: string[]; reason: string }): Promise<void>;
+  /** Asks for a person to look at the conversation; nothing else changes. */
+  requestAttention(order: { conversationId: string; reason: string }): Promise<void>;
   /** @throws ApplicationFailure `RecordError.UnknownNumber` as long as no workspace has the number */
   awaitWorkspace(order: { phoneNumberId: string }): Promise<void>;
 }
@@ -71,10 +74,12 @@ export function createRecordActivities({
   db,
   models,
   limits,
+  logger,
 }: {
   db: Database;
   models: LanguageModels;
   limits: TurnLimits;
+  logger: Logger;
 }): RecordActivities {
   return {
     async recordInbound(order) {
@@ -98,6 +103,7 @@ export function createRecordActivities({
     },
 
     async recordFailedTurn({ conversationId, messageIds, reason }) {
+      logger.error({ conversationId, messageIds, reason }, 'turn failed: no reply; a person must look');
       await db.query(sql`
         WITH failed AS (
           UPDATE messages SET outcome = 'failed', failure = ${reason}
@@ -105,6 +111,11 @@ export function createRecordActivities({
         ), abandoned AS (
           UPDATE messages SET status = 'failed', failure = ${reason} WHERE reply_to_id = ANY(${messageIds}::uuid[]) AND status = 'pending'
         )
+        UPDATE conversations SET needs_attention = true, attention_reason = ${reason}, updated_at = now() WHERE id = ${conversationId}::uuid`);
+    },
+
+    async requestAttention({ conversationId, reason }) {
+      await db.query(sql`
         UPDATE conversations SET needs_attention = true, attention_reason = ${reason}, updated_at = now() WHERE id = ${conversationId}::uuid`);
     },
 

@@ -126,7 +126,7 @@ async function standing(db: Database, messageId: string): Promise<SendVerdict> {
   }
 }
 
-/** Turns Kapso's answer into what to do next (provider page for Kapso, 3.2; first match wins). */
+/** Turns Kapso's answer into what to do next (Meta's error codes and Kapso's own errors; first match wins). */
 function judge(answer: SendAnswer, { sendAttempts, lastInboundAgeMs }: ClaimedReply, isLast: boolean): SendVerdict {
   const again = (retryAfterMs: number, reason: string): SendVerdict =>
     isLast ? { status: 'failed', reason: `${reason}, for too long` } : { status: 'pending', retryAfterMs, reason };

@@ -44,6 +44,16 @@ describe('settings', () => {
     expect(readSettings({ SEALION_URL: 'http://localhost:11434/v1/' }).SEALION_URL).toBe('http://localhost:11434/v1');
   });
 
+  test('when the longest wait is shorter than the quiet time, then it is refused', () => {
+    expect(problemsOf({ REPLY_QUIET_MS: '6000', REPLY_QUIET_MAX_MS: '1000' })).toEqual([
+      'REPLY_QUIET_MAX_MS: must not be smaller than REPLY_QUIET_MS',
+    ]);
+  });
+
+  test('when the provider chain is "default", then an earlier choice is undone', () => {
+    expect(readSettings({ AI_PROVIDERS: 'default' }).AI_PROVIDERS).toEqual([]);
+  });
+
   test('when a required setting is missing, then it is named with its reason', () => {
     expect(() => requireSettings(readSettings({}), { KAPSO_WEBHOOK_SECRET: 'anybody could post' })).toThrow(
       /KAPSO_WEBHOOK_SECRET.*anybody could post/,

@@ -23,17 +23,20 @@ const milliseconds = (max: number) => z.coerce.number({ error: 'must be a number
 export const PROVIDER_NAMES = ['deepseek', 'openai', 'anthropic', 'grok', 'sealion', 'sandbox'] as const;
 export type ProviderName = (typeof PROVIDER_NAMES)[number];
 
-const providerChain = commaList.superRefine((entries, context) => {
-  for (const entry of entries) {
-    const name = entry.split(':')[0] ?? '';
-    if (!(PROVIDER_NAMES as readonly string[]).includes(name)) {
-      context.addIssue({
-        code: 'custom',
-        message: `"${entry}" names no known provider (${PROVIDER_NAMES.join(', ')}); entries are provider:model`,
-      });
+/** `default` stands for every provider with a key; it also undoes an earlier choice. */
+const providerChain = commaList
+  .transform((entries) => (entries.join() === 'default' ? [] : entries))
+  .superRefine((entries, context) => {
+    for (const entry of entries) {
+      const name = entry.split(':')[0] ?? '';
+      if (!(PROVIDER_NAMES as readonly string[]).includes(name)) {
+        context.addIssue({
+          code: 'custom',
+          message: `"${entry}" names no known provider (${PROVIDER_NAMES.join(', ')}); entries are provider:model`,
+        });
+      }
     }
-  }
-});
+  });
 
 const MINUTE_MS = 60_000;
 const DAY_MS = 24 * 60 * MINUTE_MS;
@@ -95,6 +98,12 @@ export const settingsSchema = z.object({
 
 export type Settings = z.output<typeof settingsSchema>;
 
+/** What no single setting can show to be wrong. */
+const settingsTogether = settingsSchema.refine(
+  ({ REPLY_QUIET_MS = 0, REPLY_QUIET_MAX_MS = Number.POSITIVE_INFINITY }) => REPLY_QUIET_MS <= REPLY_QUIET_MAX_MS,
+  { path: ['REPLY_QUIET_MAX_MS'], error: 'must not be smaller than REPLY_QUIET_MS' },
+);
+
 /** What is wrong with the environment: one line per setting, never a value (it may be a secret). */
 export class SettingsError extends Error {
   override name = 'SettingsError';
@@ -109,7 +118,7 @@ export class SettingsError extends Error {
  */
 export function readSettings(environment: Record<string, string | undefined>): Settings {
   const present = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== undefined && value.trim() !== ''));
-  const parsed = settingsSchema.safeParse(present);
+  const parsed = settingsTogether.safeParse(present);
   if (parsed.success) return parsed.data;
   throw new SettingsError(parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`));
 }

@@ -2,6 +2,7 @@
  * `npm run migrate` applies the migrations to DATABASE_URL; `npm run migrate -- new <name>` writes the next one from `schema.prisma`.
  */
 import { loadEnvFile, readSettings, requireSettings, SettingsError } from './config';
+import { EXIT_SETTINGS } from './lifecycle';
 import { applyMigrations, writeMigration } from './migrations';
 
 async function main(args: string[]): Promise<void> {
@@ -31,5 +32,5 @@ function say(line: string): void {
 main(process.argv.slice(2)).catch((error: unknown) => {
   const known = error instanceof SettingsError || error instanceof Error;
   process.stderr.write(`${known ? error.message : String(error)}\n`);
-  process.exitCode = 1;
+  process.exitCode = error instanceof SettingsError ? EXIT_SETTINGS : 1;
 });

@@ -5,6 +5,7 @@
 import { relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { loadEnvFile, readSettings, requireSettings, type Settings } from './config';
+import { openDatabase } from './database';
 import {
   claimDataDir,
   generatedApiKey,
@@ -25,6 +26,7 @@ import { startTemporalServer } from './embedded/temporal-server';
 import { EXIT_SETTINGS } from './lifecycle';
 import { applyMigrations } from './migrations';
 import { createLanguageModels } from './providers/llm';
+import { workspaceState } from './workspace';
 
 const SANDBOX_PHONE_NUMBER_ID = '100000000000001';
 const READY_WITHIN_MS = 60_000;
@@ -154,7 +156,9 @@ async function startAll(start: Start): Promise<void> {
   const { sandboxUrl, phoneNumberId } = outside;
   const found = { apiUrl, sandboxUrl, temporalUiUrl: temporal.uiUrl, apiKey, phoneNumberId };
   start.publish(found);
-  summarise(start, { ...found, sandboxed: outside.sandboxed, models: createLanguageModels(readSettings(environment)).available });
+  const { available } = createLanguageModels(readSettings(environment));
+  const workspace = await readWorkspace(databaseUrl, phoneNumberId);
+  summarise({ ...found, sandboxed: outside.sandboxed, ...workspace, available });
 }
 
 // --- Parts that the settings may name instead ---
@@ -419,18 +423,45 @@ interface Summary {
   sandboxUrl: string | undefined;
   apiKey: string;
   sandboxed: string[];
-  models: string[];
+  /** What the record says of the workspace. */
+  answers: boolean;
+  providerChain: string[];
+  /** Providers that have a key. */
+  available: string[];
 }
 
-function summarise({ settings }: Start, summary: Summary): void {
-  const { apiUrl, temporalUiUrl, sandboxUrl, apiKey, sandboxed, models } = summary;
-  const wanted = settings.AI_PROVIDERS ?? models;
+async function readWorkspace(
+  databaseUrl: string,
+  phoneNumberId: string | undefined,
+): Promise<{ answers: boolean; providerChain: string[] }> {
+  const database = openDatabase(databaseUrl);
+  try {
+    const state = phoneNumberId === undefined ? undefined : await workspaceState(database.orm, phoneNumberId);
+    return state ?? { answers: false, providerChain: [] };
+  } finally {
+    await database.close();
+  }
+}
+
+/** The chain as it is walked: entries without a key are left out, and are named. */
+function describeModels(providerChain: string[], available: string[]): string {
+  const chain = providerChain.length > 0 ? providerChain : available;
+  const isUsable = (entry: string) => available.includes(entry.split(':')[0] ?? '');
+  const usable = chain.filter(isUsable);
+  const left = chain.filter((entry) => !isUsable(entry));
+  const leftOut = left.length > 0 ? ` (left out, no key: ${left.join(', ')}; AI_PROVIDERS=default takes every provider with a key)` : '';
+  return `${usable.length > 0 ? usable.join(', ') : 'NONE: no reply will be written'}${leftOut}`;
+}
+
+function summarise(summary: Summary): void {
+  const { apiUrl, temporalUiUrl, sandboxUrl, apiKey, sandboxed, answers, providerChain, available } = summary;
   say('');
   say('Parley is ready.');
   step('API', apiUrl);
   step('API key', apiKey);
   if (temporalUiUrl !== undefined) step('Temporal UI', temporalUiUrl);
-  step('Models', wanted.length > 0 ? wanted.join(', ') : 'none');
+  step('Models', describeModels(providerChain, available));
+  step('Answers', answers ? 'on' : 'OFF: messages are recorded only; set KAPSO_PHONE_NUMBER_ID, CHATBOT_ENABLED=true and AI_ENABLED=true');
   step('Sandboxed', sandboxed.length > 0 ? sandboxed.join('; ') : 'nothing');
   if (sandboxUrl !== undefined) step('Try it', '`npm run chat` in another terminal: you are the customer');
   step('Stop', 'Ctrl-C');

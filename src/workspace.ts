@@ -16,6 +16,16 @@ export async function ensureFirstWorkspace(db: PrismaClient, settings: Settings)
   if (Object.keys(chosen).length > 0) await db.chatbotSettings.update({ where: { workspaceId }, data: chosen });
 }
 
+/** What the workspace of a number does now, by the record; undefined when there is none. */
+export async function workspaceState(
+  db: PrismaClient,
+  kapsoPhoneNumberId: string,
+): Promise<{ answers: boolean; providerChain: string[] } | undefined> {
+  const settings = await db.chatbotSettings.findFirst({ where: { workspace: { kapsoPhoneNumberId } } });
+  if (!settings) return undefined;
+  return { answers: settings.chatbotEnabled && settings.aiEnabled, providerChain: settings.providerChain };
+}
+
 function chosenSettings(settings: Settings): Record<string, boolean | number | string | string[]> {
   const all = {
     chatbotEnabled: settings.CHATBOT_ENABLED,

@@ -224,6 +224,8 @@ class Conversation {
     const sent = await this.#deliver(draft, turn);
     if (sent) {
       this.#totals.replies += 1;
+      // The model has seen what went unanswered before, and the customer has heard from us.
+      this.#showAttention(false);
       this.#lastReply = `by ${draft.provider} (${draft.model})`;
     } else {
       this.#totals.failedTurns += 1;
@@ -306,7 +308,12 @@ class Conversation {
         case 'sent':
           return true;
         case 'failed':
+          return false;
         case 'unconfirmed':
+          // Kapso could not be asked for too long. The row stays as it is, and its status webhook may still settle it.
+          await records.requestAttention.executeWithOptions({ summary: 'send unconfirmed: needs attention' }, [
+            { conversationId: turn.recorded.conversationId, reason: 'unknown whether the reply went out' },
+          ]);
           return false;
         case 'pending':
           if (verdict.retryAfterMs > 0) await sleep(verdict.retryAfterMs, { summary: `send again: ${verdict.reason}` });
@@ -329,7 +336,7 @@ class Conversation {
       try {
         verdict = await settlement.lookUpSend.executeWithOptions({ summary: 'look the reply up at Kapso' }, [{ messageId, isLast }]);
       } catch {
-        // Kapso could not be asked. The row stays unconfirmed; its webhook may still settle it.
+        // Kapso could not be asked; the next look may.
         verdict = { status: 'unconfirmed' };
       }
       if (verdict.status !== 'unconfirmed') break;

@@ -11,7 +11,7 @@ import type { Activities } from '../activities';
  */
 const untilTheDatabaseIsBack = { initialInterval: '500 ms', backoffCoefficient: 2, maximumInterval: '20 s' } as const;
 
-export const records = proxyLocalActivities<Pick<Activities, 'recordInbound' | 'recordFailedTurn'>>({
+export const records = proxyLocalActivities<Pick<Activities, 'recordInbound' | 'recordFailedTurn' | 'requestAttention'>>({
   // A few indexed statements; 5 s is a database in trouble.
   startToCloseTimeout: '5 s',
   localRetryThreshold: '5 s',

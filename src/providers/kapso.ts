@@ -1,6 +1,6 @@
 /**
  * Thin client of the two Kapso calls that Parley makes. No retries, no hidden state: every result says
- * what is known about the send, and the caller decides. Facts: provider page for Kapso, sections 3 and 4.
+ * what is known about the send, and the caller decides. Facts: Kapso's and Meta's documentation, as of November 2026.
  */
 import { z } from 'zod';
 import { withDeadline } from './deadline';

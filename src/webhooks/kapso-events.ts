@@ -1,7 +1,7 @@
 /**
  * The only place that knows Kapso's and Meta's field names: turns any body of theirs into our events.
  * Tolerant by intent: an item that cannot be read is reported beside the others, never thrown, because a
- * well-signed body must not fail as a whole. Facts: provider page for Kapso, sections 1, 2 and 5.
+ * well-signed body must not fail as a whole. Facts: Kapso's event types and Meta's webhook reference, as of November 2026; examples in test/fixtures/kapso.
  */
 import { z } from 'zod';
 import type { ReportedStatus } from '../../activities/outbox';

@@ -1,6 +1,6 @@
 /**
  * The WhatsApp webhook: verify, project, hand over, answer. A well-signed body never gets a 4xx, because Kapso
- * pauses a webhook that fails too often and never resumes it by itself (provider page for Kapso, 1.7).
+ * pauses a webhook that fails too often and never resumes it by itself (Kapso's webhook delivery rules).
  */
 import express, { type Request, type Response, Router } from 'express';
 import type { Logger } from '../logger';
@@ -8,7 +8,7 @@ import { type HandedOver, type HandOverDependencies, handOver } from './hand-ove
 import { type KapsoEvent, type MessageEvent, readKapsoBody, type SkippedEvent, type StatusEvent } from './kapso-events';
 import { isSigned } from './signature';
 
-/** Meta's largest webhook (provider page for Kapso, section 5). */
+/** Meta's largest webhook (Meta's webhook reference). */
 const BODY_LIMIT_BYTES = 3 * 1024 * 1024;
 
 /** Three addresses that existing senders use, and one handler. */

@@ -1,4 +1,4 @@
-/** Webhook signatures: HMAC-SHA256 over the raw bytes, as hex. Facts: provider page for Kapso, 1.4 and 5. */
+/** Webhook signatures: HMAC-SHA256 over the raw bytes, as hex. Facts: Kapso's webhook security page, Meta's webhook reference. */
 import { createHmac, timingSafeEqual } from 'node:crypto';
 
 const HEX_DIGEST = /^(?:sha256=)?([0-9a-f]{64})$/i;
