@@ -1,6 +1,7 @@
 /** The one place that turns a model provider's error into a failure that workflows can branch on. */
 import { ApplicationFailure } from '@temporalio/activity';
 import { APIConnectionError, APIConnectionTimeoutError, APIError, APIUserAbortError } from 'openai';
+import { retryAfterMs } from '../src/providers/retry-after';
 
 /** Types that pass with time are retried by the activity's policy; the others go to the next provider at once. */
 export type ModelErrorType =
@@ -53,14 +54,4 @@ function statusFailure(
   if (status === 401 || status === 403) return permanentModelFailure('ModelError.Unauthorized', said);
   if (status === 404) return permanentModelFailure('ModelError.NotFound', said);
   return permanentModelFailure('ModelError.BadRequest', said);
-}
-
-/** `Retry-After` in milliseconds: seconds or an HTTP date (RFC 9110, 10.2.3). Undefined when missing or unreadable. */
-export function retryAfterMs(headers: Headers | undefined): number | undefined {
-  const value = headers?.get('retry-after');
-  if (!value) return undefined;
-  const seconds = Number(value);
-  if (Number.isFinite(seconds)) return Math.max(0, seconds * 1000);
-  const date = Date.parse(value);
-  return Number.isNaN(date) ? undefined : Math.max(0, date - Date.now());
 }

@@ -30,8 +30,8 @@ export interface Draft {
 
 export interface ModelActivities {
   /**
-   * @throws ApplicationFailure `ModelError.*` (see failures.ts), or `RecordError.Unavailable` when the record could
-   * not be read or written: that says nothing about the provider
+   * @throws ApplicationFailure `ModelError.*` (see failures.ts), `RecordError.Unavailable` when the record could not be
+   * read or written (that says nothing about the provider), or `RecordError.Refused` when it never will be
    */
   generateReply(order: DraftOrder): Promise<Draft>;
 }
@@ -86,6 +86,7 @@ export function createModelActivities({ db, models, logger }: { db: Database; mo
       try {
         return await storeDraft(db, order, answer, run);
       } catch (error) {
+        if (isRefusal(error)) throw error;
         logger.warn({ error, conversationId: order.conversationId }, 'the draft could not be stored yet');
         await delay(pauseMs);
       }
@@ -94,16 +95,24 @@ export function createModelActivities({ db, models, logger }: { db: Database; mo
   }
 }
 
+/**
+ * Whether PostgreSQL understood and said no, which it would again: an SQLSTATE outside the classes of lost connections,
+ * missing resources, intervention, conflicts and system errors. Everything else passes.
+ */
+function isRefusal(error: unknown): boolean {
+  const { code } = error as { code?: unknown };
+  return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) && !/^(?:08|40|53|55|57|58)/.test(code);
+}
+
 async function fromRecord<T>(step: () => Promise<T>): Promise<T> {
   try {
     return await step();
   } catch (error) {
     if (error instanceof ApplicationFailure) throw error;
-    throw ApplicationFailure.create({
-      type: 'RecordError.Unavailable',
-      message: 'the record could not be read or written',
-      nonRetryable: true,
-    });
+    const [type, message] = isRefusal(error)
+      ? ['RecordError.Refused', 'the record refused the statement']
+      : ['RecordError.Unavailable', 'the record could not be read or written'];
+    throw ApplicationFailure.create({ type, message, nonRetryable: true });
   }
 }
 
@@ -134,7 +143,12 @@ async function loadPrompt(
     FROM conversations c JOIN chatbot_settings s ON s.workspace_id = c.workspace_id
     WHERE c.id = ${conversationId}::uuid`);
   const row = rows[0];
-  if (!row) throw new Error(`conversation ${conversationId} is not in the record`);
+  if (!row)
+    throw ApplicationFailure.create({
+      type: 'RecordError.Refused',
+      message: 'the conversation or its settings are not in the record',
+      nonRetryable: true,
+    });
   const said = (row.said ?? []).reverse().map(
     ({ direction, kind, text }): ChatMessage => ({
       role: direction === 'inbound' ? 'user' : 'assistant',
@@ -162,6 +176,10 @@ async function storeDraft(
   const rows = await db.query<{ id: string }>(sql`
     WITH turn AS (
       UPDATE messages SET turn_id = ${lastId}::uuid WHERE id = ANY(${messageIds}::uuid[])
+    ), abandoned AS (
+      -- A draft that a terminated workflow left behind, whose messages are in this turn now.
+      UPDATE messages SET status = 'failed', failure = 'replaced by a later draft'
+      WHERE reply_to_id = ANY(${messageIds}::uuid[]) AND reply_to_id <> ${lastId}::uuid AND status = 'pending'
     )
     INSERT INTO messages (workspace_id, conversation_id, direction, kind, text, status, reply_to_id, provider, model, attempts, latency_ms,
       prompt_tokens, completion_tokens)

@@ -31,12 +31,13 @@ function keyCondition(key: ReplyKey): Prisma.Sql {
 /**
  * Raises the row to `status`, keeps WhatsApp's id, and settles the turn: on `sent` and above its messages are
  * answered or merged and nobody needs to look any more, on `failed` they failed and the conversation needs attention.
- * Null when there is no such row or it stands as high already.
+ * Null when there is no such row or it stands as high already. `onlyWhileSending`: a fact about a send in flight, which a
+ * status that came meanwhile overrules.
  */
 export async function raiseReply(
   db: Database,
   key: ReplyKey,
-  fact: { status: ReportedStatus; phoneNumberId: string; providerMessageId?: string; failure?: string },
+  fact: { status: ReportedStatus; phoneNumberId: string; providerMessageId?: string; failure?: string; onlyWhileSending?: boolean },
 ): Promise<RaisedReply | null> {
   const failed = fact.status === 'failed';
   const rows = await db.query<RaisedReply>(sql`
@@ -52,6 +53,7 @@ export async function raiseReply(
           failure = COALESCE(${fact.failure ?? null}, m.failure)
       FROM target t
       WHERE m.id = t.id AND (m.status < ${fact.status}::message_status OR m.provider_message_id IS NULL)
+        AND (m.status = 'sending' OR NOT ${fact.onlyWhileSending ?? false})
       RETURNING m.id, t.previous, m.status, m.conversation_id, m.reply_to_id, m.text
     ), settled AS (
       UPDATE messages i

@@ -32,6 +32,7 @@ export interface Recorded {
   kind: 'recorded';
   conversationId: string;
   mode: string;
+  needsAttention: boolean;
   /** Ids of the messages among those given that still want a reply, oldest first. */
   answerableIds: string[];
   timings: Timings;
@@ -61,7 +62,10 @@ interface WorkspaceRow {
   conversationId: string | null;
   workflowId: string | null;
   mode: string | null;
+  needsAttention: boolean | null;
   contactName: string | null;
+  phone: string | null;
+  businessScopedUserId: string | null;
 }
 
 /** Kinds whose text is a wish to be answered: what was written, or a caption. */
@@ -96,6 +100,7 @@ export function createRecordActivities({
         kind: 'recorded',
         conversationId,
         mode,
+        needsAttention: workspace.needsAttention ?? false,
         answerableIds,
         timings: { quietMs, quietMaxMs, sessionTimeoutMs, sendConfirmMs, ...limits },
         providers: answerableIds.length > 0 ? providerChain(workspace, models) : [],
@@ -144,7 +149,7 @@ async function findWorkspace(db: Database, { phoneNumberId, contactKey, contact 
       COALESCE(s.provider_chain, '{}') AS "providerChain", s.model,
       COALESCE(s.quiet_ms, 3000) AS "quietMs", COALESCE(s.quiet_max_ms, 15000) AS "quietMaxMs",
       COALESCE(s.session_timeout_ms, 1800000) AS "sessionTimeoutMs", COALESCE(s.send_confirm_ms, 60000) AS "sendConfirmMs",
-      c.id AS "conversationId", c.workflow_id AS "workflowId", c.mode::text AS mode, p.name AS "contactName"
+      c.id AS "conversationId", c.workflow_id AS "workflowId", c.mode::text AS mode, c.needs_attention AS "needsAttention", p.name AS "contactName", p.phone, p.business_scoped_user_id AS "businessScopedUserId"
     FROM workspaces w
     LEFT JOIN chatbot_settings s ON s.workspace_id = w.id
     LEFT JOIN LATERAL (
@@ -157,11 +162,21 @@ async function findWorkspace(db: Database, { phoneNumberId, contactKey, contact 
   return rows[0];
 }
 
+/** Whether the webhook brought something about the person that the record does not have. */
+function knowsMore(contact: ContactIdentity, known: WorkspaceRow): boolean {
+  const isNews = (value: string | undefined, recorded: string | null) => value !== undefined && value !== recorded;
+  return (
+    isNews(contact.name, known.contactName) ||
+    isNews(contact.phone, known.phone) ||
+    isNews(contact.businessScopedUserId, known.businessScopedUserId)
+  );
+}
+
 /** Returns the conversation's id; writes only when something about the person or the workflow is new. */
 async function ensureConversation(db: Database, workspace: WorkspaceRow, order: RecordOrder): Promise<string> {
   const { contact, contactKey, workflowId } = order;
   const isKnown = workspace.conversationId !== null && workspace.workflowId === workflowId;
-  if (isKnown && workspace.conversationId && (!contact.name || contact.name === workspace.contactName)) return workspace.conversationId;
+  if (isKnown && workspace.conversationId && !knowsMore(contact, workspace)) return workspace.conversationId;
   const knownContact = workspace.conversationId
     ? sql`(SELECT p.contact_key FROM contacts p JOIN conversations c ON c.contact_id = p.id WHERE c.id = ${workspace.conversationId}::uuid)`
     : sql`${contactKey}`;
@@ -208,11 +223,12 @@ async function insertMessages(
   }));
   const ids = order.messages.map((message) => message.providerMessageId);
   // What this statement inserts and what stood there before it are disjoint: a statement does not see its own rows.
-  const rows = await db.query<{ id: string }>(sql`
+  const rows = await db.query<OpenMessage>(sql`
     WITH inserted AS (
-      INSERT INTO messages (id, workspace_id, conversation_id, direction, status, provider_message_id, kind, text, payload, occurred_at, outcome)
-      SELECT x.id, ${workspace.workspaceId}::uuid, ${conversationId}::uuid, 'inbound', 'received', x.provider_message_id, x.kind, x.text, x.payload,
-        x.occurred_at, x.outcome::message_outcome
+      INSERT INTO messages (id, workspace_id, conversation_id, workflow_id, direction, status, provider_message_id, kind, text, payload, occurred_at,
+        outcome)
+      SELECT x.id, ${workspace.workspaceId}::uuid, ${conversationId}::uuid, ${order.workflowId}, 'inbound', 'received', x.provider_message_id, x.kind,
+        x.text, x.payload, x.occurred_at, x.outcome::message_outcome
       FROM jsonb_to_recordset(${JSON.stringify(input)}::jsonb)
         AS x(ord int, id uuid, provider_message_id text, kind text, text text, payload jsonb, occurred_at timestamptz, outcome text)
       ORDER BY x.ord
@@ -221,17 +237,44 @@ async function insertMessages(
     ), released AS (
       UPDATE parked_messages SET released_at = now()
       WHERE phone_number_id = ${order.phoneNumberId} AND provider_message_id = ANY(${ids}) AND released_at IS NULL
+    ), said AS (
+      SELECT count(*) AS count FROM inserted WHERE outcome IS DISTINCT FROM 'history'
     ), noted AS (
-      UPDATE conversations SET unread_count = unread_count + (SELECT count(*) FROM inserted), last_message_at = now(),
+      UPDATE conversations SET unread_count = unread_count + (SELECT count FROM said), last_message_at = now(),
         last_message_preview = ${preview(order.messages.at(-1))}, updated_at = now()
-      WHERE id = ${conversationId}::uuid AND EXISTS (SELECT 1 FROM inserted)
+      WHERE id = ${conversationId}::uuid AND ((SELECT count FROM said) > 0 OR last_message_at IS NULL)
     )
-    SELECT id, position FROM inserted WHERE outcome IS NULL
+    SELECT id, position, outcome IS NULL AS "isOpen", true AS "isNew" FROM inserted
     UNION ALL
-    SELECT id, position FROM messages
-    WHERE conversation_id = ${conversationId}::uuid AND direction = 'inbound' AND outcome IS NULL AND turn_id IS NULL
+    SELECT id, position, true, false FROM messages m WHERE ${isOpenFor(conversationId, order.workflowId)}
     ORDER BY position`);
-  return rows.map((row) => row.id);
+  if (rows.filter((row) => row.isNew).length === order.messages.length) return openIds(rows);
+  // Some stood there already: perhaps from an earlier run of this step that ended after this statement had begun, so
+  // that this statement could not see them. The next one can.
+  return openIds(
+    await db.query<OpenMessage>(sql`
+      SELECT id, position, true AS "isOpen", false AS "isNew" FROM messages m WHERE ${isOpenFor(conversationId, order.workflowId)}
+      ORDER BY position`),
+  );
+}
+
+interface OpenMessage {
+  id: string;
+  isOpen: boolean;
+  isNew: boolean;
+}
+
+function openIds(rows: OpenMessage[]): string[] {
+  return rows.filter((row) => row.isOpen).map((row) => row.id);
+}
+
+/**
+ * Messages `m` that this workflow recorded and that still want a reply: without an outcome, and in no turn or in one
+ * whose draft nobody has sent (its workflow was terminated). Those of another workflow of the same person are its own.
+ */
+function isOpenFor(conversationId: string, workflowId: string): Prisma.Sql {
+  return sql`m.conversation_id = ${conversationId}::uuid AND m.direction = 'inbound' AND m.outcome IS NULL AND m.workflow_id = ${workflowId}
+    AND (m.turn_id IS NULL OR EXISTS (SELECT 1 FROM messages r WHERE r.reply_to_id = m.turn_id AND r.status = 'pending'))`;
 }
 
 /** What becomes of a message at once; null when it wants a reply. */

@@ -41,8 +41,8 @@ const WINDOW_LAG_MS = 3_000;
 const WINDOW_LAG_TRIES = 3;
 const DAY_MS = 24 * 60 * 60_000;
 
-/** Clocks of Kapso and ours may differ by this much when a listed message is matched by text and time. */
-const CLOCK_SKEW_MS = 5_000;
+/** Clocks of Kapso and ours may differ by this much when a listed message is looked for. */
+const CLOCK_SKEW_MS = 60_000;
 
 /** Graph codes that refuse for now: throughput (130429, 4, 80007) and one recipient too often (131056). */
 const THROTTLED = new Set([130429, 4, 80007]);
@@ -76,9 +76,16 @@ export function createWhatsAppActivities({ db, kapso, logger }: { db: Database; 
       const now = await standing(db, messageId);
       if (now.status !== 'unconfirmed') return now;
       const reply = await sentReply(db, messageId);
-      const listed = await kapso.listSent({ phoneNumberId: reply.phoneNumberId, sinceMs: reply.claimedAtMs - CLOCK_SKEW_MS, maxPages: 5 });
+      const listed = await kapso.listSent({
+        phoneNumberId: reply.phoneNumberId,
+        sinceMs: reply.draftedAtMs - CLOCK_SKEW_MS,
+        untilMs: reply.claimedAtMs + SEND_TIMEOUT_MS + CLOCK_SKEW_MS,
+      });
       const known = await knownIds(db, listed, messageId);
-      const found = listed.find((candidate) => !known.has(candidate.providerMessageId) && isSame(candidate, messageId, reply));
+      const unknown = listed.filter((candidate) => !known.has(candidate.providerMessageId));
+      const found =
+        unknown.find((candidate) => candidate.correlationIds.includes(messageId)) ??
+        unknown.find((candidate) => looksTheSame(candidate, reply));
       if (found) {
         await confirm(db, messageId, reply.phoneNumberId, found);
         return await standing(db, messageId);
@@ -169,7 +176,7 @@ async function keep(db: Database, messageId: string, phoneNumberId: string, answ
       return;
     }
     case 'failed':
-      await raiseReply(db, { messageId }, { status: 'failed', phoneNumberId, failure: verdict.reason });
+      await raiseReply(db, { messageId }, { status: 'failed', phoneNumberId, failure: verdict.reason, onlyWhileSending: true });
       return;
     case 'unconfirmed':
     case 'pending':
@@ -180,6 +187,7 @@ async function keep(db: Database, messageId: string, phoneNumberId: string, answ
 
 interface SentReply {
   phoneNumberId: string;
+  draftedAtMs: number;
   claimedAtMs: number;
   text: string;
   phone: string | null;
@@ -187,7 +195,8 @@ interface SentReply {
 
 async function sentReply(db: Database, messageId: string): Promise<SentReply> {
   const rows = await db.query<SentReply>(sql`
-    SELECT w.kapso_phone_number_id AS "phoneNumberId", (extract(epoch FROM m.claimed_at) * 1000)::float8 AS "claimedAtMs", m.text, p.phone
+    SELECT w.kapso_phone_number_id AS "phoneNumberId", (extract(epoch FROM m.claimed_at) * 1000)::float8 AS "claimedAtMs",
+      (extract(epoch FROM m.created_at) * 1000)::float8 AS "draftedAtMs", m.text, p.phone
     FROM messages m JOIN workspaces w ON w.id = m.workspace_id
     JOIN conversations c ON c.id = m.conversation_id JOIN contacts p ON p.id = c.contact_id
     WHERE m.id = ${messageId}::uuid`);
@@ -204,11 +213,10 @@ async function knownIds(db: Database, listed: ListedMessage[], messageId: string
   return new Set(rows.map((row) => row.id));
 }
 
-/** Our id decides when Kapso shows one; else the same text to the same person after the claim. */
-function isSame(listed: ListedMessage, messageId: string, reply: SentReply): boolean {
-  if (listed.correlationIds.length > 0) return listed.correlationIds.includes(messageId);
-  const samePerson = !listed.to || !reply.phone || listed.to === reply.phone;
-  return samePerson && listed.text === reply.text && listed.sentAtMs >= reply.claimedAtMs - CLOCK_SKEW_MS;
+/** The fallback where Kapso shows no id of ours: the same text to the same person since the draft was made. */
+function looksTheSame(listed: ListedMessage, reply: SentReply): boolean {
+  if (listed.correlationIds.length > 0 || !listed.to || listed.to !== reply.phone) return false;
+  return listed.text === reply.text && listed.sentAtMs >= reply.draftedAtMs - CLOCK_SKEW_MS;
 }
 
 async function confirm(db: Database, messageId: string, phoneNumberId: string, found: ListedMessage): Promise<void> {

@@ -70,7 +70,10 @@ export const settingsSchema = z.object({
 
   KAPSO_API_KEY: z.string().optional(),
   KAPSO_BASE_URL: address.default('https://api.kapso.ai'),
-  KAPSO_PHONE_NUMBER_ID: z.string().optional(),
+  KAPSO_PHONE_NUMBER_ID: z
+    .string()
+    .regex(/^[\w.-]{1,64}$/, 'must be an id of letters and digits')
+    .optional(),
   KAPSO_WEBHOOK_SECRET: commaList.default([]),
   KAPSO_WEBHOOK_TOKEN: z.string().optional(),
 
@@ -81,7 +84,9 @@ export const settingsSchema = z.object({
   REPLY_QUIET_MS: milliseconds(10 * MINUTE_MS).optional(),
   REPLY_QUIET_MAX_MS: milliseconds(10 * MINUTE_MS).optional(),
   SESSION_TIMEOUT_MS: milliseconds(7 * DAY_MS).optional(),
-  SEND_CONFIRM_MS: milliseconds(10 * MINUTE_MS).optional(),
+  SEND_CONFIRM_MS: milliseconds(10 * MINUTE_MS)
+    .min(1_000, 'must be at least 1000')
+    .optional(),
 
   MODEL_TIMEOUT_MS: milliseconds(5 * MINUTE_MS).default(30_000),
   TURN_TIMEOUT_MS: milliseconds(30 * MINUTE_MS).default(180_000),

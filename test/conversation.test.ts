@@ -1,5 +1,7 @@
 /** Conversations through the whole system: real processes, real Temporal, real PostgreSQL, the vendors' HTTP. */
+import { Client } from 'pg';
 import { failedAfterSent } from '../src/sandbox/kapso-requests';
+import { sendReported } from '../workflows/contract';
 import { testDatabase, testTemporal } from './support/engine';
 import { balance, eventually, inboundOf, newPhone, outcomesOf, repliesOf, workflowIdOf } from './support/expectations';
 import { type System, startSystem } from './support/system';
@@ -489,6 +491,148 @@ describe('sending', () => {
     await kapso().customerSends({ from: phone, text: 'hi' });
     await kapso().waitForVisible(phone, 1, 20_000);
     expect(await repliesOf(system, phone)).toMatchObject([{ sendAttempts: 3 }]);
+  });
+});
+
+describe('what could wedge or lose a conversation', () => {
+  test('when Kapso is away for longer than the time of proof, then the reply waits, and is settled when Kapso is back', async () => {
+    const phone = newPhone();
+    await configure({ sendConfirmMs: 1_000 });
+    kapso().fault({ on: 'send', match: { to: phone }, answer: '502_html', accepted: true, dropStatuses: ['sent', 'delivered', 'read'] });
+    kapso().fault({ on: 'list', answer: '502_html', accepted: false });
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    await eventually(async () => {
+      expect(await system.db.conversation.findFirst({ where: { contact: { phone } } })).toMatchObject({ needsAttention: true });
+    }, 40_000);
+    expect((await inboundOf(system, phone)).map((row) => row.outcome)).toEqual([null]);
+    kapso().clearFaults();
+    // What an operator's report, or a late webhook, does: it wakes the wait up.
+    const [reply] = await repliesOf(system, phone);
+    await system.temporal.workflow
+      .getHandle(await workflowIdOf(system, phone))
+      .signal(sendReported, { messageId: reply?.id ?? '', status: 'sent' });
+    expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
+    expect(kapso().visibleTo(phone)).toHaveLength(1);
+  }, 90_000);
+
+  test('when a long text would be cut through a character, then it is recorded and answered', async () => {
+    const phone = newPhone();
+    const text = `${'x'.repeat(65_535)}😀 and more`;
+    await kapso().deliver({
+      phone_number_id: system.phoneNumberId,
+      messages: [{ from: phone, id: `wamid.${phone}`, text: { body: text } }],
+    });
+    expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
+  });
+
+  test('when recording is slower than its bound and runs twice, then the message is answered all the same', async () => {
+    const phone = newPhone();
+    await kapso().customerSends({ from: phone, text: 'first' });
+    await outcomesOf(system, phone, 1);
+    const client = new Client({ connectionString: system.databaseUrl });
+    await client.connect();
+    await client.query('BEGIN');
+    await client.query('SELECT 1 FROM conversations c JOIN contacts p ON p.id = c.contact_id WHERE p.phone = $1 FOR UPDATE OF c', [phone]);
+    await kapso().customerSends({ from: phone, text: 'second' });
+    await eventually(async () => {
+      const { rows } = await client.query("SELECT count(*)::int AS waiting FROM pg_stat_activity WHERE wait_event_type = 'Lock'");
+      expect(rows[0].waiting).toBeGreaterThanOrEqual(2);
+    });
+    await client.query('COMMIT');
+    await client.end();
+    expect(await outcomesOf(system, phone, 2)).toEqual(['answered', 'answered']);
+    expect(kapso().visibleTo(phone)).toHaveLength(2);
+  });
+
+  test('when an operator cancels in the middle of a turn, then what was taken is answered first', async () => {
+    const phone = newPhone();
+    models().program({ model: 'sandbox-model', times: 1, delayMs: 700 });
+    const before = models().count('sandbox-model');
+    await kapso().customerSends({ from: phone, text: 'first' });
+    await models().waitForRequests('sandbox-model', before + 1, 10_000);
+    await kapso().customerSends({ from: phone, text: 'second' });
+    const handle = system.temporal.workflow.getHandle(await workflowIdOf(system, phone));
+    await handle.cancel();
+    await expect(handle.result()).rejects.toThrow();
+    expect((await handle.describe()).status.name).toBe('CANCELLED');
+    expect(await outcomesOf(system, phone, 2)).toEqual(['answered', 'answered']);
+  });
+
+  test('when an operator terminates before the reply has left, then the next session answers both messages', async () => {
+    const phone = newPhone();
+    kapso().fault({ on: 'send', match: { to: phone }, times: 1, answer: '429', accepted: false, retryAfterSeconds: 600 });
+    await kapso().customerSends({ from: phone, text: 'first' });
+    await eventually(async () => expect(await repliesOf(system, phone)).toMatchObject([{ status: 'pending', sendAttempts: 1 }]));
+    await system.temporal.workflow.getHandle(await workflowIdOf(system, phone)).terminate('test');
+    await kapso().customerSends({ from: phone, text: 'second' });
+    expect(await outcomesOf(system, phone, 2)).toEqual(['merged', 'answered']);
+    expect(kapso().visibleTo(phone)).toHaveLength(1);
+    expect((await repliesOf(system, phone)).map((reply) => reply.status)[0]).toBe('failed');
+  });
+
+  test('when an answer counts its tokens in fractions, then it is recorded, and the model is paid once', async () => {
+    const phone = newPhone();
+    const before = models().count('sandbox-model');
+    const body = JSON.stringify({
+      choices: [{ message: { content: 'ok' }, finish_reason: 'stop' }],
+      usage: { prompt_tokens: 12.5, completion_tokens: 1e12 },
+    });
+    models().program({ model: 'sandbox-model', raw: { status: 200, contentType: 'application/json', body } });
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
+    expect(models().count('sandbox-model')).toBe(before + 1);
+  });
+
+  test('when Kapso asks to wait for ages, then the wait is bounded', async () => {
+    const phone = newPhone();
+    kapso().fault({ on: 'send', match: { to: phone }, times: 1, answer: '429', accepted: false, retryAfterSeconds: 9_000_000_000 });
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    await eventually(async () => expect(await repliesOf(system, phone)).toMatchObject([{ status: 'pending', sendAttempts: 1 }]));
+    const { events } = await system.temporal.workflow.getHandle(await workflowIdOf(system, phone)).fetchHistory();
+    const waits = (events ?? []).flatMap((event) => Number(event.timerStartedEventAttributes?.startToFireTimeout?.seconds ?? 0));
+    expect(Math.max(...waits)).toBeLessThanOrEqual(1_800);
+    expect(waits).toContain(900);
+  });
+
+  test('when a conversation that needed a person is answered again, then it needs none any more', async () => {
+    const phone = newPhone();
+    models().program({ model: 'sandbox-model', times: 1, error: { status: 401 } });
+    await kapso().customerSends({ from: phone, text: 'first' });
+    expect(await outcomesOf(system, phone, 1)).toEqual(['failed']);
+    await kapso().customerSends({ from: phone, text: 'second' });
+    expect(await outcomesOf(system, phone, 2)).toEqual(['failed', 'answered']);
+    expect(await system.db.conversation.findFirst({ where: { contact: { phone } } })).toMatchObject({
+      needsAttention: false,
+      attentionReason: null,
+    });
+    await eventually(async () => {
+      const description = await system.temporal.workflow.getHandle(await workflowIdOf(system, phone)).describe();
+      expect(description.searchAttributes.ParleyAttention).toEqual([false]);
+    });
+  });
+
+  test('when one person is known by number and by business-scoped id at once, then no message is answered twice', async () => {
+    const phone = newPhone();
+    const business = `ID.${phone}`;
+    const post = (id: string, who: Record<string, string>, text: string) =>
+      kapso().deliver({
+        message: {
+          id,
+          timestamp: String(Math.floor(Date.now() / 1000)),
+          type: 'text',
+          text: { body: text },
+          ...who,
+          kapso: { direction: 'inbound' },
+        },
+        conversation: {},
+        phone_number_id: system.phoneNumberId,
+      });
+    await post(`wamid.${phone}.1`, { from: phone, from_user_id: business }, 'one');
+    await outcomesOf(system, phone, 1);
+    models().program({ model: 'sandbox-model', delayMs: 500 });
+    await Promise.all([post(`wamid.${phone}.2`, { from: phone }, 'two'), post(`wamid.${phone}.3`, { from_user_id: business }, 'three')]);
+    expect(await outcomesOf(system, phone, 3)).toEqual(['answered', 'answered', 'answered']);
+    expect(await repliesOf(system, phone)).toHaveLength(3);
   });
 });
 

@@ -7,8 +7,9 @@ import { type EmbeddedPostgres, startPostgres } from '../src/embedded/postgres';
 import { findTemporalCli } from '../src/embedded/temporal-cli';
 import { type EmbeddedTemporal, startTemporalServer } from '../src/embedded/temporal-server';
 import { applyMigrations } from '../src/migrations';
+import { signBody } from '../src/sandbox/webhook-sender';
 import { balance, eventually, newPhone, outcomesOf } from './support/expectations';
-import { type System, startSystem } from './support/system';
+import { type System, startSystem, WEBHOOK_SECRET } from './support/system';
 
 let folder: string;
 let postgres: EmbeddedPostgres;
@@ -82,3 +83,21 @@ test('when Temporal is restarted under load, then every message is answered once
   expect([...(await sending), await late].map(({ status }) => status)).toEqual([...phones, whileDown].map(() => 200));
   await expectAllAnsweredOnce([...phones, whileDown]);
 }, 150_000);
+
+test('when Temporal hangs, then a webhook is answered 503 with Retry-After soon after 1.5 s, and is taken once Temporal goes on', async () => {
+  const body = JSON.stringify({ messages: [{ from: newPhone(), id: 'wamid.hang', text: { body: 'hi' } }] });
+  const post = () =>
+    fetch(`${system.apiUrl}/webhook/kapso`, { method: 'POST', body, headers: { 'X-Webhook-Signature': signBody(WEBHOOK_SECRET, body) } });
+  expect((await post()).status).toBe(200);
+  process.kill(temporal.pid, 'SIGSTOP');
+  try {
+    const startedAtMs = Date.now();
+    const answer = await post();
+    expect([answer.status, answer.headers.get('retry-after')]).toEqual([503, '5']);
+    expect(Date.now() - startedAtMs).toBeGreaterThan(1_000);
+    expect(Date.now() - startedAtMs).toBeLessThan(3_000);
+  } finally {
+    process.kill(temporal.pid, 'SIGCONT');
+  }
+  await eventually(async () => expect((await post()).status).toBe(200));
+});

@@ -1,6 +1,6 @@
 /**
  * What the rooms share: types, signals, queries and the makers of workflow ids.
- * Plain JSON only: no Date, Map, Set or enum object crosses a boundary. Types from `../activities` only; no other import.
+ * Plain JSON only: no Date, Map, Set or enum object crosses a boundary. Imports @temporalio/workflow and nothing else.
  */
 import { defineQuery, defineSignal } from '@temporalio/workflow';
 

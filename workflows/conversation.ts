@@ -7,6 +7,8 @@ import { defineSearchAttributeKey } from '@temporalio/common';
 import {
   ActivityFailure,
   ApplicationFailure,
+  CancellationScope,
+  CancelledFailure,
   condition,
   makeContinueAsNewFunc,
   setCurrentDetails,
@@ -42,6 +44,14 @@ const MAX_RESENDS = 3;
 /** A certain refusal (throttled, unreachable) is tried again for this long: longer, and the answer comes too late to help. */
 const SEND_RETRY_MS = 60 * 60_000;
 
+/** Temporal ends a workflow whose input is larger than 2 MB. */
+const MAX_SNAPSHOT_JSON = 500_000;
+
+/** When Kapso could not be asked at the end of the time of proof, it is asked again after this long… */
+const ASK_AGAIN_MS = 2 * 60_000;
+/** …for a day: then the customer's window is closed, and a person must find out. */
+const ASK_FOR_MS = 24 * 60 * 60_000;
+
 /** Over the bound of an attempt, for reading the prompt and storing the draft; a database that is away gets as much. */
 const MODEL_GRACE_MS = 20_000;
 
@@ -56,8 +66,11 @@ interface Turn {
   recorded: Recorded;
 }
 
-export function conversationWorkflow(input: ConversationInput): Promise<ConversationResult> {
-  return new Conversation(input).run();
+export async function conversationWorkflow(input: ConversationInput): Promise<ConversationResult> {
+  const conversation = new Conversation(input);
+  CancellationScope.current().cancelRequested.catch(() => conversation.end());
+  // What was taken is finished: a cancellation ends the session, not the turn.
+  return await CancellationScope.nonCancellable(() => conversation.run());
 }
 
 class Conversation {
@@ -73,6 +86,7 @@ class Conversation {
   #lastActivityMs = Date.now();
   #sessionTimerRuns = false;
   #lastReply: string;
+  #isEnding = false;
 
   constructor(input: ConversationInput) {
     const snapshot = input.snapshot;
@@ -105,17 +119,23 @@ class Conversation {
       if (this.#inbox.isEmpty) await this.#somethingToDo();
       // Nothing may be awaited between this look into the inbox and the return: a signal in between would be lost.
       if (this.#inbox.isEmpty && this.#isIdle()) return this.#result();
+      if (this.#inbox.isEmpty && this.#isEnding) throw new CancelledFailure('an operator ended the session');
       if (this.#inbox.isEmpty) this.#applyReports();
       else await this.#work();
-      if (this.#historyIsLong()) await this.#continueAsNew();
+      if (this.#mayContinueAsNew()) await this.#continueAsNew();
     }
+  }
+
+  /** Ends the session as soon as nothing waits. */
+  end(): void {
+    this.#isEnding = true;
   }
 
   /** Resolves when a message waits, a report came, or the session timer fired. One timer serves many messages. */
   #somethingToDo(): Promise<void> {
     this.#say('waiting for a message');
     if (!this.#sessionTimerRuns) this.#startSessionTimer();
-    return condition(() => !this.#inbox.isEmpty || !this.#sessionTimerRuns || this.#reports.size > 0);
+    return condition(() => !this.#inbox.isEmpty || !this.#sessionTimerRuns || this.#reports.size > 0 || this.#isEnding);
   }
 
   #startSessionTimer(): void {
@@ -124,7 +144,6 @@ class Conversation {
     const fired = () => {
       this.#sessionTimerRuns = false;
     };
-    // It also ends when the workflow is cancelled; then the condition that waits beside it says so.
     void sleep(remainingMs, { summary: 'session ends when nothing is said' }).then(fired, fired);
   }
 
@@ -181,6 +200,7 @@ class Conversation {
     this.#conversationId = outcome.conversationId;
     this.#sessionTimeoutMs = outcome.timings.sessionTimeoutMs;
     this.#showMode(outcome.mode);
+    this.#showAttention(outcome.needsAttention);
     return outcome;
   }
 
@@ -195,7 +215,6 @@ class Conversation {
    */
   async #workspaceAppeared(): Promise<boolean> {
     const { phoneNumberId } = this.#input;
-    const hadAttention = this.#attention;
     this.#showAttention(true);
     let appeared = false;
     const waiting = workspaces.awaitWorkspace
@@ -204,7 +223,7 @@ class Conversation {
         appeared = true;
       });
     let parked = this.#inbox.size;
-    while (!appeared && !this.#historyIsLong()) {
+    while (!appeared && !this.#mayContinueAsNew()) {
       this.#say(`waiting for a workspace with number id ${phoneNumberId}`);
       await Promise.race([waiting, condition(() => this.#inbox.size > parked)]);
       if (appeared || this.#inbox.size === parked) continue;
@@ -212,7 +231,6 @@ class Conversation {
       parked = this.#inbox.size;
       await records.recordInbound.executeWithOptions({ summary: 'park what arrived meanwhile' }, [this.#recordOrder(arrived)]);
     }
-    if (appeared) this.#showAttention(hadAttention);
     return appeared;
   }
 
@@ -301,19 +319,14 @@ class Conversation {
         { messageId: draft.messageId, isLast },
       ]);
       if (verdict.status === 'unconfirmed') {
-        verdict = await this.#settle(draft.messageId, turn.recorded.timings.sendConfirmMs);
+        verdict = await this.#settle(draft.messageId, turn.recorded);
         if (verdict.status === 'pending' && ++resends > MAX_RESENDS) return await this.#sendFailed(turn);
       }
       switch (verdict.status) {
         case 'sent':
           return true;
         case 'failed':
-          return false;
         case 'unconfirmed':
-          // Kapso could not be asked for too long. The row stays as it is, and its status webhook may still settle it.
-          await records.requestAttention.executeWithOptions({ summary: 'send unconfirmed: needs attention' }, [
-            { conversationId: turn.recorded.conversationId, reason: 'unknown whether the reply went out' },
-          ]);
           return false;
         case 'pending':
           if (verdict.retryAfterMs > 0) await sleep(verdict.retryAfterMs, { summary: `send again: ${verdict.reason}` });
@@ -325,24 +338,35 @@ class Conversation {
    * A send whose outcome is unknown is never blindly repeated: its `sent` webhook settles it, or a look into
    * Kapso's list does. Only when the last look finds nothing is it proven not delivered, and pending again.
    */
-  async #settle(messageId: string, confirmMs: number): Promise<SendVerdict> {
+  async #settle(messageId: string, { conversationId, timings: { sendConfirmMs: confirmMs } }: Recorded): Promise<SendVerdict> {
     const startedAtMs = Date.now();
-    let verdict: SendVerdict = { status: 'unconfirmed' };
     for (const part of LOOKS) {
-      this.#say('waiting for proof of the send');
       const waitMs = Math.max(1, startedAtMs + confirmMs * part - Date.now());
-      await condition(() => this.#reports.has(messageId), waitMs, { summary: 'unknown whether the reply went out' });
-      const isLast = part === 1;
-      try {
-        verdict = await settlement.lookUpSend.executeWithOptions({ summary: 'look the reply up at Kapso' }, [{ messageId, isLast }]);
-      } catch {
-        // Kapso could not be asked; the next look may.
-        verdict = { status: 'unconfirmed' };
-      }
-      if (verdict.status !== 'unconfirmed') break;
+      const verdict = await this.#lookUp(messageId, waitMs, part === 1);
+      if (verdict.status !== 'unconfirmed') return verdict;
     }
-    this.#reports.delete(messageId);
+    await records.requestAttention.executeWithOptions({ summary: 'send unconfirmed: needs attention' }, [
+      { conversationId, reason: 'unknown whether the reply went out, and Kapso cannot be asked' },
+    ]);
+    this.#showAttention(true);
+    let verdict: SendVerdict = { status: 'unconfirmed' };
+    while (verdict.status === 'unconfirmed' && Date.now() - startedAtMs < ASK_FOR_MS)
+      verdict = await this.#lookUp(messageId, ASK_AGAIN_MS, true);
     return verdict;
+  }
+
+  /** Waits for a report or `waitMs`, then looks. Stays unconfirmed when Kapso could not be asked: only an answer is proof. */
+  async #lookUp(messageId: string, waitMs: number, isLast: boolean): Promise<SendVerdict> {
+    this.#say('waiting for proof of the send');
+    await condition(() => this.#reports.has(messageId), waitMs, { summary: 'unknown whether the reply went out' });
+    this.#reports.delete(messageId);
+    try {
+      return await settlement.lookUpSend.executeWithOptions({ summary: 'look the reply up at Kapso' }, [{ messageId, isLast }]);
+    } catch (error) {
+      // Anything but the activity's own failure is not ours to swallow.
+      failureType(error);
+      return { status: 'unconfirmed' };
+    }
   }
 
   /** Reports about earlier replies: a late failure needs a person. */
@@ -351,9 +375,11 @@ class Conversation {
     this.#reports.clear();
   }
 
-  #historyIsLong(): boolean {
+  /** The history is long, and what waits is small enough to be handed on: a larger inbox is worked on first. */
+  #mayContinueAsNew(): boolean {
     const { continueAsNewSuggested, historyLength } = workflowInfo();
-    return continueAsNewSuggested || historyLength >= (this.#input.maxHistoryEvents ?? Number.POSITIVE_INFINITY);
+    const isLong = continueAsNewSuggested || historyLength >= (this.#input.maxHistoryEvents ?? Number.POSITIVE_INFINITY);
+    return isLong && !this.#isEnding && JSON.stringify(this.#inbox.snapshot()).length < MAX_SNAPSHOT_JSON;
   }
 
   /** Handlers are synchronous, so none is running here; what waits in the inbox travels along. */
@@ -391,6 +417,7 @@ class Conversation {
     const { messages, replies, failedTurns } = this.#totals;
     setCurrentDetails(
       [
+        `WhatsApp conversation · number id ${this.#input.phoneNumberId}`,
         `**${phase}**${this.#attention ? ' · needs attention' : ''}`,
         `messages ${messages} · replies ${replies} · failed turns ${failedTurns} · waiting ${this.#inbox.size}`,
         `mode ${this.#mode} · last reply ${this.#lastReply}`,

@@ -26,9 +26,9 @@ export const outbox = proxyLocalActivities<Pick<Activities, 'sendReply'>>({
 });
 
 export const settlement = proxyActivities<Pick<Activities, 'lookUpSend'>>({
-  // One page or two of Kapso's message list. Kapso being away must not end the look: the row waits.
+  // Some pages of Kapso's message list. Three attempts for a hiccup; the workflow itself looks again later.
   startToCloseTimeout: '15 s',
-  retry: { initialInterval: '1 s', backoffCoefficient: 2, maximumInterval: '30 s', maximumAttempts: 8 },
+  retry: { initialInterval: '1 s', backoffCoefficient: 2, maximumInterval: '10 s', maximumAttempts: 3 },
 });
 
 export const workspaces = proxyActivities<Pick<Activities, 'awaitWorkspace'>>({

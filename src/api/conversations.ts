@@ -12,7 +12,7 @@ const position = z
   .transform(BigInt);
 const conversationCursor = z
   .string()
-  .regex(/^\d{1,15}_[0-9a-f-]{36}$/)
+  .regex(/^\d{1,13}_[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/)
   .transform((cursor) => {
     const [atMs = '0', id = ''] = cursor.split('_');
     return { at: new Date(Number(atMs)), id };

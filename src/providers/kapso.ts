@@ -4,9 +4,13 @@
  */
 import { z } from 'zod';
 import { withDeadline } from './deadline';
+import { retryAfterMs } from './retry-after';
 
 /** WhatsApp's longest text (Meta, send messages). */
 export const MAX_TEXT_LENGTH = 4096;
+
+/** A minute or two at Meta's default throughput of 80 messages/s. */
+const MAX_PAGES = 100;
 
 const SEND_PATH_VERSION = 'v24.0';
 
@@ -47,8 +51,8 @@ export interface ListedMessage {
 
 export interface KapsoClient {
   sendText(send: TextSend): Promise<SendAnswer>;
-  /** Outbound messages since a time, newest first, at most `maxPages` pages of 100. @throws when Kapso cannot be asked */
-  listSent(query: { phoneNumberId: string; sinceMs: number; maxPages: number }): Promise<ListedMessage[]>;
+  /** All outbound messages between two times, newest first. @throws when Kapso cannot be asked, or the list is longer than can be read */
+  listSent(query: { phoneNumberId: string; sinceMs: number; untilMs: number }): Promise<ListedMessage[]>;
 }
 
 const accepted = z.object({ messages: z.array(z.object({ id: z.string().min(1) })).min(1) });
@@ -58,14 +62,20 @@ const listPage = z.object({
   data: z.array(
     z.object({
       id: z.string(),
-      timestamp: z.coerce.number(),
-      to: z.string().nullish(),
-      text: z.object({ body: z.string() }).nullish(),
+      timestamp: z.coerce.number().catch(0),
+      to: z.string().nullish().catch(undefined),
+      text: z.object({ body: z.string() }).nullish().catch(undefined),
       kapso: z
         .object({
           phone_number: z.string().nullish(),
           statuses: z
-            .array(z.object({ status: z.string(), timestamp: z.coerce.number(), biz_opaque_callback_data: z.string().nullish() }))
+            .array(
+              z.object({
+                status: z.string(),
+                timestamp: z.coerce.number().catch(0),
+                biz_opaque_callback_data: z.string().nullish().catch(undefined),
+              }),
+            )
             .nullish(),
         })
         .nullish(),
@@ -108,11 +118,16 @@ export function createKapsoClient(options: { baseUrl: string; apiKey: string; ti
       }
     },
 
-    async listSent({ phoneNumberId, sinceMs, maxPages }) {
+    async listSent({ phoneNumberId, sinceMs, untilMs }) {
       const found: ListedMessage[] = [];
       let after: string | undefined;
-      for (let page = 0; page < maxPages; page += 1) {
-        const query = new URLSearchParams({ direction: 'outbound', since: new Date(sinceMs).toISOString(), limit: '100' });
+      for (let page = 0; page < MAX_PAGES; page += 1) {
+        const query = new URLSearchParams({
+          direction: 'outbound',
+          since: new Date(sinceMs).toISOString(),
+          until: new Date(untilMs).toISOString(),
+          limit: '100',
+        });
         if (after) query.set('after', after);
         const { data, paging } = await withDeadline(options.timeoutMs, async (signal) => {
           const response = await fetch(`${messagesUrl(phoneNumberId)}?${query}`, { headers, signal });
@@ -120,10 +135,11 @@ export function createKapsoClient(options: { baseUrl: string; apiKey: string; ti
           return listPage.parse(await response.json());
         });
         found.push(...data.map(listedMessage));
-        if (!paging?.next || data.length === 0) break;
+        if (!paging?.next || data.length === 0) return found;
         after = paging.next;
       }
-      return found;
+      // Half a list proves nothing.
+      throw new Error(`Kapso's message list has more than ${MAX_PAGES} pages for the time of one send`);
     },
   };
 }
@@ -151,13 +167,13 @@ function readSendAnswer(httpStatus: number, headers: Headers, body: string): Sen
   const graphCode = graphError.safeParse(json).data?.error.code;
   if (httpStatus >= 500 && graphCode === undefined) return { kind: 'unknown', reason: `answered ${httpStatus}` };
   const said = kapsoError.safeParse(json).data?.error;
-  const retryAfter = Number(headers.get('retry-after') ?? Number.NaN);
+  const waitMs = retryAfterMs(headers);
   return {
     kind: 'refused',
     httpStatus,
     ...(graphCode === undefined ? {} : { graphCode }),
     ...(said === undefined ? {} : { kapsoError: said }),
-    ...(Number.isFinite(retryAfter) ? { retryAfterMs: retryAfter * 1000 } : {}),
+    ...(waitMs === undefined ? {} : { retryAfterMs: waitMs }),
   };
 }
 

@@ -70,9 +70,14 @@ export function createLanguageModels(settings: Settings): LanguageModels {
       return {
         text: choice?.message.content?.trim() ?? '',
         finishReason: choice?.finish_reason ?? 'none',
-        promptTokens: completion.usage?.prompt_tokens ?? 0,
-        completionTokens: completion.usage?.completion_tokens ?? 0,
+        promptTokens: count(completion.usage?.prompt_tokens),
+        completionTokens: count(completion.usage?.completion_tokens),
       };
     },
   };
+}
+
+/** A compatible server may count in anything; the record wants whole numbers. */
+function count(tokens: unknown): number {
+  return typeof tokens === 'number' && tokens >= 0 && tokens < 2 ** 31 ? Math.round(tokens) : 0;
 }

@@ -141,7 +141,10 @@ async function recordStatuses(statuses: StatusEvent[], dependencies: HandOverDep
   const { db, logger } = dependencies;
   try {
     const done = await keepReports(db, statuses);
-    logger.debug({ statuses: statuses.map(({ correlationId, status }) => ({ messageId: correlationId, status })) }, 'reply statuses kept');
+    logger.debug(
+      { statuses: statuses.map(({ correlationId, status }) => ({ messageId: ownId(correlationId), status })) },
+      'reply statuses kept',
+    );
     const highest = new Map<string, StatusEvent>();
     for (const event of statuses.filter(({ providerMessageId }) => !done.has(providerMessageId))) {
       const known = highest.get(event.providerMessageId);
@@ -156,13 +159,19 @@ async function recordStatuses(statuses: StatusEvent[], dependencies: HandOverDep
   }
 }
 
+/** Our id, when what came back is one: anything else may say anything. */
+function ownId(correlationId: string | undefined): string | undefined {
+  return correlationId && UUID.test(correlationId) ? correlationId : undefined;
+}
+
 const UUID = /^[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i;
 
 /** Must run after the event is written: see joinEarlyReports for why no order of the two can lose a status. */
 async function applyStatus(event: StatusEvent, { db, temporal, logger }: HandOverDependencies): Promise<void> {
   const { providerMessageId, phoneNumberId, status, correlationId } = event;
   const fact = { status, phoneNumberId, providerMessageId, ...(event.error ? { failure: `whatsapp ${event.error.code}` } : {}) };
-  const key = correlationId && UUID.test(correlationId) ? { messageId: correlationId } : { providerMessageId };
+  const messageId = ownId(correlationId);
+  const key = messageId ? { messageId } : { providerMessageId };
   const raised = await raiseReply(db, key, fact);
   if (!raised) return;
   const idIsNew = 'messageId' in key && ['pending', 'sending', 'unconfirmed'].includes(raised.previous);

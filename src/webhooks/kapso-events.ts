@@ -47,15 +47,22 @@ const numberId = z
   .union([z.string(), z.number()])
   .transform(String)
   .pipe(z.string().regex(/^[\w.-]{1,64}$/));
-const optionalText = z.string().nullish();
-const unixSeconds = z.union([z.string(), z.number()]).nullish();
+/** Side fields never cost us the message: what is odd in them is left out. */
+const optionalText = z
+  .union([z.string(), z.number().transform(String)])
+  .nullish()
+  .catch(undefined);
+const unixSeconds = z.union([z.string(), z.number()]).nullish().catch(undefined);
 
 const statusSchema = z.object({
   id: opaqueId,
   status: z.string(),
   timestamp: unixSeconds,
   biz_opaque_callback_data: optionalText,
-  errors: z.array(z.object({ code: z.number(), title: z.string().optional() })).nullish(),
+  errors: z
+    .array(z.object({ code: z.number(), title: z.string().optional() }))
+    .nullish()
+    .catch(undefined),
 });
 
 const messageSchema = z.looseObject({
@@ -70,9 +77,9 @@ const messageSchema = z.looseObject({
       direction: optionalText,
       origin: optionalText,
       status: optionalText,
-      statuses: z.array(z.unknown()).nullish(),
-      transcript: z.looseObject({ text: optionalText }).nullish(),
-      media_data: z.looseObject({}).nullish(),
+      statuses: z.array(z.unknown()).nullish().catch(undefined),
+      transcript: z.looseObject({ text: optionalText }).nullish().catch(undefined),
+      media_data: z.looseObject({}).nullish().catch(undefined),
     })
     .nullish(),
 });
@@ -86,7 +93,7 @@ const v2Schema = z.object({
       business_scoped_user_id: optionalText,
       username: optionalText,
       phone_number_id: numberId.nullish(),
-      kapso: z.looseObject({ contact_name: optionalText }).nullish(),
+      kapso: z.looseObject({ contact_name: optionalText }).nullish().catch(undefined),
     })
     .nullish(),
   phone_number_id: numberId.nullish(),
@@ -120,14 +127,20 @@ const metaValueSchema = z.object({
         user_id: optionalText,
       }),
     )
-    .nullish(),
+    .nullish()
+    .catch(undefined),
   messages: z.array(z.unknown()).nullish(),
   statuses: z.array(z.unknown()).nullish(),
 });
 type MetaContact = NonNullable<z.output<typeof metaValueSchema>['contacts']>[number];
 
 const plainSchema = z.object({ messages: z.array(z.unknown()), phone_number_id: numberId.nullish() });
-const plainMessageSchema = z.looseObject({ id: opaqueId, from: z.string(), type: z.string().optional(), timestamp: unixSeconds });
+const plainMessageSchema = z.looseObject({
+  id: opaqueId,
+  from: z.union([z.string(), z.number().transform(String)]),
+  type: z.string().optional(),
+  timestamp: unixSeconds,
+});
 
 /** Reads one body, whatever form it has. @throws SyntaxError when it is not JSON */
 export function readKapsoBody(rawBody: Buffer): KapsoEvent[] {
@@ -166,8 +179,8 @@ function readV2({ message, conversation, phone_number_id }: z.output<typeof v2Sc
   const phoneNumberId = phone_number_id ?? conversation?.phone_number_id ?? undefined;
   if (message.kapso?.direction === 'outbound') return readV2Statuses(message, phoneNumberId);
   const contact = identity({
-    phone: message.from ?? conversation?.phone_number,
-    businessScopedUserId: message.from_user_id ?? conversation?.business_scoped_user_id,
+    phone: message.from || conversation?.phone_number,
+    businessScopedUserId: message.from_user_id || conversation?.business_scoped_user_id,
     name: conversation?.kapso?.contact_name,
     username: message.username ?? conversation?.username,
   });
@@ -192,7 +205,7 @@ function readV1({ message, whatsapp_config }: z.output<typeof v1Schema>): KapsoE
     message: {
       providerMessageId: message.whatsapp_message_id,
       kind: message.message_type,
-      ...(message.content ? { text: message.content.slice(0, MAX_TEXT) } : {}),
+      ...(message.content ? { text: cut(message.content, MAX_TEXT) } : {}),
       sentAtMs: plausible(Date.parse(message.created_at ?? '')),
     },
   };
@@ -241,7 +254,7 @@ function messageEvent(message: VendorMessage, contact: ContactIdentity | undefin
     message: {
       providerMessageId: message.id,
       kind: message.type,
-      ...(text ? { text: text.slice(0, MAX_TEXT) } : {}),
+      ...(text ? { text: cut(text, MAX_TEXT) } : {}),
       ...(payload ? { payload } : {}),
       sentAtMs: secondsToMs(message.timestamp),
       ...(message.kapso?.origin === 'history_sync' ? { isHistory: true } : {}),
@@ -317,10 +330,15 @@ function identity(known: {
   if (!phone && !known.businessScopedUserId) return undefined;
   return {
     ...(phone ? { phone } : {}),
-    ...(known.businessScopedUserId ? { businessScopedUserId: known.businessScopedUserId.slice(0, 256) } : {}),
-    ...(known.name ? { name: known.name.slice(0, 256) } : {}),
-    ...(known.username ? { username: known.username.slice(0, 256) } : {}),
+    ...(known.businessScopedUserId ? { businessScopedUserId: cut(known.businessScopedUserId, 256) } : {}),
+    ...(known.name ? { name: cut(known.name, 256) } : {}),
+    ...(known.username ? { username: cut(known.username, 256) } : {}),
   };
+}
+
+/** Never through the middle of a character: half of one cannot be stored. */
+function cut(text: string, length: number): string {
+  return text.slice(0, length).toWellFormed();
 }
 
 function secondsToMs(timestamp: string | number | null | undefined): number {
@@ -347,7 +365,7 @@ function shapeOf(value: unknown, depth = 2): string {
   if (typeof value !== 'object' || value === null) return value === null ? 'null' : typeof value;
   if (depth === 0) return '{…}';
   const fields = Object.entries(value).slice(0, 30);
-  return `{${fields.map(([name, inner]) => `${/^\w{1,40}$/.test(name) ? name : '?'}:${shapeOf(inner, depth - 1)}`).join(',')}}`;
+  return `{${fields.map(([name, inner]) => `${/^[A-Za-z_]\w{0,39}$/.test(name) ? name : '?'}:${shapeOf(inner, depth - 1)}`).join(',')}}`;
 }
 
 /** NUL and half surrogate pairs are JSON, but PostgreSQL stores neither: one would block its conversation for ever. */

@@ -85,6 +85,7 @@ CREATE TABLE "messages" (
     "position" BIGSERIAL NOT NULL,
     "workspace_id" UUID NOT NULL,
     "conversation_id" UUID NOT NULL,
+    "workflow_id" TEXT,
     "direction" "message_direction" NOT NULL,
     "kind" TEXT NOT NULL,
     "text" TEXT,
