@@ -22,12 +22,18 @@ afterAll(async () => {
 const MESSAGES = 120;
 
 /** Hands one message over as the webhook does, to a workflow whose history is short. */
-async function signalMessage(workflowId: string, input: ConversationInput, phone: string, index: number): Promise<void> {
+async function signalMessage(
+  workflowId: string,
+  input: ConversationInput,
+  phone: string,
+  index: number,
+  text = `m${index}`,
+): Promise<void> {
   const message = {
     id: randomUUID(),
     providerMessageId: `wamid.${workflowId}.${index}`,
     kind: 'text',
-    text: `m${index}`,
+    text,
     sentAtMs: Date.now(),
   };
   await system.temporal.workflow.signalWithStart('conversationWorkflow', {
@@ -106,5 +112,21 @@ test('when a conversation grows long while no workspace has its number, then not
   }, 30_000);
   const runs = await system.temporal.workflow.count(`WorkflowId = '${workflowId}' AND ExecutionStatus = 'ContinuedAsNew'`);
   expect(runs.count).toBeGreaterThan(1);
+  await balance(system.db);
+});
+
+test('when more waits than a run may hand on, then it is worked on first, and nothing of it is lost', async () => {
+  const phone = newPhone();
+  const contactKey = 'large-inbox';
+  const workflowId = conversationWorkflowId(system.phoneNumberId, contactKey);
+  const input: ConversationInput = { phoneNumberId: system.phoneNumberId, contactKey, maxHistoryEvents: 8 };
+  const before = system.sandbox.models.count('sandbox-model');
+  system.sandbox.models.program({ model: 'sandbox-model', times: 1, delayMs: 2_000 });
+  await signalMessage(workflowId, input, phone, 0);
+  await system.sandbox.models.waitForRequests('sandbox-model', before + 1, 10_000);
+  for (let index = 1; index <= 60; index += 1) await signalMessage(workflowId, input, phone, index, 'x'.repeat(45_000));
+  const outcomes = await outcomesOf(system, phone, 61, 30_000);
+  expect(new Set(outcomes)).toEqual(new Set(['answered', 'merged']));
+  expect((await system.temporal.workflow.getHandle(workflowId).describe()).status.name).toBe('RUNNING');
   await balance(system.db);
 });

@@ -66,6 +66,37 @@ const roads: Record<string, (system: System) => Promise<string>> = {
     await outcomesOf(system, phone, 1);
     return phone;
   },
+  async 'human-mode'(system) {
+    const phone = newPhone();
+    await system.sandbox.kapso.customerSends({ from: phone, text: 'hello' });
+    await outcomesOf(system, phone, 1);
+    await system.db.conversation.updateMany({ where: { contact: { phone } }, data: { mode: 'human' } });
+    await system.sandbox.kapso.customerSends({ from: phone, text: 'are you there?' });
+    await outcomesOf(system, phone, 2);
+    return phone;
+  },
+  async cancelled(system) {
+    const phone = newPhone();
+    await system.sandbox.kapso.customerSends({ from: phone, text: 'hello' });
+    await system.temporal.workflow.getHandle(await workflowIdOf(system, phone)).cancel();
+    await outcomesOf(system, phone, 1);
+    return phone;
+  },
+  async 'waited-for-workspace'(system) {
+    const phone = newPhone();
+    const phoneNumberId = `7${Date.now()}`;
+    const post = (id: string) =>
+      system.sandbox.kapso.deliver({ phone_number_id: phoneNumberId, messages: [{ from: phone, id, text: { body: id } }] });
+    await post('wamid.waited.1');
+    await post('wamid.waited.2');
+    const settings = { create: { chatbotEnabled: true, aiEnabled: true, quietMs: 100, sessionTimeoutMs: 3_000 } };
+    await system.db.workspace.create({ data: { name: 'late', kapsoPhoneNumberId: phoneNumberId, settings } });
+    await eventually(async () => {
+      const answered = await system.db.message.count({ where: { outcome: { not: null }, conversation: { contact: { phone } } } });
+      if (answered !== 2) throw new Error(`${answered} of 2 answered`);
+    }, 60_000);
+    return phone;
+  },
   async 'failed-later'(system) {
     const phone = newPhone();
     system.sandbox.kapso.fault({ on: 'send', match: { to: phone }, statuses: failedAfterSent(131047, 300) });
@@ -98,7 +129,8 @@ async function main(): Promise<void> {
     for (const [name, drive] of Object.entries(roads)) {
       const workflowId = await workflowIdOf(system, await drive(system));
       const handle = system.temporal.workflow.getHandle(workflowId);
-      await handle.result();
+      // A cancelled one ends with an error; what matters is that it has ended.
+      await handle.result().catch(() => undefined);
       const file = join(FOLDER, `conversation-${name}.json`);
       await writeFile(file, `${JSON.stringify(withoutMachine(JSON.parse(historyToJSON(await handle.fetchHistory()))), null, 1)}\n`);
       process.stdout.write(`recorded ${file}\n`);
