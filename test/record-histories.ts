@@ -145,12 +145,11 @@ async function main(): Promise<void> {
 /** Replay looks at neither of these, and they name the machine that recorded. */
 function withoutMachine(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(withoutMachine);
+  // The queue of one worker process is named after its process id and host.
+  if (typeof value === 'string') return /^\d+@/.test(value) ? 'worker' : value;
   if (typeof value !== 'object' || value === null) return value;
   return Object.fromEntries(
-    Object.entries(value).map(([name, inner]) => [
-      name,
-      name === 'identity' || name === 'stackTrace' || name === 'stickyQueue' ? undefined : withoutMachine(inner),
-    ]),
+    Object.entries(value).map(([name, inner]) => [name, name === 'identity' || name === 'stackTrace' ? undefined : withoutMachine(inner)]),
   );
 }
 
