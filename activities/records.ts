@@ -2,7 +2,7 @@
 
 import { ApplicationFailure } from '@temporalio/activity';
 import type { Prisma } from '../prisma/generated/client';
-import { PROVIDER_NAMES, type ProviderName } from '../src/config';
+import { PROVIDER_NAMES } from '../src/config';
 import { type Database, sql } from '../src/database';
 import type { Logger } from '../src/logger';
 import type { LanguageModels, ModelChoice } from '../src/providers/llm';
@@ -297,7 +297,7 @@ function providerChain({ providerChain: entries, model }: WorkspaceRow, models: 
     const [name, ...rest] = entry.split(':');
     const provider = PROVIDER_NAMES.find((known) => known === name);
     if (!provider || !models.available.includes(provider)) return [];
-    return [{ provider, model: rest.join(':') || model || models.defaultModel(provider as ProviderName) }];
+    return [{ provider, model: rest.join(':') || model || models.defaultModel(provider) }];
   });
 }
 

@@ -42,20 +42,22 @@ export function onShutdown(logger: Logger, limitMs: number, stop: () => Promise<
   process.once('disconnect', () => shutDown('the parent is gone'));
 }
 
-/** Calls `attempt` until it succeeds, with growing pauses up to `maxPauseMs`. Ends with the signal's reason when aborted. */
-export async function untilItWorks<T>(
-  attempt: () => Promise<T>,
-  options: { onFailure(error: unknown): void; maxPauseMs: number; signal: AbortSignal },
-): Promise<T> {
-  for (let pauseMs = 250; ; pauseMs = Math.min(2 * pauseMs, options.maxPauseMs)) {
-    options.signal.throwIfAborted();
-    try {
-      return await attempt();
-    } catch (error) {
-      options.onFailure(error);
-      await pause(pauseMs, options.signal);
+/** Longest pause between two attempts to reach a server at the start. */
+const LONGEST_PAUSE_MS = 5_000;
+
+/** Makes what calls an attempt until it succeeds, with growing pauses; it ends with the signal's reason when aborted. */
+export function patiently(logger: Logger, signal: AbortSignal) {
+  return async <T>(problem: string, attempt: () => Promise<T>): Promise<T> => {
+    for (let pauseMs = 250; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
+      signal.throwIfAborted();
+      try {
+        return await attempt();
+      } catch (error) {
+        logger.warn({ error }, `${problem}; trying again`);
+        await pause(pauseMs, signal);
+      }
     }
-  }
+  };
 }
 
 async function pause(ms: number, signal: AbortSignal): Promise<void> {

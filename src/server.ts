@@ -6,7 +6,7 @@ import { createApp } from './app';
 import { loadEnvFile, readSettings, requireSettings, type Settings } from './config';
 import { type Database, openDatabase } from './database';
 import { loadIdentity } from './identity';
-import { onShutdown, runProcess, untilItWorks } from './lifecycle';
+import { onShutdown, patiently, runProcess } from './lifecycle';
 import { createLogger, type Logger } from './logger';
 import { ensureSearchAttributes, openTemporalClient, temporalConfig } from './temporal';
 import type { HandOverDependencies } from './webhooks/hand-over';
@@ -52,16 +52,12 @@ async function prepare(parts: {
   signal: AbortSignal;
 }): Promise<HandOverDependencies> {
   const { settings, db, temporal, logger, signal } = parts;
-  const retry = (what: string) => ({
-    signal,
-    maxPauseMs: 5_000,
-    onFailure: (error: unknown) => logger.warn({ error }, `${what}; trying again`),
-  });
-  const identity = await untilItWorks(async () => {
+  const keepTrying = patiently(logger, signal);
+  const identity = await keepTrying('PostgreSQL is not ready', async () => {
     await ensureFirstWorkspace(db.orm, settings);
     return await loadIdentity(db.orm);
-  }, retry('PostgreSQL is not ready'));
-  await untilItWorks(() => ensureSearchAttributes(temporal), retry('Temporal is not ready'));
+  });
+  await keepTrying('Temporal is not ready', () => ensureSearchAttributes(temporal));
   return { temporal, taskQueue: settings.TEMPORAL_TASK_QUEUE, db, identity, logger, defaultPhoneNumberId: settings.KAPSO_PHONE_NUMBER_ID };
 }
 

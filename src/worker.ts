@@ -5,7 +5,7 @@ import { createActivities } from '../activities';
 import { SEND_TIMEOUT_MS } from '../activities/whatsapp';
 import { loadEnvFile, PROVIDER_NAMES, readSettings, requireSettings, type Settings } from './config';
 import { type Database, openDatabase } from './database';
-import { onShutdown, runProcess, untilItWorks } from './lifecycle';
+import { onShutdown, patiently, runProcess } from './lifecycle';
 import { createLogger, type Logger } from './logger';
 import { createKapsoClient } from './providers/kapso';
 import { createLanguageModels, type LanguageModels } from './providers/llm';
@@ -55,21 +55,17 @@ async function startWorker(parts: {
   signal: AbortSignal;
 }): Promise<Worker> {
   const { settings, environment, db, logger, signal } = parts;
-  const retry = (what: string) => ({
-    signal,
-    maxPauseMs: 5_000,
-    onFailure: (error: unknown) => logger.warn({ error }, `${what}; trying again`),
-  });
+  const keepTrying = patiently(logger, signal);
   const config = temporalConfig(environment);
   const models = createLanguageModels(settings);
   sayWhoAnswers(models, settings, logger);
   const kapso = createKapsoClient({ baseUrl: settings.KAPSO_BASE_URL, apiKey: settings.KAPSO_API_KEY, timeoutMs: SEND_TIMEOUT_MS });
   const bundle = await workflowBundle();
-  await untilItWorks(() => ensureFirstWorkspace(db.orm, settings), retry('PostgreSQL is not ready'));
+  await keepTrying('PostgreSQL is not ready', () => ensureFirstWorkspace(db.orm, settings));
   const client = openTemporalClient(config);
-  await untilItWorks(() => ensureSearchAttributes(client), retry('Temporal is not ready'));
+  await keepTrying('Temporal is not ready', () => ensureSearchAttributes(client));
   await client.connection.close();
-  const connection = await untilItWorks(() => NativeConnection.connect(config.connectionOptions), retry('Temporal is not ready'));
+  const connection = await keepTrying('Temporal is not ready', () => NativeConnection.connect(config.connectionOptions));
   return await Worker.create({
     connection,
     namespace: config.namespace,

@@ -2,19 +2,14 @@
 import { Client } from 'pg';
 import { failedAfterSent } from '../src/sandbox/kapso-requests';
 import { sendReported } from '../workflows/contract';
-import { testDatabase, testTemporal } from './support/engine';
 import { balance, eventually, inboundOf, newPhone, outcomesOf, repliesOf, workflowIdOf } from './support/expectations';
-import { type System, startSystem } from './support/system';
+import { startSuite } from './support/suite';
+import type { System } from './support/system';
 
 let system: System;
-let drop: () => Promise<void>;
 
 beforeAll(async () => {
-  const database = await testDatabase('conversation');
-  drop = database.drop;
-  system = await startSystem({
-    databaseUrl: database.url,
-    temporalAddress: testTemporal().address,
+  system = await startSuite('conversation', {
     environment: ({ modelsUrl }) => ({
       DEEPSEEK_API_KEY: 'k1',
       DEEPSEEK_BASE_URL: modelsUrl,
@@ -31,7 +26,6 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await system?.close();
-  await drop?.();
 });
 
 beforeEach(async () => {

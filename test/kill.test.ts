@@ -4,23 +4,18 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { Client } from 'pg';
-import { testDatabase, testTemporal } from './support/engine';
 import { balance, eventually, newPhone, outcomesOf, repliesOf } from './support/expectations';
-import { type RunningProcess, type System, startSystem } from './support/system';
+import { startSuite } from './support/suite';
+import type { RunningProcess, System } from './support/system';
 
 /** The last reply that a kill touches is out after this long (issue: 15 s), the start of a new process not counted. */
 const RECOVERY_MS = 15_000;
 
 let system: System;
-let drop: () => Promise<void>;
 let worker: RunningProcess;
 
 beforeAll(async () => {
-  const database = await testDatabase('kill');
-  drop = database.drop;
-  system = await startSystem({
-    databaseUrl: database.url,
-    temporalAddress: testTemporal().address,
+  system = await startSuite('kill', {
     environment: () => ({ SEND_CONFIRM_MS: '6000' }),
   });
   [worker] = system.workers as [RunningProcess];
@@ -28,7 +23,6 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await system?.close();
-  await drop?.();
 });
 
 beforeEach(() => {

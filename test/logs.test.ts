@@ -1,17 +1,12 @@
 /** What the processes print while people write, vendors fail and bodies are broken: JSON lines with ids, and nothing of anybody. */
-import { testDatabase, testTemporal } from './support/engine';
 import { newPhone, outcomesOf } from './support/expectations';
-import { type System, startSystem } from './support/system';
+import { startSuite } from './support/suite';
+import type { System } from './support/system';
 
 let system: System;
-let drop: () => Promise<void>;
 
 beforeAll(async () => {
-  const database = await testDatabase('logs');
-  drop = database.drop;
-  system = await startSystem({
-    databaseUrl: database.url,
-    temporalAddress: testTemporal().address,
+  system = await startSuite('logs', {
     environment: ({ modelsUrl }) => ({
       LOG_LEVEL: 'trace',
       DEBUG_WEBHOOK: 'true',
@@ -25,7 +20,6 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await system?.close();
-  await drop?.();
 });
 
 test('when markers are planted in name, number, text, reply, caption, keys and broken bodies, then no log line has them', async () => {

@@ -1,22 +1,18 @@
 /** Continue-as-new while messages arrive: none lost, none twice. */
 import { randomUUID } from 'node:crypto';
 import { type ConversationInput, conversationWorkflowId, messagesReceived, searchAttributes } from '../workflows/contract';
-import { testDatabase, testTemporal } from './support/engine';
 import { balance, eventually, newPhone, outcomesOf } from './support/expectations';
-import { type System, startSystem } from './support/system';
+import { startSuite } from './support/suite';
+import type { System } from './support/system';
 
 let system: System;
-let drop: () => Promise<void>;
 
 beforeAll(async () => {
-  const database = await testDatabase('long');
-  drop = database.drop;
-  system = await startSystem({ databaseUrl: database.url, temporalAddress: testTemporal().address });
+  system = await startSuite('long', {});
 });
 
 afterAll(async () => {
   await system?.close();
-  await drop?.();
 });
 
 const MESSAGES = 120;

@@ -4,22 +4,17 @@ import { readFileSync } from 'node:fs';
 import { freePort } from '../src/embedded/ports';
 import { WEBHOOK_PATHS } from '../src/webhooks/kapso';
 import { readKapsoBody } from '../src/webhooks/kapso-events';
-import { testDatabase, testTemporal } from './support/engine';
 import { balance, eventually, newPhone, outcomesOf } from './support/expectations';
-import { API_KEY, type System, startProcess, startSystem, WEBHOOK_SECRET } from './support/system';
+import { startSuite } from './support/suite';
+import { API_KEY, type System, startProcess, WEBHOOK_SECRET } from './support/system';
 
 const PHONE_NUMBER_ID = '100000000000001';
 const FIXTURES = 'test/fixtures/kapso';
 
 let system: System;
-let drop: () => Promise<void>;
 
 beforeAll(async () => {
-  const database = await testDatabase('webhooks');
-  drop = database.drop;
-  system = await startSystem({
-    databaseUrl: database.url,
-    temporalAddress: testTemporal().address,
+  system = await startSuite('webhooks', {
     phoneNumberId: PHONE_NUMBER_ID,
     environment: () => ({ KAPSO_WEBHOOK_SECRET: `${WEBHOOK_SECRET},older-secret`, LOG_LEVEL: 'debug' }),
   });
@@ -27,7 +22,6 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await system?.close();
-  await drop?.();
 });
 
 const sign = (body: Buffer | string, secret = WEBHOOK_SECRET) => createHmac('sha256', secret).update(body).digest('hex');

@@ -6,8 +6,6 @@ import type { System } from './system';
 
 const BALANCE = readFileSync('prisma/balance.sql', 'utf8');
 
-export type Balance = Record<string, bigint> & { balanced: boolean };
-
 /** The one query of the books; throws when they do not balance. */
 export async function balance(db: PrismaClient): Promise<Record<string, number>> {
   const rows = await db.$queryRawUnsafe<Record<string, bigint | boolean>[]>(BALANCE);
