@@ -17,6 +17,13 @@ const commaList = z.string().transform((value) =>
     .map((item) => item.trim())
     .filter((item) => item !== ''),
 );
+/** An id that a provider made. */
+const providerId = z.string().regex(/^[\w.-]{1,64}$/, 'must be an id of letters and digits');
+const headerName = z
+  .string()
+  .regex(/^[\w-]{1,64}$/, 'must be the name of a header')
+  .toLowerCase();
+const seconds = (max: number) => z.coerce.number({ error: 'must be a number of seconds' }).int().min(1).max(max);
 const milliseconds = (max: number) => z.coerce.number({ error: 'must be a number of milliseconds' }).int().min(0).max(max);
 
 /** The model providers that Parley can ask, in the order of the default chain. All speak the OpenAI chat protocol. */
@@ -70,10 +77,7 @@ export const settingsSchema = z.object({
 
   KAPSO_API_KEY: z.string().optional(),
   KAPSO_BASE_URL: address.default('https://api.kapso.ai'),
-  KAPSO_PHONE_NUMBER_ID: z
-    .string()
-    .regex(/^[\w.-]{1,64}$/, 'must be an id of letters and digits')
-    .optional(),
+  KAPSO_PHONE_NUMBER_ID: providerId.optional(),
   KAPSO_WEBHOOK_SECRET: commaList.default([]),
   KAPSO_WEBHOOK_TOKEN: z.string().optional(),
 
@@ -99,6 +103,40 @@ export const settingsSchema = z.object({
   GROK_API_KEY: z.string().optional(),
   GROK_BASE_URL: address.default('https://api.x.ai/v1'),
   SEALION_URL: ollamaAddress.optional(),
+  VAPI_API_KEY: z.string().optional(),
+  VAPI_BASE_URL: address.default('https://api.vapi.ai'),
+  VAPI_ASSISTANT_ID: providerId.optional(),
+  VAPI_PHONE_NUMBER_ID: providerId.optional(),
+  VAPI_WEBHOOK_AUTH: z.enum(['secret', 'bearer', 'hmac'], { error: 'must be secret, bearer or hmac' }).default('secret'),
+  VAPI_WEBHOOK_SECRET: commaList.default([]),
+  VAPI_HMAC_HEADER: headerName.default('x-signature'),
+  VAPI_HMAC_TIMESTAMP_HEADER: headerName.default('x-timestamp'),
+  VAPI_HMAC_PREFIX: z.string().default(''),
+  VAPI_HMAC_ENCODING: z.enum(['hex', 'base64'], { error: 'must be hex or base64' }).default('hex'),
+  VAPI_HMAC_ALGORITHM: z.enum(['sha256', 'sha512', 'sha1'], { error: 'must be sha256, sha512 or sha1' }).default('sha256'),
+  VAPI_HMAC_SECRET_ENCODING: z.enum(['text', 'base64'], { error: 'must be text or base64' }).default('text'),
+  VAPI_HMAC_TOLERANCE_SECONDS: seconds(24 * 60 * 60).default(300),
+  VAPI_INBOUND_ASSISTANT_ID: providerId.optional(),
+  VAPI_TRANSFER_NUMBER: z
+    .string()
+    .regex(/^\+[1-9]\d{6,14}$/, 'must be a number in E.164 form, such as +15550100')
+    .optional(),
+  PUBLIC_URL: address.optional(),
+  CALL_REPORT_GRACE_SECONDS: seconds(60 * 60).default(90),
+  CALL_RING_TIMEOUT_SECONDS: seconds(60 * 60).default(120),
+  CALL_RETENTION_DAYS: z.coerce.number({ error: 'must be a number of days' }).int().min(1).max(3_650).default(90),
+  CALL_RETENTION_ACTION: z.enum(['archive', 'delete', 'keep'], { error: 'must be archive, delete or keep' }).default('archive'),
+  CALL_FOLLOW_UP_TEXT: z.string().max(4_096).optional(),
+  CALLBACK_ALLOWED_HOSTS: commaList.default([]),
+  CALLBACK_SIGNING_SECRET: z
+    .string()
+    .regex(/^whsec_[A-Za-z0-9+/]{32,}={0,2}$/, 'must be whsec_ and at least 24 bytes in base64')
+    .optional(),
+  CALLBACK_KESTRA_AUTHORIZATION: z.string().optional(),
+
+  WEBHOOK_RATE_LIMIT_PER_MINUTE: z.coerce.number({ error: 'must be a number' }).int().min(1).default(6_000),
+  API_RATE_LIMIT_PER_MINUTE: z.coerce.number({ error: 'must be a number' }).int().min(1).default(1_200),
+  TRUST_PROXY_HOPS: z.coerce.number({ error: 'must be a number' }).int().min(0).max(10).default(0),
 });
 
 export type Settings = z.output<typeof settingsSchema>;

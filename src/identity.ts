@@ -11,6 +11,8 @@ export interface Identity {
   contactKey(phoneNumberId: string, contact: ContactIdentity): string;
   /** A UUID; the same message has the same id however often it comes. */
   messageId(phoneNumberId: string, providerMessageId: string): string;
+  /** A UUID for a call of ours, from the caller's idempotency key, or for a call that others started, from the provider's id. */
+  callId(source: { idempotencyKey: string } | { providerCallId: string }): string;
 }
 
 /** Ids under one key. */
@@ -19,12 +21,15 @@ export function createIdentity(key: string): Identity {
   return {
     contactKey: (phoneNumberId, { phone, businessScopedUserId }) =>
       digest('contact', phoneNumberId, phone ? `phone:${phone}` : `id:${businessScopedUserId}`).slice(0, 24),
-    messageId(phoneNumberId, providerMessageId) {
-      const hex = digest('message', phoneNumberId, providerMessageId);
-      // Version 8 (custom) and the variant bits of RFC 9562.
-      return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-a${hex.slice(17, 20)}-${hex.slice(20, 32)}`;
-    },
+    messageId: (phoneNumberId, providerMessageId) => uuidOf(digest('message', phoneNumberId, providerMessageId)),
+    callId: (source) =>
+      uuidOf('idempotencyKey' in source ? digest('call', source.idempotencyKey) : digest('foreign call', source.providerCallId)),
   };
+}
+
+/** Version 8 (custom) and the variant bits of RFC 9562. */
+function uuidOf(hex: string): string {
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-a${hex.slice(17, 20)}-${hex.slice(20, 32)}`;
 }
 
 /** Reads the installation's key, which the first migration made. @throws when the record is away or not migrated */

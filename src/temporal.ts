@@ -6,7 +6,13 @@ import { searchAttributes } from '../workflows/contract';
 /** Values of Temporal's IndexedValueType. */
 const KEYWORD = 2;
 const BOOL = 5;
-const WANTED_ATTRIBUTES = { [searchAttributes.workspace]: KEYWORD, [searchAttributes.mode]: KEYWORD, [searchAttributes.attention]: BOOL };
+const WANTED_ATTRIBUTES = {
+  [searchAttributes.workspace]: KEYWORD,
+  [searchAttributes.mode]: KEYWORD,
+  [searchAttributes.attention]: BOOL,
+  [searchAttributes.callStatus]: KEYWORD,
+  [searchAttributes.callOutcome]: KEYWORD,
+};
 
 /** gRPC status codes. */
 const ALREADY_EXISTS = 6;

@@ -87,8 +87,60 @@ export interface SendReported {
   status: 'sent' | 'failed';
 }
 
+/**
+ * A fact about a call, as a webhook brought it and the record keeps it: ids and states only, because Vapi's payloads carry
+ * secrets and personal data.
+ */
+export interface CallReported {
+  providerCallId: string;
+  type: 'status-update' | 'end-of-call-report';
+  /** Of a status-update, as Vapi names it; open to new values. */
+  status?: string;
+  endedReason?: string;
+  /** Milliseconds since 1970, by Vapi's clock where it gives one. */
+  atMs: number;
+}
+
+export interface CallInput {
+  /** Ours; the row's key. Whom to call stands in the record only. */
+  callId: string;
+  /** True for a call that this workflow is to place; false for one that others started and a webhook told of. */
+  dials: boolean;
+  /** Nothing heard for this long after dialling: Vapi is asked. */
+  ringTimeoutMs: number;
+  /** After the end, the report is waited for this long: then Vapi is asked. */
+  reportGraceMs: number;
+  /** The longest that the conversation itself can take. */
+  maxDurationMs: number;
+  /** A call that finds no free slot is tried again for this long. */
+  queueForMs: number;
+}
+
+/** What a finished call says of itself; the rest stands in the record. */
+export interface CallResult {
+  callId: string;
+  providerCallId: string | null;
+  status: string;
+  outcome: string;
+  endedReason: string | null;
+  durationSeconds: number | null;
+  needsAttention: boolean;
+}
+
+/** A call with the person of this conversation has ended; the note with its summary stands in the record. */
+export interface CallEnded {
+  /** The note, as a message of the conversation. */
+  noteId: string;
+  /** A reply that waits in the outbox to be sent after the call. */
+  followUpId?: string;
+}
+
 export const messagesReceived = defineSignal<[MessagesReceived]>('messagesReceived');
 export const sendReported = defineSignal<[SendReported]>('sendReported');
+export const callEnded = defineSignal<[CallEnded]>('callEnded');
+export const callReported = defineSignal<[CallReported]>('callReported');
+/** Somebody wants the call to be ended, or not to be placed. */
+export const endRequested = defineSignal('endRequested');
 export const conversationState = defineQuery<ConversationState>('conversationState');
 
 /** Names of the search attributes; registered at start. No number and no text may stand in one. */
@@ -96,10 +148,13 @@ export const searchAttributes = {
   workspace: 'ParleyWorkspace',
   mode: 'ParleyMode',
   attention: 'ParleyAttention',
+  callStatus: 'ParleyCallStatus',
+  callOutcome: 'ParleyCallOutcome',
 } as const;
 
-/** Type name of the conversation workflow, for callers that do not load its code. */
+/** Type names of the workflows, for callers that do not load their code. */
 export const CONVERSATION_WORKFLOW = 'conversationWorkflow';
+export const CALL_WORKFLOW = 'callWorkflow';
 
 /** Where messages go whose body named no number while no first workspace was set. */
 export const UNASSIGNED_NUMBER = 'unassigned';
@@ -107,4 +162,9 @@ export const UNASSIGNED_NUMBER = 'unassigned';
 /** One workflow per contact of a workspace. */
 export function conversationWorkflowId(phoneNumberId: string, contactKey: string): string {
   return `conversation-${phoneNumberId}-${contactKey}`;
+}
+
+/** One workflow per voice call. */
+export function callWorkflowId(callId: string): string {
+  return `call-${callId}`;
 }

@@ -16,7 +16,13 @@ const ANSWER_WITHIN_MS = 2_000;
 const SQLITE_PRAGMAS = ['journal_mode=wal', 'synchronous=normal'];
 
 /** Typed and few: what operators filter by. */
-const SEARCH_ATTRIBUTES = { ParleyWorkspace: 'Keyword', ParleyMode: 'Keyword', ParleyAttention: 'Bool' } as const;
+const SEARCH_ATTRIBUTES = {
+  ParleyWorkspace: 'Keyword',
+  ParleyMode: 'Keyword',
+  ParleyAttention: 'Bool',
+  ParleyCallStatus: 'Keyword',
+  ParleyCallOutcome: 'Keyword',
+} as const;
 
 const DYNAMIC_CONFIG: DynamicConfig = {
   // The one shard's queues are read at most 20 times a second by default: every hop of a message would wait up to 40 ms.
