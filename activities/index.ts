@@ -3,25 +3,36 @@ import type { Database } from '../src/database';
 import type { Logger } from '../src/logger';
 import type { KapsoClient } from '../src/providers/kapso';
 import type { LanguageModels } from '../src/providers/llm';
+import type { VapiClient } from '../src/providers/vapi';
 import { createModelActivities, type ModelActivities } from './model';
 import { createRecordActivities, type RecordActivities, type TurnLimits } from './records';
+import { createVoiceActivities, type VoiceActivities } from './voice';
 import { createWhatsAppActivities, type WhatsAppActivities } from './whatsapp';
 
 export type { Draft, DraftOrder } from './model';
 export type { Recorded, RecordOrder, TurnLimits } from './records';
+export type { CallEnding, CallLook, Conclusion, DialVerdict } from './voice';
 export type { SendVerdict } from './whatsapp';
 
 export interface ActivityDependencies {
   db: Database;
   kapso: KapsoClient;
+  vapi: VapiClient;
   models: LanguageModels;
   logger: Logger;
   limits: TurnLimits;
+  taskQueue: string;
+  followUpText: string | undefined;
 }
 
-export type Activities = RecordActivities & ModelActivities & WhatsAppActivities;
+export type Activities = RecordActivities & ModelActivities & WhatsAppActivities & VoiceActivities;
 
 /** The worker is the one place that calls this. */
 export function createActivities(dependencies: ActivityDependencies): Activities {
-  return { ...createRecordActivities(dependencies), ...createModelActivities(dependencies), ...createWhatsAppActivities(dependencies) };
+  return {
+    ...createRecordActivities(dependencies),
+    ...createModelActivities(dependencies),
+    ...createWhatsAppActivities(dependencies),
+    ...createVoiceActivities(dependencies),
+  };
 }

@@ -119,7 +119,7 @@ async function fromRecord<T>(step: () => Promise<T>): Promise<T> {
 interface PromptRow {
   systemPrompt: string;
   /** Newest first. */
-  said: { direction: 'inbound' | 'outbound'; kind: string; text: string | null }[] | null;
+  said: { direction: 'inbound' | 'outbound' | 'note'; kind: string; text: string | null }[] | null;
   draft: Draft | null;
 }
 
@@ -149,12 +149,12 @@ async function loadPrompt(
       message: 'the conversation or its settings are not in the record',
       nonRetryable: true,
     });
-  const said = (row.said ?? []).reverse().map(
-    ({ direction, kind, text }): ChatMessage => ({
-      role: direction === 'inbound' ? 'user' : 'assistant',
-      content: text?.trim() || `[${kind}]`,
-    }),
-  );
+  const said = (row.said ?? []).reverse().map(({ direction, kind, text }): ChatMessage => {
+    const content = text?.trim() || `[${kind}]`;
+    if (direction === 'note')
+      return { role: 'system', content: `Between these messages there was a ${kind.replace('_', ' ')}. ${content}` };
+    return { role: direction === 'inbound' ? 'user' : 'assistant', content };
+  });
   return { draft: row.draft, messages: [{ role: 'system', content: row.systemPrompt }, ...said] };
 }
 

@@ -2,6 +2,7 @@
 import { createServer, type Server } from 'node:http';
 import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import { createActivities } from '../activities';
+import { ASK_TIMEOUT_MS, DIAL_TIMEOUT_MS } from '../activities/voice';
 import { SEND_TIMEOUT_MS } from '../activities/whatsapp';
 import { loadEnvFile, PROVIDER_NAMES, readSettings, requireSettings, type Settings } from './config';
 import { type Database, openDatabase } from './database';
@@ -9,6 +10,7 @@ import { onShutdown, patiently, runProcess } from './lifecycle';
 import { createLogger, type Logger } from './logger';
 import { createKapsoClient } from './providers/kapso';
 import { createLanguageModels, type LanguageModels } from './providers/llm';
+import { type CallServer, callServer, createVapiClient } from './providers/vapi';
 import { ensureSearchAttributes, openTemporalClient, temporalConfig } from './temporal';
 import { workflowBundle } from './workflow-bundle';
 import { ensureFirstWorkspace } from './workspace';
@@ -60,6 +62,14 @@ async function startWorker(parts: {
   const models = createLanguageModels(settings);
   sayWhoAnswers(models, settings, logger);
   const kapso = createKapsoClient({ baseUrl: settings.KAPSO_BASE_URL, apiKey: settings.KAPSO_API_KEY, timeoutMs: SEND_TIMEOUT_MS });
+  const vapi = createVapiClient({
+    baseUrl: settings.VAPI_BASE_URL,
+    // Without a key no call can be asked for; a running one of earlier settings is told so by Vapi.
+    apiKey: settings.VAPI_API_KEY ?? '',
+    dialTimeoutMs: DIAL_TIMEOUT_MS,
+    timeoutMs: ASK_TIMEOUT_MS,
+    ...definedServer(settings),
+  });
   const bundle = await workflowBundle();
   await keepTrying('PostgreSQL is not ready', () => ensureFirstWorkspace(db.orm, settings));
   const client = openTemporalClient(config);
@@ -74,13 +84,21 @@ async function startWorker(parts: {
     activities: createActivities({
       db,
       kapso,
+      vapi,
       models,
       logger,
       limits: { modelAttemptMs: settings.MODEL_TIMEOUT_MS, turnMs: settings.TURN_TIMEOUT_MS },
+      taskQueue: settings.TEMPORAL_TASK_QUEUE,
+      followUpText: settings.CALL_FOLLOW_UP_TEXT,
     }),
     stickyQueueScheduleToStartTimeout: STICKY_TIMEOUT_MS,
     shutdownGraceTime: SHUTDOWN_GRACE_MS,
   });
+}
+
+function definedServer(settings: Settings): { server?: CallServer } {
+  const server = callServer(settings);
+  return server ? { server } : {};
 }
 
 /** The engine's own log lines take our form, and signals are ours to handle. */

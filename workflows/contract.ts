@@ -1,7 +1,8 @@
 /**
  * What the rooms share: types, signals, queries and the makers of workflow ids.
- * Plain JSON only: no Date, Map, Set or enum object crosses a boundary. Imports @temporalio/workflow and nothing else.
+ * Plain JSON only: no Date, Map, Set or enum object crosses a boundary. Imports Temporal's packages and nothing else.
  */
+import { defineSearchAttributeKey } from '@temporalio/common';
 import { defineQuery, defineSignal } from '@temporalio/workflow';
 
 /** Who wrote. WhatsApp gives a number, a business-scoped id, or both; never neither. */
@@ -65,6 +66,7 @@ export interface ConversationSnapshot {
   mode: string;
   sessionTimeoutMs: number;
   lastReply: string;
+  followUps?: CallEnded[];
   conversationId?: string;
 }
 
@@ -131,8 +133,11 @@ export interface CallResult {
 export interface CallEnded {
   /** The note, as a message of the conversation. */
   noteId: string;
-  /** A reply that waits in the outbox to be sent after the call. */
+  conversationId: string;
+  /** A message that waits in the outbox to be sent after the call. */
   followUpId?: string;
+  /** How long a send with an unknown outcome waits for proof. */
+  sendConfirmMs: number;
 }
 
 export const messagesReceived = defineSignal<[MessagesReceived]>('messagesReceived');
@@ -158,6 +163,56 @@ export const CALL_WORKFLOW = 'callWorkflow';
 
 /** Where messages go whose body named no number while no first workspace was set. */
 export const UNASSIGNED_NUMBER = 'unassigned';
+
+const workspaceAttribute = defineSearchAttributeKey(searchAttributes.workspace, 'KEYWORD');
+const modeAttribute = defineSearchAttributeKey(searchAttributes.mode, 'KEYWORD');
+const attentionAttribute = defineSearchAttributeKey(searchAttributes.attention, 'BOOL');
+
+/** A workflow task that was lost with its worker is given to another one after this long. */
+export const WORKFLOW_TASK_TIMEOUT_MS = 5_000;
+
+/** How a conversation is started, when the signal that goes with this finds none running. */
+export function conversationStart({
+  phoneNumberId,
+  contactKey,
+  taskQueue,
+}: {
+  phoneNumberId: string;
+  contactKey: string;
+  taskQueue: string;
+}) {
+  const input: ConversationInput = { phoneNumberId, contactKey };
+  return {
+    workflowId: conversationWorkflowId(phoneNumberId, contactKey),
+    taskQueue,
+    args: [input] as [ConversationInput],
+    workflowTaskTimeout: WORKFLOW_TASK_TIMEOUT_MS,
+    staticSummary: `WhatsApp conversation · number id ${phoneNumberId}`,
+    typedSearchAttributes: [
+      { key: workspaceAttribute, value: phoneNumberId },
+      { key: modeAttribute, value: 'ai' },
+      { key: attentionAttribute, value: false },
+    ],
+  };
+}
+
+/** How a call is started: by the request to place it, or by the first event of one that others placed. */
+export function callStart(input: CallInput, taskQueue: string) {
+  return {
+    workflowId: callWorkflowId(input.callId),
+    taskQueue,
+    args: [input] as [CallInput],
+    workflowTaskTimeout: WORKFLOW_TASK_TIMEOUT_MS,
+    // A closed call is never followed again; who starts it twice finds the one that runs.
+    workflowIdReusePolicy: 'REJECT_DUPLICATE' as const,
+    workflowIdConflictPolicy: 'USE_EXISTING' as const,
+    staticSummary: input.dials ? 'Voice call, placed by us' : 'Voice call, placed by others',
+    typedSearchAttributes: [
+      { key: defineSearchAttributeKey(searchAttributes.callStatus, 'KEYWORD'), value: 'queued' },
+      { key: attentionAttribute, value: false },
+    ],
+  };
+}
 
 /** One workflow per contact of a workspace. */
 export function conversationWorkflowId(phoneNumberId: string, contactKey: string): string {

@@ -19,10 +19,12 @@ import {
 } from '@temporalio/workflow';
 import type { Draft, DraftOrder, Recorded, RecordOrder, SendVerdict } from '../activities';
 import {
+  type CallEnded,
   type ConversationInput,
   type ConversationResult,
   type ConversationState,
   type ConversationTotals,
+  callEnded,
   conversationState,
   type MessagesReceived,
   messagesReceived,
@@ -78,6 +80,8 @@ class Conversation {
   readonly #inbox: Inbox;
   readonly #totals: ConversationTotals;
   readonly #reports = new Map<string, 'sent' | 'failed'>();
+  /** Messages that wait in the outbox to be sent after a call. */
+  readonly #followUps: CallEnded[];
   #conversationId: string | undefined;
   #attention: boolean;
   #mode: string;
@@ -105,25 +109,36 @@ class Conversation {
     this.#sessionTimeoutMs = snapshot?.sessionTimeoutMs ?? DEFAULT_SESSION_TIMEOUT_MS;
     this.#lastReply = snapshot?.lastReply ?? 'none yet';
     this.#conversationId = snapshot?.conversationId;
+    this.#followUps = snapshot?.followUps ?? [];
     setHandler(messagesReceived, (received: MessagesReceived) => {
       this.#inbox.add(received);
     });
     setHandler(sendReported, (report) => {
       this.#reports.set(report.messageId, report.status);
     });
+    setHandler(callEnded, (call) => {
+      this.#conversationId ??= call.conversationId;
+      // The note stands in the record, where the next prompt finds it; only a message to be sent is work.
+      if (call.followUpId) this.#followUps.push(call);
+    });
     setHandler(conversationState, () => this.#state());
   }
 
   async run(): Promise<ConversationResult> {
     for (;;) {
-      if (this.#inbox.isEmpty) await this.#somethingToDo();
+      if (this.#nothingWaits()) await this.#somethingToDo();
       // Nothing may be awaited between this look into the inbox and the return: a signal in between would be lost.
-      if (this.#inbox.isEmpty && this.#isIdle()) return this.#result();
-      if (this.#inbox.isEmpty && this.#isEnding) throw new CancelledFailure('an operator ended the session');
-      if (this.#inbox.isEmpty) this.#applyReports();
-      else await this.#work();
+      if (this.#nothingWaits() && this.#isIdle()) return this.#result();
+      if (this.#nothingWaits() && this.#isEnding) throw new CancelledFailure('an operator ended the session');
+      if (!this.#inbox.isEmpty) await this.#work();
+      else if (this.#followUps.length > 0) await this.#followUp();
+      else this.#applyReports();
       if (this.#mayContinueAsNew()) await this.#continueAsNew();
     }
+  }
+
+  #nothingWaits(): boolean {
+    return this.#inbox.isEmpty && this.#followUps.length === 0;
   }
 
   /** Ends the session as soon as nothing waits. */
@@ -135,7 +150,7 @@ class Conversation {
   #somethingToDo(): Promise<void> {
     this.#say('waiting for a message');
     if (!this.#sessionTimerRuns) this.#startSessionTimer();
-    return condition(() => !this.#inbox.isEmpty || !this.#sessionTimerRuns || this.#reports.size > 0 || this.#isEnding);
+    return condition(() => !this.#nothingWaits() || !this.#sessionTimerRuns || this.#reports.size > 0 || this.#isEnding);
   }
 
   #startSessionTimer(): void {
@@ -239,7 +254,7 @@ class Conversation {
     if (!draft) return;
     this.#totals.promptTokens += draft.promptTokens;
     this.#totals.completionTokens += draft.completionTokens;
-    const sent = await this.#deliver(draft, turn);
+    const sent = await this.#deliver(draft.messageId, { ...turn.recorded.timings, ...turn.recorded }, turn.messageIds);
     if (sent) {
       this.#totals.replies += 1;
       // The model has seen what went unanswered before, and the customer has heard from us.
@@ -301,26 +316,37 @@ class Conversation {
     this.#showAttention(true);
   }
 
-  async #sendFailed(turn: Turn): Promise<false> {
+  async #sendFailed(conversationId: string, messageIds: string[]): Promise<false> {
     await records.recordFailedTurn.executeWithOptions({ summary: 'reply not delivered: needs attention' }, [
-      { conversationId: turn.recorded.conversationId, messageIds: turn.messageIds, reason: 'send: proven not delivered, too often' },
+      { conversationId, messageIds, reason: 'send: proven not delivered, too often' },
     ]);
     return false;
   }
 
+  /** Sends what a call has left in the outbox, with the same care as a reply. */
+  async #followUp(): Promise<void> {
+    const call = this.#followUps.shift();
+    if (!call?.followUpId) return;
+    if (await this.#deliver(call.followUpId, call, [])) this.#lastReply = 'after a voice call';
+    else this.#showAttention(true);
+    this.#lastActivityMs = Date.now();
+  }
+
   /** Brings the reply to the customer exactly once, or says that it could not. */
-  async #deliver(draft: Draft, turn: Turn): Promise<boolean> {
+  async #deliver(
+    messageId: string,
+    conversation: { conversationId: string; sendConfirmMs: number },
+    messageIds: string[],
+  ): Promise<boolean> {
     const giveUpAtMs = Date.now() + SEND_RETRY_MS;
     let resends = 0;
     for (;;) {
       this.#say('sending the reply');
       const isLast = Date.now() >= giveUpAtMs;
-      let verdict: SendVerdict = await outbox.sendReply.executeWithOptions({ summary: 'send reply' }, [
-        { messageId: draft.messageId, isLast },
-      ]);
+      let verdict: SendVerdict = await outbox.sendReply.executeWithOptions({ summary: 'send reply' }, [{ messageId, isLast }]);
       if (verdict.status === 'unconfirmed') {
-        verdict = await this.#settle(draft.messageId, turn.recorded);
-        if (verdict.status === 'pending' && ++resends > MAX_RESENDS) return await this.#sendFailed(turn);
+        verdict = await this.#settle(messageId, conversation);
+        if (verdict.status === 'pending' && ++resends > MAX_RESENDS) return await this.#sendFailed(conversation.conversationId, messageIds);
       }
       switch (verdict.status) {
         case 'sent':
@@ -338,7 +364,10 @@ class Conversation {
    * A send whose outcome is unknown is never blindly repeated: its `sent` webhook settles it, or a look into
    * Kapso's list does. Only when the last look finds nothing is it proven not delivered, and pending again.
    */
-  async #settle(messageId: string, { conversationId, timings: { sendConfirmMs: confirmMs } }: Recorded): Promise<SendVerdict> {
+  async #settle(
+    messageId: string,
+    { conversationId, sendConfirmMs: confirmMs }: { conversationId: string; sendConfirmMs: number },
+  ): Promise<SendVerdict> {
     const startedAtMs = Date.now();
     for (const part of LOOKS) {
       const waitMs = Math.max(1, startedAtMs + confirmMs * part - Date.now());
@@ -395,6 +424,7 @@ class Conversation {
         mode: this.#mode,
         sessionTimeoutMs: this.#sessionTimeoutMs,
         lastReply: this.#lastReply,
+        followUps: this.#followUps,
         ...(this.#conversationId ? { conversationId: this.#conversationId } : {}),
       },
     });

@@ -1,2 +1,3 @@
 /** What the worker bundles. */
+export { callWorkflow } from './call';
 export { conversationWorkflow } from './conversation';

@@ -46,3 +46,30 @@ export const model = proxyActivities<Pick<Activities, 'generateReply'>>({
   // Three attempts for what may pass; the next provider is better than a fourth.
   retry: { initialInterval: '500 ms', backoffCoefficient: 2, maximumInterval: '5 s', maximumAttempts: 3 },
 });
+
+export const calls = proxyLocalActivities<Pick<Activities, 'concludeCall' | 'requeueCall'>>({
+  // Two indexed statements; idempotent by the row.
+  startToCloseTimeout: '5 s',
+  localRetryThreshold: '5 s',
+  retry: untilTheDatabaseIsBack,
+});
+
+export const dialling = proxyActivities<Pick<Activities, 'dialCall'>>({
+  // 30 s for Vapi's answer (see activities/voice.ts), and the row before and after it. Once at most: a second attempt could
+  // ring the phone twice, and a heartbeat would only tell earlier what cannot be repeated.
+  startToCloseTimeout: '45 s',
+  retry: { maximumAttempts: 1 },
+});
+
+export const voice = proxyActivities<Pick<Activities, 'findCall' | 'lookAtCall' | 'endCall'>>({
+  // One request to Vapi of 10 s at most, and a row. Four attempts bridge an outage of a minute; the workflow asks again later.
+  startToCloseTimeout: '20 s',
+  retry: { initialInterval: '2 s', backoffCoefficient: 3, maximumInterval: '20 s', maximumAttempts: 4 },
+});
+
+export const telling = proxyActivities<Pick<Activities, 'tellConversation'>>({
+  // Some statements and one signal. Whoever waits for the call's result waits for this too, so it is given up after two minutes.
+  startToCloseTimeout: '10 s',
+  scheduleToCloseTimeout: '2 minutes',
+  retry: { initialInterval: '500 ms', backoffCoefficient: 2, maximumInterval: '20 s' },
+});

@@ -3,6 +3,7 @@
  * what is known about the send, and the caller decides. Facts: Kapso's and Meta's documentation, as of November 2026.
  */
 import { z } from 'zod';
+import { type ConnectionFailure, connectionFailure } from './connection';
 import { withDeadline } from './deadline';
 import { retryAfterMs } from './retry-after';
 
@@ -35,8 +36,7 @@ export interface TextSend {
 export type SendAnswer =
   | { kind: 'accepted'; providerMessageId: string }
   | { kind: 'refused'; httpStatus: number; graphCode?: number; kapsoError?: string; retryAfterMs?: number }
-  | { kind: 'not_sent'; code: string }
-  | { kind: 'unknown'; reason: string };
+  | ConnectionFailure;
 
 /** An outbound message as Kapso lists it. */
 export interface ListedMessage {
@@ -84,21 +84,6 @@ const listPage = z.object({
   paging: z.object({ next: z.string().nullish() }).nullish(),
 });
 
-/** Errors of the connection that come before a byte of the request has left (Node and undici error codes). */
-const NEVER_LEFT = new Set([
-  'ECONNREFUSED',
-  'ENOTFOUND',
-  'EAI_AGAIN',
-  'EHOSTUNREACH',
-  'ENETUNREACH',
-  'UND_ERR_CONNECT_TIMEOUT',
-  'CERT_HAS_EXPIRED',
-  'DEPTH_ZERO_SELF_SIGNED_CERT',
-  'SELF_SIGNED_CERT_IN_CHAIN',
-  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
-  'ERR_TLS_CERT_ALTNAME_INVALID',
-]);
-
 /** A client for one Kapso project. `timeoutMs` bounds each request with its answer's body. */
 export function createKapsoClient(options: { baseUrl: string; apiKey: string; timeoutMs: number }): KapsoClient {
   const headers = { 'X-API-Key': options.apiKey, 'Content-Type': 'application/json' };
@@ -114,7 +99,7 @@ export function createKapsoClient(options: { baseUrl: string; apiKey: string; ti
           return readSendAnswer(response.status, response.headers, await response.text());
         });
       } catch (error) {
-        return connectionAnswer(error);
+        return connectionFailure(error);
       }
     },
 
@@ -175,14 +160,6 @@ function readSendAnswer(httpStatus: number, headers: Headers, body: string): Sen
     ...(said === undefined ? {} : { kapsoError: said }),
     ...(waitMs === undefined ? {} : { retryAfterMs: waitMs }),
   };
-}
-
-function connectionAnswer(error: unknown): SendAnswer {
-  const cause = error instanceof Error && error.cause instanceof Error ? (error.cause as NodeJS.ErrnoException) : undefined;
-  const codes = [cause?.code, ...(cause instanceof AggregateError ? cause.errors.map((inner: NodeJS.ErrnoException) => inner.code) : [])];
-  const code = codes.find((candidate) => candidate !== undefined && NEVER_LEFT.has(candidate));
-  if (code) return { kind: 'not_sent', code };
-  return { kind: 'unknown', reason: error instanceof Error ? (cause?.code ?? error.name) : 'connection failed' };
 }
 
 function listedMessage(row: z.output<typeof listPage>['data'][number]): ListedMessage {

@@ -4,16 +4,14 @@
  * A spool for the time when Temporal is away belongs into `signalConversations`, in front of `NotStoredError`.
  */
 import type { Client } from '@temporalio/client';
-import { defineSearchAttributeKey } from '@temporalio/common';
 import { joinEarlyReports, keepReports, type ReportedStatus, raiseReply } from '../../activities/outbox';
 import {
   CONVERSATION_WORKFLOW,
-  type ConversationInput,
+  conversationStart,
   conversationWorkflowId,
   type InboundMessage,
   type MessagesReceived,
   messagesReceived,
-  searchAttributes,
   sendReported,
   UNASSIGNED_NUMBER,
 } from '../../workflows/contract';
@@ -39,16 +37,10 @@ export interface HandOverDependencies {
 
 /** Temporal refuses or is slow after this long; the sender waits 10 s at most. */
 const SIGNAL_TIMEOUT_MS = 1_500;
-/** A workflow task that was lost with its worker is given to another one after this long. */
-const WORKFLOW_TASK_TIMEOUT_MS = 5_000;
 /** Signals of one delivery under way at once. */
 const SIGNALS_AT_ONCE = 20;
 /** A signal's arguments stay far below Temporal's limit of 2 MB. */
 const MAX_SIGNAL_JSON = 500_000;
-
-const workspaceAttribute = defineSearchAttributeKey(searchAttributes.workspace, 'KEYWORD');
-const modeAttribute = defineSearchAttributeKey(searchAttributes.mode, 'KEYWORD');
-const attentionAttribute = defineSearchAttributeKey(searchAttributes.attention, 'BOOL');
 
 interface Delivery {
   phoneNumberId: string;
@@ -110,22 +102,12 @@ async function signalConversations(conversations: Delivery[][], dependencies: Ha
 
 async function signalConversation(delivery: Delivery, { temporal, taskQueue, logger }: HandOverDependencies): Promise<void> {
   const { phoneNumberId, contactKey, received } = delivery;
-  const input: ConversationInput = { phoneNumberId, contactKey };
   try {
     await temporal.connection.withDeadline(Date.now() + SIGNAL_TIMEOUT_MS, () =>
       temporal.workflow.signalWithStart(CONVERSATION_WORKFLOW, {
-        workflowId: conversationWorkflowId(phoneNumberId, contactKey),
-        taskQueue,
-        args: [input],
+        ...conversationStart({ phoneNumberId, contactKey, taskQueue }),
         signal: messagesReceived,
         signalArgs: [received],
-        workflowTaskTimeout: WORKFLOW_TASK_TIMEOUT_MS,
-        staticSummary: `WhatsApp conversation · number id ${phoneNumberId}`,
-        typedSearchAttributes: [
-          { key: workspaceAttribute, value: phoneNumberId },
-          { key: modeAttribute, value: 'ai' },
-          { key: attentionAttribute, value: false },
-        ],
       }),
     );
   } catch (error) {

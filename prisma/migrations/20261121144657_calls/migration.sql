@@ -62,6 +62,9 @@ CREATE TABLE "vapi_call_events" (
 );
 
 -- CreateIndex
+CREATE INDEX "contacts_phone_idx" ON "contacts"("phone");
+
+-- CreateIndex
 CREATE UNIQUE INDEX "vapi_call_results_workflow_id_key" ON "vapi_call_results"("workflow_id");
 
 -- CreateIndex

@@ -1,0 +1,388 @@
+/**
+ * Voice calls over HTTP: start one, wait for its result, look for earlier ones, end one. Made for callers such as Kestra: what a
+ * real one does with an answer decided the form (always 200 with a whole body while the call is known, `done` a boolean, no 204).
+ */
+import { createHash } from 'node:crypto';
+import { type Client, WorkflowExecutionAlreadyStartedError, WorkflowNotFoundError } from '@temporalio/client';
+import express, { type Request, type Response, Router } from 'express';
+import { z } from 'zod';
+import type { ZodOpenApiPathsObject } from 'zod-openapi';
+import { Prisma, type PrismaClient, type VapiCallResult } from '../../prisma/generated/client';
+import { CALL_WORKFLOW, type CallInput, callStart, callWorkflowId, endRequested } from '../../workflows/contract';
+import { CALL_PARTS, type CallPart, callBody, callBodySchema } from '../call-body';
+import type { Settings } from '../config';
+import type { Database } from '../database';
+import type { Identity } from '../identity';
+import type { Logger } from '../logger';
+import { normalisedPhone, phoneSchema } from '../phone';
+import { callbackProblem } from '../providers/callback';
+import type { CallWaiters } from './call-waiters';
+import { ApiError, guardedProblems, problems } from './errors';
+import { integerParameter, parsed } from './requests';
+
+export interface CallDependencies {
+  settings: Settings;
+  db: Database;
+  temporal: Client;
+  waiters: CallWaiters;
+  logger: Logger;
+  /** Undefined until the record has been reached once. */
+  identity(): Identity | undefined;
+}
+
+/** Temporal refuses or is slow after this long; the caller comes again with the same key. */
+const START_TIMEOUT_MS = 5_000;
+const RETRY_AFTER = { 'Retry-After': '5' };
+/** Below the minute after which proxies usually give an idle request up. */
+const MAX_WAIT_SECONDS = 55;
+/** A call that finds no free slot is tried again for this long; then its reason to be may be gone. */
+const QUEUE_FOR_MS = 30 * 60_000;
+const BODY_LIMIT_BYTES = 256 * 1024;
+
+const providerId = z.string().regex(/^[\w.-]{1,64}$/, 'must be an id of letters and digits');
+const freeObject = z.record(z.string().max(100), z.json());
+/** PostgreSQL keeps no NUL; half a surrogate is no text. */
+const text = (max: number) =>
+  z
+    .string()
+    .min(1)
+    .max(max)
+    .refine((value) => !value.includes('\0') && value.isWellFormed(), 'must be text');
+
+const startBody = z
+  .strictObject({
+    to: phoneSchema,
+    assistantId: providerId.optional().meta({ description: 'Default: VAPI_ASSISTANT_ID.' }),
+    phoneNumberId: providerId.optional().meta({ description: 'Number to call from, as Vapi names it. Default: VAPI_PHONE_NUMBER_ID.' }),
+    variables: freeObject.optional().meta({ description: "Values of the assistant's template variables." }),
+    metadata: freeObject.optional().meta({ description: 'Comes back with the result.' }),
+    maxDurationSeconds: z.int().min(10).max(43_200).default(600).meta({ description: 'The longest that the conversation may take.' }),
+    serviceRequestId: text(200).optional().meta({ description: 'Your own reference; calls can be listed by it.' }),
+    callbackUrl: z
+      .string()
+      .max(2_000)
+      .optional()
+      .meta({ description: 'The result is posted there; its host must be allowed (CALLBACK_ALLOWED_HOSTS).' }),
+  })
+  .meta({ id: 'CallRequest' });
+type StartBody = z.output<typeof startBody>;
+
+const startHeaders = z.object({
+  'idempotency-key': z
+    .string()
+    .regex(/^[\x21-\x7e]{1,255}$/, 'is required: 1 to 255 visible characters, the same for every attempt at the same call')
+    .meta({ description: 'The same key and body is the same call, however often it is sent.', example: 'order-4711-confirm' }),
+});
+
+const callIdParameter = z.object({
+  callId: z
+    .string()
+    .min(1)
+    .max(64)
+    .meta({ description: "Our id of the call, or Vapi's.", example: '5f0c2b1e-2a51-8c11-a0d4-6c8b0a6f9b3e' }),
+});
+const include = z
+  .string()
+  .max(100)
+  .transform((value) => value.split(',').filter((part) => part !== ''))
+  .pipe(z.array(z.enum(CALL_PARTS)))
+  .meta({
+    description: `Long parts, comma separated: ${CALL_PARTS.join(', ')}.`,
+    override: { type: 'string', pattern: '^((transcript|messages|raw)(,(transcript|messages|raw))*)?$' },
+  });
+const showQuery = z.object({
+  wait: integerParameter(0, MAX_WAIT_SECONDS)
+    .optional()
+    .meta({ description: 'Seconds to wait for the result. Comes back with `done: false` when there is none by then.' }),
+  include: include.optional(),
+});
+
+const cursor = z
+  .string()
+  .regex(/^\d{1,13}_[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/, 'must be the `next` of an earlier page')
+  .transform((value) => {
+    const [atMs = '0', id = ''] = value.split('_');
+    return { at: new Date(Number(atMs)), id };
+  });
+const page = { limit: integerParameter(1, 100).optional().meta({ description: 'Default 50.' }), before: cursor.optional() };
+const listQuery = z.object({
+  ...page,
+  status: text(40).optional(),
+  outcome: text(40).optional(),
+  serviceRequestId: text(200).optional(),
+  since: z.iso.datetime({ offset: true }).optional().meta({ description: 'Only calls created from this time on.' }),
+});
+const pageQuery = z.object(page);
+const phoneParameter = z.object({
+  phone: z
+    .string()
+    .max(40)
+    .meta({ description: 'A phone number with its country code; the plus may be written as %2B or left out.', example: '+15550100' }),
+});
+const callPage = z
+  .object({
+    data: z.array(callBodySchema),
+    next: z.string().nullable().meta({ description: '`before` of the next page; null on the last.' }),
+  })
+  .meta({ id: 'CallPage', description: 'Newest first.' });
+
+/** Routes under `/api/v1/vapi/calls`. */
+export function callRoutes(dependencies: CallDependencies): Router {
+  const router = Router();
+  router.post('/', express.json({ limit: BODY_LIMIT_BYTES, type: () => true }), (request, response) =>
+    startCall(dependencies, request, response),
+  );
+  router.get('/', (request, response) => listCalls(dependencies, request, response));
+  router.get('/by-phone/:phone', (request, response) => listCallsByPhone(dependencies, request, response));
+  router.get('/:callId', (request, response) => showCall(dependencies, request, response));
+  router.delete('/:callId', (request, response) => endCall(dependencies, request, response));
+  return router;
+}
+
+async function startCall(dependencies: CallDependencies, request: Request, response: Response): Promise<void> {
+  const { settings, db, logger } = dependencies;
+  const { 'idempotency-key': idempotencyKey } = parsed(startHeaders, request.headers);
+  const body = parsed(startBody, request.body);
+  const identity = dependencies.identity();
+  if (!identity) throw new ApiError(503, 'the record has not been reached yet; please come again', RETRY_AFTER);
+  if (!settings.VAPI_API_KEY) throw new ApiError(422, 'voice calls are not set up here (VAPI_API_KEY)');
+  const placement = placementOf(body, settings);
+  const callId = identity.callId({ idempotencyKey });
+  const row = await ensureRow(db.orm, callId, body, placement);
+  if (row.requestHash !== hashOf(body)) throw new ApiError(409, 'this Idempotency-Key was used with another body');
+  if (row.doneAt === null) await startWorkflow(dependencies, row);
+  logger.info({ callId, workflowId: row.workflowId, serviceRequestId: body.serviceRequestId }, 'call taken');
+  response.status(202).location(callBody(row).links.self).json(callBody(row));
+}
+
+interface Placement {
+  assistantId: string;
+  phoneNumberId: string;
+}
+
+/** @throws ApiError 422 for what is right in form and cannot be done */
+function placementOf(body: StartBody, settings: Settings): Placement {
+  const assistantId = body.assistantId ?? settings.VAPI_ASSISTANT_ID;
+  const phoneNumberId = body.phoneNumberId ?? settings.VAPI_PHONE_NUMBER_ID;
+  if (!assistantId) throw new ApiError(422, 'assistantId: none is given, and VAPI_ASSISTANT_ID is not set');
+  if (!phoneNumberId) throw new ApiError(422, 'phoneNumberId: none is given, and VAPI_PHONE_NUMBER_ID is not set');
+  const refusal = body.callbackUrl === undefined ? undefined : callbackProblem(body.callbackUrl, callbackSettings(settings));
+  if (refusal !== undefined) throw new ApiError(422, `callbackUrl: ${refusal}`);
+  return { assistantId, phoneNumberId };
+}
+
+/** The row of the key: made by the first request, found by every other. */
+async function ensureRow(orm: PrismaClient, callId: string, body: StartBody, placement: Placement): Promise<VapiCallResult> {
+  const { to, variables, metadata, maxDurationSeconds, serviceRequestId, callbackUrl } = body;
+  await orm.vapiCallResult.createMany({
+    data: [
+      {
+        id: callId,
+        workflowId: callWorkflowId(callId),
+        direction: 'outbound',
+        toNumber: to,
+        ...placement,
+        variables: (variables ?? Prisma.DbNull) as Prisma.InputJsonObject,
+        metadata: (metadata ?? Prisma.DbNull) as Prisma.InputJsonObject,
+        maxDurationSeconds,
+        serviceRequestId: serviceRequestId ?? null,
+        callbackUrl: callbackUrl ?? null,
+        requestHash: hashOf(body),
+      },
+    ],
+    skipDuplicates: true,
+  });
+  return await orm.vapiCallResult.findUniqueOrThrow({ where: { id: callId } });
+}
+
+/** A body that a flow renders anew has its keys in another order: what was parsed is compared, not what was sent. */
+function hashOf(body: StartBody): string {
+  return createHash('sha256')
+    .update(JSON.stringify(sorted(body)))
+    .digest('hex');
+}
+
+function sorted(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(sorted);
+  if (value === null || typeof value !== 'object') return value;
+  return Object.fromEntries(
+    Object.entries(value)
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([key, inner]) => [key, sorted(inner)]),
+  );
+}
+
+/** Starting twice is starting once. @throws ApiError 503 when Temporal did not take it: the row waits for the next attempt */
+async function startWorkflow({ settings, temporal, logger }: CallDependencies, row: VapiCallResult): Promise<void> {
+  const input: CallInput = {
+    callId: row.id,
+    dials: true,
+    ringTimeoutMs: settings.CALL_RING_TIMEOUT_SECONDS * 1_000,
+    reportGraceMs: settings.CALL_REPORT_GRACE_SECONDS * 1_000,
+    maxDurationMs: row.maxDurationSeconds * 1_000,
+    queueForMs: QUEUE_FOR_MS,
+  };
+  try {
+    await temporal.connection.withDeadline(Date.now() + START_TIMEOUT_MS, () =>
+      temporal.workflow.start(CALL_WORKFLOW, callStart(input, settings.TEMPORAL_TASK_QUEUE)),
+    );
+  } catch (error) {
+    if (error instanceof WorkflowExecutionAlreadyStartedError) return;
+    logger.error({ error, callId: row.id }, 'Temporal did not take the call; the caller is asked to come again');
+    throw new ApiError(503, 'the call was not taken; please send it again with the same Idempotency-Key', RETRY_AFTER);
+  }
+}
+
+async function showCall(dependencies: CallDependencies, request: Request, response: Response): Promise<void> {
+  const { wait = 0, include: parts = [] } = parsed(showQuery, request.query);
+  const row = await findCall(dependencies.db.orm, request);
+  if (row.doneAt !== null || wait === 0) return answer(response, row, parts);
+  const left = new AbortController();
+  response.once('close', () => left.abort());
+  await dependencies.waiters.wait(row.workflowId, wait * 1_000, left.signal);
+  if (left.signal.aborted) return;
+  answer(response, await dependencies.db.orm.vapiCallResult.findUniqueOrThrow({ where: { id: row.id } }), parts);
+}
+
+function answer(response: Response, row: VapiCallResult, parts: readonly CallPart[]): void {
+  response.set('Cache-Control', 'no-store').json(callBody(row, parts));
+}
+
+/** @throws ApiError 404 */
+async function findCall(orm: PrismaClient, request: Request): Promise<VapiCallResult> {
+  const { callId } = parsed(callIdParameter, request.params);
+  const isUuid = z.guid().safeParse(callId).success;
+  // Vapi's ids are UUIDs as well, as a rule: ours is looked for first.
+  const own = isUuid ? await orm.vapiCallResult.findUnique({ where: { id: callId } }) : null;
+  const row =
+    own ?? (providerId.safeParse(callId).success ? await orm.vapiCallResult.findUnique({ where: { providerCallId: callId } }) : null);
+  if (!row) throw new ApiError(404, 'no such call');
+  return row;
+}
+
+async function endCall(dependencies: CallDependencies, request: Request, response: Response): Promise<void> {
+  const { db, temporal, logger } = dependencies;
+  const row = await findCall(db.orm, request);
+  if (row.doneAt === null) {
+    try {
+      await temporal.connection.withDeadline(Date.now() + START_TIMEOUT_MS, () =>
+        temporal.workflow.getHandle(row.workflowId).signal(endRequested),
+      );
+    } catch (error) {
+      if (error instanceof WorkflowNotFoundError) throw new ApiError(409, 'the call is not running');
+      logger.error({ error, callId: row.id }, 'the end of a call could not be asked for');
+      throw new ApiError(503, 'the end of the call could not be asked for; please come again', RETRY_AFTER);
+    }
+    logger.info({ callId: row.id }, 'end of the call asked for');
+  }
+  response.status(row.doneAt === null ? 202 : 200).json(callBody(row));
+}
+
+async function listCalls({ db }: CallDependencies, request: Request, response: Response): Promise<void> {
+  const { limit, before, status, outcome, serviceRequestId, since } = parsed(listQuery, request.query);
+  const where = {
+    ...(status ? { status } : {}),
+    ...(outcome ? { outcome } : {}),
+    ...(serviceRequestId ? { serviceRequestId } : {}),
+    ...(since ? { createdAt: { gte: new Date(since) } } : {}),
+  };
+  response.json(await callPageOf(db.orm, where, { limit, before }));
+}
+
+async function listCallsByPhone({ db }: CallDependencies, request: Request, response: Response): Promise<void> {
+  const query = parsed(pageQuery, request.query);
+  const { phone: written } = parsed(phoneParameter, request.params);
+  const phone = normalisedPhone(written.trim().startsWith('+') ? written : `+${written.trim()}`);
+  if (phone === undefined) throw new ApiError(400, 'phone: must be a phone number with its country code');
+  response.json(await callPageOf(db.orm, { OR: [{ toNumber: phone }, { fromNumber: phone }] }, query));
+}
+
+type Page = { limit?: number | undefined; before?: { at: Date; id: string } | undefined };
+
+async function callPageOf(
+  orm: PrismaClient,
+  where: Prisma.VapiCallResultWhereInput,
+  { limit = 50, before }: Page,
+): Promise<z.output<typeof callPage>> {
+  const older = before ? { OR: [{ createdAt: { lt: before.at } }, { createdAt: before.at, id: { lt: before.id } }] } : {};
+  const rows = await orm.vapiCallResult.findMany({
+    where: { AND: [where, older] },
+    orderBy: [{ createdAt: 'desc' }, { id: 'desc' }],
+    take: limit + 1,
+  });
+  const last = rows[limit - 1];
+  return {
+    data: rows.slice(0, limit).map((row) => callBody(row)),
+    next: rows.length > limit && last ? `${last.createdAt.getTime()}_${last.id}` : null,
+  };
+}
+
+const json = <T extends z.ZodType>(schema: T) => ({ content: { 'application/json': { schema } } });
+const unavailable = 'Temporal or the record is away. `Retry-After` says when to come again, with the same key.';
+
+/** What the OpenAPI document says of these routes. */
+export const callPaths: ZodOpenApiPathsObject = {
+  '/api/v1/vapi/calls': {
+    post: {
+      tags: ['Voice calls'],
+      operationId: 'startCall',
+      summary: 'Start a call',
+      description:
+        'The same key and body is the same call: send it again whenever the answer was lost. Over the limit of calls at once, it is queued.',
+      requestParams: { header: startHeaders },
+      requestBody: { required: true, ...json(startBody) },
+      responses: {
+        202: { description: 'Taken. `done` is true when the same key was used before and the call is over.', ...json(callBodySchema) },
+        ...guardedProblems,
+        ...problems({
+          409: 'The key was used with another body.',
+          413: 'The body is larger than 256 KB.',
+          422: 'Right in form, and cannot be done here; `detail` says why.',
+          503: unavailable,
+        }),
+      },
+    },
+    get: {
+      tags: ['Voice calls'],
+      operationId: 'listCalls',
+      summary: 'List calls, newest first',
+      requestParams: { query: listQuery },
+      responses: { 200: { description: 'A page.', ...json(callPage) }, ...guardedProblems },
+    },
+  },
+  '/api/v1/vapi/calls/by-phone/{phone}': {
+    get: {
+      tags: ['Voice calls'],
+      operationId: 'listCallsByPhone',
+      summary: 'List the calls with one number, newest first',
+      requestParams: { path: phoneParameter, query: pageQuery },
+      responses: { 200: { description: 'A page.', ...json(callPage) }, ...guardedProblems },
+    },
+  },
+  '/api/v1/vapi/calls/{callId}': {
+    get: {
+      tags: ['Voice calls'],
+      operationId: 'showCall',
+      summary: 'Show a call, or wait for its result',
+      description: 'Always 200 while the call is known, with every field. A call that failed is no error of this request: see `outcome`.',
+      requestParams: { path: callIdParameter, query: showQuery },
+      responses: {
+        200: { description: 'The call as it stands.', ...json(callBodySchema) },
+        ...guardedProblems,
+        ...problems({ 404: 'No such call.' }),
+      },
+    },
+    delete: {
+      tags: ['Voice calls'],
+      operationId: 'endCall',
+      summary: 'End a call, or take it out of the queue',
+      requestParams: { path: callIdParameter },
+      responses: {
+        200: { description: 'It was over already.', ...json(callBodySchema) },
+        202: { description: 'Its end was asked for; wait for it with GET.', ...json(callBodySchema) },
+        ...guardedProblems,
+        ...problems({ 404: 'No such call.', 409: 'The call never came to run.', 503: unavailable }),
+      },
+    },
+  },
+};

@@ -1,0 +1,309 @@
+/**
+ * One execution per voice call, until its result stands. It places the call, or follows one that others placed.
+ * Vapi promises neither that an event comes, nor once, nor in order: states only go forward, every wait is bounded, and Vapi
+ * itself is asked once when an event is missing. Placing is never repeated after an unknown outcome: a phone may ring.
+ */
+import { defineSearchAttributeKey } from '@temporalio/common';
+import { ActivityFailure, CancellationScope, condition, setCurrentDetails, setHandler, upsertSearchAttributes } from '@temporalio/workflow';
+import type { CallEnding, CallLook, DialVerdict } from '../activities';
+import { startCallback } from './callback';
+import { type CallInput, type CallReported, type CallResult, callReported, endRequested, searchAttributes } from './contract';
+import { calls, dialling, telling, voice } from './proxies';
+
+/** Vapi's own names, from lowest to highest. A status that is not among them is recorded, and never applied. */
+const HEIGHTS = ['scheduled', 'queued', 'ringing', 'in-progress', 'forwarding', 'ended'];
+
+/** When, within the ring timeout, a call is looked for whose placement had no clear outcome. Nobody finds it: unknown. */
+const SEARCHES = [0.05, 0.25, 1] as const;
+
+/** A call that found no free slot is placed again after this long, doubled each time up to the second. */
+const FIRST_PAUSE_MS = 5_000;
+const LONGEST_PAUSE_MS = 60_000;
+
+/** The longest that any call can be set to take (Vapi, `maxDurationSeconds`): for calls whose own bound is not known. */
+const LONGEST_CALL_MS = 43_200_000;
+
+/** The way in which Vapi ends a call that it did not place for want of a slot (Vapi, ended reasons). */
+const NO_FREE_SLOT = /concurrency-limit-reached$/;
+
+const statusAttribute = defineSearchAttributeKey(searchAttributes.callStatus, 'KEYWORD');
+const outcomeAttribute = defineSearchAttributeKey(searchAttributes.callOutcome, 'KEYWORD');
+const attentionAttribute = defineSearchAttributeKey(searchAttributes.attention, 'BOOL');
+
+export async function callWorkflow(input: CallInput): Promise<CallResult> {
+  const call = new Call(input);
+  CancellationScope.current().cancelRequested.catch(() => call.requestEnd());
+  // A phone may ring: a cancellation ends the call, not the following of it.
+  return await CancellationScope.nonCancellable(() => call.run());
+}
+
+/** Why a call is over; `from_record`: as the record's facts say. */
+type Over = { kind: 'from_record' } | { kind: 'decided'; ending: CallEnding } | { kind: 'no_free_slot' };
+
+const CANCELED: Over = { kind: 'decided', ending: { outcome: 'canceled', endedReason: 'manually-canceled', needsAttention: false } };
+
+class Call {
+  readonly #input: CallInput;
+  #providerCallId: string | undefined;
+  readonly #formerIds = new Set<string>();
+  #status = 'queued';
+  #endedReason: string | undefined;
+  #hasReport = false;
+  #isEndRequested = false;
+  #endWasAsked = false;
+  #statusSinceMs = Date.now();
+  #placedAtMs = Date.now();
+  /** States in which Vapi was asked already: once is enough in each. */
+  readonly #lookedIn = new Set<string>();
+  #phase = 'starting';
+
+  constructor(input: CallInput) {
+    this.#input = input;
+    setHandler(callReported, (report) => this.#apply(report));
+    setHandler(endRequested, () => this.requestEnd());
+  }
+
+  requestEnd(): void {
+    this.#isEndRequested = true;
+  }
+
+  async run(): Promise<CallResult> {
+    const queueUntilMs = Date.now() + this.#input.queueForMs;
+    for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
+      const over = (this.#input.dials ? await this.#place(queueUntilMs) : undefined) ?? (await this.#follow());
+      if (over.kind === 'no_free_slot' && !this.#isEndRequested && Date.now() + pauseMs < queueUntilMs) await this.#placeAgain(pauseMs);
+      else return await this.#conclude(over);
+    }
+  }
+
+  /** Undefined when Vapi has the call. */
+  async #place(queueUntilMs: number): Promise<Over | undefined> {
+    for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
+      if (this.#isEndRequested) return CANCELED;
+      this.#say('dialling');
+      const verdict = await this.#dial();
+      this.#placedAtMs = Date.now();
+      switch (verdict.status) {
+        case 'placed':
+          this.#providerCallId ??= verdict.providerCallId;
+          return undefined;
+        case 'refused':
+          return { kind: 'decided', ending: { outcome: 'failed', endedReason: null, error: verdict.reason, needsAttention: true } };
+        case 'unknown':
+          return await this.#search();
+        case 'later': {
+          const waitMs = verdict.retryAfterMs ?? pauseMs;
+          if (Date.now() + waitMs > queueUntilMs) return neverPlaced(verdict.reason);
+          this.#say(`queued: ${verdict.reason}`);
+          await condition(() => this.#isEndRequested, Math.max(1, waitMs), { summary: `dial again: ${verdict.reason}` });
+        }
+      }
+    }
+  }
+
+  /** One request at most. When its end was lost with the worker, nobody knows whether a phone rings. */
+  async #dial(): Promise<DialVerdict> {
+    try {
+      return await dialling.dialCall.executeWithOptions({ summary: 'place the call' }, [{ callId: this.#input.callId }]);
+    } catch (error) {
+      if (!(error instanceof ActivityFailure)) throw error;
+      return { status: 'unknown' };
+    }
+  }
+
+  /** After an unknown outcome: a webhook names the call, Vapi's list does, or nobody does. */
+  async #search(): Promise<Over | undefined> {
+    for (const part of SEARCHES) {
+      this.#say('unknown whether the call was placed: looking for it');
+      const waitMs = Math.max(1, this.#placedAtMs + this.#input.ringTimeoutMs * part - Date.now());
+      await condition(() => this.#providerCallId !== undefined, waitMs, { summary: 'unknown whether a phone rings' });
+      this.#providerCallId ??= await this.#find();
+      if (this.#providerCallId !== undefined) return undefined;
+    }
+    const error = 'unknown whether the call was placed, and Vapi does not list it';
+    return { kind: 'decided', ending: { outcome: 'unknown', endedReason: null, error, needsAttention: true } };
+  }
+
+  async #find(): Promise<string | undefined> {
+    try {
+      const found = await voice.findCall.executeWithOptions({ summary: 'look for the call at Vapi' }, [{ callId: this.#input.callId }]);
+      return found ?? undefined;
+    } catch (error) {
+      if (!(error instanceof ActivityFailure)) throw error;
+      return undefined;
+    }
+  }
+
+  /** Nothing was dialled, for certain: the row starts anew, and what still comes about the old placement counts no more. */
+  async #placeAgain(pauseMs: number): Promise<void> {
+    if (this.#providerCallId !== undefined) this.#formerIds.add(this.#providerCallId);
+    this.#providerCallId = undefined;
+    this.#endedReason = undefined;
+    this.#hasReport = false;
+    this.#endWasAsked = false;
+    this.#lookedIn.clear();
+    await calls.requeueCall.executeWithOptions({ summary: 'no free slot: queued again' }, [{ callId: this.#input.callId }]);
+    this.#enter('queued');
+    this.#say('queued: no free slot');
+    await condition(() => this.#isEndRequested, pauseMs, { summary: 'no free slot: dial again' });
+  }
+
+  /** Until the report is stored, or it is clear that none will come. */
+  async #follow(): Promise<Over> {
+    for (;;) {
+      if (this.#hasReport) return this.#overByRecord();
+      if (this.#isEndRequested && !this.#endWasAsked) await this.#end();
+      const status = this.#status;
+      const waitMs = this.#deadlineMs() - Date.now();
+      this.#say(phaseOf(status));
+      const hasNews = () => this.#hasReport || this.#status !== status || (this.#isEndRequested && !this.#endWasAsked);
+      const wasInTime = waitMs > 0 && (await condition(hasNews, waitMs, { summary: waitSummary(status) }));
+      if (wasInTime || hasNews()) continue;
+      const over = await this.#look();
+      if (over) return over;
+    }
+  }
+
+  /** Until when the present state may last without news. The last bound ends everything. */
+  #deadlineMs(): number {
+    const { dials, ringTimeoutMs, maxDurationMs, reportGraceMs } = this.#input;
+    const longestMs = dials ? maxDurationMs : LONGEST_CALL_MS;
+    if (this.#status === 'ended') return this.#statusSinceMs + reportGraceMs;
+    // Twice what the call can take: the first look has found it alive later than expected.
+    if (this.#lookedIn.has(this.#status)) return this.#placedAtMs + 2 * (ringTimeoutMs + longestMs + reportGraceMs);
+    const isTalking = this.#status === 'in-progress' || this.#status === 'forwarding';
+    return this.#statusSinceMs + (isTalking ? maxDurationMs + reportGraceMs : ringTimeoutMs);
+  }
+
+  /** Asks Vapi, once in each state. Undefined when the call goes on. */
+  async #look(): Promise<Over | undefined> {
+    const isLast = this.#status === 'ended' || this.#lookedIn.has(this.#status);
+    this.#lookedIn.add(this.#status);
+    this.#say('asking Vapi about the call');
+    const look = await this.#ask();
+    if (look.hasReport || look.isEnded) {
+      this.#endedReason ??= look.endedReason;
+      return this.#overByRecord();
+    }
+    if (this.#status === 'ended') return this.#overByRecord();
+    if (look.status !== undefined) this.#rise(look.status);
+    if (!isLast && look.kind !== 'not_found') return undefined;
+    const error = look.kind === 'not_found' ? 'Vapi knows no such call' : 'no end of the call was reported';
+    return { kind: 'decided', ending: { outcome: 'unknown', endedReason: null, error, needsAttention: true } };
+  }
+
+  async #ask(): Promise<CallLook> {
+    try {
+      return await voice.lookAtCall.executeWithOptions({ summary: 'ask Vapi about the call' }, [
+        { callId: this.#input.callId, ...(this.#providerCallId ? { providerCallId: this.#providerCallId } : {}) },
+      ]);
+    } catch (error) {
+      if (!(error instanceof ActivityFailure)) throw error;
+      return { kind: 'unreachable', hasReport: false, isEnded: false };
+    }
+  }
+
+  #overByRecord(): Over {
+    return this.#input.dials && NO_FREE_SLOT.test(this.#endedReason ?? '') ? { kind: 'no_free_slot' } : { kind: 'from_record' };
+  }
+
+  /** Asks Vapi to end the call; its end is then reported like any other. */
+  async #end(): Promise<void> {
+    this.#endWasAsked = true;
+    const providerCallId = this.#providerCallId;
+    if (providerCallId === undefined || this.#status === 'ended') return;
+    this.#say('ending the call');
+    try {
+      await voice.endCall.executeWithOptions({ summary: 'end the call' }, [{ providerCallId }]);
+    } catch (error) {
+      if (!(error instanceof ActivityFailure)) throw error;
+      // It goes on, and is followed to its own end.
+      this.#showAttention(true);
+    }
+  }
+
+  async #conclude(over: Over): Promise<CallResult> {
+    this.#say('writing the result');
+    const { result, hasCallback, hasConversation } = await calls.concludeCall.executeWithOptions({ summary: 'write the result' }, [
+      {
+        callId: this.#input.callId,
+        ...(this.#providerCallId ? { providerCallId: this.#providerCallId } : {}),
+        ...(over.kind === 'decided' ? { ending: over.ending } : {}),
+      },
+    ]);
+    upsertSearchAttributes([
+      { key: statusAttribute, value: result.status },
+      { key: outcomeAttribute, value: result.outcome },
+      { key: attentionAttribute, value: result.needsAttention },
+    ]);
+    this.#status = result.status;
+    if (hasCallback) await startCallback(this.#input.callId);
+    if (hasConversation) await this.#tellConversation();
+    this.#say(`done: ${result.outcome}${result.endedReason ? ` (${result.endedReason})` : ''}`);
+    return result;
+  }
+
+  /** The person's conversation gets a note of the call. The result stands without it. */
+  async #tellConversation(): Promise<void> {
+    this.#say('telling the conversation');
+    try {
+      await telling.tellConversation.executeWithOptions({ summary: 'tell the conversation of the call' }, [{ callId: this.#input.callId }]);
+    } catch (error) {
+      if (!(error instanceof ActivityFailure)) throw error;
+      this.#showAttention(true);
+    }
+  }
+
+  /** Runs inside a signal handler: never throws. */
+  #apply(report: CallReported): void {
+    if (this.#formerIds.has(report.providerCallId)) return;
+    this.#providerCallId ??= report.providerCallId;
+    if (this.#providerCallId !== report.providerCallId) return;
+    this.#endedReason = report.endedReason ?? this.#endedReason;
+    if (report.type === 'end-of-call-report') this.#hasReport = true;
+    else if (report.status !== undefined) this.#rise(report.status);
+  }
+
+  /** One way only: a lower or equal state is recorded, never applied. */
+  #rise(status: string): void {
+    if (HEIGHTS.indexOf(status) > HEIGHTS.indexOf(this.#status)) this.#enter(status);
+  }
+
+  #enter(status: string): void {
+    this.#status = status;
+    this.#statusSinceMs = Date.now();
+    upsertSearchAttributes([{ key: statusAttribute, value: status }]);
+  }
+
+  #showAttention(attention: boolean): void {
+    upsertSearchAttributes([{ key: attentionAttribute, value: attention }]);
+  }
+
+  #say(phase: string): void {
+    this.#phase = phase;
+    setCurrentDetails(
+      [
+        `Voice call · ${this.#input.dials ? 'placed by us' : 'placed by others'}`,
+        `**${this.#phase}**`,
+        `status ${this.#status}${this.#endedReason ? ` · ended: ${this.#endedReason}` : ''}${this.#hasReport ? ' · report is here' : ''}`,
+        `call ${this.#input.callId} · at Vapi ${this.#providerCallId ?? 'not known yet'}`,
+      ].join('\n\n'),
+    );
+  }
+}
+
+function neverPlaced(reason: string): Over {
+  return {
+    kind: 'decided',
+    ending: { outcome: 'failed', endedReason: null, error: `not placed in the time for queueing: ${reason}`, needsAttention: true },
+  };
+}
+
+function phaseOf(status: string): string {
+  return status === 'ended' ? 'ended; waiting for the report' : `following: ${status}`;
+}
+
+function waitSummary(status: string): string {
+  if (status === 'ended') return 'the report may still come';
+  return status === 'in-progress' || status === 'forwarding' ? 'until the call must be over' : 'until somebody must have answered';
+}
