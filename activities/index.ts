@@ -1,6 +1,7 @@
 /** Everything that workflows can have done, built once per worker from its dependencies. */
 import type { Database } from '../src/database';
 import type { Logger } from '../src/logger';
+import type { WorkerMetrics } from '../src/metrics';
 import type { KapsoClient } from '../src/providers/kapso';
 import type { LanguageModels } from '../src/providers/llm';
 import { createModelActivities, type ModelActivities } from './model';
@@ -16,6 +17,7 @@ export interface ActivityDependencies {
   kapso: KapsoClient;
   models: LanguageModels;
   logger: Logger;
+  metrics: WorkerMetrics;
   limits: TurnLimits;
 }
 
