@@ -1,6 +1,7 @@
 /** Everything that workflows can have done, built once per worker from its dependencies. */
 import type { Database } from '../src/database';
 import type { Logger } from '../src/logger';
+import type { WorkerMetrics } from '../src/metrics';
 import type { KapsoClient } from '../src/providers/kapso';
 import type { LanguageModels } from '../src/providers/llm';
 import type { VapiClient } from '../src/providers/vapi';
@@ -20,6 +21,7 @@ export interface ActivityDependencies {
   vapi: VapiClient;
   models: LanguageModels;
   logger: Logger;
+  metrics: WorkerMetrics;
   limits: TurnLimits;
   taskQueue: string;
   followUpText: string | undefined;

@@ -4,6 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { ApplicationFailure, Context } from '@temporalio/activity';
 import { type Database, sql } from '../src/database';
 import type { Logger } from '../src/logger';
+import type { WorkerMetrics } from '../src/metrics';
 import { withDeadline } from '../src/providers/deadline';
 import { MAX_TEXT_LENGTH } from '../src/providers/kapso';
 import type { ChatAnswer, ChatMessage, LanguageModels, ModelChoice } from '../src/providers/llm';
@@ -42,8 +43,15 @@ const HEARTBEAT_MS = 1_000;
 /** A paid answer is worth waiting for the database: this often, with these pauses. */
 const STORE_PAUSES_MS = [250, 1_000, 2_000, 4_000, 8_000];
 
+interface ModelDependencies {
+  db: Database;
+  models: LanguageModels;
+  logger: Logger;
+  metrics: Pick<WorkerMetrics, 'modelAsked'>;
+}
+
 /** The model activity. */
-export function createModelActivities({ db, models, logger }: { db: Database; models: LanguageModels; logger: Logger }): ModelActivities {
+export function createModelActivities({ db, models, logger, metrics }: ModelDependencies): ModelActivities {
   return {
     async generateReply(order) {
       const context = Context.current();
@@ -60,12 +68,25 @@ export function createModelActivities({ db, models, logger }: { db: Database; mo
     const prompt = await fromRecord(() => loadPrompt(db, order));
     if (prompt.draft) return prompt.draft;
     const startedAtMs = Date.now();
-    const answer = await ask(order, prompt.messages, context.cancellationSignal);
+    const answer = await measured(order.provider, () => ask(order, prompt.messages, context.cancellationSignal));
     const latencyMs = Date.now() - startedAtMs;
     const draft = await fromRecord(() => storePatiently(order, answer, { latencyMs, attempts: context.info.attempt }));
     const { workflowExecution, attempt } = context.info;
     logger.info({ workflowId: workflowExecution?.workflowId, attempt, latencyMs, ...draft }, 'reply drafted');
     return draft;
+  }
+
+  async function measured(provider: string, call: () => Promise<ChatAnswer>): Promise<ChatAnswer> {
+    const startedAtMs = Date.now();
+    let result = 'answered';
+    try {
+      return await call();
+    } catch (error) {
+      result = (error instanceof ApplicationFailure && error.type) || 'other';
+      throw error;
+    } finally {
+      metrics.modelAsked({ provider, result, seconds: (Date.now() - startedAtMs) / 1_000 });
+    }
   }
 
   async function ask({ provider, model, attemptMs }: DraftOrder, messages: ChatMessage[], cancelled: AbortSignal): Promise<ChatAnswer> {

@@ -4,6 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { ApplicationFailure, Context, getClient } from '@temporalio/activity';
 import { type Database, sql } from '../src/database';
 import type { Logger } from '../src/logger';
+import type { WorkerMetrics } from '../src/metrics';
 import { MAX_TEXT_LENGTH } from '../src/providers/kapso';
 import type { CallPlacement, VapiClient } from '../src/providers/vapi';
 import { readCall } from '../src/providers/vapi-report';
@@ -72,8 +73,7 @@ export interface VoiceDependencies {
   taskQueue: string;
   /** Sent on WhatsApp after a completed call with somebody who has a conversation. */
   followUpText: string | undefined;
-  /** Told of each call that is over, for the metrics. */
-  onConcluded?: (call: { outcome: string; durationSeconds: number | null }) => void;
+  metrics: Pick<WorkerMetrics, 'callConcluded'>;
 }
 
 /** A paid call is worth waiting for the record: this often, with these pauses. */
@@ -84,7 +84,7 @@ const OURS_TO_MEND = /^(?:account|config):/;
 
 /** The voice activities of one Vapi organisation. */
 export function createVoiceActivities(dependencies: VoiceDependencies): VoiceActivities {
-  const { db, vapi, logger, followUpText, onConcluded } = dependencies;
+  const { db, vapi, logger, followUpText, metrics } = dependencies;
   return {
     async dialCall({ callId }) {
       const claimed = await claim(db, callId);
@@ -152,7 +152,7 @@ export function createVoiceActivities(dependencies: VoiceDependencies): VoiceAct
       const { row, isNew } = await writeResult(db, callId, ending ?? endingOf(facts));
       if (isNew) {
         logger.info({ workflowId: workflowId(), callId, outcome: row.outcome, endedReason: row.endedReason }, 'call concluded');
-        onConcluded?.({ outcome: row.outcome, durationSeconds: row.durationSeconds });
+        metrics.callConcluded({ outcome: row.outcome, durationSeconds: row.durationSeconds });
       }
       const { callbackUrl, conversationId, ...result } = row;
       return {

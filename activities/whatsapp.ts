@@ -3,6 +3,7 @@
 import { Context } from '@temporalio/activity';
 import { type Database, sql } from '../src/database';
 import type { Logger } from '../src/logger';
+import type { WorkerMetrics } from '../src/metrics';
 import type { KapsoClient, ListedMessage, SendAnswer } from '../src/providers/kapso';
 import { joinEarlyReports, raiseReply } from './outbox';
 
@@ -51,8 +52,15 @@ const PAIR_THROTTLED = 131056;
 const AMBIGUOUS = new Set([1, 2, 131000, 131016, 131057, 133004]);
 const WINDOW_CLOSED = 131047;
 
+interface WhatsAppDependencies {
+  db: Database;
+  kapso: KapsoClient;
+  logger: Logger;
+  metrics: Pick<WorkerMetrics, 'sendTried'>;
+}
+
 /** The send and look-up activities of one Kapso project. */
-export function createWhatsAppActivities({ db, kapso, logger }: { db: Database; kapso: KapsoClient; logger: Logger }): WhatsAppActivities {
+export function createWhatsAppActivities({ db, kapso, logger, metrics }: WhatsAppDependencies): WhatsAppActivities {
   return {
     async sendReply({ messageId, isLast }) {
       const claimed = await claim(db, messageId);
@@ -64,6 +72,7 @@ export function createWhatsAppActivities({ db, kapso, logger }: { db: Database; 
         correlationId: messageId,
       });
       const verdict = judge(answer, claimed, isLast);
+      metrics.sendTried(verdict.status);
       await keep(db, messageId, claimed.phoneNumberId, answer, verdict);
       logger.info(
         { workflowId: Context.current().info.workflowExecution?.workflowId, messageId, sendAttempt: claimed.sendAttempts, ...verdict },

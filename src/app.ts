@@ -2,43 +2,45 @@
 import type { Client } from '@temporalio/client';
 import express, { type Express } from 'express';
 import { requireApiKey } from './api/access';
+import type { CallWaiters } from './api/call-waiters';
+import { callRoutes } from './api/calls';
 import { conversationRoutes } from './api/conversations';
+import { docsRoutes } from './api/docs';
 import { errorHandler, notFound } from './api/errors';
+import { healthRoutes } from './api/health';
+import { measureRequests, pathFinder, refuseWrongMethods } from './api/known-paths';
+import { apiPaths, openApiDocument } from './api/openapi';
+import { createRateLimits } from './api/rate-limit';
 import type { Settings } from './config';
-import { type Database, isDatabaseReachable } from './database';
+import type { Database } from './database';
 import type { Logger } from './logger';
-import { isTemporalReachable } from './temporal';
+import type { ApiMetrics } from './metrics';
 import type { HandOverDependencies } from './webhooks/hand-over';
-import { kapsoWebhook } from './webhooks/kapso';
+import { kapsoWebhook, WEBHOOK_PATHS } from './webhooks/kapso';
+import { measureWebhooks } from './webhooks/measure';
 
 export interface AppDependencies {
   settings: Settings;
   db: Database;
   temporal: Client;
   logger: Logger;
+  metrics: ApiMetrics;
+  waiters: CallWaiters;
   handOverDependencies(): HandOverDependencies | undefined;
 }
 
-/** A health probe waits this long for either side. */
-const PROBE_TIMEOUT_MS = 2_000;
-
-/** Builds the application; it listens nowhere yet. */
-export function createApp({ settings, db, temporal, logger, handOverDependencies }: AppDependencies): Express {
+/** Builds the application; it listens nowhere yet. What stands in front of the webhooks is paid by each of them: look-ups in memory only. */
+export function createApp({ settings, db, temporal, logger, metrics, waiters, handOverDependencies }: AppDependencies): Express {
   const app = express();
   app.disable('x-powered-by');
   app.disable('etag');
-  app.get('/healthz', (_request, response) => {
-    response.json({ alive: true });
-  });
-  app.get('/readyz', async (_request, response) => {
-    const [temporalIsUp, databaseIsUp] = await Promise.all([
-      isTemporalReachable(temporal, PROBE_TIMEOUT_MS),
-      isDatabaseReachable(db, PROBE_TIMEOUT_MS),
-    ]);
-    const started = handOverDependencies() !== undefined;
-    const ready = temporalIsUp && databaseIsUp && started;
-    response.status(ready ? 200 : 503).json({ ready, temporal: temporalIsUp, postgres: databaseIsUp, started });
-  });
+  app.set('trust proxy', settings.TRUST_PROXY_HOPS);
+  const limits = createRateLimits(settings);
+  const withKey = requireApiKey(settings.API_KEYS, limits);
+  const findPath = pathFinder(apiPaths);
+  app.use(measureRequests(findPath, metrics), refuseWrongMethods(findPath));
+
+  app.use(WEBHOOK_PATHS, measureWebhooks('kapso', metrics), limits.webhooks());
   app.use(
     kapsoWebhook({
       secrets: settings.KAPSO_WEBHOOK_SECRET,
@@ -48,7 +50,13 @@ export function createApp({ settings, db, temporal, logger, handOverDependencies
       handOverDependencies,
     }),
   );
-  app.use('/api/v1/conversations', requireApiKey(settings.API_KEYS), conversationRoutes(db.orm));
+  app.use('/api/v1/conversations', withKey, conversationRoutes(db.orm));
+  const identity = () => handOverDependencies()?.identity;
+  app.use('/api/v1/vapi/calls', withKey, callRoutes({ settings, db, temporal, waiters, logger, identity }));
+
+  app.use(healthRoutes({ temporal, db, metrics, waiters, isStarted: () => handOverDependencies() !== undefined }));
+  app.use(['/openapi.json', '/docs'], limits.open);
+  app.use(docsRoutes(openApiDocument()));
   app.use(notFound);
   app.use(errorHandler(logger));
   return app;

@@ -15,6 +15,8 @@ export interface DatabaseOptions {
   statementTimeoutMs?: number;
   /** Milliseconds after which an unused connection is closed (default 60000). */
   idleTimeoutMs?: number;
+  /** Told how long each query took, with the wait for a connection, whether it failed or not. Must not throw. */
+  onQuery?: (door: 'sql' | 'orm', seconds: number) => void;
   /** Told when an idle connection breaks; the pool replaces it by itself. */
   onConnectionLost?: (error: Error) => void;
 }
@@ -46,14 +48,22 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Databa
   });
   // A broken idle connection would end the process; the pool replaces it by itself.
   pool.on('error', (error) => options.onConnectionLost?.(error));
-  const orm = new PrismaClient({ adapter: new PrismaPg(pool) });
+  const { onQuery } = options;
+  const orm = new PrismaClient({ adapter: new PrismaPg(pool), log: [{ emit: 'event', level: 'query' }] });
+  // Only the duration is read: the event also has the values.
+  if (onQuery) orm.$on('query', ({ duration }) => onQuery('orm', duration / 1_000));
   const nameOf = statementNames();
   return {
     orm,
     async query<T>(statement: Prisma.Sql) {
       const { text, values } = statement;
-      const { rows } = await pool.query<T & QueryResultRow>({ name: nameOf(text), text, values });
-      return rows;
+      const startedAt = performance.now();
+      try {
+        const { rows } = await pool.query<T & QueryResultRow>({ name: nameOf(text), text, values });
+        return rows;
+      } finally {
+        onQuery?.('sql', (performance.now() - startedAt) / 1_000);
+      }
     },
     async close() {
       await orm.$disconnect();

@@ -2,12 +2,15 @@
 import { once } from 'node:events';
 import type { Server } from 'node:http';
 import type { Client } from '@temporalio/client';
+import { createCallWaiters } from './api/call-waiters';
+import { refuseUnread } from './api/errors';
 import { createApp } from './app';
 import { loadEnvFile, readSettings, requireSettings, type Settings } from './config';
 import { type Database, openDatabase } from './database';
 import { loadIdentity } from './identity';
 import { onShutdown, patiently, runProcess } from './lifecycle';
 import { createLogger, type Logger } from './logger';
+import { createApiMetrics } from './metrics';
 import { ensureSearchAttributes, openTemporalClient, temporalConfig } from './temporal';
 import type { HandOverDependencies } from './webhooks/hand-over';
 import { ensureFirstWorkspace } from './workspace';
@@ -24,15 +27,23 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
     KAPSO_WEBHOOK_SECRET: 'without a secret anybody could send messages to the webhook',
   });
   const logger = createLogger('api', settings.LOG_LEVEL);
-  const db = openDatabase(settings.DATABASE_URL, { onConnectionLost: (error) => logger.warn({ error }, 'connection to PostgreSQL lost') });
+  const metrics = createApiMetrics();
+  const db = openDatabase(settings.DATABASE_URL, {
+    onConnectionLost: (error) => logger.warn({ error }, 'connection to PostgreSQL lost'),
+    onQuery: metrics.queryEnded,
+  });
   const temporal = openTemporalClient(temporalConfig(environment));
   let handOverDependencies: HandOverDependencies | undefined;
-  const app = createApp({ settings, db, temporal, logger, handOverDependencies: () => handOverDependencies });
+  const waiters = createCallWaiters({ temporal, logger });
+  const app = createApp({ settings, db, temporal, logger, metrics, waiters, handOverDependencies: () => handOverDependencies });
   const server = app.listen(settings.PORT);
   server.keepAliveTimeout = KEEP_ALIVE_MS;
+  server.on('clientError', refuseUnread);
   const stopping = new AbortController();
   onShutdown(logger, SHUTDOWN_LIMIT_MS, async () => {
     stopping.abort();
+    // Who waits for a call is answered as it stands, and asks again elsewhere.
+    waiters.close();
     await closeServer(server);
     await temporal.connection.close();
     await db.close();

@@ -1,5 +1,7 @@
 /** The worker process: stateless, any number of it. The one place that builds the activities' dependencies. */
-import { createServer, type Server } from 'node:http';
+import { once } from 'node:events';
+import { createServer, type Server, type ServerResponse } from 'node:http';
+import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import { createActivities } from '../activities';
 import { ASK_TIMEOUT_MS, DIAL_TIMEOUT_MS } from '../activities/voice';
@@ -8,6 +10,8 @@ import { loadEnvFile, PROVIDER_NAMES, readSettings, requireSettings, type Settin
 import { type Database, openDatabase } from './database';
 import { onShutdown, patiently, runProcess } from './lifecycle';
 import { createLogger, type Logger } from './logger';
+import { createWorkerMetrics, type ProcessMetrics, type WorkerMetrics } from './metrics';
+import { withDeadline } from './providers/deadline';
 import { createKapsoClient } from './providers/kapso';
 import { createLanguageModels, type LanguageModels } from './providers/llm';
 import { type CallServer, callServer, createVapiClient } from './providers/vapi';
@@ -30,10 +34,15 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
     KAPSO_API_KEY: 'replies are sent with it',
   });
   const logger = createLogger('worker', settings.LOG_LEVEL);
-  useLogger(logger);
+  const sdkMetricsAddress = settings.WORKER_HEALTH_PORT ? await freeLoopbackAddress() : undefined;
+  installRuntime(logger, sdkMetricsAddress);
+  const metrics = createWorkerMetrics(() => readSdkMetrics(sdkMetricsAddress));
   const stopping = new AbortController();
   const running: { worker?: Worker; finished?: Promise<void>; health?: Server } = {};
-  const db = openDatabase(settings.DATABASE_URL, { onConnectionLost: (error) => logger.warn({ error }, 'connection to PostgreSQL lost') });
+  const db = openDatabase(settings.DATABASE_URL, {
+    onConnectionLost: (error) => logger.warn({ error }, 'connection to PostgreSQL lost'),
+    onQuery: metrics.queryEnded,
+  });
   onShutdown(logger, SHUTDOWN_GRACE_MS + 5_000, async () => {
     stopping.abort();
     running.worker?.shutdown();
@@ -42,8 +51,8 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
     await db.close();
   });
   if (settings.WORKER_HEALTH_PORT)
-    running.health = serveHealth(settings.WORKER_HEALTH_PORT, () => running.worker?.getState() === 'RUNNING');
-  running.worker = await startWorker({ settings, environment, db, logger, signal: stopping.signal });
+    running.health = serveHealth(settings.WORKER_HEALTH_PORT, metrics, () => running.worker?.getState() === 'RUNNING');
+  running.worker = await startWorker({ settings, environment, db, logger, metrics, signal: stopping.signal });
   running.finished = running.worker.run();
   logger.info({ taskQueue: settings.TEMPORAL_TASK_QUEUE }, 'worker ready');
   await running.finished;
@@ -54,9 +63,10 @@ async function startWorker(parts: {
   environment: NodeJS.ProcessEnv;
   db: Database;
   logger: Logger;
+  metrics: WorkerMetrics;
   signal: AbortSignal;
 }): Promise<Worker> {
-  const { settings, environment, db, logger, signal } = parts;
+  const { settings, environment, db, logger, metrics, signal } = parts;
   const keepTrying = patiently(logger, signal);
   const config = temporalConfig(environment);
   const models = createLanguageModels(settings);
@@ -87,6 +97,7 @@ async function startWorker(parts: {
       vapi,
       models,
       logger,
+      metrics,
       limits: { modelAttemptMs: settings.MODEL_TIMEOUT_MS, turnMs: settings.TURN_TIMEOUT_MS },
       taskQueue: settings.TEMPORAL_TASK_QUEUE,
       followUpText: settings.CALL_FOLLOW_UP_TEXT,
@@ -101,8 +112,8 @@ function definedServer(settings: Settings): { server?: CallServer } {
   return server ? { server } : {};
 }
 
-/** The engine's own log lines take our form, and signals are ours to handle. */
-function useLogger(logger: Logger): void {
+/** The engine's own log lines take our form, signals are ours to handle, and its metrics can be read at `sdkMetricsAddress`. */
+function installRuntime(logger: Logger, sdkMetricsAddress: string | undefined): void {
   Runtime.install({
     logger: new DefaultLogger('INFO', ({ level, message, meta }) => {
       const { error, ...fields } = (meta ?? {}) as Record<string, unknown>;
@@ -112,6 +123,13 @@ function useLogger(logger: Logger): void {
       else logger.info(line, message);
     }),
     shutdownSignals: [],
+    ...(sdkMetricsAddress
+      ? {
+          telemetryOptions: {
+            metrics: { prometheus: { bindAddress: sdkMetricsAddress, countersTotalSuffix: true, useSecondsForDurations: true } },
+          },
+        }
+      : {}),
   });
 }
 
@@ -121,14 +139,46 @@ function sayWhoAnswers(models: LanguageModels, settings: Settings, logger: Logge
   logger.info({ available: models.available, withoutKey }, 'model providers; those without a key are left out of the chain');
 }
 
-/** `/healthz` and `/readyz` for an orchestrator. */
-function serveHealth(port: number, isReady: () => boolean): Server {
+/** The SDK takes an address and does not tell which port it got, so the port is found here. Free now, not reserved: a lost race ends the start. */
+async function freeLoopbackAddress(): Promise<string> {
+  const server = createTcpServer();
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return `127.0.0.1:${port}`;
+}
+
+/** It answers on the loopback, from memory. */
+const SDK_METRICS_TIMEOUT_MS = 1_000;
+
+async function readSdkMetrics(address: string | undefined): Promise<string> {
+  if (!address) return '';
+  return await withDeadline(SDK_METRICS_TIMEOUT_MS, async (signal) => await (await fetch(`http://${address}/metrics`, { signal })).text());
+}
+
+/** `/healthz` and `/readyz` for an orchestrator, `/metrics` for Prometheus. */
+function serveHealth(port: number, metrics: ProcessMetrics, isReady: () => boolean): Server {
   const server = createServer((request, response) => {
-    const ready = request.url !== '/readyz' || isReady();
+    const path = request.url?.split('?', 1)[0];
+    if (path === '/metrics') return void sendMetrics(response, metrics);
+    const ready = path !== '/readyz' || isReady();
     response.writeHead(ready ? 200 : 503, { 'Content-Type': 'application/json' });
-    response.end(JSON.stringify(request.url === '/readyz' ? { ready } : { alive: true }));
+    response.end(JSON.stringify(path === '/readyz' ? { ready } : { alive: true }));
   });
   return server.listen(port);
+}
+
+async function sendMetrics(response: ServerResponse, metrics: ProcessMetrics): Promise<void> {
+  try {
+    const text = await metrics.text();
+    response.writeHead(200, { 'Content-Type': metrics.contentType });
+    response.end(text);
+  } catch {
+    response.writeHead(500);
+    response.end();
+  }
 }
 
 loadEnvFile();

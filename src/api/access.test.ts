@@ -4,12 +4,17 @@ import express from 'express';
 import { createLogger } from '../logger';
 import { requireApiKey } from './access';
 import { errorHandler } from './errors';
+import { createRateLimits } from './rate-limit';
 
 async function statusOf(keys: string[], authorization?: string): Promise<number> {
   const app = express();
-  app.get('/', requireApiKey(keys), (_request, response) => {
-    response.send('in');
-  });
+  app.get(
+    '/',
+    requireApiKey(keys, createRateLimits({ API_RATE_LIMIT_PER_MINUTE: 100, WEBHOOK_RATE_LIMIT_PER_MINUTE: 100 })),
+    (_request, response) => {
+      response.send('in');
+    },
+  );
   app.use(errorHandler(createLogger('test', 'silent')));
   const server = app.listen(0, '127.0.0.1');
   await once(server, 'listening');

@@ -324,7 +324,8 @@ const unavailable = 'Temporal or the record is away. `Retry-After` says when to 
 export const callPaths: ZodOpenApiPathsObject = {
   '/api/v1/vapi/calls': {
     post: {
-      tags: ['Voice calls'],
+      tags: ['Calls'],
+      security: [{ bearer: [] }],
       operationId: 'startCall',
       summary: 'Start a call',
       description:
@@ -343,7 +344,8 @@ export const callPaths: ZodOpenApiPathsObject = {
       },
     },
     get: {
-      tags: ['Voice calls'],
+      tags: ['Calls'],
+      security: [{ bearer: [] }],
       operationId: 'listCalls',
       summary: 'List calls, newest first',
       requestParams: { query: listQuery },
@@ -352,7 +354,8 @@ export const callPaths: ZodOpenApiPathsObject = {
   },
   '/api/v1/vapi/calls/by-phone/{phone}': {
     get: {
-      tags: ['Voice calls'],
+      tags: ['Calls'],
+      security: [{ bearer: [] }],
       operationId: 'listCallsByPhone',
       summary: 'List the calls with one number, newest first',
       requestParams: { path: phoneParameter, query: pageQuery },
@@ -361,7 +364,8 @@ export const callPaths: ZodOpenApiPathsObject = {
   },
   '/api/v1/vapi/calls/{callId}': {
     get: {
-      tags: ['Voice calls'],
+      tags: ['Calls'],
+      security: [{ bearer: [] }],
       operationId: 'showCall',
       summary: 'Show a call, or wait for its result',
       description: 'Always 200 while the call is known, with every field. A call that failed is no error of this request: see `outcome`.',
@@ -373,7 +377,8 @@ export const callPaths: ZodOpenApiPathsObject = {
       },
     },
     delete: {
-      tags: ['Voice calls'],
+      tags: ['Calls'],
+      security: [{ bearer: [] }],
       operationId: 'endCall',
       summary: 'End a call, or take it out of the queue',
       requestParams: { path: callIdParameter },

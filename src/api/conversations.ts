@@ -1,32 +1,144 @@
 /** What operators and callers can read: conversations and their messages, newest first, paged by cursor. */
 import { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
-import type { Prisma, PrismaClient } from '../../prisma/generated/client';
-import { ApiError } from './errors';
+import type { ZodOpenApiPathsObject } from 'zod-openapi';
+import {
+  ConversationMode,
+  MessageDirection,
+  MessageOutcome,
+  MessageStatus,
+  type Prisma,
+  type PrismaClient,
+} from '../../prisma/generated/client';
+import { ApiError, guardedProblems, problems } from './errors';
+import { integerParameter, parsed } from './requests';
 
-const limit = z.coerce.number().int().min(1).max(100).default(50);
-const uuid = z.uuid();
+const limit = integerParameter(1, 100).default(50).meta({ description: 'How many at most; 50 when it is not given.', example: 20 });
 const position = z
   .string()
-  .regex(/^\d{1,18}$/)
-  .transform(BigInt);
+  .regex(/^[0-9]{1,18}$/)
+  .transform(BigInt)
+  .meta({ description: '`next` of the page before.', example: '4711' });
 const conversationCursor = z
   .string()
-  .regex(/^\d{1,13}_[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/)
+  .regex(/^[0-9]{1,13}_[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/)
   .transform((cursor) => {
     const [atMs = '0', id = ''] = cursor.split('_');
     return { at: new Date(Number(atMs)), id };
-  });
-const listQuery = z.object({
+  })
+  .meta({ description: '`next` of the page before.', example: '1790000000000_2f0c2d5e-4a55-4b8c-9a1e-0c5d7c7f1a10' });
+
+export const conversationParameters = z.object({
+  id: z.uuid().meta({ description: 'An `id` of the list.', example: '2f0c2d5e-4a55-4b8c-9a1e-0c5d7c7f1a10' }),
+});
+export const conversationsQuery = z.object({
   limit,
   before: conversationCursor.optional(),
   needsAttention: z
     .enum(['true', 'false'])
     .transform((value) => value === 'true')
-    .optional(),
-  mode: z.enum(['ai', 'human', 'paused']).optional(),
+    .optional()
+    .meta({ description: 'Only those that wait for a person, or only the others.' }),
+  mode: z.enum(ConversationMode).optional().meta({ description: 'Only those that are answered so.' }),
 });
-const messagesQuery = z.object({ limit, before: position.optional() });
+export const messagesQuery = z.object({ limit, before: position.optional() });
+
+const time = z.iso.datetime().meta({ description: 'UTC.', example: '2026-11-21T12:00:00.000Z' });
+
+/** A conversation as it is answered. */
+export const conversationSchema = z
+  .object({
+    id: z.uuid(),
+    workspaceId: z.uuid(),
+    workflowId: z.string().meta({ description: 'Its workflow in Temporal.' }),
+    mode: z.enum(ConversationMode).meta({ description: 'Who answers: the AI, a person, or nobody.' }),
+    needsAttention: z.boolean(),
+    attentionReason: z.string().nullable(),
+    lastMessageAt: time.nullable(),
+    lastMessagePreview: z.string().nullable(),
+    unreadCount: z.int(),
+    createdAt: time,
+    contact: z.object({
+      phone: z.string().nullable().meta({ description: 'Digits, no plus.' }),
+      businessScopedUserId: z.string().nullable(),
+      name: z.string().nullable(),
+      username: z.string().nullable(),
+    }),
+  })
+  .meta({ id: 'Conversation' });
+
+/** A message as it is answered. */
+export const messageSchema = z
+  .object({
+    id: z.uuid(),
+    position: z
+      .string()
+      .regex(/^[0-9]+$/)
+      .meta({ description: 'Order of arrival; a text, because it may be larger than a double holds.' }),
+    direction: z.enum(MessageDirection),
+    kind: z.string().meta({ description: "WhatsApp's type of the message.", example: 'text' }),
+    text: z.string().nullable(),
+    payload: z.unknown().meta({ description: 'What a message carries that is no text; null for most.' }),
+    status: z.enum(MessageStatus),
+    outcome: z.enum(MessageOutcome).nullable().meta({ description: 'What became of an inbound message; null while it is worked on.' }),
+    replyToId: z.uuid().nullable(),
+    turnId: z.uuid().nullable(),
+    provider: z.string().nullable(),
+    model: z.string().nullable(),
+    attempts: z.int().nullable(),
+    latencyMs: z.int().nullable(),
+    promptTokens: z.int().nullable(),
+    completionTokens: z.int().nullable(),
+    failure: z.string().nullable(),
+    providerMessageId: z.string().nullable(),
+    occurredAt: time,
+    createdAt: time,
+  })
+  .meta({ id: 'Message' });
+
+const next = z.string().nullable().meta({ description: '`before` of the next page; null on the last.' });
+export const conversationPage = z.object({ data: z.array(conversationSchema), next }).meta({ id: 'ConversationPage' });
+export const messagePage = z.object({ data: z.array(messageSchema), next }).meta({ id: 'MessagePage' });
+
+const json = (schema: z.ZodType) => ({ 'application/json': { schema } });
+const noSuchConversation = problems({ 404: 'No such conversation.' });
+
+export const conversationPaths: ZodOpenApiPathsObject = {
+  '/api/v1/conversations': {
+    get: {
+      tags: ['Conversations'],
+      summary: 'List conversations',
+      operationId: 'listConversations',
+      security: [{ bearer: [] }],
+      requestParams: { query: conversationsQuery },
+      responses: { 200: { description: 'Newest first.', content: json(conversationPage) }, ...guardedProblems },
+    },
+  },
+  '/api/v1/conversations/{id}': {
+    get: {
+      tags: ['Conversations'],
+      summary: 'Show a conversation',
+      operationId: 'getConversation',
+      security: [{ bearer: [] }],
+      requestParams: { path: conversationParameters },
+      responses: {
+        200: { description: 'The conversation.', content: json(conversationSchema) },
+        ...noSuchConversation,
+        ...guardedProblems,
+      },
+    },
+  },
+  '/api/v1/conversations/{id}/messages': {
+    get: {
+      tags: ['Conversations'],
+      summary: "List a conversation's messages",
+      operationId: 'listMessages',
+      security: [{ bearer: [] }],
+      requestParams: { path: conversationParameters, query: messagesQuery },
+      responses: { 200: { description: 'Newest first.', content: json(messagePage) }, ...noSuchConversation, ...guardedProblems },
+    },
+  },
+};
 
 const conversationFields = {
   id: true,
@@ -75,7 +187,7 @@ export function conversationRoutes(db: PrismaClient): Router {
 }
 
 async function listConversations(db: PrismaClient, request: Request, response: Response): Promise<void> {
-  const query = parsed(listQuery, request.query);
+  const query = parsed(conversationsQuery, request.query);
   const rows = await db.conversation.findMany({
     where: {
       // Every conversation has a message, so every one has this time.
@@ -93,15 +205,15 @@ async function listConversations(db: PrismaClient, request: Request, response: R
   const page = rows.slice(0, query.limit);
   const last = page.at(-1);
   response.json({
-    data: page,
+    data: page.map(conversationAnswer),
     next: rows.length > query.limit && last?.lastMessageAt ? `${last.lastMessageAt.getTime()}_${last.id}` : null,
-  });
+  } satisfies z.input<typeof conversationPage>);
 }
 
 async function showConversation(db: PrismaClient, request: Request, response: Response): Promise<void> {
   const row = await db.conversation.findUnique({ where: { id: conversationId(request) }, select: conversationFields });
   if (!row) throw new ApiError(404, 'no such conversation');
-  response.json(row);
+  response.json(conversationAnswer(row));
 }
 
 async function listMessages(db: PrismaClient, request: Request, response: Response): Promise<void> {
@@ -117,18 +229,22 @@ async function listMessages(db: PrismaClient, request: Request, response: Respon
     }),
   ]);
   if (!conversation) throw new ApiError(404, 'no such conversation');
-  const page = rows.slice(0, query.limit).map((row) => ({ ...row, position: String(row.position) }));
-  response.json({ data: page, next: rows.length > query.limit ? (page.at(-1)?.position ?? null) : null });
+  const page = rows.slice(0, query.limit).map(messageAnswer);
+  const following = rows.length > query.limit ? (page.at(-1)?.position ?? null) : null;
+  response.json({ data: page, next: following } satisfies z.input<typeof messagePage>);
 }
 
+function conversationAnswer(row: Prisma.ConversationGetPayload<{ select: typeof conversationFields }>): z.input<typeof conversationSchema> {
+  return { ...row, lastMessageAt: row.lastMessageAt?.toISOString() ?? null, createdAt: row.createdAt.toISOString() };
+}
+
+function messageAnswer(row: Prisma.MessageGetPayload<{ select: typeof messageFields }>): z.input<typeof messageSchema> {
+  return { ...row, position: String(row.position), occurredAt: row.occurredAt.toISOString(), createdAt: row.createdAt.toISOString() };
+}
+
+/** What is no id of ours is no conversation of ours. */
 function conversationId(request: Request): string {
-  const id = uuid.safeParse(request.params.id);
-  if (!id.success) throw new ApiError(404, 'no such conversation');
-  return id.data;
-}
-
-function parsed<T extends z.ZodType>(schema: T, input: unknown): z.output<T> {
-  const result = schema.safeParse(input);
-  if (result.success) return result.data;
-  throw new ApiError(400, result.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`).join('; '));
+  const parameters = conversationParameters.safeParse(request.params);
+  if (!parameters.success) throw new ApiError(404, 'no such conversation');
+  return parameters.data.id;
 }

@@ -1,24 +1,81 @@
 /** Errors as answers: `application/problem+json` (RFC 9457), with an id that stands in the log and nothing of the inside. */
 import { randomUUID } from 'node:crypto';
+import { STATUS_CODES } from 'node:http';
+import type { Duplex } from 'node:stream';
 import type { ErrorRequestHandler, RequestHandler, Response } from 'express';
+import { z } from 'zod';
+import type { ZodOpenApiResponseObject } from 'zod-openapi';
 import type { Logger } from '../logger';
 
-/** An answer that the caller may see in full. */
+/** An answer that the caller may see in full: `message` becomes its `detail`. */
 export class ApiError extends Error {
   override name = 'ApiError';
   constructor(
     readonly status: number,
     message: string,
+    readonly headers: Readonly<Record<string, string>> = {},
   ) {
     super(message);
   }
 }
 
-function sendProblem(response: Response, status: number, title: string, id?: string): void {
+/** Body of every answer from 400 on. */
+export const problemSchema = z
+  .object({
+    type: z.literal('about:blank').meta({ description: 'The status says it all (RFC 9457, section 4.2.1).' }),
+    title: z.string().meta({ description: 'The name of the status.', example: 'Not Found' }),
+    status: z.int().min(400).max(599).meta({ description: 'The status of the answer.', example: 404 }),
+    detail: z.string().optional().meta({ description: 'What is wrong, for a person.', example: 'no such conversation' }),
+    id: z.uuid().optional().meta({ description: 'From 500 on: stands in the log beside the cause.' }),
+  })
+  .meta({ id: 'Problem', description: 'What went wrong (RFC 9457).' });
+
+/** One answer of the OpenAPI document that is a problem. */
+export function problem(description: string): ZodOpenApiResponseObject {
+  return { description, content: { 'application/problem+json': { schema: problemSchema } } };
+}
+
+/** The answers of `statuses` in the OpenAPI document, each as a problem with its reason. */
+export function problems(reasons: Readonly<Record<number, string>>): Record<`${4 | 5}${string}`, ZodOpenApiResponseObject> {
+  return Object.fromEntries(Object.entries(reasons).map(([status, reason]) => [status, problem(reason)]));
+}
+
+/** Of a limited operation. */
+export const tooManyRequests: ZodOpenApiResponseObject = {
+  ...problem('Too many requests. `Retry-After` and `RateLimit` say when to come again.'),
+  id: 'TooManyRequests',
+  headers: {
+    'Retry-After': { required: true, schema: { type: 'string', pattern: '^\\d+$' }, description: 'Seconds until the next request.' },
+    RateLimit: { required: true, schema: { type: 'string' }, description: 'What is left (draft-ietf-httpapi-ratelimit-headers-08).' },
+    'RateLimit-Policy': { required: true, schema: { type: 'string' }, description: 'The limit (the same draft).' },
+  },
+};
+
+/** What every operation behind a bearer key may answer besides its own. */
+export const guardedProblems = {
+  400: { ...problem('The request could not be read, or a value in it is wrong; `detail` says which.'), id: 'BadRequest' },
+  401: {
+    ...problem('No valid bearer key.'),
+    id: 'Unauthorized',
+    headers: { 'WWW-Authenticate': { required: true, schema: { type: 'string', enum: ['Bearer'] } } },
+  },
+  429: tooManyRequests,
+  500: { ...problem('Something went wrong here. The `id` stands in the log.'), id: 'InternalError' },
+} satisfies Record<number, ZodOpenApiResponseObject>;
+
+/** Answers with a problem; the one place that writes one. */
+export function sendProblem(response: Response, status: number, detail?: string, id?: string): void {
   response
     .status(status)
     .type('application/problem+json')
-    .send(JSON.stringify({ title, status, ...(id ? { id } : {}) }));
+    .send(problemText(status, detail, id));
+}
+
+function problemText(status: number, detail?: string, id?: string): string {
+  const title = STATUS_CODES[status] ?? 'Error';
+  return JSON.stringify({ type: 'about:blank', title, status, ...(detail ? { detail } : {}), ...(id ? { id } : {}) } satisfies z.input<
+    typeof problemSchema
+  >);
 }
 
 export const notFound: RequestHandler = (_request, response) => sendProblem(response, 404, 'no such address');
@@ -27,17 +84,60 @@ export const notFound: RequestHandler = (_request, response) => sendProblem(resp
 export function errorHandler(logger: Logger): ErrorRequestHandler {
   return (error: unknown, _request, response, next) => {
     if (response.headersSent) return next(error);
-    if (error instanceof ApiError) return sendProblem(response, error.status, error.message);
+    if (error instanceof ApiError) {
+      response.set(error.headers);
+      if (error.status < 500) return sendProblem(response, error.status, error.message);
+      return sendProblem(response, error.status, error.message, logged(logger, error));
+    }
     const status = clientErrorStatus(error);
-    if (status) return sendProblem(response, status, status === 413 ? 'the body is too large' : 'the request could not be read');
-    const id = randomUUID();
-    logger.error({ error, id }, 'request failed');
-    return sendProblem(response, 500, 'something went wrong', id);
+    if (status) return sendProblem(response, status, CLIENT_ERRORS[status] ?? 'the request could not be read');
+    return sendProblem(response, 500, 'something went wrong; the id stands in the log', logged(logger, error));
   };
 }
+
+/** Logs the error and returns the id under which it stands in the log. */
+export function logged(logger: Logger, error: unknown, message = 'request failed'): string {
+  const id = randomUUID();
+  logger.error({ error, id }, message);
+  return id;
+}
+
+/** Our words for what express and its body parser refuse: theirs quote the request. */
+const CLIENT_ERRORS: Readonly<Record<number, string>> = {
+  400: 'the request could not be read',
+  413: 'the body is too large',
+  415: 'the form or encoding of the body is not supported',
+};
 
 /** Errors of express and its body parser carry the status they stand for. */
 function clientErrorStatus(error: unknown): number | undefined {
   const status = (error as { status?: unknown } | undefined)?.status;
   return typeof status === 'number' && status >= 400 && status < 500 ? status : undefined;
+}
+
+/** Node's codes of requests that never become one (`clientError`); every other code is a request that is no HTTP. */
+const UNREAD_STATUS: Readonly<Record<string, number>> = {
+  HPE_HEADER_OVERFLOW: 431,
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: 413,
+  ERR_HTTP_REQUEST_TIMEOUT: 408,
+};
+
+/** For the server's `clientError`: what no handler ever sees (too long an address, no HTTP at all) is answered as a problem too. */
+export function refuseUnread(error: Error & { code?: string }, socket: Duplex): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const { _httpMessage: answering } = socket as Duplex & { _httpMessage?: { headersSent: boolean } };
+  // An answer is under way on this connection: a second head in it would be garbage.
+  if (answering?.headersSent) {
+    socket.destroy();
+    return;
+  }
+  const status = UNREAD_STATUS[error.code ?? ''] ?? 400;
+  const body = problemText(status);
+  socket.end(
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nConnection: close\r\nContent-Type: application/problem+json; charset=utf-8\r\n` +
+      `Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+  );
 }

@@ -3,9 +3,14 @@
  * pauses a webhook that fails too often and never resumes it by itself (Kapso's webhook delivery rules).
  */
 import express, { type Request, type Response, Router } from 'express';
+import { z } from 'zod';
+import type { ZodOpenApiPathsObject } from 'zod-openapi';
+import { ApiError, guardedProblems, logged, problem, problems, sendProblem, tooManyRequests } from '../api/errors';
 import type { Logger } from '../logger';
+import type { WebhookResult } from '../metrics';
 import { type HandedOver, type HandOverDependencies, handOver } from './hand-over';
 import { type KapsoEvent, type MessageEvent, readKapsoBody, type SkippedEvent, type StatusEvent } from './kapso-events';
+import { noteWebhook } from './measure';
 import { isSigned } from './signature';
 
 /** Meta's largest webhook (Meta's webhook reference). */
@@ -15,6 +20,64 @@ const BODY_LIMIT_BYTES = 3 * 1024 * 1024;
 export const WEBHOOK_PATHS = ['/webhook/kapso', '/api/webhook/kapso', '/api/whatsapp/webhook'];
 
 const RETRY_AFTER_SECONDS = '5';
+
+const receivedSchema = z.object({ received: z.literal(true) }).meta({ id: 'Received' });
+const handshakeSchema = z.object({
+  'hub.mode': z.literal('subscribe'),
+  'hub.verify_token': z.string().meta({ description: '`KAPSO_WEBHOOK_TOKEN`.' }),
+  'hub.challenge': z.string().meta({ description: 'Comes back as the answer.', example: '1158201444' }),
+});
+const signatureHeaders = z.object({
+  'X-Webhook-Signature': z.string().optional().meta({ description: "HMAC-SHA256 of the body in hex, by Kapso's scheme." }),
+  'X-Hub-Signature-256': z.string().optional().meta({ description: "The same after `sha256=`, by Meta's scheme." }),
+  'X-Idempotency-Key': z.string().optional().meta({ description: "The delivery's id; stands in the log." }),
+});
+
+/** The webhook in the OpenAPI document: each address with its handshake. */
+export const kapsoPaths: ZodOpenApiPathsObject = Object.fromEntries(WEBHOOK_PATHS.map((path, index) => [path, kapsoPath(index)]));
+
+function kapsoPath(index: number): ZodOpenApiPathsObject[string] {
+  const suffix = index === 0 ? '' : String(index + 1);
+  return {
+    get: {
+      tags: ['Webhooks'],
+      summary: "Meta's handshake",
+      operationId: `shakeHandsWithMeta${suffix}`,
+      requestParams: { query: handshakeSchema },
+      responses: {
+        200: { description: 'The challenge.', content: { 'text/plain': { schema: z.string() } } },
+        ...problems({ 403: 'Not a handshake, or another token.' }),
+        429: tooManyRequests,
+        500: guardedProblems[500],
+      },
+    },
+    post: {
+      tags: ['Webhooks'],
+      summary: "Kapso's or Meta's webhook",
+      operationId: `takeKapsoWebhook${suffix}`,
+      requestParams: { header: signatureHeaders },
+      requestBody: {
+        description: "Any body of Kapso's or Meta's: one event or a batch. A signed body is never refused for what it says.",
+        content: { 'application/json': { schema: z.looseObject({}) } },
+      },
+      responses: {
+        200: { description: 'Stored, or not for us.', content: { 'application/json': { schema: receivedSchema } } },
+        ...problems({
+          400: 'The body could not be read from the connection.',
+          401: 'No signature, or a wrong one.',
+          413: 'Longer than 3 MiB.',
+          415: 'A compression that is not known.',
+        }),
+        429: tooManyRequests,
+        500: guardedProblems[500],
+        503: {
+          ...problem('Not stored: please send again.'),
+          headers: { 'Retry-After': { required: true, schema: { type: 'string', enum: [RETRY_AFTER_SECONDS] } } },
+        },
+      },
+    },
+  };
+}
 
 export interface KapsoWebhookOptions {
   secrets: readonly string[];
@@ -36,12 +99,10 @@ export function kapsoWebhook(options: KapsoWebhookOptions): Router {
 }
 
 function answerHandshake(request: Request, response: Response, verifyToken: string | undefined): void {
-  const { 'hub.mode': mode, 'hub.verify_token': token, 'hub.challenge': challenge } = request.query;
-  if (mode !== 'subscribe' || !verifyToken || token !== verifyToken || typeof challenge !== 'string') {
-    response.status(403).type('text/plain').send('wrong verify token');
-    return;
-  }
-  response.type('text/plain').send(challenge);
+  const handshake = handshakeSchema.safeParse(request.query);
+  if (!handshake.success || !verifyToken || handshake.data['hub.verify_token'] !== verifyToken)
+    throw new ApiError(403, 'wrong verify token');
+  response.type('text/plain').send(handshake.data['hub.challenge']);
 }
 
 async function takeWebhook(request: Request, response: Response, options: KapsoWebhookOptions): Promise<void> {
@@ -49,30 +110,38 @@ async function takeWebhook(request: Request, response: Response, options: KapsoW
   const signature = request.get('x-webhook-signature') ?? request.get('x-hub-signature-256');
   if (!isSigned(rawBody, signature, options.secrets)) {
     options.logger.warn({ signed: signature !== undefined }, 'webhook refused: bad or missing signature');
-    response.status(401).json({ error: 'bad or missing signature' });
-    return;
+    noteWebhook(response, { result: 'bad_signature' });
+    throw new ApiError(401, 'bad or missing signature');
   }
   const logger = options.logger.child({ idempotencyKey: request.get('x-idempotency-key') ?? null });
   const events = readEvents(rawBody, logger);
+  noteWebhook(response, { type: typeOf(events ?? []), result: resultOf(events) });
   const dependencies = options.handOverDependencies();
   try {
-    reportSkipped(events, options.logShapes, logger);
-    const taken = { messages: events.filter(isMessage), statuses: events.filter(isStatus) };
+    reportSkipped(events ?? [], options.logShapes, logger);
+    const taken = { messages: (events ?? []).filter(isMessage), statuses: (events ?? []).filter(isStatus) };
     let conversations: HandedOver[] = [];
     if (taken.messages.length + taken.statuses.length > 0) {
-      if (!dependencies) throw new Error('not started yet');
+      if (!dependencies) throw new NotStartedError('not started yet');
       conversations = await handOver(taken, { ...dependencies, logger });
     }
-    response.json({ received: true });
+    response.json({ received: true } satisfies z.input<typeof receivedSchema>);
     if (conversations.length > 0) logger.info({ conversations }, 'messages handed over');
   } catch (error) {
-    logger.error({ error }, 'webhook not stored; the sender is asked to come again');
-    response.status(503).set('Retry-After', RETRY_AFTER_SECONDS).json({ error: 'not stored, please send again' });
+    noteWebhook(response, { result: error instanceof NotStartedError ? 'not_started' : 'not_stored' });
+    const id = logged(logger, error, 'webhook not stored; the sender is asked to come again');
+    response.set('Retry-After', RETRY_AFTER_SECONDS);
+    sendProblem(response, 503, 'not stored, please send again', id);
   }
 }
 
-/** Empty when the body cannot be read: it would be no better the next time, so it is taken and logged. */
-function readEvents(rawBody: Buffer, logger: Logger): KapsoEvent[] {
+/** The process has not reached the engine and the record yet. */
+class NotStartedError extends Error {
+  override name = 'NotStartedError';
+}
+
+/** Undefined when the body cannot be read: it would be no better the next time, so it is taken and logged. */
+function readEvents(rawBody: Buffer, logger: Logger): KapsoEvent[] | undefined {
   try {
     return readKapsoBody(rawBody);
   } catch (error) {
@@ -80,8 +149,19 @@ function readEvents(rawBody: Buffer, logger: Logger): KapsoEvent[] {
       { bytes: rawBody.length, errorName: error instanceof Error ? error.name : 'unknown' },
       'webhook with a good signature is not readable; dropped',
     );
-    return [];
+    return undefined;
   }
+}
+
+/** What the webhook carries, for the count. */
+function typeOf(events: KapsoEvent[]): string {
+  const kinds = [events.some(isMessage) ? 'message' : '', events.some(isStatus) ? 'status' : ''].filter((kind) => kind !== '');
+  return kinds.length > 0 ? kinds.join('_and_') : 'other';
+}
+
+function resultOf(events: KapsoEvent[] | undefined): WebhookResult {
+  if (!events || events.some((event) => event.type === 'skipped' && event.reason === 'unreadable')) return 'unreadable';
+  return events.some((event) => event.type !== 'skipped') ? 'taken' : 'skipped';
 }
 
 function reportSkipped(events: KapsoEvent[], logShapes: boolean, logger: Logger): void {
