@@ -1,0 +1,55 @@
+/** What became of a call, from Vapi's reason for its end. Pure, and open to reasons that do not exist yet. */
+
+/** `unknown`: nobody could say how, or whether, it ended. */
+export type CallOutcome =
+  | 'completed'
+  | 'no_answer'
+  | 'busy'
+  | 'voicemail'
+  | 'invalid_number'
+  | 'canceled'
+  | 'transfer_failed'
+  | 'failed'
+  | 'unknown';
+
+/** Whose fault a failure is, as far as the reason tells. */
+type FailureCategory = 'account' | 'platform' | 'provider' | 'config' | 'telephony' | 'media' | 'unknown';
+
+type Rule = { matches: RegExp } & (
+  | { outcome: Exclude<CallOutcome, 'failed' | 'unknown'> }
+  | { outcome: 'failed'; category: FailureCategory }
+);
+
+/** The first that matches decides; the order matters. They cover all reasons that Vapi lists (call-ended-reason page, OpenAPI of August 2026). */
+const RULES: readonly Rule[] = [
+  { outcome: 'no_answer', matches: /^customer-did-not-answer$|outbound-sip-(408|480)-/ },
+  { outcome: 'busy', matches: /^customer-busy$/ },
+  // Only where voicemail detection is on; elsewhere such a call ends like one with a person.
+  { outcome: 'voicemail', matches: /^voicemail$/ },
+  { outcome: 'invalid_number', matches: /^twilio-reported-customer-misdialed$/ },
+  { outcome: 'canceled', matches: /^(manually-canceled|scheduled-call-deleted|call-deleted)$/ },
+  { outcome: 'transfer_failed', matches: /^call\.forwarding\.|error-transfer-failed$|error-warm-transfer-/ },
+  {
+    outcome: 'completed',
+    matches:
+      /^assistant-(ended-call.*|said-end-call-phrase|forwarded-call)$|^customer-ended-call|^exceeded-max-duration$|^silence-timed-out$|^vonage-completed$|^call\.in-progress\.(twilio|sip)-completed-call$|^call\.(ringing|ending)\.hook-executed-/,
+  },
+  { outcome: 'failed', category: 'account', matches: /^call\.start\.error-(subscription-|fraud-|enterprise-|vapi-number-)/ },
+  { outcome: 'failed', category: 'platform', matches: /vapifault|^worker-shutdown$|^phone-call-provider-closed-websocket$/ },
+  { outcome: 'failed', category: 'provider', matches: /providerfault|^pipeline-|error-pipeline-/ },
+  { outcome: 'failed', category: 'config', matches: /^assistant-|^call-start-error-|^call\.start\./ },
+  { outcome: 'failed', category: 'telephony', matches: /^(twilio|vonage)-|sip-|^phone-call-provider-/ },
+  { outcome: 'failed', category: 'media', matches: /microphone-permission|did-not-receive-customer-audio/ },
+];
+
+/**
+ * Classifies a call that is over. `error` stands for `failed` only: category and reason, and whether somebody had been in
+ * conversation already (then a second call is not the first thing that this person hears).
+ */
+export function callOutcome(endedReason: string | undefined, wasInProgress: boolean): { outcome: CallOutcome; error: string | null } {
+  if (!endedReason) return { outcome: 'unknown', error: null };
+  const rule = RULES.find(({ matches }) => matches.test(endedReason));
+  if (rule && rule.outcome !== 'failed') return { outcome: rule.outcome, error: null };
+  const category: FailureCategory = rule?.category ?? 'unknown';
+  return { outcome: 'failed', error: `${category}: ${endedReason}${wasInProgress ? ' (in conversation)' : ''}` };
+}

@@ -1,0 +1,30 @@
+/** Makes what others sent fit to be kept: text and JSON that PostgreSQL stores, within a size. */
+
+/**
+ * The same value without NUL and half surrogate pairs, in texts and in names of fields: both are JSON, but PostgreSQL
+ * stores neither. @throws RangeError when it is nested too deep
+ */
+export function storableJson(value: unknown): unknown {
+  if (typeof value === 'string') return storableText(value);
+  if (Array.isArray(value)) return value.map(storableJson);
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [storableText(name), storableJson(inner)]));
+}
+
+function storableText(text: string): string {
+  return text.replaceAll('\0', '').toWellFormed();
+}
+
+/** At most `length` UTF-16 units, never through the middle of a character: half of one cannot be stored. */
+export function cutText(text: string, length: number): string {
+  return storableText(text.slice(0, length));
+}
+
+/** How long the value is as JSON; infinite when it is nested too deep to be written down. */
+export function jsonLength(value: unknown): number {
+  try {
+    return (JSON.stringify(value) ?? '').length;
+  } catch {
+    return Number.POSITIVE_INFINITY;
+  }
+}
