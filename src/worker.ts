@@ -1,14 +1,18 @@
 /** The worker process: stateless, any number of it. The one place that builds the activities' dependencies. */
 import { createServer, type Server } from 'node:http';
+import { join } from 'node:path';
 import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import { createActivities } from '../activities';
+import { CALLBACK_TIMEOUT_MS } from '../activities/callback';
 import { SEND_TIMEOUT_MS } from '../activities/whatsapp';
 import { loadEnvFile, PROVIDER_NAMES, readSettings, requireSettings, type Settings } from './config';
 import { type Database, openDatabase } from './database';
 import { onShutdown, patiently, runProcess } from './lifecycle';
 import { createLogger, type Logger } from './logger';
+import { callbackSettings, createCallbackClient } from './providers/callback';
 import { createKapsoClient } from './providers/kapso';
 import { createLanguageModels, type LanguageModels } from './providers/llm';
+import { ensureRetentionSchedule } from './schedules';
 import { ensureSearchAttributes, openTemporalClient, temporalConfig } from './temporal';
 import { workflowBundle } from './workflow-bundle';
 import { ensureFirstWorkspace } from './workspace';
@@ -64,6 +68,7 @@ async function startWorker(parts: {
   await keepTrying('PostgreSQL is not ready', () => ensureFirstWorkspace(db.orm, settings));
   const client = openTemporalClient(config);
   await keepTrying('Temporal is not ready', () => ensureSearchAttributes(client));
+  await keepTrying('Temporal is not ready', () => ensureRetentionSchedule(client, settings, logger));
   await client.connection.close();
   const connection = await keepTrying('Temporal is not ready', () => NativeConnection.connect(config.connectionOptions));
   return await Worker.create({
@@ -77,6 +82,8 @@ async function startWorker(parts: {
       models,
       logger,
       limits: { modelAttemptMs: settings.MODEL_TIMEOUT_MS, turnMs: settings.TURN_TIMEOUT_MS },
+      callbacks: createCallbackClient({ ...callbackSettings(settings), timeoutMs: CALLBACK_TIMEOUT_MS }),
+      archiveDir: join(settings.DATA_DIR, 'archive', 'calls'),
     }),
     stickyQueueScheduleToStartTimeout: STICKY_TIMEOUT_MS,
     shutdownGraceTime: SHUTDOWN_GRACE_MS,

@@ -1,2 +1,5 @@
 /** What the worker bundles. */
+
+export { callbackWorkflow } from './callback';
 export { conversationWorkflow } from './conversation';
+export { retentionWorkflow } from './retention';
