@@ -2,14 +2,18 @@
 import type { Database } from '../src/database';
 import type { Logger } from '../src/logger';
 import type { WorkerMetrics } from '../src/metrics';
+import type { CallbackClient } from '../src/providers/callback';
 import type { KapsoClient } from '../src/providers/kapso';
 import type { LanguageModels } from '../src/providers/llm';
 import type { VapiClient } from '../src/providers/vapi';
+import { type CallbackActivities, createCallbackActivities } from './callback';
 import { createModelActivities, type ModelActivities } from './model';
 import { createRecordActivities, type RecordActivities, type TurnLimits } from './records';
+import { createRetentionActivities, type RetentionActivities } from './retention';
 import { createVoiceActivities, type VoiceActivities } from './voice';
 import { createWhatsAppActivities, type WhatsAppActivities } from './whatsapp';
 
+export type { CallbackDelivery } from './callback';
 export type { Draft, DraftOrder } from './model';
 export type { Recorded, RecordOrder, TurnLimits } from './records';
 export type { CallEnding, CallLook, Conclusion, DialVerdict } from './voice';
@@ -25,9 +29,17 @@ export interface ActivityDependencies {
   limits: TurnLimits;
   taskQueue: string;
   followUpText: string | undefined;
+  callbacks: CallbackClient;
+  /** Absolute; where calls are archived. */
+  archiveDir: string;
 }
 
-export type Activities = RecordActivities & ModelActivities & WhatsAppActivities & VoiceActivities;
+export type Activities = RecordActivities &
+  ModelActivities &
+  WhatsAppActivities &
+  VoiceActivities &
+  CallbackActivities &
+  RetentionActivities;
 
 /** The worker is the one place that calls this. */
 export function createActivities(dependencies: ActivityDependencies): Activities {
@@ -36,5 +48,7 @@ export function createActivities(dependencies: ActivityDependencies): Activities
     ...createModelActivities(dependencies),
     ...createWhatsAppActivities(dependencies),
     ...createVoiceActivities(dependencies),
+    ...createCallbackActivities(dependencies),
+    ...createRetentionActivities(dependencies),
   };
 }

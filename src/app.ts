@@ -11,6 +11,7 @@ import { healthRoutes } from './api/health';
 import { measureRequests, pathFinder, refuseWrongMethods } from './api/known-paths';
 import { apiPaths, openApiDocument } from './api/openapi';
 import { createRateLimits } from './api/rate-limit';
+import { recordingRoutes } from './api/recording';
 import type { Settings } from './config';
 import type { Database } from './database';
 import type { Logger } from './logger';
@@ -51,8 +52,14 @@ export function createApp({ settings, db, temporal, logger, metrics, waiters, ha
     }),
   );
   app.use('/api/v1/conversations', withKey, conversationRoutes(db.orm));
+  const vapi = { baseUrl: settings.VAPI_BASE_URL, apiKey: settings.VAPI_API_KEY };
   const identity = () => handOverDependencies()?.identity;
-  app.use('/api/v1/vapi/calls', withKey, callRoutes({ settings, db, temporal, waiters, logger, identity }));
+  app.use(
+    '/api/v1/vapi/calls',
+    withKey,
+    callRoutes({ settings, db, temporal, waiters, logger, identity }),
+    recordingRoutes({ db, logger, vapi }),
+  );
 
   app.use(healthRoutes({ temporal, db, metrics, waiters, isStarted: () => handOverDependencies() !== undefined }));
   app.use(['/openapi.json', '/docs'], limits.open);

@@ -2,8 +2,10 @@
 import { once } from 'node:events';
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer } from 'node:net';
+import { join } from 'node:path';
 import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import { createActivities } from '../activities';
+import { CALLBACK_TIMEOUT_MS } from '../activities/callback';
 import { ASK_TIMEOUT_MS, DIAL_TIMEOUT_MS } from '../activities/voice';
 import { SEND_TIMEOUT_MS } from '../activities/whatsapp';
 import { loadEnvFile, PROVIDER_NAMES, readSettings, requireSettings, type Settings } from './config';
@@ -11,10 +13,12 @@ import { type Database, openDatabase } from './database';
 import { onShutdown, patiently, runProcess } from './lifecycle';
 import { createLogger, type Logger } from './logger';
 import { createWorkerMetrics, type ProcessMetrics, type WorkerMetrics } from './metrics';
+import { callbackSettings, createCallbackClient } from './providers/callback';
 import { withDeadline } from './providers/deadline';
 import { createKapsoClient } from './providers/kapso';
 import { createLanguageModels, type LanguageModels } from './providers/llm';
 import { type CallServer, callServer, createVapiClient } from './providers/vapi';
+import { ensureRetentionSchedule } from './schedules';
 import { ensureSearchAttributes, openTemporalClient, temporalConfig } from './temporal';
 import { workflowBundle } from './workflow-bundle';
 import { ensureFirstWorkspace } from './workspace';
@@ -84,6 +88,7 @@ async function startWorker(parts: {
   await keepTrying('PostgreSQL is not ready', () => ensureFirstWorkspace(db.orm, settings));
   const client = openTemporalClient(config);
   await keepTrying('Temporal is not ready', () => ensureSearchAttributes(client));
+  await keepTrying('Temporal is not ready', () => ensureRetentionSchedule(client, settings, logger));
   await client.connection.close();
   const connection = await keepTrying('Temporal is not ready', () => NativeConnection.connect(config.connectionOptions));
   return await Worker.create({
@@ -101,6 +106,8 @@ async function startWorker(parts: {
       limits: { modelAttemptMs: settings.MODEL_TIMEOUT_MS, turnMs: settings.TURN_TIMEOUT_MS },
       taskQueue: settings.TEMPORAL_TASK_QUEUE,
       followUpText: settings.CALL_FOLLOW_UP_TEXT,
+      callbacks: createCallbackClient({ ...callbackSettings(settings), timeoutMs: CALLBACK_TIMEOUT_MS }),
+      archiveDir: join(settings.DATA_DIR, 'archive', 'calls'),
     }),
     stickyQueueScheduleToStartTimeout: STICKY_TIMEOUT_MS,
     shutdownGraceTime: SHUTDOWN_GRACE_MS,

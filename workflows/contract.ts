@@ -223,3 +223,59 @@ export function conversationWorkflowId(phoneNumberId: string, contactKey: string
 export function callWorkflowId(callId: string): string {
   return `call-${callId}`;
 }
+
+// --- What comes after a call: its callback, and its retention ---
+
+export interface CallbackInput {
+  /** Where to post to, and what, stands in the record only. */
+  callId: string;
+  /** Instead of the policy's total bound. */
+  giveUpAfterMs?: number;
+}
+
+export const CALLBACK_WORKFLOW = 'callbackWorkflow';
+
+/** One callback per call. */
+export function callbackWorkflowId(callId: string): string {
+  return `call-${callId}-callback`;
+}
+
+export interface RetentionInput {
+  /** Calls that were done longer ago are archived or deleted. */
+  days: number;
+  /** `archive`: to files, then deleted. `keep`: calls stay. */
+  action: 'archive' | 'delete' | 'keep';
+  /** Nothing is changed; the result says what would be. */
+  dryRun?: boolean;
+  /** Calls in one statement (default 500). */
+  batchSize?: number;
+  /** A call of ours that was never started counts as lost after this long (default one hour). */
+  orphanAfterMs?: number;
+}
+
+/** The calls of one month (UTC, by the time at which they were done) that are due. */
+export interface DueMonth {
+  /** `2026-08`. */
+  month: string;
+  calls: number;
+  oldestAtMs: number;
+  newestAtMs: number;
+}
+
+export interface RetentionProgress {
+  /** Calls done before this time are due. */
+  cutoffAtMs: number;
+  action: RetentionInput['action'];
+  dryRun: boolean;
+  due: DueMonth[];
+  /** Calls archived or deleted so far. */
+  removed: number;
+  /** Files that were written; of a dry run: the folder where they would be. */
+  files: string[];
+  /** Calls of ours that never got a workflow: closed, or (dry run) to be closed. */
+  orphans: number;
+  isDone: boolean;
+}
+
+export const retentionProgress = defineQuery<RetentionProgress>('retentionProgress');
+export const RETENTION_WORKFLOW = 'retentionWorkflow';

@@ -1,3 +1,6 @@
 /** What the worker bundles. */
 export { callWorkflow } from './call';
+
+export { callbackWorkflow } from './callback';
 export { conversationWorkflow } from './conversation';
+export { retentionWorkflow } from './retention';

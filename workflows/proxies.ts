@@ -73,3 +73,36 @@ export const telling = proxyActivities<Pick<Activities, 'tellConversation'>>({
   scheduleToCloseTimeout: '2 minutes',
   retry: { initialInterval: '500 ms', backoffCoefficient: 2, maximumInterval: '20 s' },
 });
+
+export const callbacks = proxyActivities<Pick<Activities, 'deliverCallback'>>({
+  // 15 s for the receiver's answer (see activities/callback.ts), and 5 s for reading the row.
+  startToCloseTimeout: '20 s',
+  // A receiver that is away for a night is told in the morning; a result that is older helps nobody, and a person must look.
+  scheduleToCloseTimeout: '24 hours',
+  // At once, because a flow waits; then ever more rarely, up to four times an hour, so that an outage costs a hundred attempts.
+  retry: { initialInterval: '1 s', backoffCoefficient: 2, maximumInterval: '15 minutes' },
+});
+
+export const callbackRecords = proxyActivities<Pick<Activities, 'recordFailedCallback'>>({
+  // One UPDATE; tried until the database is back.
+  startToCloseTimeout: '10 s',
+  retry: { initialInterval: '1 s', backoffCoefficient: 2, maximumInterval: '60 s' },
+});
+
+export const retention = proxyActivities<Pick<Activities, 'findDueCalls' | 'closeOrphans'>>({
+  // One pass over an index, or one question to Temporal for each of 500 calls at most.
+  startToCloseTimeout: '5 minutes',
+  heartbeatTimeout: '60 s',
+  // Over before the next day's run; a reason that stays is seen there again.
+  scheduleToCloseTimeout: '6 hours',
+  retry: { initialInterval: '5 s', backoffCoefficient: 2, maximumInterval: '10 minutes' },
+});
+
+export const archives = proxyActivities<Pick<Activities, 'settleArchives' | 'archiveMonth' | 'deleteMonth'>>({
+  // A month's calls, batch by batch. Each batch is reported; a batch takes two statements of at most 15 s each.
+  startToCloseTimeout: '2 hours',
+  heartbeatTimeout: '60 s',
+  // A disk that is full may be mended meanwhile.
+  scheduleToCloseTimeout: '6 hours',
+  retry: { initialInterval: '5 s', backoffCoefficient: 2, maximumInterval: '10 minutes' },
+});

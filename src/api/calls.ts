@@ -9,13 +9,13 @@ import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import { Prisma, type PrismaClient, type VapiCallResult } from '../../prisma/generated/client';
 import { CALL_WORKFLOW, type CallInput, callStart, callWorkflowId, endRequested } from '../../workflows/contract';
-import { CALL_PARTS, type CallPart, callBody, callBodySchema } from '../call-body';
+import { CALL_INCLUDES, type CallInclude, callBody, callBodySchema } from '../call-body';
 import type { Settings } from '../config';
 import type { Database } from '../database';
 import type { Identity } from '../identity';
 import type { Logger } from '../logger';
 import { normalisedPhone, phoneSchema } from '../phone';
-import { callbackProblem } from '../providers/callback';
+import { callbackProblem, callbackSettings } from '../providers/callback';
 import type { CallWaiters } from './call-waiters';
 import { ApiError, guardedProblems, problems } from './errors';
 import { integerParameter, parsed } from './requests';
@@ -85,9 +85,9 @@ const include = z
   .string()
   .max(100)
   .transform((value) => value.split(',').filter((part) => part !== ''))
-  .pipe(z.array(z.enum(CALL_PARTS)))
+  .pipe(z.array(z.enum(CALL_INCLUDES)))
   .meta({
-    description: `Long parts, comma separated: ${CALL_PARTS.join(', ')}.`,
+    description: `Long parts, comma separated: ${CALL_INCLUDES.join(', ')}.`,
     override: { type: 'string', pattern: '^((transcript|messages|raw)(,(transcript|messages|raw))*)?$' },
   });
 const showQuery = z.object({
@@ -244,7 +244,7 @@ async function showCall(dependencies: CallDependencies, request: Request, respon
   answer(response, await dependencies.db.orm.vapiCallResult.findUniqueOrThrow({ where: { id: row.id } }), parts);
 }
 
-function answer(response: Response, row: VapiCallResult, parts: readonly CallPart[]): void {
+function answer(response: Response, row: VapiCallResult, parts: readonly CallInclude[]): void {
   response.set('Cache-Control', 'no-store').json(callBody(row, parts));
 }
 

@@ -9,11 +9,13 @@ import { callPaths } from './calls';
 import { conversationPaths } from './conversations';
 import { docsPaths } from './docs';
 import { healthPaths } from './health';
+import { recordingPath } from './recording';
 
 /** Every path that the application answers. */
 export const apiPaths: ZodOpenApiPathsObject = {
   ...conversationPaths,
   ...callPaths,
+  '/api/v1/vapi/calls/{callId}/recording': recordingPath,
   ...kapsoPaths,
   ...healthPaths,
   ...docsPaths,

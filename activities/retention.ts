@@ -1,0 +1,323 @@
+/**
+ * What happens to calls that are old enough: they go to a file, or away. Rows are deleted only when a complete file with
+ * them stands on the disk. Every step may be cut off at any point and run again.
+ *
+ * A file has one of three names: `….part` while it is written (of no use afterwards), `….pending` when it is complete and
+ * its rows are still to be deleted, and its final name when they are. Whoever finds a pending file deletes its rows first:
+ * so no call is lost, and none stands in two files.
+ */
+import { randomBytes } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { createGunzip, createGzip } from 'node:zlib';
+import { Context, getClient } from '@temporalio/activity';
+import { WorkflowNotFoundError } from '@temporalio/client';
+import { type Database, sql } from '../src/database';
+import type { Logger } from '../src/logger';
+import type { DueMonth } from '../workflows/contract';
+
+const PART = '.part';
+const PENDING = '.pending';
+
+/** A part that was not touched for this long is nobody's: a writer touches its own with every batch. */
+const FORGOTTEN_PART_MS = 24 * 60 * 60_000;
+
+const ONLY_OWNER_FILE = 0o600;
+const ONLY_OWNER_FOLDER = 0o700;
+
+/** Lost calls that are looked at in one run; more than this is an outage, and the next day has a run as well. */
+const MAX_ORPHANS = 500;
+
+/** The calls of `month` (`2026-08`) that were done before the cutoff. */
+export interface MonthOrder {
+  month: string;
+  cutoffAtMs: number;
+  batchSize: number;
+}
+
+export interface Archived {
+  /** Undefined when nothing was due. */
+  file?: string;
+  calls: number;
+}
+
+export interface ClosedOrphans {
+  found: number;
+  /** Those whose caller waits for a callback. */
+  withCallback: string[];
+}
+
+export interface RetentionActivities {
+  /** What is due, by month, oldest first; and where files would go. */
+  findDueCalls(order: { cutoffAtMs: number }): Promise<{ months: DueMonth[]; folder: string }>;
+  /** Deletes the rows of files that an earlier run completed and did not finish with. */
+  settleArchives(): Promise<{ calls: number }>;
+  /** Writes the month's calls with their events to one file, then deletes them. */
+  archiveMonth(order: MonthOrder): Promise<Archived>;
+  /** Deletes the month's calls with their events. */
+  deleteMonth(order: MonthOrder): Promise<{ calls: number }>;
+  /** Closes calls of ours that were never started: no workflow follows them, so nobody else will. */
+  closeOrphans(order: { olderThanMs: number; dryRun: boolean }): Promise<ClosedOrphans>;
+}
+
+interface Dependencies {
+  db: Database;
+  logger: Logger;
+  /** Absolute. */
+  archiveDir: string;
+}
+
+/** The activities of retention; files lie in `archiveDir`. */
+export function createRetentionActivities(dependencies: Dependencies): RetentionActivities {
+  const { db, logger, archiveDir } = dependencies;
+  return {
+    async findDueCalls({ cutoffAtMs }) {
+      return { months: await dueMonths(db, cutoffAtMs), folder: archiveDir };
+    },
+
+    async settleArchives() {
+      let calls = 0;
+      for (const file of await pendingFiles(archiveDir)) calls += await settle(dependencies, file);
+      await removeForgottenParts(archiveDir);
+      return { calls };
+    },
+
+    async archiveMonth(order) {
+      const pending = await writeMonth(dependencies, order);
+      if (pending === undefined) return { calls: 0 };
+      const calls = await settle(dependencies, pending);
+      return { file: pending.slice(0, -PENDING.length), calls };
+    },
+
+    async deleteMonth({ month, cutoffAtMs, batchSize }) {
+      let calls = 0;
+      for await (const rows of dueRows(db, { month, cutoffAtMs, batchSize })) {
+        calls += await deleteCalls(db, rows);
+        progress({ calls });
+      }
+      logger.info({ month, calls }, 'calls deleted');
+      return { calls };
+    },
+
+    async closeOrphans({ olderThanMs, dryRun }) {
+      const orphans = await findOrphans(db, olderThanMs);
+      if (dryRun) return { found: orphans.length, withCallback: [] };
+      const closed = await closeLost(
+        db,
+        orphans.map(({ id }) => id),
+      );
+      for (const { id } of closed) logger.error({ callId: id }, 'a call was taken and never started; closed as failed');
+      return { found: closed.length, withCallback: closed.flatMap(({ id, hasCallback }) => (hasCallback ? [id] : [])) };
+    },
+  };
+}
+
+/** Tells Temporal that the step lives, and ends it when Temporal has given it to another worker. */
+function progress(details: unknown): void {
+  const { cancellationSignal } = Context.current();
+  Context.current().heartbeat(details);
+  cancellationSignal.throwIfAborted();
+}
+
+async function dueMonths(db: Database, cutoffAtMs: number): Promise<DueMonth[]> {
+  const cutoff = new Date(cutoffAtMs);
+  const rows = await db.query<{ month: string; calls: number; oldest: Date; newest: Date }>(sql`
+    SELECT to_char(done_at AT TIME ZONE 'UTC', 'YYYY-MM') AS month, count(*)::int AS calls, min(done_at) AS oldest, max(done_at) AS newest
+    FROM vapi_call_results WHERE done_at < ${cutoff} AND created_at < ${cutoff}
+    GROUP BY 1 ORDER BY 1`);
+  return rows.map(({ month, calls, oldest, newest }) => ({
+    month,
+    calls,
+    oldestAtMs: oldest.getTime(),
+    newestAtMs: newest.getTime(),
+  }));
+}
+
+interface DueRow {
+  id: string;
+  /** As PostgreSQL writes it; a row that was changed since is not deleted. */
+  updatedAt: string;
+  createdAt: string;
+  /** The row and its events, as JSON. */
+  line: string;
+}
+
+/** The month's due calls in batches, in the order in which they were created, which an index has. */
+async function* dueRows(db: Database, { month, cutoffAtMs, batchSize }: MonthOrder): AsyncGenerator<DueRow[]> {
+  const from = new Date(`${month}-01T00:00:00Z`);
+  const until = new Date(Math.min(cutoffAtMs, Date.UTC(from.getUTCFullYear(), from.getUTCMonth() + 1)));
+  let after = { createdAt: '-infinity', id: '00000000-0000-0000-0000-000000000000' };
+  for (;;) {
+    const rows = await db.query<DueRow>(sql`
+      SELECT c.id, c.updated_at::text AS "updatedAt", c.created_at::text AS "createdAt",
+        jsonb_build_object('call', to_jsonb(c), 'events', COALESCE((
+          SELECT jsonb_agg(to_jsonb(e) ORDER BY e.created_at, e.id) FROM vapi_call_events e
+          WHERE e.provider_call_id = ANY(array_append(c.former_provider_call_ids, c.provider_call_id))
+        ), '[]'::jsonb))::text AS line
+      FROM vapi_call_results c
+      WHERE c.done_at >= ${from} AND c.done_at < ${until} AND c.created_at < ${until}
+        AND (c.created_at, c.id) > (${after.createdAt}::timestamptz, ${after.id}::uuid)
+      ORDER BY c.created_at, c.id LIMIT ${batchSize}`);
+    const last = rows.at(-1);
+    if (last === undefined) return;
+    yield rows;
+    after = last;
+  }
+}
+
+/** Deletes the calls that were not changed since they were read, with their events. Returns their number. */
+async function deleteCalls(db: Database, rows: readonly { id: string; updatedAt: string }[]): Promise<number> {
+  const input = JSON.stringify(rows.map(({ id, updatedAt }) => ({ id, updated_at: updatedAt })));
+  const [deleted] = await db.query<{ calls: number }>(sql`
+    WITH gone AS (
+      DELETE FROM vapi_call_results c USING jsonb_to_recordset(${input}::jsonb) AS x(id uuid, updated_at timestamptz)
+      WHERE c.id = x.id AND c.updated_at = x.updated_at
+      RETURNING c.provider_call_id, c.former_provider_call_ids
+    ), events AS (
+      DELETE FROM vapi_call_events e USING gone g
+      WHERE e.provider_call_id = ANY(array_append(g.former_provider_call_ids, g.provider_call_id))
+    )
+    SELECT count(*)::int AS calls FROM gone`);
+  return deleted?.calls ?? 0;
+}
+
+/** Writes the month's file and returns its pending name; undefined when nothing is due. */
+async function writeMonth({ db, logger, archiveDir }: Dependencies, order: MonthOrder): Promise<string | undefined> {
+  await mkdir(archiveDir, { recursive: true, mode: ONLY_OWNER_FOLDER });
+  const now = new Date().toISOString().replace(/[-:]|\.\d+/g, '');
+  // The random part: two attempts that overlap must not write into each other's file.
+  const file = join(archiveDir, `calls-${order.month}.${now}-${randomBytes(3).toString('hex')}.jsonl.gz`);
+  const written = { calls: 0 };
+  const handle = await open(`${file}${PART}`, 'wx', ONLY_OWNER_FILE);
+  try {
+    await pipeline(Readable.from(linesOf(db, order, written)), createGzip(), handle.createWriteStream({ autoClose: false }));
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+  if (written.calls === 0) {
+    await rm(`${file}${PART}`);
+    return undefined;
+  }
+  progress(written);
+  await renameDurably(archiveDir, `${file}${PART}`, `${file}${PENDING}`);
+  logger.info({ month: order.month, calls: written.calls, file }, 'calls archived');
+  return `${file}${PENDING}`;
+}
+
+/** `row` names the state that was written, so that only this state is deleted. */
+async function* linesOf(db: Database, order: MonthOrder, written: { calls: number }): AsyncGenerator<string> {
+  for await (const rows of dueRows(db, order)) {
+    yield rows.map(({ id, updatedAt, line }) => `{"id":"${id}","updatedAt":"${updatedAt}",${line.slice(1)}\n`).join('');
+    written.calls += rows.length;
+    progress(written);
+  }
+}
+
+async function pendingFiles(archiveDir: string): Promise<string[]> {
+  return (await filesIn(archiveDir)).filter((name) => name.endsWith(PENDING)).map((name) => join(archiveDir, name));
+}
+
+async function removeForgottenParts(archiveDir: string): Promise<void> {
+  for (const name of await filesIn(archiveDir)) {
+    const path = join(archiveDir, name);
+    if (name.endsWith(PART) && Date.now() - (await stat(path)).mtimeMs > FORGOTTEN_PART_MS) await rm(path, { force: true });
+  }
+}
+
+async function filesIn(folder: string): Promise<string[]> {
+  try {
+    return (await readdir(folder)).sort();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
+}
+
+/** Rows of one statement while a file is settled. */
+const SETTLE_BATCH = 500;
+
+/** Deletes the rows that stand in a pending file, by reading it to its end, and gives it its final name. */
+async function settle({ db, logger, archiveDir }: Dependencies, pending: string): Promise<number> {
+  let calls = 0;
+  let batch: { id: string; updatedAt: string }[] = [];
+  const deleteBatch = async () => {
+    calls += await deleteCalls(db, batch);
+    batch = [];
+    progress({ calls });
+  };
+  for await (const row of archivedRows(pending)) {
+    if (batch.push(row) >= SETTLE_BATCH) await deleteBatch();
+  }
+  if (batch.length > 0) await deleteBatch();
+  await renameDurably(archiveDir, pending, pending.slice(0, -PENDING.length));
+  logger.info({ calls, file: pending.slice(0, -PENDING.length) }, 'archived calls deleted from the record');
+  return calls;
+}
+
+const ARCHIVED_ROW = /^\{"id":"([0-9a-f-]{36})","updatedAt":"([^"]+)",/;
+
+/** @throws when the file is broken: then nothing after the broken place is deleted */
+async function* archivedRows(file: string): AsyncGenerator<{ id: string; updatedAt: string }> {
+  const source = createReadStream(file);
+  const text = source.pipe(createGunzip());
+  source.once('error', (error) => text.destroy(error));
+  for await (const line of createInterface({ input: text, crlfDelay: Number.POSITIVE_INFINITY })) {
+    const [, id, updatedAt] = ARCHIVED_ROW.exec(line) ?? [];
+    if (id === undefined || updatedAt === undefined) throw new Error('the archive has a line that is no call');
+    yield { id, updatedAt };
+  }
+}
+
+/** The new name is on the disk when this returns. */
+async function renameDurably(folder: string, from: string, to: string): Promise<void> {
+  await rename(from, to);
+  const handle = await open(folder, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/**
+ * Our own calls of which nothing was dialled and that no workflow follows: the process ended between the row and the start,
+ * and the caller did not ask again. A call whose workflow exists, in whatever state, is not touched.
+ */
+async function findOrphans(db: Database, olderThanMs: number): Promise<{ id: string }[]> {
+  const candidates = await db.query<{ id: string; workflowId: string }>(sql`
+    SELECT id, workflow_id AS "workflowId" FROM vapi_call_results
+    WHERE status = 'queued' AND dialled_at IS NULL AND done_at IS NULL AND request_hash IS NOT NULL
+      AND created_at < ${new Date(Date.now() - olderThanMs)}
+    ORDER BY created_at LIMIT ${MAX_ORPHANS}`);
+  const orphans: { id: string }[] = [];
+  for (const { id, workflowId } of candidates) {
+    if (!(await workflowExists(workflowId))) orphans.push({ id });
+    progress({ orphans: orphans.length });
+  }
+  return orphans;
+}
+
+async function workflowExists(workflowId: string): Promise<boolean> {
+  try {
+    await getClient().workflow.getHandle(workflowId).describe();
+    return true;
+  } catch (error) {
+    if (error instanceof WorkflowNotFoundError) return false;
+    throw error;
+  }
+}
+
+/** The conditions are asked again: a workflow may have been started since. */
+async function closeLost(db: Database, ids: string[]): Promise<{ id: string; hasCallback: boolean }[]> {
+  if (ids.length === 0) return [];
+  return await db.query(sql`
+    UPDATE vapi_call_results SET status = 'ended', outcome = 'failed', ended_reason = 'never-started', done_at = now(), updated_at = now(),
+      error = 'the call was accepted and never started; nothing was dialled'
+    WHERE id = ANY(${ids}::uuid[]) AND status = 'queued' AND dialled_at IS NULL AND done_at IS NULL
+    RETURNING id, callback_url IS NOT NULL AS "hasCallback"`);
+}

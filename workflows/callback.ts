@@ -1,0 +1,59 @@
+/** Tells a caller how its call ended. A workflow of its own: it may take a day, and the call is over. */
+import { WorkflowExecutionAlreadyStartedError } from '@temporalio/common';
+import {
+  ActivityFailure,
+  ApplicationFailure,
+  isCancellation,
+  ParentClosePolicy,
+  setCurrentDetails,
+  startChild,
+} from '@temporalio/workflow';
+import type { CallbackDelivery } from '../activities';
+import { type CallbackInput, callbackWorkflowId } from './contract';
+import { callbackRecords, callbacks } from './proxies';
+
+export async function callbackWorkflow({ callId, giveUpAfterMs }: CallbackInput): Promise<CallbackDelivery> {
+  try {
+    const bound = giveUpAfterMs === undefined ? {} : { scheduleToCloseTimeout: giveUpAfterMs };
+    const options = { summary: "post the call's result", ...bound };
+    const delivery = await callbacks.deliverCallback.executeWithOptions(options, [{ callId }]);
+    setCurrentDetails(delivery.delivered ? 'delivered' : `not delivered: ${delivery.reason}`);
+    return delivery;
+  } catch (error) {
+    if (isCancellation(error)) throw error;
+    const reason = lastFailure(error);
+    setCurrentDetails(`not delivered: ${reason}`);
+    await callbackRecords.recordFailedCallback.executeWithOptions({ summary: 'callback not delivered: needs attention' }, [
+      { callId, reason },
+    ]);
+    throw ApplicationFailure.nonRetryable(`the result was not delivered: ${reason}`, 'CallbackError.GaveUp');
+  }
+}
+
+/**
+ * For the workflow of a call: begins the delivery, which goes on when the call's workflow ends. Does nothing when it has
+ * begun already.
+ */
+export async function startCallback(callId: string): Promise<void> {
+  try {
+    await startChild(callbackWorkflow, {
+      args: [{ callId }],
+      workflowId: callbackWorkflowId(callId),
+      workflowIdReusePolicy: 'REJECT_DUPLICATE',
+      parentClosePolicy: ParentClosePolicy.ABANDON,
+      staticSummary: "callback with a call's result",
+    });
+  } catch (error) {
+    if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
+  }
+}
+
+/** Type and text of what the last attempt ended with. A bound that was reached has the last attempt's failure as its cause. */
+function lastFailure(error: unknown): string {
+  let found = 'no attempt was made';
+  for (let cause = error; cause instanceof Error; cause = cause.cause) {
+    if (cause instanceof ApplicationFailure) found = `${cause.type}: ${cause.message}`;
+    else if (!(cause instanceof ActivityFailure) && found === 'no attempt was made') found = cause.name;
+  }
+  return found;
+}
