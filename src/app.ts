@@ -10,6 +10,7 @@ import type { Logger } from './logger';
 import { isTemporalReachable } from './temporal';
 import type { HandOverDependencies } from './webhooks/hand-over';
 import { kapsoWebhook } from './webhooks/kapso';
+import { vapiWebhook } from './webhooks/vapi';
 
 export interface AppDependencies {
   settings: Settings;
@@ -48,6 +49,7 @@ export function createApp({ settings, db, temporal, logger, handOverDependencies
       handOverDependencies,
     }),
   );
+  app.use(vapiWebhook({ settings, logger, handOverDependencies }));
   app.use('/api/v1/conversations', requireApiKey(settings.API_KEYS), conversationRoutes(db.orm));
   app.use(notFound);
   app.use(errorHandler(logger));

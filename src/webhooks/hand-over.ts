@@ -38,9 +38,9 @@ export interface HandOverDependencies {
 }
 
 /** Temporal refuses or is slow after this long; the sender waits 10 s at most. */
-const SIGNAL_TIMEOUT_MS = 1_500;
+export const SIGNAL_TIMEOUT_MS = 1_500;
 /** A workflow task that was lost with its worker is given to another one after this long. */
-const WORKFLOW_TASK_TIMEOUT_MS = 5_000;
+export const WORKFLOW_TASK_TIMEOUT_MS = 5_000;
 /** Signals of one delivery under way at once. */
 const SIGNALS_AT_ONCE = 20;
 /** A signal's arguments stay far below Temporal's limit of 2 MB. */
