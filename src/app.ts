@@ -16,9 +16,11 @@ import type { Settings } from './config';
 import type { Database } from './database';
 import type { Logger } from './logger';
 import type { ApiMetrics } from './metrics';
+import { VAPI_WEBHOOK_PATH } from './providers/vapi';
 import type { HandOverDependencies } from './webhooks/hand-over';
 import { kapsoWebhook, WEBHOOK_PATHS } from './webhooks/kapso';
 import { measureWebhooks } from './webhooks/measure';
+import { vapiWebhook } from './webhooks/vapi';
 
 export interface AppDependencies {
   settings: Settings;
@@ -51,6 +53,8 @@ export function createApp({ settings, db, temporal, logger, metrics, waiters, ha
       handOverDependencies,
     }),
   );
+  app.use(VAPI_WEBHOOK_PATH, measureWebhooks('vapi', metrics), limits.webhooks());
+  app.use(vapiWebhook({ settings, logger, handOverDependencies }));
   app.use('/api/v1/conversations', withKey, conversationRoutes(db.orm));
   const vapi = { baseUrl: settings.VAPI_BASE_URL, apiKey: settings.VAPI_API_KEY };
   const identity = () => handOverDependencies()?.identity;

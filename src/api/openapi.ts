@@ -5,6 +5,7 @@
 import { createDocument, type oas31, type ZodOpenApiPathsObject } from 'zod-openapi';
 import { version } from '../../package.json';
 import { kapsoPaths } from '../webhooks/kapso';
+import { vapiPaths } from '../webhooks/vapi';
 import { callPaths } from './calls';
 import { conversationPaths } from './conversations';
 import { docsPaths } from './docs';
@@ -17,6 +18,7 @@ export const apiPaths: ZodOpenApiPathsObject = {
   ...callPaths,
   '/api/v1/vapi/calls/{callId}/recording': recordingPath,
   ...kapsoPaths,
+  ...vapiPaths,
   ...healthPaths,
   ...docsPaths,
 };

@@ -36,7 +36,7 @@ export interface HandOverDependencies {
 }
 
 /** Temporal refuses or is slow after this long; the sender waits 10 s at most. */
-const SIGNAL_TIMEOUT_MS = 1_500;
+export const SIGNAL_TIMEOUT_MS = 1_500;
 /** Signals of one delivery under way at once. */
 const SIGNALS_AT_ONCE = 20;
 /** A signal's arguments stay far below Temporal's limit of 2 MB. */

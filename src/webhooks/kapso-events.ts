@@ -6,6 +6,8 @@
 import { z } from 'zod';
 import type { ReportedStatus } from '../../activities/outbox';
 import type { ContactIdentity, InboundMessage } from '../../workflows/contract';
+import { cutText, jsonLength, storableJson } from '../storable';
+import { shapeOf } from './shape';
 
 export interface MessageEvent {
   type: 'message';
@@ -205,7 +207,7 @@ function readV1({ message, whatsapp_config }: z.output<typeof v1Schema>): KapsoE
     message: {
       providerMessageId: message.whatsapp_message_id,
       kind: message.message_type,
-      ...(message.content ? { text: cut(message.content, MAX_TEXT) } : {}),
+      ...(message.content ? { text: cutText(message.content, MAX_TEXT) } : {}),
       sentAtMs: plausible(Date.parse(message.created_at ?? '')),
     },
   };
@@ -254,7 +256,7 @@ function messageEvent(message: VendorMessage, contact: ContactIdentity | undefin
     message: {
       providerMessageId: message.id,
       kind: message.type,
-      ...(text ? { text: cut(text, MAX_TEXT) } : {}),
+      ...(text ? { text: cutText(text, MAX_TEXT) } : {}),
       ...(payload ? { payload } : {}),
       sentAtMs: secondsToMs(message.timestamp),
       ...(message.kapso?.origin === 'history_sync' ? { isHistory: true } : {}),
@@ -330,15 +332,10 @@ function identity(known: {
   if (!phone && !known.businessScopedUserId) return undefined;
   return {
     ...(phone ? { phone } : {}),
-    ...(known.businessScopedUserId ? { businessScopedUserId: cut(known.businessScopedUserId, 256) } : {}),
-    ...(known.name ? { name: cut(known.name, 256) } : {}),
-    ...(known.username ? { username: cut(known.username, 256) } : {}),
+    ...(known.businessScopedUserId ? { businessScopedUserId: cutText(known.businessScopedUserId, 256) } : {}),
+    ...(known.name ? { name: cutText(known.name, 256) } : {}),
+    ...(known.username ? { username: cutText(known.username, 256) } : {}),
   };
-}
-
-/** Never through the middle of a character: half of one cannot be stored. */
-function cut(text: string, length: number): string {
-  return text.slice(0, length).toWellFormed();
 }
 
 function secondsToMs(timestamp: string | number | null | undefined): number {
@@ -359,32 +356,7 @@ function skipped(reason: SkippedEvent['reason'], item: unknown): SkippedEvent {
   return { type: 'skipped', reason, shape: shapeOf(item) };
 }
 
-/** Names and types, two levels deep: enough to see what came, nothing of what it said. */
-function shapeOf(value: unknown, depth = 2): string {
-  if (Array.isArray(value)) return `[${value.length}]`;
-  if (typeof value !== 'object' || value === null) return value === null ? 'null' : typeof value;
-  if (depth === 0) return '{…}';
-  const fields = Object.entries(value).slice(0, 30);
-  return `{${fields.map(([name, inner]) => `${/^[A-Za-z_]\w{0,39}$/.test(name) ? name : '?'}:${shapeOf(inner, depth - 1)}`).join(',')}}`;
-}
-
 /** NUL and half surrogate pairs are JSON, but PostgreSQL stores neither: one would block its conversation for ever. */
 function storable(json: string, value: unknown): unknown {
-  return /\\u(?:0000|d[89a-f])/i.test(json) ? cleaned(value) : value;
-}
-
-function cleaned(value: unknown): unknown {
-  if (typeof value === 'string') return value.replaceAll('\0', '').toWellFormed();
-  if (Array.isArray(value)) return value.map(cleaned);
-  if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [cleaned(name), cleaned(inner)]));
-}
-
-function jsonLength(value: unknown): number {
-  try {
-    return JSON.stringify(value).length;
-  } catch {
-    // Nested too deep to be written down.
-    return Number.POSITIVE_INFINITY;
-  }
+  return /\\u(?:0000|d[89a-f])/i.test(json) ? storableJson(value) : value;
 }

@@ -1,0 +1,229 @@
+/**
+ * The webhook of the voice provider: verify, project, keep, tell the call's workflow, answer. Vapi sends an event again
+ * only where its server settings have a backoff plan, so a 200 means that the fact stands in the record and that its
+ * workflow knows; everything else asks to come again.
+ */
+import { WorkflowExecutionAlreadyStartedError } from '@temporalio/client';
+import express, { type Request, type Response, Router } from 'express';
+import { z } from 'zod';
+import type { ZodOpenApiPathsObject } from 'zod-openapi';
+import { type CallRow, keepCallEvent, keepCallReport } from '../../activities/call-record';
+import { CALL_WORKFLOW, type CallInput, type CallReported, callReported, callStart } from '../../workflows/contract';
+import { ApiError, guardedProblems, problem, problems, tooManyRequests } from '../api/errors';
+import type { Settings } from '../config';
+import type { Logger } from '../logger';
+import { VAPI_WEBHOOK_PATH } from '../providers/vapi';
+import { type HandOverDependencies, NotStoredError, SIGNAL_TIMEOUT_MS } from './hand-over';
+import { noteWebhook, type WebhookNote } from './measure';
+import { answerVapi, type VapiAnswerSettings } from './vapi-answers';
+import { isFromVapi, type VapiAuthSettings } from './vapi-auth';
+import { type FactMessage, type QuestionMessage, readVapiBody, type SkippedMessage, type VapiMessage } from './vapi-events';
+
+/** A report holds the same conversation three or four times (Vapi's end-of-call-report). */
+const BODY_LIMIT_BYTES = 12 * 1024 * 1024;
+
+const RETRY_AFTER_SECONDS = '5';
+/** The record refuses or is slow after this long; Vapi waits 20 s by default. */
+const RECORD_TIMEOUT_MS = 1_500;
+
+export interface VapiWebhookOptions {
+  settings: VapiAuthSettings &
+    VapiAnswerSettings &
+    Pick<Settings, 'CALL_RING_TIMEOUT_SECONDS' | 'CALL_REPORT_GRACE_SECONDS' | 'DEBUG_WEBHOOK'>;
+  logger: Logger;
+  /** Undefined until the engine and the record have been reached once. */
+  handOverDependencies(): HandOverDependencies | undefined;
+}
+
+const proofHeaders = z.object({
+  'X-Vapi-Secret': z.string().optional().meta({ description: 'VAPI_WEBHOOK_AUTH=secret.' }),
+  Authorization: z.string().optional().meta({ description: 'VAPI_WEBHOOK_AUTH=bearer: `Bearer` and a secret.' }),
+  'x-signature': z
+    .string()
+    .optional()
+    .meta({ description: 'VAPI_WEBHOOK_AUTH=hmac: over `{timestamp}.{body}`; all of it can be set (VAPI_HMAC_*).' }),
+  'x-timestamp': z.string().optional(),
+});
+
+/** What the OpenAPI document says of the webhook. */
+export const vapiPaths: ZodOpenApiPathsObject = {
+  [VAPI_WEBHOOK_PATH]: {
+    post: {
+      tags: ['Webhooks'],
+      summary: "Vapi's webhook",
+      operationId: 'takeVapiWebhook',
+      requestParams: { header: proofHeaders },
+      requestBody: {
+        description: "Any server message of Vapi's. An authentic one is never refused for what it says.",
+        content: { 'application/json': { schema: z.looseObject({}) } },
+      },
+      responses: {
+        200: {
+          description: "Stored, or not for us; to a question, the answer in Vapi's own form.",
+          content: { 'application/json': { schema: z.looseObject({}) }, 'application/octet-stream': {} },
+        },
+        ...problems({
+          400: 'The body could not be read from the connection.',
+          401: 'Not proven to come from Vapi, or no secret is configured.',
+          413: 'Longer than 12 MiB.',
+          415: 'A compression that is not known.',
+        }),
+        429: tooManyRequests,
+        500: guardedProblems[500],
+        503: {
+          ...problem('Not stored: please send again.'),
+          headers: { 'Retry-After': { required: true, schema: { type: 'string', enum: [RETRY_AFTER_SECONDS] } } },
+        },
+      },
+    },
+  },
+};
+
+/** Route of Vapi's webhook. */
+export function vapiWebhook(options: VapiWebhookOptions): Router {
+  const router = Router();
+  router.post(VAPI_WEBHOOK_PATH, express.raw({ type: () => true, limit: BODY_LIMIT_BYTES }), (request, response) =>
+    takeWebhook(request, response, options),
+  );
+  return router;
+}
+
+async function takeWebhook(request: Request, response: Response, options: VapiWebhookOptions): Promise<void> {
+  const { settings, logger } = options;
+  const rawBody: Buffer = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0);
+  if (!isFromVapi(request.headers, rawBody, settings)) {
+    logger.warn({ scheme: settings.VAPI_WEBHOOK_AUTH }, 'Vapi webhook refused: bad or missing authentication');
+    noteWebhook(response, { result: 'bad_signature' });
+    throw new ApiError(401, 'bad or missing authentication');
+  }
+  const message = readMessage(rawBody, logger);
+  noteWebhook(response, noteOf(message));
+  switch (message.kind) {
+    case 'fact':
+      return await takeFact(message, response, options);
+    case 'question':
+      return answer(message, response, options);
+    case 'skipped':
+      reportSkipped(message, options);
+      response.json({ received: true });
+  }
+}
+
+function noteOf(message: VapiMessage): WebhookNote {
+  if (message.kind === 'fact') return { type: message.event.type };
+  if (message.kind === 'question') return { type: message.type };
+  return { type: message.type, result: message.reason === 'unreadable' ? 'unreadable' : 'skipped' };
+}
+
+/** What cannot be read would be no better the next time, so it is taken and logged. */
+function readMessage(rawBody: Buffer, logger: Logger): VapiMessage {
+  try {
+    return readVapiBody(rawBody);
+  } catch (error) {
+    logger.debug({ bytes: rawBody.length, errorName: error instanceof Error ? error.name : 'unknown' }, 'the body is not JSON');
+    return { kind: 'skipped', type: 'unknown', reason: 'unreadable', shape: 'not JSON' };
+  }
+}
+
+function reportSkipped({ type, reason, providerCallId, shape }: SkippedMessage, { settings, logger }: VapiWebhookOptions): void {
+  const details = { type, reason, providerCallId, ...(settings.DEBUG_WEBHOOK ? { shape } : {}) };
+  if (reason === 'unreadable') logger.error(details, 'authentic Vapi webhook is not readable; dropped');
+  else logger.debug(details, 'Vapi webhook is not used');
+}
+
+function answer(question: QuestionMessage, response: Response, { settings, logger }: VapiWebhookOptions): void {
+  const { type, providerCallId } = question;
+  const given = answerVapi(question, settings);
+  if (given.kind === 'silence') response.type('application/octet-stream').send(Buffer.alloc(0));
+  else response.json(given.body);
+  const isOffered = given.kind === 'json' && ('assistantId' in given.body || 'destination' in given.body);
+  if (isOffered) logger.info({ type, providerCallId }, 'answered a question of Vapi');
+  else logger.warn({ type, providerCallId }, 'Vapi asked for what this installation does not offer');
+}
+
+async function takeFact(message: FactMessage, response: Response, options: VapiWebhookOptions): Promise<void> {
+  const { type, status, providerCallId } = message.event;
+  const logger = options.logger.child({ providerCallId, type, ...(status === undefined ? {} : { status }) });
+  try {
+    const dependencies = options.handOverDependencies();
+    if (!dependencies) throw new NotStoredError('not started yet');
+    const callId = await handOver(message, options.settings, dependencies);
+    response.json({ received: true });
+    logger.info({ callId }, 'call event kept');
+  } catch (error) {
+    noteWebhook(response, { result: 'not_stored' });
+    logger.error({ error }, 'call event not stored; Vapi is asked to send it again');
+    throw new ApiError(503, 'not stored, please send again', { 'Retry-After': RETRY_AFTER_SECONDS });
+  }
+}
+
+/**
+ * Stores the fact, then tells the workflow. Duplicates are told again: only so a fact whose signal was lost with its
+ * process arrives, and the workflow knows what it has heard. Returns our id of the call.
+ * @throws NotStoredError when the record is slow, or what the record and Temporal throw
+ */
+async function handOver(
+  { event, report }: FactMessage,
+  settings: VapiWebhookOptions['settings'],
+  dependencies: HandOverDependencies,
+): Promise<string> {
+  const { db, identity } = dependencies;
+  const { row, isFormer } = await inTime(async () => {
+    const kept = await keepCallEvent(db, event, identity.callId({ providerCallId: event.providerCallId }));
+    if (report && !kept.isFormer) await keepCallReport(db, kept.row.callId, report);
+    return kept;
+  });
+  // Nobody follows a placement that was given up, nor a call that is done.
+  if (isFormer || row.doneAt !== null) return row.callId;
+  const { providerCallId, type, status, endedReason, atMs } = event;
+  const fact: CallReported = {
+    providerCallId,
+    type,
+    ...(status === undefined ? {} : { status }),
+    ...(endedReason === undefined ? {} : { endedReason }),
+    atMs,
+  };
+  await tellWorkflow(row, fact, settings, dependencies);
+  return row.callId;
+}
+
+async function tellWorkflow(
+  row: CallRow,
+  fact: CallReported,
+  settings: VapiWebhookOptions['settings'],
+  { temporal, taskQueue, logger }: HandOverDependencies,
+): Promise<void> {
+  const input: CallInput = {
+    callId: row.callId,
+    dials: false,
+    ringTimeoutMs: settings.CALL_RING_TIMEOUT_SECONDS * 1_000,
+    reportGraceMs: settings.CALL_REPORT_GRACE_SECONDS * 1_000,
+    maxDurationMs: row.maxDurationSeconds * 1_000,
+    queueForMs: 0,
+  };
+  try {
+    await temporal.connection.withDeadline(Date.now() + SIGNAL_TIMEOUT_MS, () =>
+      temporal.workflow.signalWithStart(CALL_WORKFLOW, {
+        ...callStart(input, taskQueue),
+        signal: callReported,
+        signalArgs: [fact],
+      }),
+    );
+  } catch (error) {
+    if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
+    logger.debug({ callId: row.callId }, 'the workflow of the call has closed; the fact is in the record');
+  }
+}
+
+/** What is late may still be written: the same fact again changes nothing then. */
+async function inTime<T>(work: () => Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const tooSlow = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(() => reject(new NotStoredError('the record did not answer in time')), RECORD_TIMEOUT_MS);
+  });
+  try {
+    return await Promise.race([work(), tooSlow]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
