@@ -201,7 +201,8 @@ function imports(entries: string[]): { packages: string[]; files: string[] } {
     if (files.has(path) || path.startsWith('prisma/generated')) return;
     files.add(path);
     for (const [, typeOnly, source = ''] of readRoot(path).matchAll(/^(?:import|export) (type )?(?:[^';]* from )?'([^']+)'/gm)) {
-      if (typeOnly || source.startsWith('node:')) continue;
+      // npm needs package.json, so the image has it.
+      if (typeOnly || source.startsWith('node:') || source.endsWith('../package.json')) continue;
       if (!source.startsWith('.')) packages.add(source.split('/', source.startsWith('@') ? 2 : 1).join('/'));
       else visit(resolveFile(relative(ROOT, resolve(ROOT, dirname(path), source))));
     }

@@ -244,6 +244,8 @@ function productSettings(sandboxUrl: string): Record<string, string> {
     CHATBOT_ENABLED: 'true',
     AI_ENABLED: 'true',
     SANDBOX_URL: sandboxUrl,
+    // One address sends what many would.
+    WEBHOOK_RATE_LIMIT_PER_MINUTE: '1000000',
     REPLY_QUIET_MS: '0',
   };
 }

@@ -1,0 +1,47 @@
+import type { oas31 } from 'zod-openapi';
+import { openApiDocument } from './openapi';
+
+const METHODS = ['get', 'put', 'post', 'patch', 'delete'] as const;
+
+const document = openApiDocument();
+const operations = Object.entries(document.paths ?? {}).flatMap(([path, item]) =>
+  METHODS.flatMap((method) => (item[method] ? [{ name: `${method.toUpperCase()} ${path}`, path, operation: item[method] }] : [])),
+);
+
+function resolved(response: oas31.ResponseObject | oas31.ReferenceObject): oas31.ResponseObject {
+  if (!('$ref' in response)) return response as oas31.ResponseObject;
+  const found = document.components?.responses?.[response.$ref.split('/').at(-1) ?? ''];
+  if (!found || '$ref' in found) throw new Error(`${response.$ref} leads nowhere`);
+  return found as oas31.ResponseObject;
+}
+
+test('when the document is built, then it is OpenAPI 3.1 with a bearer key', () => {
+  expect(document.openapi).toBe('3.1.0');
+  expect(document.components?.securitySchemes?.bearer).toMatchObject({ type: 'http', scheme: 'bearer' });
+});
+
+test('when operations are named, then each has a name of its own, a summary and a tag that exists', () => {
+  const names = operations.map(({ operation }) => operation.operationId);
+  expect(new Set(names).size).toBe(operations.length);
+  const tags = new Set(document.tags?.map((tag) => tag.name));
+  for (const { operation } of operations) {
+    expect(operation.operationId).toMatch(/^[a-z][A-Za-z0-9]+$/);
+    expect(operation.summary).toBeTruthy();
+    expect(operation.tags?.every((tag) => tags.has(tag))).toBe(true);
+  }
+});
+
+test.each(operations)('when $name fails, then every failure is a problem, but for readyz', ({ path, operation }) => {
+  for (const [status, response] of Object.entries(operation.responses ?? {})) {
+    if (!/^[45]/.test(status) || path === '/readyz') continue;
+    expect(Object.keys(resolved(response as oas31.ResponseObject).content ?? {})).toEqual(['application/problem+json']);
+  }
+});
+
+test.each(operations.filter(({ path }) => path.startsWith('/api/v1/') && !path.includes('/webhook')))(
+  'when $name is behind a key, then 400, 401, 429 and 500 are documented',
+  ({ operation }) => {
+    expect(Object.keys(operation.responses ?? {})).toEqual(expect.arrayContaining(['400', '401', '429', '500']));
+    expect(operation.security).toEqual([{ bearer: [] }]);
+  },
+);

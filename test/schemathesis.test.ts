@@ -1,0 +1,123 @@
+/**
+ * The served OpenAPI document against the served API: schemathesis (PyPI) makes requests of it, right and wrong ones, and looks
+ * whether each answer is documented. Where the program is not installed the test is skipped; in CI (.ci/run installs it) it fails.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { oas31 } from 'zod-openapi';
+import { newPhone, outcomesOf } from './support/expectations';
+import { startSuite } from './support/suite';
+import { API_KEY, type System } from './support/system';
+
+/** One run makes this many requests of chance per operation at most, and takes no longer than that. */
+const EXAMPLES = 40;
+const RUN_LIMIT_MS = 240_000;
+/** Any; the same in each run, so that a failure comes again. */
+const SEED = 20_261_121;
+
+/** Everything that the program checks, except that the data has to be good: it cannot know which ids exist. */
+const CHECKS = [
+  'not_a_server_error',
+  'status_code_conformance',
+  'content_type_conformance',
+  'response_headers_conformance',
+  'response_schema_conformance',
+  'negative_data_rejection',
+  'unsupported_method',
+  'allow_header_conformance',
+  'ignored_auth',
+];
+
+const program = findProgram();
+// biome-ignore lint/style/noProcessEnv: where a skipped test must not pass for a green one
+const required = process.env.CI !== undefined;
+const testIfInstalled = program !== undefined || required ? test : test.skip;
+if (program === undefined && !required) {
+  process.stderr.write('schemathesis is not installed: its tests are skipped (.ci/run shows how to install it)\n');
+}
+
+let system: System;
+let dir: string;
+
+beforeAll(async () => {
+  if (program === undefined) return;
+  dir = await mkdtemp(join(tmpdir(), 'parley-schemathesis-'));
+  system = await startSuite('schemathesis', {
+    environment: () => ({ API_RATE_LIMIT_PER_MINUTE: '1000000', WEBHOOK_RATE_LIMIT_PER_MINUTE: '1000000' }),
+  });
+});
+
+afterAll(async () => {
+  await system?.close();
+  if (dir) await rm(dir, { recursive: true, force: true });
+});
+
+testIfInstalled.each([
+  ['without a key', []],
+  ['with a wrong key', ['--header', 'Authorization: Bearer wrong']],
+  ['with a key', ['--header', `Authorization: Bearer ${API_KEY}`]],
+])(
+  'when requests are made of the document %s, then every answer is documented and none is a 5xx',
+  async (_how, headers) => {
+    if (program === undefined) throw new Error('schemathesis is not installed; .ci/run should have done it');
+    const { code, output } = await runProgram(program, [
+      ...['run', await documentWithRealIds(), '--url', system.apiUrl, ...headers],
+      ...['--checks', CHECKS.join(), '--phases', 'examples,coverage,fuzzing', '--max-examples', String(EXAMPLES), '--seed', String(SEED)],
+      ...['--generation-database', 'none', '--continue-on-failure', '--request-timeout', '15', '--warnings', 'off', '--no-color'],
+    ]);
+    if (code !== 0) throw new Error(`schemathesis ended with ${code}:\n${output.join('\n')}`);
+    // It has made requests, and of every operation.
+    const cases = output.find((line) => /[1-9]\d+ generated/.test(line));
+    expect(cases).toBeDefined();
+    process.stderr.write(`schemathesis: ${cases?.trim()}\n`);
+  },
+  RUN_LIMIT_MS + 10_000,
+);
+
+/** The served document with the ids of rows that exist as examples, so that good answers are looked at too. */
+async function documentWithRealIds(): Promise<string> {
+  const document = (await (await fetch(`${system.apiUrl}/openapi.json`)).json()) as oas31.OpenAPIObject;
+  const conversationId = await aConversation();
+  for (const [path, item] of Object.entries(document.paths ?? {})) {
+    if (!path.startsWith('/api/v1/conversations/{id}')) continue;
+    for (const parameter of item.get?.parameters ?? []) {
+      if ('in' in parameter && parameter.in === 'path') parameter.example = conversationId;
+    }
+  }
+  const file = join(dir, 'openapi.json');
+  await writeFile(file, JSON.stringify(document));
+  return file;
+}
+
+async function aConversation(): Promise<string> {
+  const known = await system.db.conversation.findFirst({ select: { id: true } });
+  if (known) return known.id;
+  const phone = newPhone();
+  await system.sandbox.kapso.customerSends({ from: phone, text: 'hello' });
+  await outcomesOf(system, phone, 1);
+  const { id } = await system.db.conversation.findFirstOrThrow({ where: { contact: { phone } }, select: { id: true } });
+  return id;
+}
+
+async function runProgram(path: string, parameters: string[]): Promise<{ code: number | null; output: string[] }> {
+  const child = spawn(path, parameters, { cwd: dir, stdio: ['ignore', 'pipe', 'pipe'] });
+  const output: string[] = [];
+  for (const stream of [child.stdout, child.stderr]) createInterface({ input: stream }).on('line', (line) => output.push(line));
+  const timer = setTimeout(() => child.kill('SIGKILL'), RUN_LIMIT_MS);
+  const [code] = (await once(child, 'close')) as [number | null];
+  clearTimeout(timer);
+  return { code, output };
+}
+
+function findProgram(): string | undefined {
+  // biome-ignore lint/style/noProcessEnv: where a shell would look
+  const { PATH = '' } = process.env;
+  return PATH.split(delimiter)
+    .map((folder) => join(folder, 'schemathesis'))
+    .find((file) => existsSync(file));
+}
