@@ -4,12 +4,12 @@ import { EventEmitter } from 'node:events';
 import { json, type NextFunction, type Request, type Response, Router } from 'express';
 import type { Logger } from 'pino';
 import { z } from 'zod';
+import { type HttpAnswer, leave, reply, withRetryAfter } from './answers';
 import {
   batchEvent,
   type CustomerKind,
   customerContent,
   customerKey,
-  type HttpAnswer,
   invalidParameter,
   isPhone,
   KAPSO_ERRORS,
@@ -593,20 +593,7 @@ function sendSuccess(body: SendBody, wamid: string): object {
 }
 
 function namedAnswer(name: keyof typeof KAPSO_ERRORS, fault: KapsoFault): HttpAnswer {
-  const answer: HttpAnswer = KAPSO_ERRORS[name];
-  if (fault.retryAfterSeconds === undefined) return answer;
-  return { ...answer, headers: { ...answer.headers, 'Retry-After': String(fault.retryAfterSeconds) } };
-}
-
-function reply(response: Response, answer: HttpAnswer): void {
-  response.status(answer.status).set(answer.headers ?? {});
-  if (typeof answer.body === 'string') response.type('html').send(answer.body);
-  else response.json(answer.body);
-}
-
-/** A hanging request stays open until the client gives up or the sandbox closes. */
-function leave(how: 'hang' | 'cut', response: Response): void {
-  if (how === 'cut') response.socket?.resetAndDestroy();
+  return withRetryAfter(KAPSO_ERRORS[name], fault.retryAfterSeconds);
 }
 
 /** Paths and messages of the first problems. */
