@@ -171,7 +171,7 @@ export function loadEnvFile(): void {
   if (existsSync('.env')) process.loadEnvFile('.env');
 }
 
-type RequiredSetting = 'DATABASE_URL' | 'KAPSO_API_KEY' | 'KAPSO_WEBHOOK_SECRET' | 'WEBHOOK_TARGET_URL';
+type RequiredSetting = 'DATABASE_URL' | 'KAPSO_API_KEY' | 'KAPSO_WEBHOOK_SECRET' | 'VAPI_WEBHOOK_SECRET' | 'WEBHOOK_TARGET_URL';
 
 /** The settings that `name` may not be without. @throws SettingsError */
 export function requireSettings<K extends RequiredSetting>(

@@ -1,5 +1,5 @@
 /**
- * `npm start`: everything on one machine. Runs what the settings do not name (PostgreSQL, Temporal, a sandbox for Kapso and the model),
+ * `npm start`: everything on one machine. Runs what the settings do not name (PostgreSQL, Temporal, a sandbox for Kapso, Vapi and the model),
  * and the two production processes as they run in production, as processes of their own.
  */
 import { relative } from 'node:path';
@@ -26,6 +26,7 @@ import { startTemporalServer } from './embedded/temporal-server';
 import { EXIT_SETTINGS } from './lifecycle';
 import { applyMigrations } from './migrations';
 import { createLanguageModels } from './providers/llm';
+import { SANDBOX_ASSISTANT_ID, SANDBOX_VAPI_NUMBER_ID } from './sandbox/vapi-bodies';
 import { workspaceState } from './workspace';
 
 const SANDBOX_PHONE_NUMBER_ID = '100000000000001';
@@ -129,10 +130,17 @@ function endOnSignals(end: (exitCode: number) => Promise<void>, killAll: () => v
 /** @throws SettingsError */
 function checkSettings(environment: Environment): Settings {
   const settings = readSettings(environment);
-  if (settings.KAPSO_API_KEY === undefined) return settings;
-  return requireSettings(settings, {
-    KAPSO_WEBHOOK_SECRET: 'with KAPSO_API_KEY set, Kapso itself sends the webhooks, and this is what they are signed with',
-  });
+  if (settings.KAPSO_API_KEY !== undefined) {
+    requireSettings(settings, {
+      KAPSO_WEBHOOK_SECRET: 'with KAPSO_API_KEY set, Kapso itself sends the webhooks, and this is what they are signed with',
+    });
+  }
+  if (settings.VAPI_API_KEY !== undefined) {
+    requireSettings(settings, {
+      VAPI_WEBHOOK_SECRET: 'with VAPI_API_KEY set, Vapi itself sends the webhooks, and this is what they prove themselves with',
+    });
+  }
+  return settings;
 }
 
 async function startAll(start: Start): Promise<void> {
@@ -140,7 +148,8 @@ async function startAll(start: Start): Promise<void> {
   const databaseUrl = start.settings.DATABASE_URL ?? (await startDatabase(start));
   await migrate(databaseUrl);
   const temporal = await startTemporal(start);
-  const outside = await startSandbox(start, apiPort);
+  const apiUrl = `http://127.0.0.1:${apiPort}`;
+  const outside = await startSandbox(start, apiUrl);
   const apiKey = start.settings.API_KEYS[0] ?? generatedApiKey(start.settings.DATA_DIR);
   const environment: Environment = {
     ...start.environment,
@@ -150,11 +159,10 @@ async function startAll(start: Start): Promise<void> {
     DATABASE_URL: databaseUrl,
     API_KEYS: start.settings.API_KEYS.length > 0 ? start.settings.API_KEYS.join(',') : apiKey,
   };
-  const apiUrl = `http://127.0.0.1:${apiPort}`;
   // The one started last is stopped first: the API, so that nothing new comes in.
   await Promise.all([startWorker(start, environment), startApi(start, environment, apiUrl)]);
-  const { sandboxUrl, phoneNumberId } = outside;
-  const found = { apiUrl, sandboxUrl, temporalUiUrl: temporal.uiUrl, apiKey, phoneNumberId };
+  const { sandboxUrl, phoneNumberId, playsCalls } = outside;
+  const found = { apiUrl, sandboxUrl, temporalUiUrl: temporal.uiUrl, apiKey, phoneNumberId, playsCalls };
   start.publish(found);
   const { available } = createLanguageModels(readSettings(environment));
   const workspace = await readWorkspace(databaseUrl, phoneNumberId);
@@ -208,30 +216,37 @@ interface Outside {
   environment: Environment;
   sandboxUrl: string | undefined;
   phoneNumberId: string | undefined;
+  playsCalls: boolean;
   /** Each part that the sandbox plays, with the setting that would end that. */
   sandboxed: string[];
 }
 
-async function startSandbox(start: Start, apiPort: number): Promise<Outside> {
+async function startSandbox(start: Start, apiUrl: string): Promise<Outside> {
   const { settings } = start;
   const playsKapso = settings.KAPSO_API_KEY === undefined;
   const playsModel = settings.SANDBOX_URL === undefined && createLanguageModels(settings).available.length === 0;
-  if (!playsKapso && !playsModel) {
-    return { environment: {}, sandboxUrl: settings.SANDBOX_URL, phoneNumberId: settings.KAPSO_PHONE_NUMBER_ID, sandboxed: [] };
+  const playsCalls = settings.VAPI_API_KEY === undefined;
+  if (!playsKapso && !playsModel && !playsCalls) {
+    const { SANDBOX_URL: sandboxUrl, KAPSO_PHONE_NUMBER_ID: phoneNumberId } = settings;
+    return { environment: {}, sandboxUrl, phoneNumberId, playsCalls, sandboxed: [] };
   }
   const kapso = playsKapso ? kapsoEnvironment(settings) : {};
   const phoneNumberId = kapso.KAPSO_PHONE_NUMBER_ID ?? settings.KAPSO_PHONE_NUMBER_ID ?? SANDBOX_PHONE_NUMBER_ID;
-  const sandboxUrl = settings.SANDBOX_URL ?? (await runSandbox(start, { ...kapso, KAPSO_PHONE_NUMBER_ID: phoneNumberId }, apiPort));
+  const vapi = playsCalls ? vapiEnvironment(settings, apiUrl) : {};
+  const sandboxUrl = settings.SANDBOX_URL ?? (await runSandbox(start, { ...kapso, ...vapi, KAPSO_PHONE_NUMBER_ID: phoneNumberId }, apiUrl));
   const sandboxed = [
     ...(playsKapso ? ['WhatsApp (set KAPSO_API_KEY for the real one)'] : []),
+    ...(playsCalls ? ['voice calls (set VAPI_API_KEY for real ones)'] : []),
     ...(playsModel ? ['the model (set a key such as OPENAI_API_KEY for a real one)'] : []),
   ];
   const environment = {
     ...kapso,
+    ...vapi,
     ...(playsKapso && { KAPSO_BASE_URL: sandboxUrl }),
+    ...(playsCalls && { VAPI_BASE_URL: `${sandboxUrl}/vapi` }),
     ...(playsModel && { SANDBOX_URL: sandboxUrl }),
   };
-  return { environment, sandboxUrl, phoneNumberId, sandboxed };
+  return { environment, sandboxUrl, phoneNumberId, playsCalls, sandboxed };
 }
 
 /** What the API, the worker and the sandbox share when the sandbox plays Kapso. */
@@ -247,13 +262,25 @@ function kapsoEnvironment(settings: Settings): Environment {
   };
 }
 
-async function runSandbox(start: Start, kapso: Environment, apiPort: number): Promise<string> {
+/** What the API, the worker and the sandbox share when the sandbox plays Vapi; it reaches the API on this machine. */
+function vapiEnvironment(settings: Settings, apiUrl: string): Environment {
+  const { VAPI_WEBHOOK_SECRET: own, DATA_DIR } = settings;
+  return {
+    VAPI_API_KEY: 'sandbox',
+    VAPI_ASSISTANT_ID: SANDBOX_ASSISTANT_ID,
+    VAPI_PHONE_NUMBER_ID: SANDBOX_VAPI_NUMBER_ID,
+    VAPI_WEBHOOK_SECRET: own.length > 0 ? own.join(',') : sandboxSecrets(DATA_DIR).vapiWebhookSecret,
+    PUBLIC_URL: apiUrl,
+  };
+}
+
+async function runSandbox(start: Start, played: Environment, apiUrl: string): Promise<string> {
   const port = await choosePort(start.settings.SANDBOX_PORT, start.ports);
   const environment = {
     ...start.environment,
-    ...kapso,
+    ...played,
     SANDBOX_PORT: String(port),
-    WEBHOOK_TARGET_URL: `http://127.0.0.1:${apiPort}/webhook/kapso`,
+    WEBHOOK_TARGET_URL: `${apiUrl}/webhook/kapso`,
   };
   await runProcess(start, {
     name: 'Sandbox',
@@ -421,6 +448,7 @@ interface Summary {
   apiUrl: string;
   temporalUiUrl: string | undefined;
   sandboxUrl: string | undefined;
+  playsCalls: boolean;
   apiKey: string;
   sandboxed: string[];
   /** What the record says of the workspace. */
@@ -454,7 +482,7 @@ function describeModels(providerChain: string[], available: string[]): string {
 }
 
 function summarise(summary: Summary): void {
-  const { apiUrl, temporalUiUrl, sandboxUrl, apiKey, sandboxed, answers, providerChain, available } = summary;
+  const { apiUrl, temporalUiUrl, sandboxUrl, playsCalls, apiKey, sandboxed, answers, providerChain, available } = summary;
   say('');
   say('Parley is ready.');
   step('API', apiUrl);
@@ -464,6 +492,7 @@ function summarise(summary: Summary): void {
   step('Answers', answers ? 'on' : 'OFF: messages are recorded only; set KAPSO_PHONE_NUMBER_ID, CHATBOT_ENABLED=true and AI_ENABLED=true');
   step('Sandboxed', sandboxed.length > 0 ? sandboxed.join('; ') : 'nothing');
   if (sandboxUrl !== undefined) step('Try it', '`npm run chat` in another terminal: you are the customer');
+  if (playsCalls) step('', '`npm run call -- +15550100`: a played voice call');
   step('Stop', 'Ctrl-C');
 }
 

@@ -23,6 +23,8 @@ export interface RunningInstance {
   temporalUiUrl?: string | undefined;
   apiKey: string;
   phoneNumberId?: string | undefined;
+  /** True when the sandbox plays voice calls: dialling rings no real phone. */
+  playsCalls: boolean;
   pid: number;
   pids: Record<string, number>;
 }
@@ -33,7 +35,8 @@ const startSchema = z.object({
 });
 type StartRecord = z.output<typeof startSchema>;
 
-const sandboxSchema = z.object({ webhookSecret: z.string().min(1), webhookToken: z.string().min(1) });
+const secret = z.string().min(1);
+const sandboxSchema = z.object({ webhookSecret: secret, webhookToken: secret, vapiWebhookSecret: secret });
 export type SandboxSecrets = z.output<typeof sandboxSchema>;
 
 /**
@@ -74,12 +77,15 @@ export function releaseDataDir(dataDir: string): void {
   for (const name of [RUNNING_FILE, START_FILE]) rmSync(join(dataDir, name), { force: true });
 }
 
-/** The secrets of the sandbox's webhooks: the kept ones, or new ones that are kept from now on. */
+/** The secrets of the sandbox's webhooks: the kept ones, and new ones, kept from now on, for what an earlier version did not have. */
 export function sandboxSecrets(dataDir: string): SandboxSecrets {
   const file = join(dataDir, SANDBOX_FILE);
-  const kept = sandboxSchema.safeParse(readJson(file));
-  if (kept.success) return kept.data;
-  const made = { webhookSecret: randomBytes(24).toString('hex'), webhookToken: randomBytes(12).toString('hex') };
+  const kept = sandboxSchema.partial().safeParse(readJson(file)).data;
+  const made = {
+    webhookSecret: kept?.webhookSecret ?? randomBytes(24).toString('hex'),
+    webhookToken: kept?.webhookToken ?? randomBytes(12).toString('hex'),
+    vapiWebhookSecret: kept?.vapiWebhookSecret ?? randomBytes(24).toString('hex'),
+  };
   writeWhole(file, `${JSON.stringify(made, null, 2)}\n`);
   return made;
 }

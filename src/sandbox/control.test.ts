@@ -1,6 +1,7 @@
 import pino from 'pino';
 import { type Receiver, startReceiver } from './receiver';
 import { type Sandbox, startSandbox } from './sandbox';
+import { SANDBOX_ASSISTANT_ID, SANDBOX_VAPI_NUMBER_ID } from './vapi-bodies';
 
 const PHONE = '15550100001';
 let receiver: Receiver;
@@ -10,7 +11,9 @@ beforeEach(async () => {
   receiver = await startReceiver();
   const statusDelaysMs = { sent: 5, delivered: 10, read: 15 };
   const log = pino({ level: 'silent' });
-  sandbox = await startSandbox({ port: 0, webhookUrls: () => receiver.url, webhookSecret: 's', phoneNumberId: '1', statusDelaysMs, log });
+  const vapi = { timings: { queueMs: 5, ringMs: 10, talkMs: 50, reportMs: 5 } };
+  const webhookUrls = () => receiver.url;
+  sandbox = await startSandbox({ port: 0, webhookUrls, webhookSecret: 's', phoneNumberId: '1', statusDelaysMs, vapi, log });
 });
 afterEach(async () => {
   await sandbox.close();
@@ -26,6 +29,13 @@ function send(body: string): Promise<Response> {
   const message = { messaging_product: 'whatsapp', to: `+${PHONE}`, type: 'text', text: { body } };
   const headers = { 'Content-Type': 'application/json', 'X-API-Key': 'key' };
   return fetch(`${sandbox.url}/meta/whatsapp/v24.0/1/messages`, { method: 'POST', headers, body: JSON.stringify(message) });
+}
+
+async function placeCall(name: string): Promise<{ name: string }> {
+  const ids = { assistantId: SANDBOX_ASSISTANT_ID, phoneNumberId: SANDBOX_VAPI_NUMBER_ID };
+  const headers = { 'Content-Type': 'application/json', Authorization: 'Bearer key' };
+  const body = JSON.stringify({ name, ...ids, customer: { number: `+${PHONE}` } });
+  return (await (await fetch(`${sandbox.vapiUrl}/call`, { method: 'POST', headers, body })).json()) as { name: string };
 }
 
 describe('control', () => {
@@ -59,11 +69,54 @@ describe('control', () => {
     expect((await send('one')).status).toBe(400);
     expect(await (await call('GET', '/sandbox/faults')).json()).toEqual({
       kapso: [{ answer: '131026' }],
+      vapi: [],
       models: [{ model: 'a', reply: 'x' }],
     });
     expect((await call('DELETE', '/sandbox/faults')).status).toBe(204);
     expect((await send('two')).status).toBe(200);
     const wrong = await call('PUT', '/sandbox/faults', { kapso: [{ answer: 'shrug' }] });
     expect([wrong.status, await wrong.text()]).toEqual([400, expect.stringContaining('answer')]);
+  });
+
+  test('when a play is put, then the next call gets it, and the phones that rang are counted', async () => {
+    expect((await call('PUT', '/sandbox/plays', [{ play: 'busy', times: 1 }])).status).toBe(204);
+    expect(await (await call('GET', '/sandbox/plays')).json()).toEqual([{ play: 'busy', times: 1 }]);
+    const { name } = await placeCall('first');
+    await placeCall('second');
+    await sandbox.vapi.settled();
+    const { calls, events } = (await (await call('GET', `/sandbox/calls/${name}`)).json()) as { calls: object[]; events: object[] };
+    expect(calls).toEqual([expect.objectContaining({ name, play: 'busy', status: 'ended', endedReason: 'customer-busy' })]);
+    expect(events.at(-1)).toMatchObject({ type: 'status', status: 'ended' });
+    const { data } = (await (await call('GET', '/sandbox/calls')).json()) as { data: { play: string }[] };
+    expect(data.map(({ play }) => play)).toEqual(['busy', 'answered']);
+    expect(await (await call('GET', '/sandbox/calls/dialled?name=first')).json()).toEqual({ dialled: 1 });
+    expect(await (await call('GET', `/sandbox/calls/dialled?number=${encodeURIComponent(`+${PHONE}`)}`)).json()).toEqual({ dialled: 2 });
+    expect((await call('PUT', '/sandbox/plays', [{ play: 'opera' }])).status).toBe(400);
+    expect(await (await call('GET', '/sandbox/stats')).json()).toMatchObject({ vapi: { dialled: 2, active: 0 } });
+  });
+
+  test('when a call is watched before it is placed, then all that happens comes as events; who watches later gets the same', async () => {
+    const watching = await call('GET', '/sandbox/calls/mine/events');
+    const live = watching.body?.pipeThrough(new TextDecoderStream()).getReader();
+    await placeCall('mine');
+    let seen = '';
+    while (!seen.includes('"ended"')) seen += (await live?.read())?.value ?? '';
+    await live?.cancel();
+    const names = (seen.match(/^event: .*$/gm) ?? []).map((line) => line.slice('event: '.length));
+    expect(names).toEqual(['status', 'status', 'status', ...Array(6).fill('words'), 'status']);
+    const late = (await call('GET', '/sandbox/calls/mine/events')).body?.pipeThrough(new TextDecoderStream()).getReader();
+    let again = '';
+    while (!again.includes('"ended"')) again += (await late?.read())?.value ?? '';
+    await late?.cancel();
+    expect(again.match(/^event: .*$/gm)).toEqual(seen.match(/^event: .*$/gm));
+  });
+
+  test('when somebody calls in and hangs up, then the call is over', async () => {
+    await call('PUT', '/sandbox/plays', [{ play: 'answered', talkMs: 60_000 }]);
+    const { id } = (await (await call('POST', '/sandbox/calls', { from: `+${PHONE}` })).json()) as { id: string };
+    await sandbox.vapi.waitForStatus(id, 'in-progress', 3000);
+    expect((await call('POST', `/sandbox/calls/${id}/hang-up`)).status).toBe(204);
+    expect(await sandbox.vapi.waitForStatus(id, 'ended', 3000)).toMatchObject({ direction: 'inbound', endedReason: 'customer-ended-call' });
+    expect((await call('POST', `/sandbox/calls/${id}/hang-up`)).status).toBe(404);
   });
 });

@@ -1,15 +1,9 @@
 /** Bodies as Kapso writes them: error answers, v2 webhook events, list rows. Nothing here decides or sends. */
+import type { HttpAnswer } from './answers';
 
 /** The statuses of an outbound message, in the order of a message that goes well; `failed` is the other end. */
 export const MESSAGE_STATUSES = ['sent', 'delivered', 'read', 'failed'] as const;
 export type MessageStatus = (typeof MESSAGE_STATUSES)[number];
-
-/** An answer of Kapso to a request. */
-export interface HttpAnswer {
-  status: number;
-  body: unknown;
-  headers?: Record<string, string>;
-}
 
 function graphError(status: number, code: number, title: string, details: string): HttpAnswer {
   const errorData = { messaging_product: 'whatsapp', details };

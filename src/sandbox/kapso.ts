@@ -4,12 +4,12 @@ import { EventEmitter } from 'node:events';
 import { json, type NextFunction, type Request, type Response, Router } from 'express';
 import type { Logger } from 'pino';
 import { z } from 'zod';
+import { type HttpAnswer, leave, reply, withRetryAfter } from './answers';
 import {
   batchEvent,
   type CustomerKind,
   customerContent,
   customerKey,
-  type HttpAnswer,
   invalidParameter,
   isPhone,
   KAPSO_ERRORS,
@@ -30,9 +30,10 @@ import {
   sendSchema,
 } from './kapso-requests';
 import { freshWamid, KapsoStore, type ListQuery } from './kapso-store';
+import { type KapsoEvent, type KapsoWebhookOptions, kapsoWebhook, rawKapsoWebhook } from './kapso-webhooks';
 import { Programs } from './programs';
 import { Background, Changes, Timers } from './waiting';
-import { type DeliveryResult, type WebhookCounts, WebhookSender, type WebhookTargets } from './webhook-sender';
+import { type Delivery, type DeliveryResult, type WebhookCounts, WebhookSender, type WebhookTargets } from './webhook-sender';
 
 export interface KapsoDoubleOptions {
   webhookUrls: WebhookTargets;
@@ -139,6 +140,7 @@ export class KapsoDouble {
   readonly #options: KapsoDoubleOptions;
   readonly #store: KapsoStore;
   readonly #webhooks: WebhookSender;
+  readonly #webhookOptions: KapsoWebhookOptions;
   readonly #faults = new Programs<KapsoFault>();
   readonly #changes = new Changes();
   readonly #timers = new Timers();
@@ -154,15 +156,13 @@ export class KapsoDouble {
     this.#options = options;
     this.#store = new KapsoStore(options.keepMessages ?? 200_000);
     this.#background = new Background(failed);
-    this.#webhooks = new WebhookSender(
-      {
-        targets: options.webhookUrls,
-        secret: options.webhookSecret,
-        retryDelaysMs: options.webhookRetryDelaysMs,
-        timeoutMs: options.webhookTimeoutMs,
-      },
-      failed,
-    );
+    this.#webhooks = new WebhookSender(failed);
+    this.#webhookOptions = {
+      targets: options.webhookUrls,
+      secret: options.webhookSecret,
+      retryDelaysMs: options.webhookRetryDelaysMs,
+      timeoutMs: options.webhookTimeoutMs,
+    };
   }
 
   /** A customer writes; resolves when the webhook was taken or given up. */
@@ -202,14 +202,14 @@ export class KapsoDouble {
     const { conversation } = this.#store.conversation(stored.customer, stored.phoneNumberId);
     this.#tell(stored.customer, { type: 'reply', wamid: stored.wamid, text, atMs: stored.createdAtMs });
     const body = JSON.stringify(statusEvent(stored, conversation, 'sent', stored.createdAtMs));
-    const { done } = this.#webhooks.send({ event: 'whatsapp.message.sent', body, order: stored.customer });
+    const { done } = this.#deliver({ event: 'whatsapp.message.sent', body, order: stored.customer });
     return done.then((result) => ({ ...result, wamid: stored.wamid }));
   }
 
   /** Delivers these bytes as a webhook, signed, with the headers of a received event; a header given wins, an empty one goes. */
   deliver(body: string | Buffer | object, headers: Record<string, string> = {}): Promise<DeliveryResult> {
     const bytes = typeof body === 'string' || Buffer.isBuffer(body) ? body : JSON.stringify(body);
-    return this.#webhooks.sendRaw(bytes, headers).done;
+    return this.#webhooks.send(rawKapsoWebhook(this.#webhookOptions, bytes, headers)).done;
   }
 
   /** Adds a fault; the returned function takes it back. */
@@ -424,7 +424,7 @@ export class KapsoDouble {
     const body = JSON.stringify(statusEvent(message, conversation, step.status, atMs));
     const order = step.status === 'sent' ? message.customer : undefined;
     const copies = Array.from({ length: step.copies ?? 1 }, () => ({ event: `whatsapp.message.${step.status}`, body, order }));
-    await Promise.all(copies.map((event) => this.#webhooks.send(event).first));
+    await Promise.all(copies.map((event) => this.#deliver(event).first));
     this.#changes.notify(message.wamid);
   }
 
@@ -523,9 +523,13 @@ export class KapsoDouble {
   async #deliverInbound(messages: StoredMessage[], body: string, batchSize: number | undefined): Promise<CustomerDelivery> {
     const first = messages[0];
     const event = { event: 'whatsapp.message.received', body, batchSize, order: first?.customer, idempotencyKey: first?.idempotencyKey };
-    const result = await this.#webhooks.send(event).done;
+    const result = await this.#deliver(event).done;
     if (result.status === 200) for (const message of messages) this.#mark(message, 'taken');
     return { ...result, wamid: first?.wamid ?? '' };
+  }
+
+  #deliver(event: KapsoEvent): Delivery {
+    return this.#webhooks.send(kapsoWebhook(this.#webhookOptions, event));
   }
 
   #add(
@@ -589,20 +593,7 @@ function sendSuccess(body: SendBody, wamid: string): object {
 }
 
 function namedAnswer(name: keyof typeof KAPSO_ERRORS, fault: KapsoFault): HttpAnswer {
-  const answer: HttpAnswer = KAPSO_ERRORS[name];
-  if (fault.retryAfterSeconds === undefined) return answer;
-  return { ...answer, headers: { ...answer.headers, 'Retry-After': String(fault.retryAfterSeconds) } };
-}
-
-function reply(response: Response, answer: HttpAnswer): void {
-  response.status(answer.status).set(answer.headers ?? {});
-  if (typeof answer.body === 'string') response.type('html').send(answer.body);
-  else response.json(answer.body);
-}
-
-/** A hanging request stays open until the client gives up or the sandbox closes. */
-function leave(how: 'hang' | 'cut', response: Response): void {
-  if (how === 'cut') response.socket?.resetAndDestroy();
+  return withRetryAfter(KAPSO_ERRORS[name], fault.retryAfterSeconds);
 }
 
 /** Paths and messages of the first problems. */

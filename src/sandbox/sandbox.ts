@@ -1,15 +1,18 @@
-/** The sandbox: doubles of Kapso and of the models behind one port of this machine. */
+/** The sandbox: doubles of Kapso, of Vapi and of the models behind one port of this machine. */
 import { once } from 'node:events';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import express, { type NextFunction, type Request, type Response } from 'express';
-import { controlRoutes } from './control';
+import { controlRoutes, type Doubles } from './control';
 import { KapsoDouble, type KapsoDoubleOptions } from './kapso';
 import { ModelDouble } from './models';
+import { VapiDouble, type VapiDoubleOptions } from './vapi';
 
 export interface SandboxOptions extends KapsoDoubleOptions {
   /** Port on 127.0.0.1; 0 for a free one. */
   port: number;
+  /** Vapi; without `serverUrl`, calls that name no server of their own tell nobody, and without `auth` Kapso's secret is shown. */
+  vapi?: Partial<VapiDoubleOptions> | undefined;
 }
 
 /** A running sandbox. */
@@ -18,8 +21,11 @@ export interface Sandbox {
   url: string;
   /** Base address of the models, ending in /v1. */
   modelsUrl: string;
+  /** Vapi's base address. */
+  vapiUrl: string;
   port: number;
   kapso: KapsoDouble;
+  vapi: VapiDouble;
   models: ModelDouble;
   /** Cuts all connections, and gives up webhooks that are under way. */
   close(): Promise<void>;
@@ -27,26 +33,31 @@ export interface Sandbox {
 
 /** Starts the sandbox. @throws the server's error, such as EADDRINUSE */
 export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
+  const { log, webhookSecret } = options;
   const kapso = new KapsoDouble(options);
+  const vapi = new VapiDouble({ log, auth: { scheme: 'secret', secret: webhookSecret }, ...options.vapi });
   const models = new ModelDouble();
+  const doubles = { kapso, vapi, models };
   await models.start();
-  const server = createServer(listener(kapso, models));
+  const server = createServer(listener(doubles));
   server.keepAliveTimeout = 60_000;
   try {
     const port = await listen(server, options.port);
     const url = `http://127.0.0.1:${port}`;
-    return { url, modelsUrl: `${url}/v1`, port, kapso, models, close: () => close(server, kapso, models) };
+    return { url, modelsUrl: `${url}/v1`, vapiUrl: `${url}/vapi`, port, ...doubles, close: () => close(server, doubles) };
   } catch (error) {
-    await Promise.all([models.close(), kapso.close()]);
+    await closeAll(doubles);
     throw error;
   }
 }
 
 /** Models are asked the most, and aimock needs no router before it. */
-function listener(kapso: KapsoDouble, models: ModelDouble): RequestListener {
+function listener(doubles: Doubles): RequestListener {
+  const { kapso, vapi, models } = doubles;
   const app = express();
   app.disable('x-powered-by').disable('etag');
-  app.use('/sandbox', controlRoutes(kapso, models));
+  app.use('/sandbox', controlRoutes(doubles));
+  app.use('/vapi', vapi.routes());
   app.use(kapso.routes());
   app.use((_request, response) => {
     response.status(404).json({ error: 'Not found' });
@@ -74,8 +85,12 @@ async function listen(server: Server, port: number): Promise<number> {
   return (server.address() as AddressInfo).port;
 }
 
-async function close(server: Server, kapso: KapsoDouble, models: ModelDouble): Promise<void> {
+async function close(server: Server, doubles: Doubles): Promise<void> {
   const closed = new Promise((resolve) => server.close(resolve));
   server.closeAllConnections();
-  await Promise.all([closed, kapso.close(), models.close()]);
+  await Promise.all([closed, closeAll(doubles)]);
+}
+
+async function closeAll({ kapso, vapi, models }: Doubles): Promise<void> {
+  await Promise.all([kapso.close(), vapi.close(), models.close()]);
 }

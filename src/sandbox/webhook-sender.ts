@@ -1,5 +1,5 @@
-/** Delivers signed webhooks as Kapso does: 200 alone is success, a time limit, few retries, order within a conversation. */
-import { createHmac, randomUUID } from 'node:crypto';
+/** Delivers webhooks as a provider does: a time limit, the provider's own retries, order within a conversation. */
+import { createHmac } from 'node:crypto';
 import { Agent as HttpAgent, request as httpRequest } from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { Background, Timers } from './waiting';
@@ -21,24 +21,25 @@ export interface Delivery {
   done: Promise<DeliveryResult>;
 }
 
-export interface WebhookSenderOptions {
-  targets: WebhookTargets;
-  secret: string;
-  /** Waits before the second, third… attempt, in ms (default 10 s, 40 s). */
-  retryDelaysMs?: number[] | undefined;
-  /** How long an attempt may take, in ms (default 10 s). */
-  timeoutMs?: number | undefined;
-  /** How long an event waits for the earlier one of its conversation, in ms (default 30 s). */
-  holdMs?: number | undefined;
+/** What one attempt sends. */
+export interface WrittenWebhook {
+  body: string | Buffer;
+  headers: Record<string, string>;
 }
 
-export interface WebhookEvent {
-  event: string;
-  body: string | Buffer;
+/** One event on its way, with the provider's rules for it. */
+export interface Webhook {
+  targets: WebhookTargets;
+  /** Asked before each attempt: some providers write an event anew each time. */
+  write(): WrittenWebhook;
   /** Events with the same order key are delivered one after the other. */
   order?: string | undefined;
-  idempotencyKey?: string | undefined;
-  batchSize?: number | undefined;
+  /** Which HTTP statuses count as taken. */
+  isTaken(status: number): boolean;
+  /** The wait before the next attempt, in ms, after `attempts` that ended with `status`; undefined: given up. */
+  retryDelayMs(attempts: number, status: number): number | undefined;
+  /** How long an attempt may take, in ms. */
+  timeoutMs: number;
 }
 
 /** Deliveries since the start: `open` are under way, `lost` were given up after the last attempt. */
@@ -49,15 +50,17 @@ export interface WebhookCounts {
   attempts: number;
 }
 
-/** The signature as Kapso writes it: bare lower-case hex HMAC-SHA256 of the raw bytes. */
+/** A bare lower-case hex HMAC-SHA256 of the raw bytes, as Kapso signs. */
 export function signBody(secret: string, body: string | Buffer): string {
   return createHmac('sha256', secret).update(body).digest('hex');
 }
 
+/** How long an event waits for the earlier one of its conversation. */
+const HOLD_MS = 30_000;
+
 /** Sends webhooks; no method throws because of the receiver. */
 export class WebhookSender {
   readonly counts: WebhookCounts = { delivered: 0, lost: 0, open: 0, attempts: 0 };
-  readonly #options: WebhookSenderOptions;
   readonly #timers = new Timers();
   readonly #background: Background;
   readonly #ahead = new Map<string, Promise<unknown>>();
@@ -65,20 +68,20 @@ export class WebhookSender {
   readonly #httpsAgent = new HttpsAgent({ keepAlive: true });
   #closed = false;
 
-  constructor(options: WebhookSenderOptions, failed: (error: unknown) => void) {
-    this.#options = options;
+  constructor(failed: (error: unknown) => void) {
     this.#background = new Background(failed);
   }
 
-  /** Signs and delivers an event, to each listed address. */
-  send(event: WebhookEvent): Delivery {
-    return this.#start(event.body, this.#headers(event), event.order);
-  }
-
-  /** Delivers these very bytes; headers given win over the ones that a received event would have. */
-  sendRaw(body: string | Buffer, headers: Record<string, string>): Delivery {
-    const event = { event: 'whatsapp.message.received', body };
-    return this.#start(body, withoutEmpty({ ...lowerCase(this.#headers(event)), ...lowerCase(headers) }), undefined);
+  /** Delivers an event, to each listed address. */
+  send(webhook: Webhook): Delivery {
+    const { targets, order } = webhook;
+    const addresses = typeof targets === 'function' ? [targets] : targets.map((url) => () => url);
+    const ahead = order === undefined ? undefined : this.#ahead.get(order);
+    const deliveries = addresses.map((address) => this.#deliver(webhook, address, ahead));
+    const delivery = { first: joinFirst(deliveries, webhook), done: joinDone(deliveries, webhook) };
+    if (order !== undefined) this.#lead(order, delivery.done);
+    this.#background.run(delivery.done);
+    return delivery;
   }
 
   /** Resolves when no delivery is under way. */
@@ -95,28 +98,6 @@ export class WebhookSender {
     await this.#background.settled();
   }
 
-  #headers(event: WebhookEvent): Record<string, string> {
-    return {
-      'Content-Type': 'application/json',
-      'X-Webhook-Event': event.event,
-      'X-Webhook-Signature': signBody(this.#options.secret, event.body),
-      'X-Idempotency-Key': event.idempotencyKey ?? randomUUID(),
-      'X-Webhook-Payload-Version': 'v2',
-      ...(event.batchSize === undefined ? {} : { 'X-Webhook-Batch': 'true', 'X-Batch-Size': String(event.batchSize) }),
-    };
-  }
-
-  #start(body: string | Buffer, headers: Record<string, string>, order: string | undefined): Delivery {
-    const { targets } = this.#options;
-    const addresses = typeof targets === 'function' ? [targets] : targets.map((url) => () => url);
-    const ahead = order === undefined ? undefined : this.#ahead.get(order);
-    const deliveries = addresses.map((address) => this.#deliver(address, body, headers, ahead));
-    const delivery = { first: joinFirst(deliveries), done: joinDone(deliveries) };
-    if (order !== undefined) this.#lead(order, delivery.done);
-    this.#background.run(delivery.done);
-    return delivery;
-  }
-
   #lead(order: string, done: Promise<unknown>): void {
     this.#ahead.set(order, done);
     const forget = done.then(() => {
@@ -125,54 +106,53 @@ export class WebhookSender {
     this.#background.run(forget);
   }
 
-  #deliver(address: () => string, body: string | Buffer, headers: Record<string, string>, ahead: Promise<unknown> | undefined): Delivery {
+  #deliver(webhook: Webhook, address: () => string, ahead: Promise<unknown> | undefined): Delivery {
     let tellFirst: (status: number) => void = () => undefined;
     const first = new Promise<number>((resolve) => {
       tellFirst = resolve;
     });
-    return { first, done: this.#attempts(address, body, headers, ahead, tellFirst) };
+    return { first, done: this.#attempts(webhook, address, ahead, tellFirst) };
   }
 
   async #attempts(
+    webhook: Webhook,
     address: () => string,
-    body: string | Buffer,
-    headers: Record<string, string>,
     ahead: Promise<unknown> | undefined,
     tellFirst: (status: number) => void,
   ): Promise<DeliveryResult> {
     this.counts.open += 1;
     if (ahead !== undefined) await this.#hold(ahead);
     const result = { status: 0, attempts: 0 };
-    for (const delayMs of [0, ...(this.#options.retryDelaysMs ?? [10_000, 40_000])]) {
-      if (!(await this.#timers.sleep(delayMs))) break;
+    let delayMs: number | undefined = 0;
+    while (delayMs !== undefined && (await this.#timers.sleep(delayMs))) {
       result.attempts += 1;
-      result.status = await this.#attempt(address, body, headers);
+      result.status = await this.#attempt(webhook, address);
       tellFirst(result.status);
-      if (result.status === 200) break;
+      delayMs = webhook.isTaken(result.status) ? undefined : webhook.retryDelayMs(result.attempts, result.status);
     }
     tellFirst(result.status);
     this.counts.open -= 1;
-    this.counts[result.status === 200 ? 'delivered' : 'lost'] += 1;
+    this.counts[webhook.isTaken(result.status) ? 'delivered' : 'lost'] += 1;
     return result;
   }
 
   async #hold(ahead: Promise<unknown>): Promise<void> {
     const limit = new Timers();
-    await Promise.race([ahead, limit.sleep(this.#options.holdMs ?? 30_000)]);
+    await Promise.race([ahead, limit.sleep(HOLD_MS)]);
     limit.close();
   }
 
-  async #attempt(address: () => string, body: string | Buffer, headers: Record<string, string>): Promise<number> {
+  async #attempt(webhook: Webhook, address: () => string): Promise<number> {
     if (this.#closed) return 0;
     this.counts.attempts += 1;
     try {
-      return await this.#post(new URL(address()), body, headers);
+      return await this.#post(new URL(address()), webhook.write(), webhook.timeoutMs);
     } catch {
       return 0;
     }
   }
 
-  #post(url: URL, body: string | Buffer, headers: Record<string, string>): Promise<number> {
+  #post(url: URL, { body, headers }: WrittenWebhook, timeoutMs: number): Promise<number> {
     const secure = url.protocol === 'https:';
     const options = {
       method: 'POST',
@@ -181,7 +161,7 @@ export class WebhookSender {
     };
     return new Promise((resolve, reject) => {
       const request = secure ? httpsRequest(url, options) : httpRequest(url, options);
-      const limit = setTimeout(() => request.destroy(new Error('no answer in time')), this.#options.timeoutMs ?? 10_000);
+      const limit = setTimeout(() => request.destroy(new Error('no answer in time')), timeoutMs);
       request.once('close', () => clearTimeout(limit));
       request.once('error', reject);
       request.once('response', (response) => {
@@ -194,25 +174,20 @@ export class WebhookSender {
   }
 }
 
-async function joinFirst(deliveries: Delivery[]): Promise<number> {
-  return worst(await Promise.all(deliveries.map((delivery) => delivery.first)));
+async function joinFirst(deliveries: Delivery[], webhook: Webhook): Promise<number> {
+  return worst(await Promise.all(deliveries.map((delivery) => delivery.first)), webhook);
 }
 
-async function joinDone(deliveries: Delivery[]): Promise<DeliveryResult> {
+async function joinDone(deliveries: Delivery[], webhook: Webhook): Promise<DeliveryResult> {
   const results = await Promise.all(deliveries.map((delivery) => delivery.done));
-  return { status: worst(results.map((result) => result.status)), attempts: Math.max(0, ...results.map((result) => result.attempts)) };
+  const status = worst(
+    results.map((result) => result.status),
+    webhook,
+  );
+  return { status, attempts: Math.max(0, ...results.map((result) => result.attempts)) };
 }
 
-/** An event counts as taken only when every webhook took it. */
-function worst(statuses: number[]): number {
-  return statuses.find((status) => status !== 200) ?? (statuses.length === 0 ? 0 : 200);
-}
-
-function lowerCase(headers: Record<string, string>): Record<string, string> {
-  return Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]));
-}
-
-/** An empty value takes a header away, so that a missing one can be tested. */
-function withoutEmpty(headers: Record<string, string>): Record<string, string> {
-  return Object.fromEntries(Object.entries(headers).filter(([, value]) => value !== ''));
+/** An event counts as taken only when every address took it. */
+function worst(statuses: number[], { isTaken }: Webhook): number {
+  return statuses.find((status) => !isTaken(status)) ?? statuses[0] ?? 0;
 }

@@ -13,8 +13,10 @@ import { freePort } from '../../src/embedded/ports';
 import { createLogger } from '../../src/logger';
 import type { Sandbox, SandboxOptions } from '../../src/sandbox/sandbox';
 import { startSandbox } from '../../src/sandbox/sandbox';
+import { SANDBOX_ASSISTANT_ID, SANDBOX_VAPI_NUMBER_ID } from '../../src/sandbox/vapi-bodies';
 
 export const WEBHOOK_SECRET = 'test-secret-0123456789abcdef';
+export const VAPI_WEBHOOK_SECRET = 'test-vapi-secret-0123456789abcdef';
 export const API_KEY = 'test-api-key';
 
 export interface RunningProcess {
@@ -132,6 +134,14 @@ export async function startSystem(options: SystemOptions): Promise<System> {
     webhookRetryDelaysMs: [500, 1_000, 2_000, 4_000, 8_000],
     log: createLogger('sandbox', 'error'),
     ...options.sandbox,
+    vapi: {
+      auth: { scheme: 'secret', secret: VAPI_WEBHOOK_SECRET },
+      serverUrl: `${apiUrl}/api/v1/vapi/webhooks/vapi`,
+      timings: { queueMs: 10, ringMs: 50, talkMs: 150, reportMs: 50 },
+      concurrencyLimit: 10_000,
+      backoffFactor: 0.1,
+      ...options.sandbox?.vapi,
+    },
   });
   const environment: Record<string, string> = {
     PORT: String(port),
@@ -146,6 +156,14 @@ export async function startSystem(options: SystemOptions): Promise<System> {
     CHATBOT_ENABLED: 'true',
     AI_ENABLED: 'true',
     SANDBOX_URL: sandbox.url,
+    VAPI_API_KEY: 'test-vapi-key',
+    VAPI_BASE_URL: sandbox.vapiUrl,
+    VAPI_ASSISTANT_ID: SANDBOX_ASSISTANT_ID,
+    VAPI_PHONE_NUMBER_ID: SANDBOX_VAPI_NUMBER_ID,
+    VAPI_WEBHOOK_SECRET,
+    PUBLIC_URL: apiUrl,
+    CALL_REPORT_GRACE_SECONDS: '2',
+    CALL_RING_TIMEOUT_SECONDS: '5',
     API_KEYS: API_KEY,
     REPLY_QUIET_MS: '0',
     SEND_CONFIRM_MS: '20000',
