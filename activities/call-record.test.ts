@@ -251,6 +251,15 @@ describe('a report', () => {
     });
   });
 
+  test('when many are kept by several at once, then each call has one first report', async () => {
+    for (let round = 0; round < 15; round += 1) {
+      const providerCallId = newId();
+      const callId = await ownRow({ providerCallId });
+      const first = await Promise.all(Array.from({ length: 6 }, () => keepCallReport(db, callId, report(providerCallId, full))));
+      expect(first.filter(Boolean)).toHaveLength(1);
+    }
+  });
+
   test('when a poorer one follows, then nothing is lost', async () => {
     const providerCallId = newId();
     const callId = await ownRow({ providerCallId });

@@ -10,7 +10,7 @@
  */
 import type { Prisma } from '../prisma/generated/client';
 import { type Database, sql } from '../src/database';
-import type { CallEvent, CallParties, CallReport } from '../src/providers/vapi-report';
+import type { CallEvent, CallReport } from '../src/providers/vapi-report';
 import { callWorkflowId } from '../workflows/contract';
 import { callOutcome } from './call-outcome';
 
@@ -153,12 +153,13 @@ export async function keepCallEvent(db: Database, event: CallEvent, foreignCallI
 }
 
 /** Does nothing when another event was first. */
-async function insertForeignRow(db: Database, parties: CallParties, callId: string): Promise<void> {
-  const { providerCallId, direction, fromNumber, toNumber, assistantId, phoneNumberId, maxDurationSeconds } = parties;
+async function insertForeignRow(db: Database, event: CallEvent, callId: string): Promise<void> {
+  const { providerCallId, status, direction, fromNumber, toNumber, assistantId, phoneNumberId, maxDurationSeconds } = event;
   await db.query(sql`
     INSERT INTO vapi_call_results
       (id, workflow_id, provider_call_id, direction, status, from_number, to_number, assistant_id, phone_number_id, max_duration_seconds)
-    VALUES (${callId}::uuid, ${callWorkflowId(callId)}, ${providerCallId}, ${direction}::call_direction, 'queued', ${fromNumber ?? null},
+    VALUES (${callId}::uuid, ${callWorkflowId(callId)}, ${providerCallId}, ${direction}::call_direction,
+      ${status === 'scheduled' ? status : 'queued'}, ${fromNumber ?? null},
       ${toNumber ?? null}, ${assistantId ?? null}, ${phoneNumberId ?? null}, COALESCE(${maxDurationSeconds ?? null}::int, 600))
     ON CONFLICT DO NOTHING`);
 }

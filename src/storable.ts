@@ -28,3 +28,16 @@ export function jsonLength(value: unknown): number {
     return Number.POSITIVE_INFINITY;
   }
 }
+
+/** PostgreSQL and our own walks through a value end somewhere in the thousands; nothing that is meant goes this deep. */
+const MAX_DEPTH = 64;
+
+/** The value as `storableJson` makes it; undefined when it is longer than `maxLength` as JSON, or nested too deep. */
+export function boundedJson(value: unknown, maxLength: number): unknown {
+  return isDeeperThan(MAX_DEPTH, value) || jsonLength(value) > maxLength ? undefined : storableJson(value);
+}
+
+function isDeeperThan(levels: number, value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  return levels === 0 || Object.values(value).some((inner) => isDeeperThan(levels - 1, inner));
+}

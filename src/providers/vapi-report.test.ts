@@ -183,6 +183,16 @@ describe('what is odd', () => {
   });
 });
 
+describe('nesting', () => {
+  test.each([40, 1_000, 6_000, 60_000])('when data are nested %i deep, then the rest of the call is still read', (depth) => {
+    const deep = JSON.parse(`${'{"a":['.repeat(depth)}1${']}'.repeat(depth)}`);
+    const report = readCall({ id: 'c1', analysis: { summary: 'ok', structuredData: deep }, metadata: { deep }, artifact: deep });
+    expect(report).toMatchObject({ providerCallId: 'c1', summary: 'ok' });
+    expect(report).not.toHaveProperty('structuredData');
+    expect(report?.providerContext).toEqual({});
+  });
+});
+
 describe('our id', () => {
   test.each([
     ['the overrides', { assistantOverrides: { metadata: { parleyCallId: OWN } } }],

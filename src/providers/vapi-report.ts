@@ -10,7 +10,7 @@
  * Facts: Vapi's server events, its OpenAPI document and its call analysis page, as of November 2026; examples in test/fixtures/vapi.
  */
 import { z } from 'zod';
-import { cutText, jsonLength, storableJson } from '../storable';
+import { boundedJson, cutText, jsonLength } from '../storable';
 
 export type CallDirection = 'outbound' | 'inbound' | 'web';
 
@@ -86,6 +86,7 @@ const MAX_MESSAGES = 2_000;
 const MAX_MESSAGE_TEXT = 10_000;
 const MAX_SUMMARY = 50_000;
 const MAX_DATA_JSON = 200_000;
+const MAX_METADATA_JSON = 20_000;
 const MAX_ITEMS = 100;
 /** Vapi's own bounds of `maxDurationSeconds`. */
 const DURATION_BOUNDS = { min: 10, max: 43_200 };
@@ -107,7 +108,7 @@ const number = optional(
     .refine((value) => value >= 0),
 );
 const time = optional(z.union([z.string(), z.number()]).transform(isoTime));
-const data = optional(z.unknown().transform(boundedJson));
+const data = optional(z.unknown().transform((value) => boundedJson(value ?? undefined, MAX_DATA_JSON)));
 /** A reference without what may open it: query, fragment, user and password. */
 const reference = optional(
   z
@@ -432,13 +433,9 @@ function isoTime(value: string | number): string | undefined {
   return isPossible ? new Date(atMs).toISOString() : undefined;
 }
 
-function boundedJson(value: unknown): unknown {
-  return value === null || jsonLength(value) > MAX_DATA_JSON ? undefined : storableJson(value);
-}
-
-function withoutSecrets(value: Record<string, unknown>): Record<string, unknown> | undefined {
-  if (jsonLength(value) > MAX_DATA_JSON) return undefined;
-  return scrubbed(storableJson(value)) as Record<string, unknown>;
+/** Free-form fields without those whose name tells of a secret. */
+function withoutSecrets(fields: Record<string, unknown>): Record<string, unknown> | undefined {
+  return scrubbed(boundedJson(fields, MAX_METADATA_JSON)) as Record<string, unknown> | undefined;
 }
 
 function scrubbed(value: unknown): unknown {

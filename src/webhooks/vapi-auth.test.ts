@@ -92,11 +92,20 @@ describe('HMAC', () => {
   });
 
   test('when the secret is empty, also after decoding, then nothing is accepted', () => {
-    const empty = createHmac('sha256', '').update(`1795186800.${body}`).digest('hex');
-    const headers = { 'x-signature': empty, 'x-timestamp': '1795186800' };
-    for (const VAPI_WEBHOOK_SECRET of [[], [''], [' '], ['===']]) {
-      const settings = { ...settingsFor(defaultVector), VAPI_WEBHOOK_SECRET, VAPI_HMAC_SECRET_ENCODING: 'base64' as const };
-      expect(isFromVapi(headers, rawBody, settings, SIGNED_AT_MS)).toBe(false);
+    for (const secret of [undefined, '', ' ', '===']) {
+      for (const encoding of ['text', 'base64'] as const) {
+        const key = encoding === 'base64' ? Buffer.alloc(0) : (secret ?? '');
+        const signature = createHmac('sha256', key).update(`1795186800.${body}`).digest('hex');
+        const settings = { ...settingsFor(defaultVector), VAPI_WEBHOOK_SECRET: secret === undefined ? [] : [secret] };
+        const isAccepted = isFromVapi(
+          { 'x-signature': signature, 'x-timestamp': '1795186800' },
+          rawBody,
+          { ...settings, VAPI_HMAC_SECRET_ENCODING: encoding },
+          SIGNED_AT_MS,
+        );
+        // As text, the last one is a secret like any other.
+        expect(isAccepted).toBe(secret === '===' && encoding === 'text');
+      }
     }
   });
 });
