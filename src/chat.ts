@@ -1,18 +1,9 @@
 /** `npm run chat`: a terminal in which one is a customer on WhatsApp. It talks to the sandbox of a running instance, and to nothing else. */
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { z } from 'zod';
 import { loadEnvFile, readSettings } from './config';
-
-const runningSchema = z.object({
-  sandboxUrl: z.string().nullish(),
-  temporalUiUrl: z.string().nullish(),
-  phoneNumberId: z.string().nullish(),
-  pid: z.number().int(),
-});
-type Running = z.output<typeof runningSchema>;
+import { messageOf, type Running, readEvents, readRunning, TerminalError, workflowsLink } from './running';
 
 const eventSchema = z.discriminatedUnion('type', [
   z.object({ type: z.literal('reply'), wamid: z.string(), text: z.string(), atMs: z.number() }),
@@ -29,11 +20,6 @@ interface Options {
   quietMs: number;
   /** How long to wait for the first reply to piped input, in ms. */
   timeoutMs: number;
-}
-
-/** A reason to stop that is said in one line. */
-class ChatError extends Error {
-  override name = 'ChatError';
 }
 
 const TICKS: Record<string, string> = { sent: '✓', delivered: '✓✓', read: '✓✓', failed: '✗' };
@@ -83,22 +69,11 @@ class Screen {
   }
 }
 
-function readRunning(dataDir: string): Running {
-  const notRunning = new ChatError('start Parley first: npm start');
-  try {
-    const running = runningSchema.parse(JSON.parse(readFileSync(join(dataDir, 'running.json'), 'utf8')));
-    process.kill(running.pid, 0);
-    return running;
-  } catch {
-    throw notRunning;
-  }
-}
-
 function readOptions(): Options {
   try {
     return optionsOf(parseArgs({ options: OPTIONS }).values);
   } catch (error) {
-    throw new ChatError(`${messageOf(error)} (options: ${Object.keys(OPTIONS).join(', ')})`);
+    throw new TerminalError(`${messageOf(error)} (options: ${Object.keys(OPTIONS).join(', ')})`);
   }
 }
 
@@ -133,14 +108,14 @@ class Chat {
     this.#screen = screen;
   }
 
-  /** Starts to watch; resolves when the sandbox sends events. `ended` is told when it stops. @throws ChatError when it is not there */
+  /** Starts to watch; resolves when the sandbox sends events. `ended` is told when it stops. @throws TerminalError when it is not there */
   async watch(ended: (error: Error) => void): Promise<void> {
     const response = await this.#fetch('/events', {});
     const body = response.body;
-    if (!response.ok || body === null) throw new ChatError(`the sandbox answered ${response.status}`);
+    if (!response.ok || body === null) throw new TerminalError(`the sandbox answered ${response.status}`);
     this.#follow(body).then(
-      () => ended(new ChatError('the sandbox ended')),
-      () => ended(new ChatError('the sandbox ended')),
+      () => ended(new TerminalError('the sandbox ended')),
+      () => ended(new TerminalError('the sandbox ended')),
     );
   }
 
@@ -153,7 +128,7 @@ class Chat {
       headers: { 'Content-Type': 'application/json' },
       body: JSON.stringify({ text, name: this.#name }),
     });
-    if (!response.ok) throw new ChatError(`the sandbox refused the message (HTTP ${response.status})`);
+    if (!response.ok) throw new TerminalError(`the sandbox refused the message (HTTP ${response.status})`);
     const { delivered, attempts } = sentSchema.parse(await response.json());
     if (delivered === 200) return true;
     this.#screen.line(`  not delivered: Parley answered ${delivered === 0 ? 'nothing' : `HTTP ${delivered}`} (${attempts} attempts)`);
@@ -175,25 +150,15 @@ class Chat {
     try {
       return await fetch(`${this.#url}${path}`, init);
     } catch {
-      throw new ChatError('the sandbox does not answer; start Parley again: npm start');
+      throw new TerminalError('the sandbox does not answer; start Parley again: npm start');
     }
   }
 
   async #follow(body: ReadableStream<Uint8Array>): Promise<void> {
-    const decoder = new TextDecoder();
-    let rest = '';
-    for await (const chunk of body) {
-      const blocks = (rest + decoder.decode(chunk, { stream: true })).split('\n\n');
-      rest = blocks.pop() ?? '';
-      for (const block of blocks) this.#take(block);
+    for await (const event of readEvents(body)) {
+      this.#show(eventSchema.parse(event));
+      this.#changed();
     }
-  }
-
-  #take(block: string): void {
-    const data = block.split('\n').find((line) => line.startsWith('data: '));
-    if (data === undefined) return;
-    this.#show(eventSchema.parse(JSON.parse(data.slice('data: '.length))));
-    this.#changed();
   }
 
   #show(event: ChatEvent): void {
@@ -229,7 +194,7 @@ async function answerPiped(chat: Chat, input: Interface, options: Options): Prom
     const dueAtMs = quietSinceMs === undefined ? startedAtMs + options.timeoutMs : quietSinceMs + options.quietMs;
     const leftMs = dueAtMs - Date.now();
     if (leftMs <= 0 && quietSinceMs !== undefined) return 0;
-    if (leftMs <= 0) throw new ChatError(`no reply came within ${options.timeoutMs / 1000} s`);
+    if (leftMs <= 0) throw new TerminalError(`no reply came within ${options.timeoutMs / 1000} s`);
     await chat.nextEvent(leftMs);
   }
 }
@@ -246,18 +211,13 @@ async function answerTyped(chat: Chat, input: Interface, screen: Screen): Promis
   return 0;
 }
 
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
-
 function greeting({ temporalUiUrl, phoneNumberId }: Running, options: Options): string {
   const lines = [`You are ${options.name} (${options.phone}), writing to Parley on a played WhatsApp. Ctrl-D ends.`];
   if (temporalUiUrl) {
-    const query = encodeURIComponent('WorkflowType="conversationWorkflow"');
     lines.push(
       `After your first message, your conversation is the newest workflow conversation-${phoneNumberId ?? ''}-… in the Temporal UI:`,
     );
-    lines.push(`  ${temporalUiUrl.replace(/\/+$/, '')}/namespaces/default/workflows?query=${query}`);
+    lines.push(`  ${workflowsLink(temporalUiUrl, 'WorkflowType="conversationWorkflow"')}`);
   }
   return lines.join('\n');
 }

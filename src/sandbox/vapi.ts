@@ -128,8 +128,8 @@ interface Playing {
   call: StoredCall;
   schedule: Schedule;
   timings: PlayTimings;
-  /** Raised when the rest of the call changes: the earlier plan stops. */
-  plan: number;
+  /** Closed when the rest of the call changes: the earlier plan stops. */
+  plan: Timers;
   events: CallEvent[];
 }
 
@@ -141,6 +141,7 @@ export class VapiDouble {
   readonly #faults = new Programs<VapiFault>();
   readonly #changes = new Changes();
   readonly #timers = new Timers();
+  readonly #plans = new Set<Timers>();
   readonly #background: Background;
   readonly #watchers = new EventEmitter().setMaxListeners(0);
   readonly #calls = new Map<string, Playing>();
@@ -271,6 +272,7 @@ export class VapiDouble {
   /** Ends timers, webhooks and waits. */
   async close(): Promise<void> {
     this.#timers.close();
+    for (const plan of this.#plans) plan.close();
     this.#changes.close();
     await this.#webhooks.close();
     await this.#background.settled();
@@ -420,7 +422,7 @@ export class VapiDouble {
     const own = program?.schedule ?? ((events: PlayedEvent[]) => events);
     const hook = this.#schedule;
     const schedule: Schedule = (events) => hook(own(scheduleOf(call.play)(events)), viewOf(call));
-    const playing = { call, schedule, timings, plan: 0, events: [] };
+    const playing = { call, schedule, timings, plan: new Timers(), events: [] };
     this.#remember(playing);
     const maxMs = 1000 * (request.assistantOverrides?.maxDurationSeconds ?? DEFAULT_MAX_DURATION_SECONDS);
     this.#begin(playing, stepsOf(call.play, timings, maxMs));
@@ -445,21 +447,24 @@ export class VapiDouble {
 
   /** Lets the steps happen in their time, each followed by the events that tell of it. */
   #begin(playing: Playing, steps: PlayStep[]): void {
-    playing.plan += 1;
+    playing.plan.close();
+    playing.plan = new Timers();
     const wanted = playing.call.request.assistantOverrides?.serverMessages ?? DEFAULT_MESSAGES;
     const events = playing.schedule(eventsOf(steps).filter(({ type }) => isWanted(type, wanted)));
-    this.#background.run(this.#follow(playing, playing.plan, steps, events));
+    this.#background.run(this.#follow(playing, steps, events));
   }
 
-  async #follow(playing: Playing, plan: number, steps: PlayStep[], events: PlayedEvent[]): Promise<void> {
+  async #follow(playing: Playing, steps: PlayStep[], events: PlayedEvent[]): Promise<void> {
+    const { call, plan } = playing;
+    this.#plans.add(plan);
     for (const step of steps) {
-      if (!(await this.#timers.sleep(playing.call.createdAtMs + step.atMs - Date.now()))) return;
-      if (playing.plan !== plan) return;
+      if (!(await plan.sleep(call.createdAtMs + step.atMs - Date.now()))) break;
       this.#happen(playing, step);
       for (const event of events.filter((candidate) => tellsOf(candidate, step))) {
         this.#background.run(this.#tellLater(playing, event, event.atMs - step.atMs));
       }
     }
+    this.#plans.delete(plan);
   }
 
   #happen(playing: Playing, step: PlayStep): void {
