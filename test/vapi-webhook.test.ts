@@ -5,14 +5,16 @@ import { readdirSync, readFileSync } from 'node:fs';
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Client } from '@temporalio/client';
+import { createCallWaiters } from '../src/api/call-waiters';
 import { createApp } from '../src/app';
 import { readSettings } from '../src/config';
 import { type Database, openDatabase } from '../src/database';
 import { loadIdentity } from '../src/identity';
 import { createLogger } from '../src/logger';
+import { createApiMetrics } from '../src/metrics';
+import { VAPI_WEBHOOK_PATH } from '../src/providers/vapi';
 import { ensureSearchAttributes, openTemporalClient } from '../src/temporal';
 import type { HandOverDependencies } from '../src/webhooks/hand-over';
-import { VAPI_WEBHOOK_PATH } from '../src/webhooks/vapi';
 import { callWorkflowId } from '../workflows/contract';
 import { type TestDatabase, testDatabase, testTemporal } from './support/engine';
 import { secretsIn } from './support/vapi-secrets';
@@ -55,7 +57,9 @@ afterAll(async () => {
 });
 
 async function serve(parts: Partial<Parameters<typeof createApp>[0]>): Promise<string> {
-  const app = createApp({ settings, db, temporal, logger, handOverDependencies: () => ready, ...parts });
+  const waiters = createCallWaiters({ temporal, logger });
+  const metrics = createApiMetrics();
+  const app = createApp({ settings, db, temporal, logger, metrics, waiters, handOverDependencies: () => ready, ...parts });
   const server = app.listen(0, '127.0.0.1');
   servers.push(server);
   await once(server, 'listening');
@@ -106,7 +110,7 @@ describe('authentication', () => {
     ['the secret as bearer', { Authorization: `Bearer ${SECRET}` }],
   ])('when a webhook comes with %s, then it is 401 and nothing is kept', async (_what, headers) => {
     const answer = await post(body, headers);
-    expect([answer.status, await answer.json()]).toEqual([401, { error: 'bad or missing authentication' }]);
+    expect([answer.status, await answer.json()]).toMatchObject([401, { detail: 'bad or missing authentication' }]);
     expect(await rowOf(JSON.parse(body).message.call.id)).toBeNull();
   });
 
@@ -245,7 +249,7 @@ describe('fixtures', () => {
         ...(endedReason ? { endedReason } : {}),
       });
       const described = await temporal.workflow.getHandle(row?.workflowId ?? '').describe();
-      expect(described.searchAttributes).toMatchObject({ ParleyCallStatus: [row?.status], ParleyAttention: [false] });
+      expect(described.searchAttributes).toMatchObject({ ParleyCallStatus: ['queued'], ParleyAttention: [false] });
     },
   );
 
@@ -343,7 +347,7 @@ describe('when something is away', () => {
   const expectRetry = async (to: string) => {
     const startedAtMs = Date.now();
     const answer = await post(body(), AUTHENTIC, to);
-    expect([answer.status, await answer.json()]).toEqual([503, { error: 'not stored, please send again' }]);
+    expect([answer.status, await answer.json()]).toMatchObject([503, { detail: 'not stored, please send again' }]);
     expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0);
     expect(Date.now() - startedAtMs).toBeLessThan(8_000);
     const request = JSON.stringify(fixture('assistant-request.json'));

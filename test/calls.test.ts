@@ -1,0 +1,319 @@
+/** Voice calls from the request to the result, over real processes; only Vapi is a double. */
+import { randomUUID } from 'node:crypto';
+import type { PlayName } from '../src/sandbox/vapi-plays';
+import { newNumber, placeCall, request, resultOf } from './support/calls';
+import { eventually, outcomesOf } from './support/expectations';
+import { startSuite } from './support/suite';
+import { type System, VAPI_WEBHOOK_SECRET } from './support/system';
+
+let system: System;
+/** The longest road begins first: a placement that Vapi never answers is given up after 30 s. */
+let hanging: { callId: string; to: string };
+
+const vapi = () => system.sandbox.vapi;
+const toOf = (to: string) => ({ when: (asked: { number: string | undefined }) => asked.number === to });
+
+beforeAll(async () => {
+  system = await startSuite('calls', { environment: () => ({ CALL_FOLLOW_UP_TEXT: 'Thanks for the call! In short: {summary}' }) });
+  const to = newNumber();
+  vapi().fault({ ...toOf(to), times: 1, answer: 'hang', takesEffect: true });
+  vapi().play({ ...toOf(to), play: 'no-events' });
+  const { body } = await placeCall(system, { to });
+  hanging = { callId: body.callId, to };
+});
+
+afterAll(async () => {
+  await system?.close();
+});
+
+async function callTo(to: string, more: Record<string, unknown> = {}) {
+  const { status, body } = await placeCall(system, { to, ...more });
+  expect(status).toBe(202);
+  return body.callId;
+}
+
+async function playedCall(play: PlayName, more: Record<string, unknown> = {}) {
+  const to = newNumber();
+  vapi().play({ ...toOf(to), play, times: 1 });
+  const callId = await callTo(to, more);
+  return { callId, to, result: await resultOf(system, callId) };
+}
+
+describe('a call', () => {
+  test('when it is answered, then its result has everything, its workflow says the same, and it was dialled once', async () => {
+    const { callId, to, result } = await playedCall('answered', {
+      variables: { customerName: 'Marker Person' },
+      metadata: { ticket: 'T-7' },
+      serviceRequestId: 'SR-1001',
+    });
+    expect(result).toMatchObject({
+      ...{
+        callId,
+        to,
+        status: 'ended',
+        done: true,
+        outcome: 'completed',
+        endedReason: 'customer-ended-call',
+        error: null,
+        direction: 'outbound',
+      },
+      ...{
+        needsAttention: false,
+        metadata: { ticket: 'T-7' },
+        serviceRequestId: 'SR-1001',
+        hasRecording: true,
+        transcript: null,
+        messages: null,
+        raw: null,
+      },
+      summary: expect.any(String),
+      durationSeconds: expect.any(Number),
+      answeredAt: expect.any(String),
+    });
+    expect(vapi().dialled({ number: to })).toBe(1);
+    const workflow = system.temporal.workflow.getHandle(`call-${callId}`);
+    expect(await workflow.result()).toMatchObject({ callId, outcome: 'completed', providerCallId: result.providerCallId });
+    expect((await workflow.describe()).searchAttributes).toMatchObject({
+      ParleyCallStatus: ['ended'],
+      ParleyCallOutcome: ['completed'],
+      ParleyAttention: [false],
+    });
+    const whole = await resultOf(system, result.providerCallId ?? '', 5_000, 'transcript,messages,raw');
+    expect(whole).toMatchObject({
+      callId,
+      transcript: expect.stringContaining('AI:'),
+      messages: expect.any(Array),
+      raw: expect.any(Object),
+    });
+  });
+
+  test.each<[PlayName, string]>([
+    ['busy', 'busy'],
+    ['no-answer', 'no_answer'],
+    ['voicemail', 'voicemail'],
+    ['missed', 'invalid_number'],
+    ['pipeline-error', 'failed'],
+    ['no-report', 'completed'],
+    ['no-events', 'completed'],
+    ['report-before-ended', 'completed'],
+    ['duplicated', 'completed'],
+    ['reordered', 'completed'],
+    ['stale-snapshots', 'completed'],
+  ])('when Vapi plays %s, then the outcome is %s, from one dialling', async (play, outcome) => {
+    const { callId, to, result } = await playedCall(play);
+    expect([result.outcome, result.status]).toEqual([outcome, 'ended']);
+    expect(result.error === null).toBe(outcome !== 'failed');
+    expect(vapi().dialled({ number: to })).toBe(1);
+    expect(await system.db.vapiCallResult.count({ where: { toNumber: to } })).toBe(1);
+    expect(await system.temporal.workflow.getHandle(`call-${callId}`).result()).toMatchObject({ outcome });
+  });
+});
+
+describe('starting', () => {
+  test('when the same key and body come again, in another order and at once, then it is the same call', async () => {
+    const to = newNumber();
+    const key = randomUUID();
+    const answers = await Promise.all([
+      placeCall(system, { to, metadata: { a: 1, b: [{ c: 2, d: 3 }] }, maxDurationSeconds: 60 }, key),
+      placeCall(system, { maxDurationSeconds: 60, metadata: { b: [{ d: 3, c: 2 }], a: 1 }, to }, key),
+      placeCall(system, { to: to.replace('+1212', '+1 (212) '), metadata: { a: 1, b: [{ c: 2, d: 3 }] }, maxDurationSeconds: 60 }, key),
+    ]);
+    expect(new Set(answers.map(({ status, body }) => `${status} ${body.callId}`)).size).toBe(1);
+    const callId = answers[0]?.body.callId ?? '';
+    await resultOf(system, callId);
+    const late = await placeCall(system, { to, metadata: { a: 1, b: [{ c: 2, d: 3 }] }, maxDurationSeconds: 60 }, key);
+    expect([late.status, late.body.callId, late.body.done]).toEqual([202, callId, true]);
+    expect(vapi().dialled({ number: to })).toBe(1);
+    const other = await placeCall(system, { to, maxDurationSeconds: 61 }, key);
+    expect(other.status).toBe(409);
+  });
+
+  test.each([
+    ['no number', {}, 400],
+    ['a number without country code', { to: '2123456789' }, 400],
+    ['an impossible number', { to: '+1212555' }, 400],
+    ['an unknown field', { to: '+12125552368', toNumber: 'x' }, 400],
+    ['too short a conversation', { to: '+12125552368', maxDurationSeconds: 1 }, 400],
+    ['a callback to nobody allowed', { to: '+12125552368', callbackUrl: 'https://example.com/' }, 422],
+  ])('when the body has %s, then nothing is placed and the problem says why', async (_what, body, status) => {
+    const answer = await placeCall(system, body);
+    expect([answer.status, answer.headers.get('content-type')]).toEqual([status, expect.stringContaining('application/problem+json')]);
+    expect(JSON.stringify(answer.body)).not.toContain('2125552368');
+  });
+
+  test('when there is no Idempotency-Key, then the problem names it', async () => {
+    const { status, body } = await request<{ detail: string }>(system, 'POST', '/api/v1/vapi/calls', { body: { to: newNumber() } });
+    expect([status, body.detail]).toEqual([400, expect.stringContaining('idempotency-key')]);
+  });
+});
+
+describe('placing', () => {
+  test.each(['429', '400-concurrency'] as const)(
+    'when Vapi first answers %s, then the call is queued and placed once later',
+    async (answer) => {
+      const to = newNumber();
+      vapi().fault({ ...toOf(to), times: 1, answer, retryAfterSeconds: 1 });
+      const result = await resultOf(system, await callTo(to));
+      expect(result.outcome).toBe('completed');
+      expect(vapi().dialled({ number: to })).toBe(1);
+    },
+  );
+
+  test('when Vapi takes the call and finds no slot, then it is placed again, and once rings a phone', async () => {
+    const to = newNumber();
+    vapi().play({ ...toOf(to), play: 'concurrency-blocked', times: 1 });
+    const result = await resultOf(system, await callTo(to), 40_000);
+    expect(result.outcome).toBe('completed');
+    expect(vapi().dialled({ number: to })).toBe(1);
+    const row = await system.db.vapiCallResult.findUniqueOrThrow({ where: { id: result.callId } });
+    expect([row.dialCount, row.formerProviderCallIds.length]).toEqual([2, 1]);
+  });
+
+  test('when Vapi refuses the call, then it failed and asks for a person, and Vapi was asked once', async () => {
+    const to = newNumber();
+    vapi().fault({ ...toOf(to), answer: '401' });
+    const creates = vapi().counts().creates;
+    const result = await resultOf(system, await callTo(to));
+    expect(result).toMatchObject({ outcome: 'failed', needsAttention: true, error: expect.stringContaining('401') });
+    expect(vapi().counts().creates).toBe(creates + 1);
+  });
+
+  test.each(['500', 'cut'] as const)(
+    'when the placement ends with %s and the phone rings, then the call is adopted, not repeated',
+    async (answer) => {
+      const to = newNumber();
+      vapi().fault({ ...toOf(to), times: 1, answer, takesEffect: true });
+      const result = await resultOf(system, await callTo(to));
+      expect([result.outcome, result.providerCallId]).toEqual(['completed', vapi().find(result.callId)[0]?.id]);
+      expect(vapi().dialled({ number: to })).toBe(1);
+    },
+  );
+
+  test('when the placement is cut off and nothing was placed, then it is not repeated: unknown, and a person must look', async () => {
+    const to = newNumber();
+    vapi().fault({ ...toOf(to), times: 1, answer: 'cut', takesEffect: false });
+    const result = await resultOf(system, await callTo(to));
+    expect(result).toMatchObject({ outcome: 'unknown', needsAttention: true, providerCallId: null });
+    expect(vapi().dialled({ number: to })).toBe(0);
+  });
+});
+
+describe('ending', () => {
+  test('when a live call is deleted, then Vapi ends it, and its result comes', async () => {
+    const to = newNumber();
+    vapi().play({ ...toOf(to), play: 'answered', talkMs: 60_000 });
+    const callId = await callTo(to);
+    await vapi().waitForStatus(callId, 'in-progress', 15_000);
+    expect((await request(system, 'DELETE', `/api/v1/vapi/calls/${callId}`)).status).toBe(202);
+    const result = await resultOf(system, callId);
+    expect(result.status).toBe('ended');
+    expect(result.outcome).not.toBe('unknown');
+    expect(vapi().counts().ends).toBeGreaterThan(0);
+    expect((await request(system, 'DELETE', `/api/v1/vapi/calls/${callId}`)).status).toBe(200);
+  });
+
+  test('when a queued call is deleted, then nobody is called', async () => {
+    const to = newNumber();
+    vapi().fault({ ...toOf(to), answer: '429', retryAfterSeconds: 600 });
+    const callId = await callTo(to);
+    await eventually(async () => expect((await system.db.vapiCallResult.findUniqueOrThrow({ where: { id: callId } })).dialCount).toBe(1));
+    await request(system, 'DELETE', `/api/v1/vapi/calls/${callId}`);
+    expect(await resultOf(system, callId)).toMatchObject({ outcome: 'canceled', endedReason: 'manually-canceled' });
+    expect(vapi().dialled({ number: to })).toBe(0);
+  });
+});
+
+describe('reading', () => {
+  test('when nobody knows the id, then it is 404; a wait that is out of range is 400', async () => {
+    expect((await request(system, 'GET', `/api/v1/vapi/calls/${randomUUID()}`)).status).toBe(404);
+    expect((await request(system, 'GET', '/api/v1/vapi/calls/no-such-call')).status).toBe(404);
+    expect((await request(system, 'GET', `/api/v1/vapi/calls/${randomUUID()}?wait=56`)).status).toBe(400);
+  });
+
+  test('when the result is not there in time, then the answer is 200 with done false and every field', async () => {
+    const to = newNumber();
+    vapi().play({ ...toOf(to), play: 'answered', talkMs: 3_000 });
+    const callId = await callTo(to);
+    const startedAtMs = Date.now();
+    const { status, body } = await request(system, 'GET', `/api/v1/vapi/calls/${callId}?wait=1`);
+    expect([status, body.done, body.outcome]).toEqual([200, false, null]);
+    expect(Date.now() - startedAtMs).toBeGreaterThanOrEqual(1_000);
+    const result = await resultOf(system, callId);
+    expect(Object.keys(result).sort()).toEqual(Object.keys(body).sort());
+  });
+
+  test('when calls are listed by number, reference and outcome, then they come newest first, page by page', async () => {
+    const to = newNumber();
+    const serviceRequestId = randomUUID();
+    const ids: string[] = [];
+    for (const play of ['busy', 'busy', 'answered'] as const) {
+      vapi().play({ ...toOf(to), play, times: 1 });
+      const callId = await callTo(to, { serviceRequestId });
+      ids.unshift(callId);
+      await resultOf(system, callId);
+    }
+    type Page = { data: { callId: string }[]; next: string | null };
+    const list = async (path: string) => (await request<Page>(system, 'GET', `/api/v1/vapi/calls${path}`)).body;
+    const idsOf = ({ data }: Page) => data.map(({ callId }) => callId);
+    const first = await list(`/by-phone/${encodeURIComponent(to)}?limit=2`);
+    const second = await list(`/by-phone/${to.slice(1)}?limit=2&before=${first.next}`);
+    expect([...idsOf(first), ...idsOf(second), second.next]).toEqual([...ids, null]);
+    expect(idsOf(await list(`?serviceRequestId=${serviceRequestId}&outcome=busy&status=ended`))).toEqual(ids.slice(1));
+    expect(idsOf(await list(`?serviceRequestId=${serviceRequestId}&since=${new Date(Date.now() + 60_000).toISOString()}`))).toEqual([]);
+  });
+});
+
+describe('calls that others place', () => {
+  test('when somebody calls in, then the call is followed from its first event to its result', async () => {
+    const from = newNumber();
+    const { id } = vapi().receiveCall({ from, baseUrl: system.sandbox.vapiUrl });
+    const row = await eventually(() => system.db.vapiCallResult.findUniqueOrThrow({ where: { providerCallId: id } }));
+    const result = await resultOf(system, row.id);
+    expect(result).toMatchObject({ direction: 'inbound', from, outcome: 'completed', providerCallId: id });
+  });
+});
+
+describe('together with chat', () => {
+  test('when the person has a conversation, then the call stands in it, the model reads it, and a follow-up is sent once', async () => {
+    const phone = newNumber().slice(1);
+    await system.sandbox.kapso.customerSends({ from: phone, text: 'please call me' });
+    await outcomesOf(system, phone, 1);
+    const callId = await callTo(`+${phone}`);
+    const result = await resultOf(system, callId);
+    expect(result.conversationId).not.toBeNull();
+    const replies = await system.sandbox.kapso.waitForVisible(phone, 2, 20_000);
+    expect(replies[1]?.text).toBe(`Thanks for the call! In short: ${result.summary}`);
+    const note = await system.db.message.findUniqueOrThrow({ where: { id: callId } });
+    expect(note).toMatchObject({ direction: 'note', kind: 'voice_call', text: result.summary, conversationId: result.conversationId });
+    await system.sandbox.kapso.customerSends({ from: phone, text: 'thank you' });
+    await outcomesOf(system, phone, 2);
+    const prompt = JSON.stringify(system.sandbox.models.requests('sandbox-model').at(-1)?.messages);
+    expect(prompt).toContain(result.summary);
+  });
+});
+
+describe('what must not be found', () => {
+  test('when calls were made, then no secret of Vapi and no number stands in a log line, an id, a summary or a history', async () => {
+    const { callId, to } = await playedCall('answered', { variables: { customerName: 'MARKER-NAME' } });
+    const secrets = ['FAKE', VAPI_WEBHOOK_SECRET, 'test-vapi-key', '/control/', 'presigned'];
+    const history = await system.temporal.workflow.getHandle(`call-${callId}`).fetchHistory();
+    const decoded = JSON.stringify(history, (_key, value) =>
+      value?.type === 'Buffer' || value instanceof Uint8Array ? Buffer.from(value.data ?? value).toString('utf8') : value,
+    );
+    const logs = [system.api, ...system.workers].flatMap(({ lines }) => lines).join('\n');
+    const row = JSON.stringify(await system.db.vapiCallResult.findUniqueOrThrow({ where: { id: callId } }));
+    for (const found of [decoded, logs]) {
+      expect(found).not.toContain(to.slice(1));
+      expect(found).not.toContain('MARKER-NAME');
+    }
+    for (const secret of secrets) for (const found of [decoded, logs, row]) expect(found).not.toContain(secret);
+  });
+});
+
+describe('a placement that Vapi never answers', () => {
+  test('when the phone rings all the same and no event comes, then the call is found, adopted and followed to its end', async () => {
+    const result = await resultOf(system, hanging.callId, 90_000);
+    expect(result).toMatchObject({ outcome: 'completed', providerCallId: vapi().find(hanging.callId)[0]?.id });
+    expect(vapi().dialled({ number: hanging.to })).toBe(1);
+  }, 100_000);
+});
