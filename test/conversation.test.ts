@@ -441,6 +441,7 @@ describe('sending', () => {
   ] as const)('when %s, then the status webhook settles it and nothing goes out twice', async (_what, fault) => {
     const phone = newPhone();
     kapso().fault({ on: 'send', match: { to: phone }, ...fault });
+    kapso().fault({ on: 'list', answer: '502_html', accepted: false });
     await kapso().customerSends({ from: phone, text: 'hi' });
     expect(await outcomesOf(system, phone, 1, 30_000)).toEqual(['answered']);
     await kapso().settled();
