@@ -21,8 +21,9 @@ export function permanentModelFailure(type: ModelErrorType, message: string): Ap
   return ApplicationFailure.create({ type, message, nonRetryable: true });
 }
 
-function passingModelFailure(type: ModelErrorType, message: string, retryAfterMs?: number): ApplicationFailure {
-  return ApplicationFailure.create({ type, message, ...(retryAfterMs === undefined ? {} : { nextRetryDelay: retryAfterMs }) });
+/** A wait of 0 leaves the policy's own pause. */
+function passingModelFailure(type: ModelErrorType, message: string, retryAfterMs = 0): ApplicationFailure {
+  return ApplicationFailure.create({ type, message, ...(retryAfterMs > 0 ? { nextRetryDelay: retryAfterMs } : {}) });
 }
 
 /**

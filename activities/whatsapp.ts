@@ -147,6 +147,8 @@ function judge(answer: SendAnswer, { sendAttempts, lastInboundAgeMs }: ClaimedRe
   const again = (retryAfterMs: number, reason: string): SendVerdict =>
     isLast ? { status: 'failed', reason: `${reason}, for too long` } : { status: 'pending', retryAfterMs, reason };
   const backoffMs = Math.min(60_000, 1_000 * 2 ** Math.min(sendAttempts - 1, 6));
+  // Never shorter than our own pause: a provider that says "at once" each time would be asked without end.
+  const throttled = (waitMs: number, reason: string) => again(Math.max(waitMs, backoffMs), reason);
   switch (answer.kind) {
     case 'accepted':
       return { status: 'sent' };
@@ -159,12 +161,12 @@ function judge(answer: SendAnswer, { sendAttempts, lastInboundAgeMs }: ClaimedRe
   }
   const { httpStatus, graphCode, kapsoError, retryAfterMs } = answer;
   if (graphCode !== undefined && AMBIGUOUS.has(graphCode)) return { status: 'unconfirmed' };
-  if (graphCode !== undefined && THROTTLED.has(graphCode)) return again(retryAfterMs ?? backoffMs, `throttled ${graphCode}`);
-  if (graphCode === PAIR_THROTTLED) return again(retryAfterMs ?? 4 ** Math.min(sendAttempts, 5) * 1_000, `throttled ${graphCode}`);
+  if (graphCode !== undefined && THROTTLED.has(graphCode)) return throttled(retryAfterMs ?? backoffMs, `throttled ${graphCode}`);
+  if (graphCode === PAIR_THROTTLED) return throttled(retryAfterMs ?? 4 ** Math.min(sendAttempts, 5) * 1_000, `throttled ${graphCode}`);
   if (graphCode === WINDOW_CLOSED) return { status: 'failed', reason: 'WhatsAppSendError.WindowClosed' };
   if (graphCode !== undefined) return { status: 'failed', reason: `WhatsAppSendError.Refused ${graphCode}` };
-  if (httpStatus === 429) return again(retryAfterMs ?? KAPSO_RATE_WINDOW_MS, 'throttled by Kapso');
-  if (httpStatus === 409) return again(retryAfterMs ?? IN_FLIGHT_MS, 'another send is in flight');
+  if (httpStatus === 429) return throttled(retryAfterMs ?? KAPSO_RATE_WINDOW_MS, 'throttled by Kapso');
+  if (httpStatus === 409) return throttled(retryAfterMs ?? IN_FLIGHT_MS, 'another send is in flight');
   if (httpStatus === 422 && /24-hour window/i.test(kapsoError ?? '')) {
     const mayLag = lastInboundAgeMs < DAY_MS && sendAttempts < WINDOW_LAG_TRIES;
     return mayLag ? again(WINDOW_LAG_MS, 'the window may lag behind') : { status: 'failed', reason: 'WhatsAppSendError.WindowClosed' };

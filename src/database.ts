@@ -11,7 +11,10 @@ export interface DatabaseOptions {
   poolSize?: number;
   /** Milliseconds to wait for a connection, new or from the pool, before a query fails (default 5000). */
   connectTimeoutMs?: number;
-  /** Milliseconds after which PostgreSQL cancels a statement (default 15000); keeps a stuck lock from holding the pool. */
+  /**
+   * Milliseconds after which PostgreSQL cancels a statement (default 15000); keeps a stuck lock from holding the pool. One that has
+   * not even said so 2 s later cannot be reached any more, and its connection is given up.
+   */
   statementTimeoutMs?: number;
   /** Milliseconds after which an unused connection is closed (default 60000). */
   idleTimeoutMs?: number;
@@ -33,17 +36,23 @@ export interface Database {
   close(): Promise<void>;
 }
 
+/** PostgreSQL's own cancellation comes first, because it says what it cancelled. */
+const CANCEL_GRACE_MS = 2_000;
+
 /** Makes a statement of a template; values become parameters, and statements may be nested. */
 export const sql = Prisma.sql;
 
 /** Opens the record at `url`. Connects with the first query, so an unreachable server shows there, not here. */
 export function openDatabase(url: string, options: DatabaseOptions = {}): Database {
+  const statementTimeoutMs = options.statementTimeoutMs ?? 15_000;
   const pool = new Pool({
     connectionString: url,
     max: options.poolSize ?? 10,
     connectionTimeoutMillis: options.connectTimeoutMs ?? 5_000,
     idleTimeoutMillis: options.idleTimeoutMs ?? 60_000,
-    statement_timeout: options.statementTimeoutMs ?? 15_000,
+    statement_timeout: statementTimeoutMs,
+    // Without it, a network that swallows packets would hold every connection of the pool for ever.
+    query_timeout: statementTimeoutMs + CANCEL_GRACE_MS,
     application_name: 'parley',
   });
   // A broken idle connection would end the process; the pool replaces it by itself.

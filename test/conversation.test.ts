@@ -39,6 +39,7 @@ beforeEach(async () => {
     quietMaxMs: 15_000,
     sendConfirmMs: 20_000,
     historyLimit: 20,
+    sessionTimeoutMs: 1_800_000,
   });
 });
 
@@ -300,6 +301,23 @@ describe('the provider chain', () => {
     expect(await repliesOf(system, phone)).toMatchObject([{ provider: 'deepseek', attempts: calls }]);
   });
 
+  test('when a provider names the time from which on it answers, then it is asked again then, and not before', async () => {
+    const phone = newPhone();
+    await configure({ providerChain: CHAIN });
+    const before = models().count('m-one');
+    // A date has whole seconds: 3 s from now are more than 2 s, and more than any pause of our own.
+    const freeAgainAtMs = Math.floor(Date.now() / 1_000 + 3) * 1_000;
+    const headers = { 'Retry-After': new Date(freeAgainAtMs).toUTCString() };
+    models().program({ model: 'm-one', times: 1, raw: { status: 429, contentType: 'application/json', headers, body: '{"error":{}}' } });
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    await kapso().waitForVisible(phone, 1, 20_000);
+    const asked = models().requests('m-one').slice(before);
+    expect(asked).toHaveLength(2);
+    // Timers of Temporal and the clock of this process may differ by some milliseconds.
+    expect(asked[1]?.atMs).toBeGreaterThanOrEqual(freeAgainAtMs - 100);
+    expect(await repliesOf(system, phone)).toMatchObject([{ provider: 'deepseek', attempts: 2 }]);
+  });
+
   test.each([
     ['a bad request', { error: { status: 400 } }],
     ['no permission', { error: { status: 403 } }],
@@ -391,6 +409,16 @@ describe('sending', () => {
     expect(Date.now() - startedAtMs).toBeGreaterThanOrEqual(2_000);
   });
 
+  test('when Kapso throttles again and again and says that no wait is needed, then each send waits longer all the same', async () => {
+    const phone = newPhone();
+    kapso().fault({ on: 'send', match: { to: phone }, times: 2, answer: '429', accepted: false, retryAfterSeconds: 0 });
+    const startedAtMs = Date.now();
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    await kapso().waitForVisible(phone, 1, 20_000);
+    expect(Date.now() - startedAtMs).toBeGreaterThanOrEqual(3_000);
+    expect(await repliesOf(system, phone)).toMatchObject([{ sendAttempts: 3 }]);
+  });
+
   test.each([
     ['the window is closed', '131047', 'WhatsAppSendError.WindowClosed'],
     ['the recipient cannot be reached', '131026', 'WhatsAppSendError.Refused 131026'],
@@ -413,6 +441,7 @@ describe('sending', () => {
   ] as const)('when %s, then the status webhook settles it and nothing goes out twice', async (_what, fault) => {
     const phone = newPhone();
     kapso().fault({ on: 'send', match: { to: phone }, ...fault });
+    kapso().fault({ on: 'list', answer: '502_html', accepted: false });
     await kapso().customerSends({ from: phone, text: 'hi' });
     expect(await outcomesOf(system, phone, 1, 30_000)).toEqual(['answered']);
     await kapso().settled();
@@ -642,7 +671,27 @@ describe('a session', () => {
     expect(await handle.result()).toMatchObject({ messages: 1, replies: 1, failedTurns: 0, duplicatesDropped: 0 });
     await kapso().customerSends({ from: phone, text: 'two' });
     expect(await outcomesOf(system, phone, 2)).toEqual(['answered', 'answered']);
-    await configure({ sessionTimeoutMs: 1_800_000 });
+  });
+
+  test('when a message comes again after its session has ended, then it is not answered again', async () => {
+    const phone = newPhone();
+    const body = {
+      phone_number_id: system.phoneNumberId,
+      messages: [{ from: phone, id: `wamid.${phone}`, text: { body: 'hi' } }],
+    };
+    await configure({ sessionTimeoutMs: 1_000 });
+    await kapso().deliver(body);
+    await outcomesOf(system, phone, 1);
+    const { workflow } = system.temporal;
+    const workflowId = await workflowIdOf(system, phone);
+    await workflow.getHandle(workflowId).result();
+    const asked = models().count('sandbox-model');
+    await kapso().deliver(body);
+    // The new session knows nothing of the old one's ids; only the record does.
+    expect(await workflow.getHandle(workflowId).result()).toMatchObject({ duplicatesDropped: 0, replies: 0 });
+    expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
+    expect(models().count('sandbox-model')).toBe(asked);
+    expect(kapso().visibleTo(phone)).toHaveLength(1);
   });
 
   test('when an operator looks, then id, summary, details and attributes tell the state and hold no number and no text', async () => {

@@ -58,6 +58,22 @@ async function lockMessages(databaseUrl: string) {
   };
 }
 
+/** Looks at the books again and again until `end`, and throws when they do not balance. Returns how often messages were pending. */
+async function balancedUntil(end: Promise<unknown>): Promise<number> {
+  let ended = false;
+  const setEnded = () => {
+    ended = true;
+  };
+  void end.then(setEnded, setEnded);
+  let pendingSeen = 0;
+  while (!ended) {
+    const { pending = 0 } = await balance(system.db);
+    if (pending > 0) pendingSeen += 1;
+    await delay(20);
+  }
+  return pendingSeen;
+}
+
 async function expectExactlyOneReply(phone: string): Promise<void> {
   await kapso().waitForVisible(phone, 1, RECOVERY_MS);
   expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
@@ -119,6 +135,7 @@ describe('the worker is killed', () => {
   test('after Kapso accepted the send, before the answer was read: the status webhook settles it', async () => {
     const phone = newPhone();
     kapso().fault({ on: 'send', match: { to: phone }, answer: 'hang', accepted: true });
+    kapso().fault({ on: 'list', answer: '502_html', accepted: false });
     await kapso().customerSends({ from: phone, text: 'hi' });
     await kapso().waitForVisible(phone, 1, 10_000);
     await replaceWorker();
@@ -141,12 +158,14 @@ describe('the worker is killed', () => {
     // Slow enough that every kill finds work under way.
     models().program({ model: 'sandbox-model', delayMs: 1_500 });
     const sending = Promise.all(phones.map((from, index) => delay(index * 300).then(() => kapso().customerSends({ from, text: 'hi' }))));
+    const books = balancedUntil(sending);
     for (let kill = 0; kill < 3; kill += 1) {
       const before = kapso().counts().accepted;
       await eventually(async () => expect(kapso().counts().accepted).toBeGreaterThan(before), 20_000);
       await replaceWorker();
     }
     expect((await sending).map(({ status }) => status)).toEqual(phones.map(() => 200));
+    expect(await books).toBeGreaterThan(0);
     for (const phone of phones) {
       await kapso().waitForVisible(phone, 1, 2 * RECOVERY_MS);
       expect(await outcomesOf(system, phone, 1, 30_000)).toEqual(['answered']);

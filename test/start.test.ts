@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { freePort } from '../src/embedded/ports';
@@ -63,6 +64,26 @@ function run(script: string, ...args: string[]) {
   };
 }
 
+/** Holds ports as other programs do; `release` lets them go. */
+async function holdPorts(ports: string[]): Promise<{ release(): Promise<void> }> {
+  const servers = ports.map((port) => createServer().listen(Number(port), '127.0.0.1'));
+  await Promise.all(servers.map((server) => once(server, 'listening')));
+  return {
+    async release() {
+      await Promise.all(servers.map((server) => once(server.close(), 'close')));
+    },
+  };
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** Ctrl-C in the terminal reaches every process of the group. */
 async function pressCtrlC(running: ReturnType<typeof run>): Promise<void> {
   process.kill(-(running.child.pid ?? 0), 'SIGINT');
@@ -73,10 +94,17 @@ interface RunningFile {
   apiUrl: string;
   apiKey: string;
   temporalUiUrl: string;
+  /** Of the start itself. */
+  pid: number;
+  pids: Record<string, number>;
+}
+
+async function runningFile(): Promise<RunningFile> {
+  return JSON.parse(await readFile(join(dataDir, 'running.json'), 'utf8')) as RunningFile;
 }
 
 async function conversations(): Promise<{ id: string; unreadCount: number }[]> {
-  const { apiUrl, apiKey }: RunningFile = JSON.parse(await readFile(join(dataDir, 'running.json'), 'utf8'));
+  const { apiUrl, apiKey } = await runningFile();
   const answer = await fetch(`${apiUrl}/api/v1/conversations`, { headers: { Authorization: `Bearer ${apiKey}` } });
   return ((await answer.json()) as { data: { id: string; unreadCount: number }[] }).data;
 }
@@ -97,17 +125,52 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   expect(said).toContain('Where is my order?');
   expect(said).toMatch(/delivered|read/);
   const [conversation] = await conversations();
-  const { temporalUiUrl }: RunningFile = JSON.parse(await readFile(join(dataDir, 'running.json'), 'utf8'));
+  const { temporalUiUrl } = await runningFile();
   expect((await fetch(temporalUiUrl)).status).toBe(200);
   await pressCtrlC(first);
   expect(first.output()).toContain('stopped; the next start finds the data again');
 
+  // Other programs have taken the ports meanwhile, but for the API's, which senders know.
+  const { PORT, POSTGRES_PORT = '', SANDBOX_PORT = '', TEMPORAL_PORT = '', TEMPORAL_UI_PORT = '' } = environment;
+  const taken = [POSTGRES_PORT, SANDBOX_PORT, TEMPORAL_PORT, TEMPORAL_UI_PORT];
+  const others = await holdPorts(taken);
   const second = run('start');
   await second.says('npm run chat');
+  for (const port of taken) expect(second.output()).toMatch(new RegExp(`port ${port} is taken: \\d+ instead`));
+  expect((await runningFile()).apiUrl).toBe(`http://127.0.0.1:${PORT}`);
   expect((await conversations()).map(({ id }) => id)).toEqual([conversation?.id]);
   expect(await chat('Hello again')).toContain('Hello again');
-  await pressCtrlC(second);
-}, 180_000);
+
+  // A part that dies is started again.
+  const { worker = 0 } = (await runningFile()).pids;
+  process.kill(worker, 'SIGKILL');
+  await second.says('Worker ended unexpectedly (signal SIGKILL): restarting it');
+  await second.says('Worker runs again');
+  expect((await runningFile()).pids.worker).not.toBe(worker);
+  expect(await chat('Still there?')).toContain('Still there?');
+
+  // The start itself is killed, and everything that it would have stopped with it is left to the next one.
+  const left = await runningFile();
+  process.kill(left.pid, 'SIGKILL');
+  await second.exited;
+  await others.release();
+  const third = run('start');
+  await third.says('npm run chat');
+  expect(third.output()).toContain('an earlier start was killed; stopped what it left running:');
+  expect(third.output()).toMatch(/left running:.*Temporal/);
+  expect(Object.values(left.pids).filter(isAlive)).toEqual([]);
+  expect(third.output()).not.toContain('is taken');
+  expect((await conversations()).map(({ id }) => id)).toEqual([conversation?.id]);
+  await pressCtrlC(third);
+}, 240_000);
+
+test('when the port of the API is taken, then start names the setting and ends', async () => {
+  const other = await holdPorts([environment.PORT ?? '']);
+  const start = run('start');
+  const [code] = await start.exited;
+  await other.release();
+  expect([code, start.output()]).toEqual([1, expect.stringMatching(/^PORT: another program listens on \d+ already\. .*set PORT/m)]);
+});
 
 test('when nothing runs, then chat says what to do', async () => {
   const customer = run('chat');

@@ -31,7 +31,13 @@ export const modelProgramSchema = z.strictObject({
     .optional(),
   /** A body sent as it is, JSON or not. */
   raw: z
-    .strictObject({ status: z.number().int().min(200).max(599).optional(), contentType: z.string().optional(), body: z.string() })
+    .strictObject({
+      status: z.number().int().min(200).max(599).optional(),
+      contentType: z.string().optional(),
+      /** Added to the content type, such as a Retry-After that is no number. */
+      headers: z.record(z.string(), z.string()).optional(),
+      body: z.string(),
+    })
     .optional(),
   /** No answer at all: held open, or cut. */
   connection: z.enum(['hang', 'cut']).optional(),
@@ -169,7 +175,7 @@ export class ModelDouble {
 
   #writeRaw(raw: NonNullable<ModelProgram['raw']>): Promise<never> {
     const response = this.#response.getStore();
-    response?.writeHead(raw.status ?? 200, { 'Content-Type': raw.contentType ?? 'text/html' }).end(raw.body);
+    response?.writeHead(raw.status ?? 200, { 'Content-Type': raw.contentType ?? 'text/html', ...raw.headers }).end(raw.body);
     return never();
   }
 

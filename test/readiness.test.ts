@@ -1,0 +1,82 @@
+/** PostgreSQL or Temporal is away for one system: `/readyz` says which, and everything goes on by itself when it is back. */
+import { randomUUID } from 'node:crypto';
+import { type TestDatabase, testDatabase, testTemporal } from './support/engine';
+import { balance, eventually, newPhone, outcomesOf } from './support/expectations';
+import { startProxy, type TcpProxy } from './support/proxy';
+import { type System, startSystem } from './support/system';
+
+let database: TestDatabase;
+let postgres: TcpProxy;
+let temporal: TcpProxy;
+let system: System;
+
+// The servers are the whole run's: only this system's way to them is cut.
+beforeAll(async () => {
+  database = await testDatabase('readiness');
+  const direct = new URL(database.url);
+  postgres = await startProxy(direct.host);
+  temporal = await startProxy(testTemporal().address);
+  const proxied = new URL(database.url);
+  proxied.port = String(postgres.port);
+  system = await startSystem({
+    databaseUrl: database.url,
+    temporalAddress: testTemporal().address,
+    environment: () => ({ DATABASE_URL: proxied.href, TEMPORAL_ADDRESS: `127.0.0.1:${temporal.port}` }),
+  });
+});
+
+afterAll(async () => {
+  await system?.close();
+  await Promise.all([postgres?.close(), temporal?.close()]);
+  await database?.drop();
+});
+
+const ready = async () => {
+  const answer = await fetch(`${system.apiUrl}/readyz`);
+  return [answer.status, await answer.json()];
+};
+const ALL_UP = [200, { ready: true, temporal: true, postgres: true, started: true }];
+
+const message = (phone: string) => ({ messages: [{ from: phone, id: `wamid.${randomUUID()}`, text: { body: 'hi' } }] });
+
+async function expectAnsweredOnce(phone: string): Promise<void> {
+  await system.sandbox.kapso.waitForVisible(phone, 1, 30_000);
+  expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
+  await system.sandbox.kapso.settled();
+  expect(system.sandbox.kapso.visibleTo(phone)).toHaveLength(1);
+  await balance(system.db);
+}
+
+test.each([
+  ['is down', () => postgres.down()],
+  ['cannot be reached', () => postgres.hang()],
+])('when PostgreSQL %s, then readyz names it, messages are taken all the same, and are answered when it is back', async (_what, goAway) => {
+  expect(await ready()).toEqual(ALL_UP);
+  await goAway();
+  const phone = newPhone();
+  try {
+    expect(await ready()).toEqual([503, { ready: false, temporal: true, postgres: false, started: true }]);
+    expect((await fetch(`${system.apiUrl}/healthz`)).status).toBe(200);
+    expect((await system.sandbox.kapso.deliver(message(phone))).status).toBe(200);
+  } finally {
+    await postgres.up();
+  }
+  await eventually(async () => expect(await ready()).toEqual(ALL_UP), 30_000);
+  await expectAnsweredOnce(phone);
+});
+
+test('when Temporal is down, then readyz names it, and messages are taken again when it is back', async () => {
+  expect(await ready()).toEqual(ALL_UP);
+  await temporal.down();
+  const phone = newPhone();
+  const body = message(phone);
+  try {
+    expect(await ready()).toEqual([503, { ready: false, temporal: false, postgres: true, started: true }]);
+    expect((await fetch(`${system.apiUrl}/healthz`)).status).toBe(200);
+  } finally {
+    await temporal.up();
+  }
+  await eventually(async () => expect(await ready()).toEqual(ALL_UP), 30_000);
+  expect((await system.sandbox.kapso.deliver(body)).status).toBe(200);
+  await expectAnsweredOnce(phone);
+});
