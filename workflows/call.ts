@@ -5,7 +5,7 @@
  */
 import { defineSearchAttributeKey } from '@temporalio/common';
 import { ActivityFailure, CancellationScope, condition, setCurrentDetails, setHandler, upsertSearchAttributes } from '@temporalio/workflow';
-import type { CallEnding, CallLook, DialVerdict } from '../activities';
+import type { DialVerdict as ActivityVerdict, CallEnding, CallLook } from '../activities';
 import { startCallback } from './callback';
 import { type CallInput, type CallReported, type CallResult, callReported, endRequested, searchAttributes } from './contract';
 import { calls, dialling, telling, voice } from './proxies';
@@ -36,6 +36,9 @@ export async function callWorkflow(input: CallInput): Promise<CallResult> {
   // A phone may ring: a cancellation ends the call, not the following of it.
   return await CancellationScope.nonCancellable(() => call.run());
 }
+
+/** `named`: an event came before the answer. */
+type DialVerdict = ActivityVerdict | { status: 'named' };
 
 /** Why a call is over; `from_record`: as the record's facts say. */
 type Over = { kind: 'from_record' } | { kind: 'decided'; ending: CallEnding } | { kind: 'no_free_slot' };
@@ -87,6 +90,8 @@ class Call {
         case 'placed':
           this.#providerCallId ??= verdict.providerCallId;
           return undefined;
+        case 'named':
+          return undefined;
         case 'refused':
           return { kind: 'decided', ending: { outcome: 'failed', endedReason: null, error: verdict.reason, needsAttention: true } };
         case 'unknown':
@@ -101,14 +106,16 @@ class Call {
     }
   }
 
-  /** One request at most. When its end was lost with the worker, nobody knows whether a phone rings. */
+  /**
+   * One request at most. When its end was lost with the worker, nobody knows whether a phone rings; an event that names the
+   * call says it first.
+   */
   async #dial(): Promise<DialVerdict> {
-    try {
-      return await dialling.dialCall.executeWithOptions({ summary: 'place the call' }, [{ callId: this.#input.callId }]);
-    } catch (error) {
-      if (!(error instanceof ActivityFailure)) throw error;
-      return { status: 'unknown' };
-    }
+    const answered = dialling.dialCall
+      .executeWithOptions({ summary: 'place the call' }, [{ callId: this.#input.callId }])
+      .catch(unknownOutcome);
+    const named = condition(() => this.#providerCallId !== undefined).then((): DialVerdict => ({ status: 'named' }));
+    return await Promise.race([answered, named]);
   }
 
   /** After an unknown outcome: a webhook names the call, Vapi's list does, or nobody does. */
@@ -290,6 +297,11 @@ class Call {
       ].join('\n\n'),
     );
   }
+}
+
+function unknownOutcome(error: unknown): DialVerdict {
+  if (!(error instanceof ActivityFailure)) throw error;
+  return { status: 'unknown' };
 }
 
 function neverPlaced(reason: string): Over {

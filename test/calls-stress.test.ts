@@ -1,0 +1,268 @@
+/**
+ * Voice calls when events are lost, doubled and mixed up, processes are killed (SIGKILL, real ones), and many callers wait at once.
+ * Whatever happens: one result per call, the right one, and no phone rings twice.
+ */
+import { randomUUID } from 'node:crypto';
+import type { CallBody } from '../src/call-body';
+import type { CallView } from '../src/sandbox/vapi';
+import type { PlayedEvent, PlayName } from '../src/sandbox/vapi-plays';
+import { newNumber, placeCall, request, resultOf } from './support/calls';
+import { eventually } from './support/expectations';
+import { startProxy, type TcpProxy } from './support/proxy';
+import { startSuite } from './support/suite';
+import type { RunningProcess, System } from './support/system';
+
+const SEED = 20_261_121;
+const CALLS = 200;
+/** Ring timeout, conversation, grace and searches of this suite's settings, twice, and the bound of a dialling whose worker died. */
+const BOUND_MS = 120_000;
+
+let system: System;
+let api: RunningProcess;
+let worker: RunningProcess;
+
+const vapi = () => system.sandbox.vapi;
+const toOf = (to: string) => ({ when: (asked: { number: string | undefined }) => asked.number === to });
+
+beforeAll(async () => {
+  system = await startSuite('calls_stress', { environment: () => ({ API_RATE_LIMIT_PER_MINUTE: '100000' }) });
+  ({ api } = system);
+  [worker] = system.workers as [RunningProcess];
+});
+
+afterAll(async () => {
+  await system?.close();
+});
+
+afterEach(() => {
+  vapi().clearPlays();
+  vapi().clearFaults();
+});
+
+async function replaceWorker(): Promise<void> {
+  await worker.kill();
+  worker = await system.startWorker();
+}
+
+async function replaceApi(extra: Record<string, string> = {}): Promise<void> {
+  await api.kill();
+  api = await system.startApi(extra);
+}
+
+/** Numbers from 0 to 1, the same for the same seed (mulberry32). */
+function randomNumbers(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
+  };
+}
+
+/** As a caller does: the same key again until the API has taken the call. */
+async function placeForSure(body: Record<string, unknown>): Promise<string> {
+  const key = randomUUID();
+  return await eventually(async () => {
+    const { status, body: call } = await placeCall(system, body, key);
+    if (status !== 202) throw new Error(`the call was answered ${status}: ${JSON.stringify(call)}`);
+    return call.callId;
+  }, 60_000);
+}
+
+/** As a caller does: asks again until the result is there, also when the API was away. */
+async function awaited(callId: string): Promise<CallBody> {
+  return await eventually(() => resultOf(system, callId, 10_000), BOUND_MS);
+}
+
+async function expectOneResult(callId: string, to: string, outcome: string): Promise<void> {
+  const workflow = await system.temporal.workflow.getHandle(`call-${callId}`).result();
+  const rows = await system.db.vapiCallResult.findMany({ where: { toNumber: to }, select: { id: true, outcome: true } });
+  expect({ to, workflow: workflow.outcome, rows, dialled: vapi().dialled({ number: to }) }).toEqual({
+    to,
+    workflow: outcome,
+    rows: [{ id: callId, outcome }],
+    dialled: 1,
+  });
+}
+
+const OUTCOMES = {
+  answered: 'completed',
+  busy: 'busy',
+  'no-answer': 'no_answer',
+  voicemail: 'voicemail',
+  'pipeline-error': 'failed',
+  missed: 'invalid_number',
+} as const satisfies Partial<Record<PlayName, string>>;
+type Played = keyof typeof OUTCOMES;
+
+test(`when ${CALLS} calls lose, double and mix up their events and processes are killed, then each has one right result (seed ${SEED})`, async () => {
+  const random = randomNumbers(SEED);
+  const plays = Object.keys(OUTCOMES) as Played[];
+  const calls = Array.from({ length: CALLS }, () => ({ to: newNumber(), play: plays[Math.floor(random() * plays.length)] ?? 'answered' }));
+  const fates = new Map(calls.map(({ to }) => [to, randomNumbers(Math.floor(random() * 2 ** 31))]));
+  for (const { to, play } of calls) vapi().play({ ...toOf(to), play, times: 1 });
+  const lost = { events: 0, all: 0, doubled: 0 };
+  vapi().scheduleEvents((events: PlayedEvent[], { number }: CallView) => {
+    const fate = fates.get(number) ?? random;
+    const isMute = fate() < 0.1;
+    lost.all += events.length;
+    return events.flatMap((event) => {
+      const isLost = isMute || fate() < 0.25;
+      const copies = isLost ? 0 : fate() < 0.25 ? 2 : 1;
+      if (isLost) lost.events += 1;
+      if (copies === 2) lost.doubled += 1;
+      return Array.from({ length: copies }, () => ({ ...event, atMs: event.atMs + Math.floor(fate() * 800) }));
+    });
+  });
+
+  const startedAtMs = Date.now();
+  const waiting = calls.values();
+  const results: { callId: string; to: string; play: Played; result: CallBody }[] = [];
+  const lane = async () => {
+    for (const { to, play } of waiting) {
+      const callId = await placeForSure({ to });
+      results.push({ callId, to, play, result: await awaited(callId) });
+    }
+  };
+  const lanes = Promise.all(Array.from({ length: 40 }, lane));
+  const kills = (async () => {
+    await eventually(async () => expect(results.length).toBeGreaterThan(CALLS / 10), BOUND_MS);
+    await replaceWorker();
+    await eventually(async () => expect(results.length).toBeGreaterThan(CALLS / 3), BOUND_MS);
+    await replaceApi();
+  })();
+  await Promise.all([lanes, kills]);
+
+  const wrong = results.filter(({ play, result }) => result.outcome !== OUTCOMES[play]);
+  expect(wrong.map(({ to, play, result }) => ({ to, play, outcome: result.outcome, reason: result.endedReason }))).toEqual([]);
+  for (const { callId, to, play } of results) await expectOneResult(callId, to, OUTCOMES[play]);
+  process.stdout.write(
+    `seed ${SEED}: ${results.length} calls in ${Math.round((Date.now() - startedAtMs) / 1_000)} s; of ${lost.all} events ${lost.events} lost, ${lost.doubled} doubled; one worker and one API killed\n`,
+  );
+  expect(results.length).toBe(CALLS);
+}, 300_000);
+
+describe('a worker that is killed', () => {
+  test('when it dies while it dials and events come, then the call goes on from them, and is not placed again', async () => {
+    const to = newNumber();
+    vapi().fault({ ...toOf(to), times: 1, answer: 'hang', takesEffect: true });
+    const callId = await placeForSure({ to });
+    await vapi().waitForCalls(1, 10_000);
+    await vapi().waitForStatus(callId, 'ringing', 10_000);
+    await replaceWorker();
+    await awaited(callId);
+    await expectOneResult(callId, to, 'completed');
+  }, 120_000);
+
+  test('when it dies while it dials and no event comes, then the call is found at Vapi, and is not placed again', async () => {
+    const to = newNumber();
+    vapi().fault({ ...toOf(to), times: 1, answer: 'hang', takesEffect: true });
+    vapi().play({ ...toOf(to), play: 'no-events' });
+    const callId = await placeForSure({ to });
+    await vapi().waitForStatus(callId, 'ringing', 10_000);
+    await replaceWorker();
+    await awaited(callId);
+    await expectOneResult(callId, to, 'completed');
+  }, 150_000);
+
+  test('when it dies while the call is followed, then another one follows it to its end', async () => {
+    const to = newNumber();
+    vapi().play({ ...toOf(to), play: 'answered', talkMs: 4_000 });
+    const callId = await placeForSure({ to });
+    await vapi().waitForStatus(callId, 'in-progress', 10_000);
+    await replaceWorker();
+    await awaited(callId);
+    await expectOneResult(callId, to, 'completed');
+  }, 120_000);
+});
+
+describe('an API that is killed', () => {
+  let proxy: TcpProxy | undefined;
+
+  afterEach(async () => {
+    await replaceApi();
+    await proxy?.close();
+    proxy = undefined;
+  });
+
+  test.each([
+    ['sends the report again', true],
+    ['does not send it again', false],
+  ])('when it dies between the row of the report and its signal and Vapi %s, then there is one result', async (_what, comesAgain) => {
+    proxy = await startProxy(system.environment.TEMPORAL_ADDRESS ?? '');
+    await replaceApi({ TEMPORAL_ADDRESS: `127.0.0.1:${proxy.port}` });
+    const to = newNumber();
+    vapi().play({ ...toOf(to), play: 'answered', talkMs: 1_500 });
+    if (!comesAgain) vapi().scheduleEvents((events) => events.map((event) => ({ ...event, isLastAttempt: true })));
+    const callId = await placeForSure({ to });
+    await vapi().waitForStatus(callId, 'in-progress', 10_000);
+    // From here on the API can keep facts, and tell nobody.
+    proxy.hang();
+    await eventually(async () => {
+      const row = await system.db.vapiCallResult.findUniqueOrThrow({ where: { id: callId } });
+      expect(row.rawPayload).not.toBeNull();
+      expect(row.doneAt).toBeNull();
+    }, 10_000);
+    await api.kill();
+    if (comesAgain) api = await system.startApi();
+    else await system.temporal.workflow.getHandle(`call-${callId}`).result();
+    if (!comesAgain) api = await system.startApi();
+    await awaited(callId);
+    await expectOneResult(callId, to, 'completed');
+  }, 120_000);
+});
+
+describe('many who wait', () => {
+  test('when 500 requests wait for 50 calls while the worker is replaced, then all get the result, for one wait per call', async () => {
+    const calls = await Promise.all(
+      Array.from({ length: 50 }, async () => {
+        const to = newNumber();
+        vapi().play({ ...toOf(to), play: 'answered', talkMs: 6_000, times: 1 });
+        return { to, callId: await placeForSure({ to }) };
+      }),
+    );
+    const before = await metrics();
+    const answers = calls.flatMap(({ callId }) =>
+      Array.from({ length: 10 }, () => request(system, 'GET', `/api/v1/vapi/calls/${callId}?wait=55`)),
+    );
+    await eventually(async () => expect((await metrics()).parley_call_waiters).toBe(500));
+    const during = await metrics();
+    await replaceWorker();
+    const bodies = (await Promise.all(answers)).map(({ status, body }) => `${status} ${body.done} ${body.outcome}`);
+    const after = await metrics();
+    const megabytes = (bytes: number | undefined) => Math.round((bytes ?? 0) / 2 ** 20);
+    const begun = (after.parley_call_waits_begun ?? 0) - (before.parley_call_waits_begun ?? 0);
+    process.stdout.write(
+      `500 requests on 50 calls: ${during.parley_call_waits} waits open at Temporal, ${begun} begun; memory of the API ${megabytes(before.process_resident_memory_bytes)} MiB before, ${megabytes(during.process_resident_memory_bytes)} during, ${megabytes(after.process_resident_memory_bytes)} after\n`,
+    );
+    expect(new Set(bodies)).toEqual(new Set(['200 true completed']));
+    expect(during.parley_call_waits).toBe(50);
+    expect(begun).toBeLessThanOrEqual(100);
+    expect(after.parley_call_waiters).toBe(0);
+    expect(megabytes(during.process_resident_memory_bytes) - megabytes(before.process_resident_memory_bytes)).toBeLessThan(150);
+  }, 120_000);
+
+  test('when the API is stopped, then who waits is answered as it stands, and asks again elsewhere', async () => {
+    const to = newNumber();
+    vapi().play({ ...toOf(to), play: 'answered', talkMs: 4_000, times: 1 });
+    const callId = await placeForSure({ to });
+    const waiting = request(system, 'GET', `/api/v1/vapi/calls/${callId}?wait=55`);
+    await eventually(async () => expect((await metrics()).parley_call_waiters).toBe(1));
+    const [{ status, body }, exitCode] = await Promise.all([waiting, api.stop()]);
+    expect([status, body.done, exitCode]).toEqual([200, false, 0]);
+    api = await system.startApi();
+    expect((await awaited(callId)).outcome).toBe('completed');
+  }, 60_000);
+});
+
+/** The API's gauges and counters without labels. */
+async function metrics(): Promise<Record<string, number>> {
+  const text = await (await fetch(`${system.apiUrl}/metrics`)).text();
+  return Object.fromEntries(
+    text.split('\n').flatMap((line) => {
+      const [, name, value] = /^([a-z_]+) ([\d.e+]+)$/.exec(line) ?? [];
+      return name && value ? [[name, Number(value)]] : [];
+    }),
+  );
+}
