@@ -293,6 +293,13 @@ describe('plays', () => {
     expect(sandbox.vapi.counts()).toMatchObject({ placed: 3, dialled: 2, blocked: 1 });
   });
 
+  test('when a number stands for no free slot, then the same call finds one when it is placed again', async () => {
+    await played({ number: '+15550112' });
+    await played({ number: '+15550112' });
+    expect(sandbox.vapi.calls().map(({ play }) => play)).toEqual(['concurrency-blocked', 'answered']);
+    expect(sandbox.vapi.dialled({ name: NAME })).toBe(1);
+  });
+
   test('when the control address is told to end the call, then it ends with that reason and what was to come does not', async () => {
     await restart({ timings: { queueMs: 5, ringMs: 10, talkMs: 60_000, reportMs: 5 } });
     const { id, monitor } = await place();

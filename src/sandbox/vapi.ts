@@ -416,7 +416,7 @@ export class VapiDouble {
     const asked = requestOf('create', request);
     const program = this.#plays.take((candidate) => isMeantFor(candidate, asked));
     const isFull = this.#counts.active >= (this.#options.concurrencyLimit ?? DEFAULT_CONCURRENCY);
-    const chosen = named ?? program?.play ?? PLAYS_BY_DIGITS[request.customer.number.slice(-4)] ?? 'answered';
+    const chosen = named ?? program?.play ?? this.#playByDigits(request);
     const call = newCall(request, baseUrl, direction, isFull ? 'concurrency-blocked' : chosen);
     const timings = { ...TIMINGS_FOR_PEOPLE, ...this.#options.timings, ...(program?.talkMs !== undefined && { talkMs: program.talkMs }) };
     const own = program?.schedule ?? ((events: PlayedEvent[]) => events);
@@ -427,6 +427,13 @@ export class VapiDouble {
     const maxMs = 1000 * (request.assistantOverrides?.maxDurationSeconds ?? DEFAULT_MAX_DURATION_SECONDS);
     this.#begin(playing, stepsOf(call.play, timings, maxMs));
     return playing;
+  }
+
+  /** A call that found no slot finds one when it is placed again: for a person who tries it, it shall end some time. */
+  #playByDigits({ name, customer }: CreateCall): PlayName {
+    const play = PLAYS_BY_DIGITS[customer.number.slice(-4)] ?? 'answered';
+    const isAgain = play === 'concurrency-blocked' && name !== undefined && this.#found(name).length > 0;
+    return isAgain ? 'answered' : play;
   }
 
   #remember(playing: Playing): void {
