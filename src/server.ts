@@ -21,6 +21,9 @@ const SHUTDOWN_LIMIT_MS = 15_000;
 /** Longer than the minute for which proxies and senders keep a connection: who closes second gets no reset. */
 const KEEP_ALIVE_MS = 65_000;
 
+/** How soon a connection that has become idle is closed while the process stops. */
+const IDLE_SWEEP_MS = 50;
+
 async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   const settings = requireSettings(readSettings(environment), {
     DATABASE_URL: 'the API needs the record',
@@ -77,7 +80,10 @@ async function closeServer(server: Server): Promise<void> {
   const closed = once(server, 'close');
   server.close();
   server.closeIdleConnections();
+  // A connection is idle only after the answer that it still carries, and its other side may want to keep it.
+  const sweep = setInterval(() => server.closeIdleConnections(), IDLE_SWEEP_MS);
   await closed;
+  clearInterval(sweep);
 }
 
 loadEnvFile();
