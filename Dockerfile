@@ -31,7 +31,8 @@ COPY --from=build /app/src ./src
 COPY --from=build /app/activities ./activities
 COPY --from=build /app/workflows ./workflows
 COPY --from=build /app/dist ./dist
-# The files belong to root: the processes can read them and write only to /tmp.
+# The files belong to root: the processes can read them and write only to /tmp, and to /data when a volume is mounted there.
+RUN mkdir /data && chown node:node /data
 USER node
 EXPOSE 3000
 STOPSIGNAL SIGTERM

@@ -61,7 +61,7 @@ export function createCallbackActivities({
       const answer = await callbacks.post(row.callbackUrl, callBody(row));
       const { attempt, scheduledTimestampMs } = Context.current().info;
       logger.info({ callId, attempt, ...answer }, 'callback');
-      const isKestra = isKestraResume(new URL(row.callbackUrl));
+      const isKestra = URL.canParse(row.callbackUrl) && isKestraResume(new URL(row.callbackUrl));
       return judge(answer, { isKestra, refusalsAreFinal: Date.now() - scheduledTimestampMs >= refusalsForMs });
     },
 

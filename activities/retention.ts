@@ -7,7 +7,7 @@
  * so no call is lost, and none stands in two files.
  */
 import { randomBytes } from 'node:crypto';
-import { createReadStream } from 'node:fs';
+import { createReadStream, createWriteStream } from 'node:fs';
 import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -40,8 +40,8 @@ export interface MonthOrder {
 }
 
 export interface Archived {
-  /** Undefined when nothing was due. */
-  file?: string;
+  /** None when nothing was due; more than one when an earlier attempt was cut off. */
+  files: string[];
   calls: number;
 }
 
@@ -55,7 +55,7 @@ export interface RetentionActivities {
   /** What is due, by month, oldest first; and where files would go. */
   findDueCalls(order: { cutoffAtMs: number }): Promise<{ months: DueMonth[]; folder: string }>;
   /** Deletes the rows of files that an earlier run completed and did not finish with. */
-  settleArchives(): Promise<{ calls: number }>;
+  settleArchives(): Promise<Archived>;
   /** Writes the month's calls with their events to one file, then deletes them. */
   archiveMonth(order: MonthOrder): Promise<Archived>;
   /** Deletes the month's calls with their events. */
@@ -80,17 +80,16 @@ export function createRetentionActivities(dependencies: Dependencies): Retention
     },
 
     async settleArchives() {
-      let calls = 0;
-      for (const file of await pendingFiles(archiveDir)) calls += await settle(dependencies, file);
       await removeForgottenParts(archiveDir);
-      return { calls };
+      return await settleAll(dependencies);
     },
 
     async archiveMonth(order) {
-      const pending = await writeMonth(dependencies, order);
-      if (pending === undefined) return { calls: 0 };
-      const calls = await settle(dependencies, pending);
-      return { file: pending.slice(0, -PENDING.length), calls };
+      // What an earlier attempt completed is not written again.
+      const earlier = await settleAll(dependencies);
+      await writeMonth(dependencies, order);
+      const now = await settleAll(dependencies);
+      return { files: [...earlier.files, ...now.files], calls: earlier.calls + now.calls };
     },
 
     async deleteMonth({ month, cutoffAtMs, batchSize }) {
@@ -185,28 +184,23 @@ async function deleteCalls(db: Database, rows: readonly { id: string; updatedAt:
   return deleted?.calls ?? 0;
 }
 
-/** Writes the month's file and returns its pending name; undefined when nothing is due. */
-async function writeMonth({ db, logger, archiveDir }: Dependencies, order: MonthOrder): Promise<string | undefined> {
+/** Writes the month's file, which is pending then; none when nothing is due. */
+async function writeMonth({ db, logger, archiveDir }: Dependencies, order: MonthOrder): Promise<void> {
   await mkdir(archiveDir, { recursive: true, mode: ONLY_OWNER_FOLDER });
   const now = new Date().toISOString().replace(/[-:]|\.\d+/g, '');
   // The random part: two attempts that overlap must not write into each other's file.
   const file = join(archiveDir, `calls-${order.month}.${now}-${randomBytes(3).toString('hex')}.jsonl.gz`);
   const written = { calls: 0 };
-  const handle = await open(`${file}${PART}`, 'wx', ONLY_OWNER_FILE);
-  try {
-    await pipeline(Readable.from(linesOf(db, order, written)), createGzip(), handle.createWriteStream({ autoClose: false }));
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
+  const disk = createWriteStream(`${file}${PART}`, { flags: 'wx', mode: ONLY_OWNER_FILE });
+  await pipeline(Readable.from(linesOf(db, order, written)), createGzip(), disk);
   if (written.calls === 0) {
     await rm(`${file}${PART}`);
-    return undefined;
+    return;
   }
+  await flush(`${file}${PART}`);
   progress(written);
   await renameDurably(archiveDir, `${file}${PART}`, `${file}${PENDING}`);
   logger.info({ month: order.month, calls: written.calls, file }, 'calls archived');
-  return `${file}${PENDING}`;
 }
 
 /** `row` names the state that was written, so that only this state is deleted. */
@@ -218,8 +212,19 @@ async function* linesOf(db: Database, order: MonthOrder, written: { calls: numbe
   }
 }
 
-async function pendingFiles(archiveDir: string): Promise<string[]> {
-  return (await filesIn(archiveDir)).filter((name) => name.endsWith(PENDING)).map((name) => join(archiveDir, name));
+async function settleAll(dependencies: Dependencies): Promise<Archived> {
+  const pending = (await filesIn(dependencies.archiveDir)).filter((name) => name.endsWith(PENDING));
+  const settled: Archived = { files: [], calls: 0 };
+  for (const name of pending) {
+    const path = join(dependencies.archiveDir, name);
+    settled.calls += await settle(dependencies, path);
+    settled.files.push(finalName(path));
+  }
+  return settled;
+}
+
+function finalName(pending: string): string {
+  return pending.slice(0, -PENDING.length);
 }
 
 async function removeForgottenParts(archiveDir: string): Promise<void> {
@@ -254,8 +259,8 @@ async function settle({ db, logger, archiveDir }: Dependencies, pending: string)
     if (batch.push(row) >= SETTLE_BATCH) await deleteBatch();
   }
   if (batch.length > 0) await deleteBatch();
-  await renameDurably(archiveDir, pending, pending.slice(0, -PENDING.length));
-  logger.info({ calls, file: pending.slice(0, -PENDING.length) }, 'archived calls deleted from the record');
+  await renameDurably(archiveDir, pending, finalName(pending));
+  logger.info({ calls, file: finalName(pending) }, 'archived calls deleted from the record');
   return calls;
 }
 
@@ -276,7 +281,12 @@ async function* archivedRows(file: string): AsyncGenerator<{ id: string; updated
 /** The new name is on the disk when this returns. */
 async function renameDurably(folder: string, from: string, to: string): Promise<void> {
   await rename(from, to);
-  const handle = await open(folder, 'r');
+  await flush(folder);
+}
+
+/** What was written to a file, or the names in a folder, are on the disk when this returns. */
+async function flush(path: string): Promise<void> {
+  const handle = await open(path, 'r');
   try {
     await handle.sync();
   } finally {

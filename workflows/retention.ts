@@ -44,8 +44,9 @@ async function closeOrphans(input: RetentionInput, progress: RetentionProgress):
 /** Also when calls are kept or deleted now: the rows of a complete file are gone by what was decided then. */
 async function settleArchives(progress: RetentionProgress): Promise<void> {
   if (progress.dryRun) return;
-  const { calls } = await archives.settleArchives.executeWithOptions({ summary: 'finish what an earlier run began' }, []);
+  const { files, calls } = await archives.settleArchives.executeWithOptions({ summary: 'finish what an earlier run began' }, []);
   progress.removed += calls;
+  progress.files.push(...files);
 }
 
 async function findDue(progress: RetentionProgress): Promise<{ months: DueMonth[]; folder: string }> {
@@ -60,7 +61,7 @@ async function remove({ month, calls }: DueMonth, input: RetentionInput, progres
   if (progress.action === 'archive') {
     const archived = await archives.archiveMonth.executeWithOptions(options, [order]);
     progress.removed += archived.calls;
-    if (archived.file !== undefined) progress.files.push(archived.file);
+    progress.files.push(...archived.files);
   } else {
     progress.removed += (await archives.deleteMonth.executeWithOptions(options, [order])).calls;
   }

@@ -166,12 +166,13 @@ function mediaType(answer: Response): string {
 }
 
 function codeOf(error: unknown): string {
-  if (!(error instanceof Error)) return 'failed';
-  const { code } = (error.cause instanceof Error ? error.cause : error) as NodeJS.ErrnoException;
-  return code ?? error.name;
+  const { name, code, cause } = error as { name?: unknown; code?: unknown; cause?: { code?: unknown } };
+  const found = cause?.code ?? code;
+  if (name === 'AbortError') return 'took too long';
+  return typeof found === 'string' ? found : 'connection failed';
 }
 
-const problem = (description: string) => ({
+const problemAnswer = (description: string) => ({
   description,
   content: { 'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } } },
 });
@@ -194,11 +195,11 @@ export const recordingPath = {
       '200': { description: 'The whole recording', headers: recordingHeaders, content: sound },
       '206': { description: 'The part that was asked for', headers: recordingHeaders, content: sound },
       '304': { description: 'Unchanged (If-None-Match, If-Modified-Since)' },
-      '401': problem('No valid key'),
-      '404': problem('No such call, it is not done yet, or it has no recording'),
+      '401': problemAnswer('No valid key'),
+      '404': problemAnswer('No such call, it is not done yet, or it has no recording'),
       '416': { description: 'There is no such part' },
-      '502': problem('Vapi could not give it'),
-      '503': problem('Vapi is busy; see Retry-After'),
+      '502': problemAnswer('Vapi could not give it'),
+      '503': problemAnswer('Vapi is busy; see Retry-After'),
     },
   },
 } satisfies ZodOpenApiPathItemObject;

@@ -245,8 +245,7 @@ function send(url: URL, { headers, body }: Message, addresses: Address[], signal
 
 /** A code, never a text: an error's text may name the whole address. */
 function reasonOf(error: unknown): string {
-  if (!(error instanceof Error)) return 'connection failed';
-  if (error.name === 'AbortError') return 'took too long';
-  const { code } = error as NodeJS.ErrnoException;
-  return code ?? error.name;
+  const { name, code } = error as { name?: unknown; code?: unknown };
+  if (name === 'AbortError') return 'took too long';
+  return typeof code === 'string' ? code : 'connection failed';
 }

@@ -1,0 +1,344 @@
+/** Retention on the real engine, the real record and a real disk. */
+import { execFile } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { watch } from 'node:fs';
+import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { gunzipSync } from 'node:zlib';
+import type { Prisma } from '../prisma/generated/client';
+import { createLogger } from '../src/logger';
+import { ensureRetentionSchedule, retentionScheduleId } from '../src/schedules';
+import {
+  CALLBACK_WORKFLOW,
+  CONVERSATION_WORKFLOW,
+  callbackWorkflowId,
+  callWorkflowId,
+  RETENTION_WORKFLOW,
+  type RetentionInput,
+  type RetentionProgress,
+} from '../workflows/contract';
+import { eventually } from './support/expectations';
+import { startSuite } from './support/suite';
+import type { System } from './support/system';
+
+const DAY_MS = 24 * 60 * 60_000;
+const silent = createLogger('test', 'silent');
+
+let system: System;
+let dataDir: string;
+let archiveDir: string;
+
+beforeAll(async () => {
+  dataDir = await mkdtemp(join(tmpdir(), 'parley-retention-'));
+  archiveDir = join(dataDir, 'archive', 'calls');
+  system = await startSuite('retention', { environment: () => ({ DATA_DIR: dataDir, CALL_RETENTION_DAYS: '45' }) });
+});
+
+afterEach(async () => {
+  await system.db.vapiCallResult.deleteMany();
+  await system.db.vapiCallEvent.deleteMany();
+  await rm(join(dataDir, 'archive'), { recursive: true, force: true });
+});
+
+afterAll(async () => {
+  await system?.temporal.schedule
+    .getHandle(retentionScheduleId(system.taskQueue))
+    .delete()
+    .catch(() => undefined);
+  await system?.close();
+  await rm(dataDir, { recursive: true, force: true });
+});
+
+const MONTH_ISO = (at: Date) => at.toISOString().slice(0, 7);
+const daysAgo = (days: number) => new Date(Date.now() - days * DAY_MS);
+
+async function calls(count: number, doneAt: Date, fields: Partial<Prisma.VapiCallResultCreateManyInput> = {}): Promise<string[]> {
+  const rows = Array.from({ length: count }, (_, index) => {
+    const id = randomUUID();
+    return {
+      id,
+      workflowId: callWorkflowId(id),
+      providerCallId: `p-${id}`,
+      direction: 'outbound' as const,
+      status: 'ended',
+      outcome: 'completed',
+      transcript: `AI: "quoted"\nUser: line ${index} \\ 🙂`,
+      createdAt: new Date(doneAt.getTime() - 60_000 - index),
+      doneAt,
+      ...fields,
+    };
+  });
+  await system.db.vapiCallResult.createMany({ data: rows });
+  await system.db.vapiCallEvent.createMany({
+    data: rows.flatMap(({ id }) =>
+      ['ringing', 'ended'].map((status) => ({ providerCallId: `p-${id}`, type: 'status-update', status, occurredAt: doneAt })),
+    ),
+  });
+  return rows.map(({ id }) => id);
+}
+
+async function start(input: Partial<RetentionInput> = {}) {
+  return await system.temporal.workflow.start(RETENTION_WORKFLOW, {
+    workflowId: `retention-${randomUUID()}`,
+    taskQueue: system.taskQueue,
+    args: [{ days: 90, action: 'archive', ...input }],
+  });
+}
+
+async function run(input: Partial<RetentionInput> = {}): Promise<RetentionProgress> {
+  return (await (await start(input)).result()) as RetentionProgress;
+}
+
+interface ArchivedCall {
+  id: string;
+  call: { id: string; transcript: string; summary: string | null };
+  events: { status: string }[];
+}
+
+async function archived(): Promise<ArchivedCall[]> {
+  const names = await readdir(archiveDir).catch(() => []);
+  const files = await Promise.all(names.filter((name) => name.endsWith('.gz')).map((name) => readFile(join(archiveDir, name))));
+  return files.flatMap((file) =>
+    gunzipSync(file)
+      .toString()
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line) as ArchivedCall),
+  );
+}
+
+const remaining = async () => (await system.db.vapiCallResult.findMany({ select: { id: true } })).map(({ id }) => id).sort();
+const ids = (found: ArchivedCall[]) => found.map(({ id }) => id).sort();
+
+test('when calls of several months are old enough, then each month is one file with calls and events, and the rows are gone', async () => {
+  const [older, old] = [daysAgo(140), daysAgo(100)];
+  const due = [...(await calls(7, older)), ...(await calls(5, old))];
+  const kept = [...(await calls(2, daysAgo(89))), ...(await calls(1, daysAgo(200), { doneAt: null }))];
+  const result = await run({ batchSize: 3 });
+  expect(result).toMatchObject({ isDone: true, removed: 12, orphans: 0 });
+  expect(result.due.map(({ month, calls: count }) => [month, count])).toEqual([
+    [MONTH_ISO(older), 7],
+    [MONTH_ISO(old), 5],
+  ]);
+  const found = await archived();
+  expect(ids(found)).toEqual([...due].sort());
+  for (const { call, id, events } of found) {
+    expect(call.id).toBe(id);
+    expect(call.transcript).toContain('AI: "quoted"\nUser: line');
+    expect(events.map(({ status }) => status).sort()).toEqual(['ended', 'ringing']);
+  }
+  expect(await remaining()).toEqual([...kept].sort());
+  expect(await system.db.vapiCallEvent.count()).toBe(2 * kept.length);
+  expect(await readdir(archiveDir)).toHaveLength(2);
+  expect(result.files.map((file) => file.slice(archiveDir.length + 1)).sort()).toEqual((await readdir(archiveDir)).sort());
+  for (const file of result.files) expect((await stat(file)).mode & 0o777).toBe(0o600);
+});
+
+test('when nothing is due, then nothing is written', async () => {
+  const kept = await calls(2, daysAgo(1));
+  expect(await run()).toMatchObject({ isDone: true, removed: 0, files: [], due: [] });
+  expect([await remaining(), await archived()]).toEqual([[...kept].sort(), []]);
+});
+
+test('when calls are to be deleted, then no file is written; when they are to be kept, then they stay', async () => {
+  const due = await calls(7, daysAgo(100));
+  expect(await run({ action: 'keep' })).toMatchObject({ removed: 0 });
+  expect(await remaining()).toEqual([...due].sort());
+  expect(await run({ action: 'delete', batchSize: 3 })).toMatchObject({ removed: 7, files: [] });
+  expect([await remaining(), await system.db.vapiCallEvent.count(), await archived()]).toEqual([[], 0, []]);
+});
+
+test('when it is a dry run, then it says what is due and where it would go, and changes nothing', async () => {
+  const due = await calls(3, daysAgo(100));
+  const lost = await orphan();
+  expect(await run({ dryRun: true })).toMatchObject({ dryRun: true, removed: 0, files: [archiveDir], orphans: 1, due: [{ calls: 3 }] });
+  expect([await remaining(), await archived()]).toEqual([[...due, lost].sort(), []]);
+});
+
+test('when rows cannot be deleted after their file was completed, then the next attempt finishes that file and writes no second one', async () => {
+  const due = await calls(5, daysAgo(100));
+  const allowDeletes = await refuseDeletes();
+  const handle = await start();
+  await refusedOnce(handle.workflowId);
+  await allowDeletes();
+  expect(await handle.result()).toMatchObject({ removed: 5, isDone: true });
+  expect(ids(await archived())).toEqual([...due].sort());
+  expect([await remaining(), (await readdir(archiveDir)).length]).toEqual([[], 1]);
+}, 60_000);
+
+test.each(['.part', '.pending'])(
+  'when the worker is killed while a %s file stands, then the next run loses no call and doubles none',
+  async (suffix) => {
+    const due = await calls(400, daysAgo(100));
+    const appeared = fileNamed(suffix);
+    const handle = await start({ batchSize: 1 });
+    await appeared;
+    await system.workers[0]?.kill();
+    await handle.terminate();
+    system.workers[0] = await system.startWorker();
+    expect(await run()).toMatchObject({ isDone: true });
+    expect(ids(await archived())).toEqual([...due].sort());
+    expect(await remaining()).toEqual([]);
+  },
+  90_000,
+);
+
+test('when a call changes after it was written to a file, then its row stays and goes with its new state', async () => {
+  const [id = ''] = await calls(1, daysAgo(100));
+  const allowDeletes = await refuseDeletes();
+  const handle = await start();
+  await refusedOnce(handle.workflowId);
+  await system.db.vapiCallResult.update({ where: { id }, data: { summary: 'late' } });
+  await allowDeletes();
+  // The attempt that finishes the file finds the newer state, and writes it to a second one.
+  expect(await handle.result()).toMatchObject({ removed: 1 });
+  expect(await remaining()).toEqual([]);
+  expect((await archived()).map(({ call }) => call.summary).sort()).toEqual(['late', null]);
+});
+
+/** Makes every delete of calls fail until the returned function is called. */
+async function refuseDeletes(): Promise<() => Promise<void>> {
+  await system.db.$executeRawUnsafe("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$");
+  await system.db.$executeRawUnsafe(
+    'CREATE TRIGGER refuse BEFORE DELETE ON vapi_call_results FOR EACH STATEMENT EXECUTE FUNCTION refuse()',
+  );
+  return async () => {
+    await system.db.$executeRawUnsafe('DROP FUNCTION refuse CASCADE');
+  };
+}
+
+/** Resolves when the step that runs has failed, and waits for its next attempt. */
+async function refusedOnce(workflowId: string): Promise<void> {
+  await eventually(async () => {
+    const { raw } = await system.temporal.workflow.getHandle(workflowId).describe();
+    expect(raw.pendingActivities?.[0]?.attempt).toBe(2);
+  });
+  expect((await readdir(archiveDir)).filter((name) => name.endsWith('.pending'))).toHaveLength(1);
+}
+
+async function orphan(fields: Partial<Prisma.VapiCallResultCreateInput> = {}): Promise<string> {
+  const id = randomUUID();
+  const createdAt = new Date(Date.now() - 2 * 60 * 60_000);
+  await system.db.vapiCallResult.create({
+    data: { id, workflowId: callWorkflowId(id), direction: 'outbound', requestHash: 'h', createdAt, ...fields },
+  });
+  return id;
+}
+
+test('when a call of ours was taken and never started, then it is closed, its caller is told, and others are left alone', async () => {
+  const lost = await orphan({ callbackUrl: 'https://nowhere.example/' });
+  const untouched = [
+    await orphan({ createdAt: new Date() }),
+    await orphan({ dialledAt: new Date() }),
+    await orphan({ status: 'ringing' }),
+    await orphan({ requestHash: null, direction: 'inbound' }),
+  ];
+  const followed = await orphan();
+  // Any workflow under the call's id will do: that it exists is what counts.
+  const following = await system.temporal.workflow.start(CONVERSATION_WORKFLOW, {
+    workflowId: callWorkflowId(followed),
+    taskQueue: system.taskQueue,
+    args: [{ phoneNumberId: 'x', contactKey: 'y' }],
+  });
+  expect(await run({ action: 'keep' })).toMatchObject({ orphans: 1 });
+  await following.terminate();
+  expect(await system.db.vapiCallResult.findUnique({ where: { id: lost } })).toMatchObject({
+    status: 'ended',
+    outcome: 'failed',
+    endedReason: 'never-started',
+    error: expect.stringContaining('never started'),
+    doneAt: expect.any(Date),
+  });
+  const others = await system.db.vapiCallResult.findMany({ where: { id: { in: [...untouched, followed] } } });
+  expect(others.map(({ doneAt }) => doneAt)).toEqual([null, null, null, null, null]);
+  const callback = system.temporal.workflow.getHandle(callbackWorkflowId(lost));
+  const { type, status } = await callback.describe();
+  expect([type, status.name]).toEqual([CALLBACK_WORKFLOW, 'RUNNING']);
+  await callback.terminate();
+});
+
+describe('the schedule', () => {
+  const handle = () => system.temporal.schedule.getHandle(retentionScheduleId(system.taskQueue));
+  const settings = (days: number) => ({
+    CALL_RETENTION_DAYS: days,
+    CALL_RETENTION_ACTION: 'archive' as const,
+    TEMPORAL_TASK_QUEUE: system.taskQueue,
+  });
+
+  test('when a worker has started, then the schedule is there, daily and never twice at once', async () => {
+    const { action, policies, info } = await handle().describe();
+    expect(action).toMatchObject({
+      workflowType: RETENTION_WORKFLOW,
+      args: [{ days: 45, action: 'archive' }],
+      taskQueue: system.taskQueue,
+    });
+    expect(policies.overlap).toBe('SKIP');
+    const [first, second] = info.nextActionTimes;
+    expect((second?.getTime() ?? 0) - (first?.getTime() ?? 0)).toBe(DAY_MS);
+  });
+
+  test('when several workers start at once with other settings, then it is changed, and an operator’s pause stays', async () => {
+    await handle().pause('not now');
+    await Promise.all([1, 2, 3].map(() => ensureRetentionSchedule(system.temporal, settings(30), silent)));
+    const { action, state } = await handle().describe();
+    expect([action.args, state.paused]).toEqual([[{ days: 30, action: 'archive' }], true]);
+    await handle().delete();
+    await Promise.all([1, 2, 3].map(() => ensureRetentionSchedule(system.temporal, settings(45), silent)));
+    expect((await handle().describe()).action.args).toEqual([{ days: 45, action: 'archive' }]);
+  });
+
+  test('when schedules may not be made, then there is a warning and no crash', async () => {
+    const warnings: string[] = [];
+    const refused = Object.assign(new Error('7 PERMISSION_DENIED'), { code: 7, details: 'no', metadata: {} });
+    const client = { schedule: { create: () => Promise.reject(refused) } } as unknown as typeof system.temporal;
+    await ensureRetentionSchedule(client, settings(45), createLogger('test', 'warn', { write: (line) => warnings.push(line) }));
+    expect(warnings.join('')).toContain('could not be made');
+    const away = Object.assign(new Error('14 UNAVAILABLE'), { code: 14, details: 'away', metadata: {} });
+    const down = { schedule: { create: () => Promise.reject(away) } } as unknown as typeof system.temporal;
+    await expect(ensureRetentionSchedule(down, settings(45), silent)).rejects.toThrow('UNAVAILABLE');
+  });
+});
+
+describe('npm run retention', () => {
+  const command = async (...args: string[]) => {
+    // biome-ignore lint/style/noProcessEnv: a test starts processes like a shell does
+    const env = { ...process.env, ...system.environment };
+    return (await promisify(execFile)(process.execPath, ['--import', 'tsx', 'src/retention.ts', ...args], { env })).stdout;
+  };
+
+  test('when it is asked for a dry run, then it prints months and places; without, it does the work through the schedule', async () => {
+    const doneAt = daysAgo(60);
+    const due = await calls(3, doneAt);
+    const dry = await command('--dry-run');
+    const day = doneAt.toISOString().slice(0, 10);
+    expect(dry).toContain(`${MONTH_ISO(doneAt)}: 3 calls, the oldest of ${day}, the newest of ${day}`);
+    expect(dry).toContain(archiveDir);
+    expect(dry).toContain('nothing was changed');
+    expect(await remaining()).toEqual([...due].sort());
+    const done = await command();
+    expect(done).toContain('archived and deleted: 3 calls');
+    expect(done).toContain('.jsonl.gz');
+    expect(ids(await archived())).toEqual([...due].sort());
+    expect(await remaining()).toEqual([]);
+  }, 60_000);
+});
+
+/** Resolves when a file whose name ends with `suffix` has been seen in the archive. */
+async function fileNamed(suffix: string): Promise<void> {
+  while (!(await stat(archiveDir).catch(() => undefined))) await delay(5);
+  const seen = async () => (await readdir(archiveDir)).some((name) => name.endsWith(suffix));
+  const watcher = watch(archiveDir);
+  try {
+    const changed = new Promise<void>((resolve) => {
+      watcher.on('change', (_event, name) => {
+        if (String(name).endsWith(suffix)) resolve();
+      });
+    });
+    if (!(await seen())) await changed;
+  } finally {
+    watcher.close();
+  }
+}

@@ -1,0 +1,39 @@
+/** A worker inside the test, with the real workflows: for activities whose bounds or failures the test must choose. */
+import { randomBytes } from 'node:crypto';
+import { Client, Connection } from '@temporalio/client';
+import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
+import { workflowBundle } from '../../src/workflow-bundle';
+import { testTemporal } from './engine';
+
+export interface InProcessWorker {
+  client: Client;
+  taskQueue: string;
+  close(): Promise<void>;
+}
+
+/** Runs `activities` on a task queue of its own. Once per test file: the engine's runtime can be installed once. */
+export async function startInProcessWorker(activities: object): Promise<InProcessWorker> {
+  Runtime.install({ logger: new DefaultLogger('ERROR'), shutdownSignals: [] });
+  const { address, namespace } = testTemporal();
+  const taskQueue = `test-${randomBytes(5).toString('hex')}`;
+  const native = await NativeConnection.connect({ address });
+  const connection = await Connection.connect({ address });
+  const worker = await Worker.create({
+    connection: native,
+    namespace,
+    taskQueue,
+    workflowBundle: await workflowBundle(),
+    activities,
+  });
+  const finished = worker.run();
+  return {
+    client: new Client({ connection, namespace }),
+    taskQueue,
+    async close() {
+      worker.shutdown();
+      await finished;
+      await native.close();
+      await connection.close();
+    },
+  };
+}
