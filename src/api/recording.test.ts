@@ -111,7 +111,11 @@ test('when a part is asked for, then the part comes with its place; one that is 
   expect([part.status, part.headers.get('content-range'), part.headers.get('content-length')]).toEqual([206, 'bytes 100-199/5000', '100']);
   expect(Buffer.from(await part.arrayBuffer()).equals(SOUND.subarray(100, 200))).toBe(true);
   const beyond = await get(id, { headers: { Range: 'bytes=9000-' } });
-  expect([beyond.status, beyond.headers.get('content-range'), await beyond.text()]).toEqual([416, 'bytes */5000', '']);
+  expect([beyond.status, beyond.headers.get('content-range'), await beyond.json()]).toEqual([
+    416,
+    'bytes */5000',
+    expect.objectContaining({ status: 416 }),
+  ]);
 });
 
 test('when the caller has it already, then the answer is 304 without a body', async () => {
@@ -127,17 +131,17 @@ test('when only the headers are asked for, then they come alone, and the store i
 });
 
 test('when there is nothing to give, then the answer is 404 and says why', async () => {
-  const title = async (id: string) => {
+  const detail = async (id: string) => {
     const answer = await get(id);
     expect(answer.headers.get('content-type')).toContain('application/problem+json');
-    return [answer.status, ((await answer.json()) as { title: string }).title];
+    return [answer.status, ((await answer.json()) as { detail: string }).detail];
   };
-  expect(await title(randomUUID())).toEqual([404, 'no such call']);
-  expect(await title('%00')).toEqual([404, 'no such call']);
-  expect(await title(await call({ doneAt: null }))).toEqual([404, expect.stringContaining('not done yet')]);
-  expect(await title(await call({ recordingUrl: null }))).toEqual([404, 'the call has no recording']);
+  expect(await detail(randomUUID())).toEqual([404, 'no such call']);
+  expect(await detail('%00')).toEqual([404, 'no such call']);
+  expect(await detail(await call({ doneAt: null }))).toEqual([404, expect.stringContaining('not done yet')]);
+  expect(await detail(await call({ recordingUrl: null }))).toEqual([404, 'the call has no recording']);
   vendor = (_request, response) => response.writeHead(404).end();
-  expect(await title(await call())).toEqual([404, expect.stringContaining('Vapi has no recording')]);
+  expect(await detail(await call())).toEqual([404, expect.stringContaining('Vapi has no recording')]);
 });
 
 test.each<[string, RequestListener, number, string | null]>([
@@ -152,7 +156,13 @@ test.each<[string, RequestListener, number, string | null]>([
   vendor = listener;
   const answer = await get(await call());
   expect([answer.status, answer.headers.get('retry-after')]).toEqual([status, retryAfter]);
-  expect(await answer.json()).toEqual({ title: expect.not.stringContaining('inside'), status });
+  expect(await answer.json()).toEqual({
+    type: 'about:blank',
+    title: expect.any(String),
+    status,
+    detail: expect.not.stringContaining('inside'),
+    id: expect.any(String),
+  });
 });
 
 test('when the store refuses, or is gone, then the answer is 502, and the address stands in no log line', async () => {

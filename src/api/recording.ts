@@ -13,7 +13,7 @@ import type { Database } from '../database';
 import type { Logger } from '../logger';
 import { withDeadline } from '../providers/deadline';
 import { retryAfterMs } from '../providers/retry-after';
-import { ApiError } from './errors';
+import { ApiError, guardedProblems, problems } from './errors';
 
 /** Until the headers of an answer are there. The body has no bound but the one between two pieces (undici, 300 s): it may be long. */
 const HEADERS_TIMEOUT_MS = 10_000;
@@ -22,8 +22,8 @@ const HEADERS_TIMEOUT_MS = 10_000;
 const DEFAULT_RETRY_SECONDS = 5;
 
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
-/** Answers of the store that are handed on: whole, part, unchanged, range not satisfiable (RFC 9110). */
-const HANDED_ON = new Set([200, 206, 304, 416]);
+/** Answers of the store that are handed on: whole, part, unchanged (RFC 9110). */
+const HANDED_ON = new Set([200, 206, 304]);
 
 const ASKED_BY_THE_CALLER = ['range', 'if-range', 'if-none-match', 'if-modified-since'] as const;
 const TOLD_BY_THE_STORE = ['content-range', 'content-length', 'etag', 'last-modified'] as const;
@@ -131,6 +131,8 @@ async function openRecording(address: URL, request: Request, signal: AbortSignal
   const answer = await fetch(address, { headers, signal });
   if (HANDED_ON.has(answer.status)) return answer;
   await answer.body?.cancel();
+  const range = answer.headers.get('content-range');
+  if (answer.status === 416) throw new ApiError(416, 'the recording has no such part', range === null ? {} : { 'Content-Range': range });
   if (answer.status === 404 || answer.status === 410) throw new ApiError(404, 'the recording is not there any more');
   throw new ApiError(502, `the store of the recording answered ${answer.status}`);
 }
@@ -153,7 +155,6 @@ async function handOn(answer: Response, request: Request, response: ApiResponse)
     return;
   }
   await answer.body?.cancel();
-  if (answer.status === 416) response.removeHeader('Content-Length');
   const finished = once(response, 'finish');
   response.end();
   await finished;
@@ -172,34 +173,34 @@ function codeOf(error: unknown): string {
   return typeof found === 'string' ? found : 'connection failed';
 }
 
-const problemAnswer = (description: string) => ({
-  description,
-  content: { 'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } } },
-});
 const recordingHeaders = {
   'Accept-Ranges': { schema: { type: 'string' as const }, description: '`bytes` when parts can be asked for' },
 };
 const sound = { 'audio/wav': {}, 'application/octet-stream': {} };
 
-/** The route in OpenAPI (3.1); `#/components/schemas/Problem` is the document's. */
+/** What the OpenAPI document says of the route. */
 export const recordingPath = {
   get: {
+    tags: ['Calls'],
     operationId: 'getCallRecording',
     summary: 'The recording of a call',
     description: 'Fetched from Vapi each time and streamed; parts can be asked for with `Range`.',
+    security: [{ bearer: [] }],
     requestParams: {
       path: z.object({ callId: z.string().meta({ description: "Our id of the call, or Vapi's" }) }),
       header: z.object({ Range: z.string().optional().meta({ description: 'A part of it (RFC 9110, 14.2)', example: 'bytes=0-1023' }) }),
     },
     responses: {
-      '200': { description: 'The whole recording', headers: recordingHeaders, content: sound },
-      '206': { description: 'The part that was asked for', headers: recordingHeaders, content: sound },
-      '304': { description: 'Unchanged (If-None-Match, If-Modified-Since)' },
-      '401': problemAnswer('No valid key'),
-      '404': problemAnswer('No such call, it is not done yet, or it has no recording'),
-      '416': { description: 'There is no such part' },
-      '502': problemAnswer('Vapi could not give it'),
-      '503': problemAnswer('Vapi is busy; see Retry-After'),
+      200: { description: 'The whole recording.', headers: recordingHeaders, content: sound },
+      206: { description: 'The part that was asked for.', headers: recordingHeaders, content: sound },
+      304: { description: 'Unchanged (If-None-Match, If-Modified-Since).' },
+      ...guardedProblems,
+      ...problems({
+        404: 'No such call, it is not done yet, or it has no recording.',
+        416: 'There is no such part.',
+        502: 'Vapi could not give it.',
+        503: 'Vapi is busy, or cannot be asked here; see `Retry-After`.',
+      }),
     },
   },
 } satisfies ZodOpenApiPathItemObject;
