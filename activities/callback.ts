@@ -3,6 +3,7 @@ import { ApplicationFailure, Context } from '@temporalio/activity';
 import { callBody } from '../src/call-body';
 import type { Database } from '../src/database';
 import type { Logger } from '../src/logger';
+import type { WorkerMetrics } from '../src/metrics';
 import { type CallbackAnswer, type CallbackClient, isKestraResume } from '../src/providers/callback';
 
 /** Bound of one delivery. The Standard Webhooks specification recommends 15 to 30 s for a receiver's answer. */
@@ -42,6 +43,7 @@ export interface CallbackDependencies {
   db: Database;
   callbacks: CallbackClient;
   logger: Logger;
+  metrics: Pick<WorkerMetrics, 'callbackTried'>;
   /** Milliseconds for which a refusal is tried again. */
   refusalsForMs?: number;
 }
@@ -51,6 +53,7 @@ export function createCallbackActivities({
   db,
   callbacks,
   logger,
+  metrics,
   refusalsForMs = REFUSALS_FOR_MS,
 }: CallbackDependencies): CallbackActivities {
   return {
@@ -62,14 +65,30 @@ export function createCallbackActivities({
       const { attempt, scheduledTimestampMs } = Context.current().info;
       logger.info({ callId, attempt, ...answer }, 'callback');
       const isKestra = URL.canParse(row.callbackUrl) && isKestraResume(new URL(row.callbackUrl));
-      return judge(answer, { isKestra, refusalsAreFinal: Date.now() - scheduledTimestampMs >= refusalsForMs });
+      const refusalsAreFinal = Date.now() - scheduledTimestampMs >= refusalsForMs;
+      return counted(() => judge(answer, { isKestra, refusalsAreFinal }));
     },
 
     async recordFailedCallback({ callId, reason }) {
       logger.error({ callId, reason }, 'callback not delivered; a person must look');
+      metrics.callbackTried('given_up');
       await db.orm.vapiCallResult.updateMany({ where: { id: callId }, data: { needsAttention: true } });
     },
   };
+
+  function counted(judgement: () => CallbackDelivery): CallbackDelivery {
+    let result = 'other';
+    try {
+      const delivery = judgement();
+      result = delivery.delivered ? 'delivered' : delivery.reason;
+      return delivery;
+    } catch (error) {
+      result = (error instanceof ApplicationFailure && error.type) || result;
+      throw error;
+    } finally {
+      metrics.callbackTried(result);
+    }
+  }
 }
 
 function judge(answer: CallbackAnswer, { isKestra, refusalsAreFinal }: { isKestra: boolean; refusalsAreFinal: boolean }): CallbackDelivery {

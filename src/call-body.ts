@@ -24,7 +24,10 @@ export const callBodySchema = z
       description: 'Where the call is: scheduled, queued, ringing, in-progress, forwarding, ended; open to new values',
       example: 'ended',
     }),
-    done: z.boolean().meta({ description: 'Whether the result stands. Nothing changes afterwards', example: true }),
+    done: z.boolean().meta({
+      description: 'Whether the result stands. Afterwards a late report only fills what is missing, or an outcome unknown',
+      example: true,
+    }),
     outcome: z.string().nullable().meta({
       description:
         'How the call ended: completed, no_answer, busy, voicemail, invalid_number, canceled, transfer_failed, failed, unknown; null until it is done',

@@ -50,6 +50,13 @@ describe('settings', () => {
     ]);
   });
 
+  test('when an allowed host has a scheme or a path, then it is named; with or without a port it is taken', () => {
+    const hosts = ['hooks.example.com', 'kestra:8080', '127.0.0.1:9000', '[::1]:9000'];
+    expect(readSettings({ CALLBACK_ALLOWED_HOSTS: hosts.join() }).CALLBACK_ALLOWED_HOSTS).toEqual(hosts);
+    for (const wrong of ['https://hooks.example.com', 'hooks.example.com/path', 'a host', 'host:99999'])
+      expect(problemsOf({ CALLBACK_ALLOWED_HOSTS: wrong })).toEqual([expect.stringContaining(`"${wrong}" is no host`)]);
+  });
+
   test('when the provider chain is "default", then an earlier choice is undone', () => {
     expect(readSettings({ AI_PROVIDERS: 'default' }).AI_PROVIDERS).toEqual([]);
   });

@@ -17,6 +17,13 @@ const commaList = z.string().transform((value) =>
     .map((item) => item.trim())
     .filter((item) => item !== ''),
 );
+/** `host` or `host:port`, without a scheme or a path; IPv6 in brackets. */
+const hostList = commaList.superRefine((entries, context) => {
+  for (const entry of entries) {
+    if (/^(\[[\da-fA-F:.]+\]|[^\s:/@[\]]+)(:\d{1,5})?$/.test(entry) && URL.canParse(`https://${entry}`)) continue;
+    context.addIssue({ code: 'custom', message: `"${entry}" is no host; entries are host or host:port` });
+  }
+});
 /** An id that a provider made. */
 const providerId = z.string().regex(/^[\w.-]{1,64}$/, 'must be an id of letters and digits');
 const headerName = z
@@ -127,7 +134,7 @@ export const settingsSchema = z.object({
   CALL_RETENTION_DAYS: z.coerce.number({ error: 'must be a number of days' }).int().min(1).max(3_650).default(90),
   CALL_RETENTION_ACTION: z.enum(['archive', 'delete', 'keep'], { error: 'must be archive, delete or keep' }).default('archive'),
   CALL_FOLLOW_UP_TEXT: z.string().max(4_096).optional(),
-  CALLBACK_ALLOWED_HOSTS: commaList.default([]),
+  CALLBACK_ALLOWED_HOSTS: hostList.default([]),
   CALLBACK_SIGNING_SECRET: z
     .string()
     .regex(/^whsec_[A-Za-z0-9+/]{32,}={0,2}$/, 'must be whsec_ and at least 24 bytes in base64')

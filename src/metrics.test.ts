@@ -46,7 +46,7 @@ describe('the worker', () => {
     const metrics = createWorkerMetrics(async () => '# TYPE temporal_request counter\ntemporal_request 1\n');
     metrics.callConcluded({ outcome: 'completed', durationSeconds: 42 });
     metrics.callConcluded({ outcome: 'no_answer', durationSeconds: null });
-    metrics.callbackDelivered('delivered');
+    metrics.callbackTried('delivered');
     metrics.sendTried('sent');
     metrics.modelAsked({ provider: 'openai', result: 'ModelError.Timeout', seconds: 30 });
     const text = await metrics.text();

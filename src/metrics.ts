@@ -57,8 +57,8 @@ export interface WorkerMetrics {
   sendTried(result: string): void;
   /** A call's result stands. `durationSeconds` is null when nobody knows it. */
   callConcluded(call: { outcome: string; durationSeconds: number | null }): void;
-  /** `result`: a short word of the callback's own, such as `delivered` or `given_up`. */
-  callbackDelivered(result: string): void;
+  /** `result`: `delivered`, `gone`, the type of the failure of an attempt, or `given_up` after the last one. */
+  callbackTried(result: string): void;
 }
 
 /** From a webhook's usual few milliseconds up to a long poll of 55 seconds. */
@@ -241,7 +241,7 @@ export function createWorkerMetrics(temporalText: () => Promise<string>): Proces
       calls.inc({ outcome: word(outcome) });
       if (durationSeconds !== null) callSeconds.observe({ outcome: word(outcome) }, durationSeconds);
     },
-    callbackDelivered(result) {
+    callbackTried(result) {
       callbacks.inc({ result: word(result) });
     },
     async text() {
@@ -256,7 +256,7 @@ export const noMetrics: WorkerMetrics = {
   modelAsked: () => undefined,
   sendTried: () => undefined,
   callConcluded: () => undefined,
-  callbackDelivered: () => undefined,
+  callbackTried: () => undefined,
 };
 
 function createProcessMetrics(): ProcessMetrics & { registry: Registry } {

@@ -10,6 +10,7 @@ import { createCallbackActivities } from '../activities/callback';
 import { callBodySchema } from '../src/call-body';
 import { type Database, openDatabase } from '../src/database';
 import { createLogger } from '../src/logger';
+import { createWorkerMetrics } from '../src/metrics';
 import { createCallbackClient } from '../src/providers/callback';
 import { CALLBACK_WORKFLOW, type CallbackInput, callbackWorkflowId } from '../workflows/contract';
 import { type TestDatabase, testDatabase } from './support/engine';
@@ -24,6 +25,7 @@ let worker: InProcessWorker;
 let server: Server;
 let origin: string;
 const lines: string[] = [];
+const metrics = createWorkerMetrics(async () => '');
 /** By path: the statuses that are still to be answered (the last stays), and what came. */
 const plans = new Map<string, number[]>();
 const received: { path: string; headers: IncomingHttpHeaders; body: string }[] = [];
@@ -49,7 +51,7 @@ beforeAll(async () => {
     timeoutMs: 5_000,
   });
   const logger = createLogger('test', 'debug', { write: (line) => lines.push(line) });
-  worker = await startInProcessWorker(createCallbackActivities({ db, callbacks, logger, refusalsForMs: REFUSALS_FOR_MS }));
+  worker = await startInProcessWorker(createCallbackActivities({ db, callbacks, logger, metrics, refusalsForMs: REFUSALS_FOR_MS }));
 });
 
 afterAll(async () => {
@@ -182,3 +184,18 @@ test('when the history and the log are read, then neither address, number nor te
     for (const marker of ['secret-path-marker', '15550100123', 'customer confirmed', SECRET]) expect(text).not.toContain(marker);
   }
 });
+
+test('when a callback fails, is taken, or is given up, then the metrics have counted each attempt by its result', async () => {
+  const before = await tried();
+  await (await run(await call('/counted', [500, 503, 200]))).result();
+  await (await run(await call('/counted-away', [503]), { giveUpAfterMs: 500 })).result().catch(() => undefined);
+  const attempts = at('/counted').length + at('/counted-away').length;
+  const after = await tried();
+  const added = (result: string) => (after[result] ?? 0) - (before[result] ?? 0);
+  expect([added('delivered'), added('given_up'), added('CallbackError.Unavailable')]).toEqual([1, 1, attempts - 1]);
+});
+
+async function tried(): Promise<Record<string, number>> {
+  const samples = (await metrics.text()).matchAll(/^parley_callbacks_total\{result="([^"]+)"\} (\d+)$/gm);
+  return Object.fromEntries([...samples].map(([, result, count]) => [result, Number(count)]));
+}

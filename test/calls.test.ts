@@ -1,12 +1,21 @@
 /** Voice calls from the request to the result, over real processes; only Vapi is a double. */
-import { randomUUID } from 'node:crypto';
+import { execFile } from 'node:child_process';
+import { randomBytes, randomUUID } from 'node:crypto';
+import { promisify } from 'node:util';
+import { Webhook } from 'standardwebhooks';
+import { type Receiver, startReceiver } from '../src/sandbox/receiver';
 import type { PlayName } from '../src/sandbox/vapi-plays';
+import { callbackWorkflowId } from '../workflows/contract';
 import { newNumber, placeCall, request, resultOf } from './support/calls';
 import { eventually, outcomesOf } from './support/expectations';
+import { testWith } from './support/programs';
 import { startSuite } from './support/suite';
-import { type System, VAPI_WEBHOOK_SECRET } from './support/system';
+import { API_KEY, type System, VAPI_WEBHOOK_SECRET } from './support/system';
+
+const CALLBACK_SIGNING_SECRET = `whsec_${randomBytes(32).toString('base64')}`;
 
 let system: System;
+let callbacks: Receiver;
 /** The longest road begins first: a placement that Vapi never answers is given up after 30 s. */
 let hanging: { callId: string; to: string };
 
@@ -14,7 +23,14 @@ const vapi = () => system.sandbox.vapi;
 const toOf = (to: string) => ({ when: (asked: { number: string | undefined }) => asked.number === to });
 
 beforeAll(async () => {
-  system = await startSuite('calls', { environment: () => ({ CALL_FOLLOW_UP_TEXT: 'Thanks for the call! In short: {summary}' }) });
+  callbacks = await startReceiver();
+  system = await startSuite('calls', {
+    environment: () => ({
+      CALL_FOLLOW_UP_TEXT: 'Thanks for the call! In short: {summary}',
+      CALLBACK_ALLOWED_HOSTS: new URL(callbacks.url).host,
+      CALLBACK_SIGNING_SECRET,
+    }),
+  });
   const to = newNumber();
   vapi().fault({ ...toOf(to), times: 1, answer: 'hang', takesEffect: true });
   vapi().play({ ...toOf(to), play: 'no-events' });
@@ -24,6 +40,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await system?.close();
+  await callbacks?.close();
 });
 
 async function callTo(to: string, more: Record<string, unknown> = {}) {
@@ -270,6 +287,40 @@ describe('calls that others place', () => {
     const row = await eventually(() => system.db.vapiCallResult.findUniqueOrThrow({ where: { providerCallId: id } }));
     const result = await resultOf(system, row.id);
     expect(result).toMatchObject({ direction: 'inbound', from, outcome: 'completed', providerCallId: id });
+  });
+});
+
+describe('a callback', () => {
+  test('when the caller asked for one, then the signed result is posted until it is taken, and says what the API says', async () => {
+    callbacks.answers.push(503);
+    const { callId, result } = await playedCall('answered', { callbackUrl: callbacks.url });
+    expect(await system.temporal.workflow.getHandle(callbackWorkflowId(callId)).result()).toEqual({ delivered: true });
+    expect(callbacks.webhooks).toHaveLength(2);
+    for (const { raw, headers } of callbacks.webhooks) {
+      const posted = new Webhook(CALLBACK_SIGNING_SECRET).verify(raw, headers as Record<string, string>);
+      expect(posted).toMatchObject({ callId, done: true, outcome: result.outcome, summary: result.summary });
+    }
+  });
+});
+
+describe('a flow in shell, with curl and jq alone', () => {
+  const run = promisify(execFile);
+
+  testWith('curl', 'jq').each([
+    ['answered', 0, /^completed after [\d.]+ s: \S/],
+    ['busy', 3, /^nobody could be reached \(busy\)$/m],
+    ['pipeline-error', 1, /^ended with failed \(/],
+  ] as const)('when the call is played as %s, then the script waits for the end and ends with %i', async (play, code, said) => {
+    const to = newNumber();
+    vapi().play({ ...toOf(to), play, times: 1 });
+    // biome-ignore lint/style/noProcessEnv: a test starts a script like a shell does
+    const env = { PATH: process.env.PATH, PARLEY_URL: system.apiUrl, PARLEY_KEY: API_KEY };
+    const ended = await run('sh', ['examples/wait-for-a-call.sh', to], { env }).then(
+      ({ stdout }) => ({ code: 0, stdout }),
+      ({ code, stdout }: { code: number; stdout: string }) => ({ code, stdout }),
+    );
+    expect(ended).toEqual({ code, stdout: expect.stringMatching(said) });
+    expect(vapi().dialled({ number: to })).toBe(1);
   });
 });
 

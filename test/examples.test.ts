@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { parse } from 'yaml';
 import { callBodySchema } from '../src/call-body';
+import { testWith } from './support/programs';
 
 const FOLDER = 'examples/kestra';
 const OURS = "{{ secret('PARLEY_URL') }}/api/v1/vapi/calls";
@@ -141,6 +142,7 @@ test('when the callback flow names its resume address, then it is one that Parle
 });
 
 describe('wait-for-a-call.sh', () => {
+  const testScript = testWith('curl', 'jq');
   type Answer = { status: number; body: unknown; headers?: Record<string, string> };
   let server: Server;
   let answers: Answer[];
@@ -189,27 +191,30 @@ describe('wait-for-a-call.sh', () => {
     error: 'e',
   });
 
-  test('when Parley is busy and then the call completes, then it waits as told, dials with one key, and says the result', async () => {
-    answers = [
-      { status: 503, body: {}, headers: { 'Retry-After': '1' } },
-      { status: 202, body: pending },
-      { status: 429, body: {}, headers: { 'retry-after': '0' } },
-      { status: 200, body: pending },
-      { status: 200, body: over('completed') },
-    ];
-    expect(await run()).toEqual({ code: 0, stdout: 'completed after 42 s: A %s "yes"\nof two lines\n', stderr: 'call c-1\n' });
-    expect(requests.map(({ request }) => `${request.method} ${request.url}`)).toEqual([
-      'POST /api/v1/vapi/calls',
-      'POST /api/v1/vapi/calls',
-      ...Array.from({ length: 3 }, () => 'GET /api/v1/vapi/calls/c-1?wait=50'),
-    ]);
-    for (const { request } of requests) expect(request.headers.authorization).toBe('Bearer the-key');
-    for (const { request, body } of requests.slice(0, 2)) {
-      expect([request.headers['idempotency-key'], JSON.parse(body)]).toEqual(['key-1', { to: '+15550100' }]);
-    }
-  });
+  testScript(
+    'when Parley is busy and then the call completes, then it waits as told, dials with one key, and says the result',
+    async () => {
+      answers = [
+        { status: 503, body: {}, headers: { 'Retry-After': '1' } },
+        { status: 202, body: pending },
+        { status: 429, body: {}, headers: { 'retry-after': '0' } },
+        { status: 200, body: pending },
+        { status: 200, body: over('completed') },
+      ];
+      expect(await run()).toEqual({ code: 0, stdout: 'completed after 42 s: A %s "yes"\nof two lines\n', stderr: 'call c-1\n' });
+      expect(requests.map(({ request }) => `${request.method} ${request.url}`)).toEqual([
+        'POST /api/v1/vapi/calls',
+        'POST /api/v1/vapi/calls',
+        ...Array.from({ length: 3 }, () => 'GET /api/v1/vapi/calls/c-1?wait=50'),
+      ]);
+      for (const { request } of requests) expect(request.headers.authorization).toBe('Bearer the-key');
+      for (const { request, body } of requests.slice(0, 2)) {
+        expect([request.headers['idempotency-key'], JSON.parse(body)]).toEqual(['key-1', { to: '+15550100' }]);
+      }
+    },
+  );
 
-  test.each([
+  testScript.each([
     ['busy', 3, 'nobody could be reached (busy)\n'],
     ['failed', 1, 'ended with failed (r): e\n'],
   ])('when the call ends with %s, then the script ends with %i', async (outcome, code, stdout) => {
@@ -220,7 +225,7 @@ describe('wait-for-a-call.sh', () => {
     expect(await run()).toMatchObject({ code, stdout });
   });
 
-  test('when the request is refused, then it says why, and asks once', async () => {
+  testScript('when the request is refused, then it says why, and asks once', async () => {
     answers = [{ status: 422, body: { title: 'to: must be a number' } }];
     expect(await run()).toMatchObject({ code: 1, stdout: '', stderr: 'refused with 422: to: must be a number\n' });
     expect(requests).toHaveLength(1);

@@ -1,16 +1,17 @@
 /**
  * The served OpenAPI document against the served API: schemathesis (PyPI) makes requests of it, right and wrong ones, and looks
- * whether each answer is documented. Where the program is not installed the test is skipped; in CI (.ci/run installs it) it fails.
+ * whether each answer is documented. Where the program is not installed the tests are skipped; in CI they fail.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { oas31 } from 'zod-openapi';
+import { newNumber, placeCall, resultOf } from './support/calls';
 import { newPhone, outcomesOf } from './support/expectations';
+import { findProgram, testWith } from './support/programs';
 import { startSuite } from './support/suite';
 import { API_KEY, type System } from './support/system';
 
@@ -33,19 +34,13 @@ const CHECKS = [
   'ignored_auth',
 ];
 
-const program = findProgram();
-// biome-ignore lint/style/noProcessEnv: where a skipped test must not pass for a green one
-const required = process.env.CI !== undefined;
-const testIfInstalled = program !== undefined || required ? test : test.skip;
-if (program === undefined && !required) {
-  process.stderr.write('schemathesis is not installed: its tests are skipped (.ci/run shows how to install it)\n');
-}
+const PROGRAM = 'schemathesis';
 
 let system: System;
 let dir: string;
 
 beforeAll(async () => {
-  if (program === undefined) return;
+  if (findProgram(PROGRAM) === undefined) return;
   dir = await mkdtemp(join(tmpdir(), 'parley-schemathesis-'));
   system = await startSuite('schemathesis', {
     environment: () => ({ API_RATE_LIMIT_PER_MINUTE: '1000000', WEBHOOK_RATE_LIMIT_PER_MINUTE: '1000000' }),
@@ -57,15 +52,14 @@ afterAll(async () => {
   if (dir) await rm(dir, { recursive: true, force: true });
 });
 
-testIfInstalled.each([
+testWith(PROGRAM).each([
   ['without a key', []],
   ['with a wrong key', ['--header', 'Authorization: Bearer wrong']],
   ['with a key', ['--header', `Authorization: Bearer ${API_KEY}`]],
 ])(
   'when requests are made of the document %s, then every answer is documented and none is a 5xx',
   async (_how, headers) => {
-    if (program === undefined) throw new Error('schemathesis is not installed; .ci/run should have done it');
-    const { code, output } = await runProgram(program, [
+    const { code, output } = await runProgram([
       ...['run', await documentWithRealIds(), '--url', system.apiUrl, ...headers],
       ...['--checks', CHECKS.join(), '--phases', 'examples,coverage,fuzzing', '--max-examples', String(EXAMPLES), '--seed', String(SEED)],
       ...['--generation-database', 'none', '--continue-on-failure', '--request-timeout', '15', '--warnings', 'off', '--no-color'],
@@ -82,11 +76,12 @@ testIfInstalled.each([
 /** The served document with the ids of rows that exist as examples, so that good answers are looked at too. */
 async function documentWithRealIds(): Promise<string> {
   const document = (await (await fetch(`${system.apiUrl}/openapi.json`)).json()) as oas31.OpenAPIObject;
-  const conversationId = await aConversation();
-  for (const [path, item] of Object.entries(document.paths ?? {})) {
-    if (!path.startsWith('/api/v1/conversations/{id}')) continue;
-    for (const parameter of item.get?.parameters ?? []) {
-      if ('in' in parameter && parameter.in === 'path') parameter.example = conversationId;
+  const real: Record<string, string> = { id: await aConversation(), callId: await aCall() };
+  for (const item of Object.values(document.paths ?? {})) {
+    for (const parameter of [item.get, item.delete].flatMap((operation) => operation?.parameters ?? [])) {
+      if (!('in' in parameter) || parameter.in !== 'path') continue;
+      const example = real[parameter.name];
+      if (example !== undefined) parameter.example = example;
     }
   }
   const file = join(dir, 'openapi.json');
@@ -104,20 +99,19 @@ async function aConversation(): Promise<string> {
   return id;
 }
 
-async function runProgram(path: string, parameters: string[]): Promise<{ code: number | null; output: string[] }> {
-  const child = spawn(path, parameters, { cwd: dir, stdio: ['ignore', 'pipe', 'pipe'] });
+/** One that is over, and has a recording. */
+async function aCall(): Promise<string> {
+  const done = { doneAt: { not: null }, outcome: 'completed' };
+  const known = await system.db.vapiCallResult.findFirst({ where: done, select: { id: true } });
+  return known?.id ?? (await resultOf(system, (await placeCall(system, { to: newNumber() })).body.callId)).callId;
+}
+
+async function runProgram(parameters: string[]): Promise<{ code: number | null; output: string[] }> {
+  const child = spawn(PROGRAM, parameters, { cwd: dir, stdio: ['ignore', 'pipe', 'pipe'] });
   const output: string[] = [];
   for (const stream of [child.stdout, child.stderr]) createInterface({ input: stream }).on('line', (line) => output.push(line));
   const timer = setTimeout(() => child.kill('SIGKILL'), RUN_LIMIT_MS);
   const [code] = (await once(child, 'close')) as [number | null];
   clearTimeout(timer);
   return { code, output };
-}
-
-function findProgram(): string | undefined {
-  // biome-ignore lint/style/noProcessEnv: where a shell would look
-  const { PATH = '' } = process.env;
-  return PATH.split(delimiter)
-    .map((folder) => join(folder, 'schemathesis'))
-    .find((file) => existsSync(file));
 }

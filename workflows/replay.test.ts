@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DefaultLogger, Runtime, Worker } from '@temporalio/worker';
 import { workflowBundle } from '../src/workflow-bundle';
+import * as workflows from '.';
 
 const FOLDER = join(__dirname, 'histories');
 const files = readdirSync(FOLDER).filter((file) => file.endsWith('.json'));
@@ -11,8 +12,14 @@ beforeAll(() => {
   Runtime.install({ logger: new DefaultLogger('ERROR') });
 });
 
-test('when histories are looked for, then every workflow has some', () => {
-  expect(files.filter((file) => file.startsWith('conversation-')).length).toBeGreaterThanOrEqual(8);
+test('when histories are looked for, then every workflow has some, and each is named after its own', () => {
+  const kinds = files.map((file) => {
+    const { events } = JSON.parse(readFileSync(join(FOLDER, file), 'utf8'));
+    const type: string = events[0].workflowExecutionStartedEventAttributes.workflowType.name;
+    expect(file.startsWith(`${type.replace(/Workflow$/, '')}-`)).toBe(true);
+    return type;
+  });
+  expect(new Set(kinds)).toEqual(new Set(Object.keys(workflows)));
 });
 
 test.each(files)('when %s is replayed, then today’s code decides the same', async (file) => {
