@@ -3,6 +3,7 @@
  * Labels are bounded and tell nothing personal: what is not known by name counts as `other`.
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { QUESTION_TYPES } from './webhooks/vapi-events';
 
 /** Who sends webhooks. */
 export type WebhookSource = 'kapso' | 'vapi';
@@ -71,6 +72,7 @@ const CALL_BUCKETS = [5, 15, 30, 60, 120, 300, 600, 1_200, 3_600];
 const WEBHOOK_TYPES: Record<WebhookSource, ReadonlySet<string>> = {
   kapso: new Set(['message', 'status', 'message_and_status']),
   vapi: new Set([
+    ...QUESTION_TYPES,
     'status-update',
     'end-of-call-report',
     'hang',
@@ -81,13 +83,6 @@ const WEBHOOK_TYPES: Record<WebhookSource, ReadonlySet<string>> = {
     'user-interrupted',
     'transfer-update',
     'call.artifact.upload',
-    'phone-call-control',
-    'assistant-request',
-    'tool-calls',
-    'function-call',
-    'transfer-destination-request',
-    'handoff-destination-request',
-    'knowledge-base-request',
   ]),
 };
 const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']);

@@ -8,8 +8,9 @@ import express, { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import { Prisma, type PrismaClient, type VapiCallResult } from '../../prisma/generated/client';
-import { CALL_WORKFLOW, type CallInput, callStart, callWorkflowId, endRequested } from '../../workflows/contract';
+import { CALL_WORKFLOW, callStart, callWorkflowId, endRequested } from '../../workflows/contract';
 import { CALL_INCLUDES, type CallInclude, callBody, callBodySchema } from '../call-body';
+import { callInput } from '../call-input';
 import type { Settings } from '../config';
 import type { Database } from '../database';
 import type { Identity } from '../identity';
@@ -17,7 +18,7 @@ import type { Logger } from '../logger';
 import { normalisedPhone, phoneSchema } from '../phone';
 import { callbackProblem, callbackSettings } from '../providers/callback';
 import type { CallWaiters } from './call-waiters';
-import { ApiError, guardedProblems, problems } from './errors';
+import { ApiError, guardedProblems, problems, RETRY_AFTER } from './errors';
 import { integerParameter, parsed } from './requests';
 
 export interface CallDependencies {
@@ -32,7 +33,6 @@ export interface CallDependencies {
 
 /** Temporal refuses or is slow after this long; the caller comes again with the same key. */
 const START_TIMEOUT_MS = 5_000;
-const RETRY_AFTER = { 'Retry-After': '5' };
 /** Below the minute after which proxies usually give an idle request up. */
 const MAX_WAIT_SECONDS = 55;
 /** A call that finds no free slot is tried again for this long; then its reason to be may be gone. */
@@ -214,14 +214,7 @@ function sorted(value: unknown): unknown {
 
 /** Starting twice is starting once. @throws ApiError 503 when Temporal did not take it: the row waits for the next attempt */
 async function startWorkflow({ settings, temporal, logger }: CallDependencies, row: VapiCallResult): Promise<void> {
-  const input: CallInput = {
-    callId: row.id,
-    dials: true,
-    ringTimeoutMs: settings.CALL_RING_TIMEOUT_SECONDS * 1_000,
-    reportGraceMs: settings.CALL_REPORT_GRACE_SECONDS * 1_000,
-    maxDurationMs: row.maxDurationSeconds * 1_000,
-    queueForMs: QUEUE_FOR_MS,
-  };
+  const input = callInput(row, settings, { dials: true, queueForMs: QUEUE_FOR_MS });
   try {
     await temporal.connection.withDeadline(Date.now() + START_TIMEOUT_MS, () =>
       temporal.workflow.start(CALL_WORKFLOW, callStart(input, settings.TEMPORAL_TASK_QUEUE)),

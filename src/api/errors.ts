@@ -63,6 +63,27 @@ export const guardedProblems = {
   500: { ...problem('Something went wrong here. The `id` stands in the log.'), id: 'InternalError' },
 } satisfies Record<number, ZodOpenApiResponseObject>;
 
+/** What a sender reads that has to come again: seconds, as RFC 9110 writes them. */
+export const RETRY_AFTER = { 'Retry-After': '5' } as const;
+
+/** What every webhook may answer besides its 200. `limitMiB`: the longest body. */
+export function webhookProblems(unauthorized: string, limitMiB: number): Record<`${4 | 5}${string}`, ZodOpenApiResponseObject> {
+  return {
+    ...problems({
+      400: 'The body could not be read from the connection.',
+      401: unauthorized,
+      413: `Longer than ${limitMiB} MiB.`,
+      415: 'A compression that is not known.',
+    }),
+    429: tooManyRequests,
+    500: guardedProblems[500],
+    503: {
+      ...problem('Not stored: please send again.'),
+      headers: { 'Retry-After': { required: true, schema: { type: 'string', enum: [RETRY_AFTER['Retry-After']] } } },
+    },
+  };
+}
+
 /** Answers with a problem; the one place that writes one. */
 export function sendProblem(response: Response, status: number, detail?: string, id?: string): void {
   response

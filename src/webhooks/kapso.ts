@@ -5,7 +5,7 @@
 import express, { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
-import { ApiError, guardedProblems, logged, problem, problems, sendProblem, tooManyRequests } from '../api/errors';
+import { ApiError, guardedProblems, logged, problems, RETRY_AFTER, sendProblem, tooManyRequests, webhookProblems } from '../api/errors';
 import type { Logger } from '../logger';
 import type { WebhookResult } from '../metrics';
 import { type HandedOver, type HandOverDependencies, handOver } from './hand-over';
@@ -14,12 +14,10 @@ import { noteWebhook } from './measure';
 import { isSigned } from './signature';
 
 /** Meta's largest webhook (Meta's webhook reference). */
-const BODY_LIMIT_BYTES = 3 * 1024 * 1024;
+const BODY_LIMIT_MIB = 3;
 
 /** Three addresses that existing senders use, and one handler. */
 export const WEBHOOK_PATHS = ['/webhook/kapso', '/api/webhook/kapso', '/api/whatsapp/webhook'];
-
-const RETRY_AFTER_SECONDS = '5';
 
 const receivedSchema = z.object({ received: z.literal(true) }).meta({ id: 'Received' });
 const handshakeSchema = z.object({
@@ -62,18 +60,7 @@ function kapsoPath(index: number): ZodOpenApiPathsObject[string] {
       },
       responses: {
         200: { description: 'Stored, or not for us.', content: { 'application/json': { schema: receivedSchema } } },
-        ...problems({
-          400: 'The body could not be read from the connection.',
-          401: 'No signature, or a wrong one.',
-          413: 'Longer than 3 MiB.',
-          415: 'A compression that is not known.',
-        }),
-        429: tooManyRequests,
-        500: guardedProblems[500],
-        503: {
-          ...problem('Not stored: please send again.'),
-          headers: { 'Retry-After': { required: true, schema: { type: 'string', enum: [RETRY_AFTER_SECONDS] } } },
-        },
+        ...webhookProblems('No signature, or a wrong one.', BODY_LIMIT_MIB),
       },
     },
   };
@@ -92,7 +79,7 @@ export interface KapsoWebhookOptions {
 export function kapsoWebhook(options: KapsoWebhookOptions): Router {
   const router = Router();
   router.get(WEBHOOK_PATHS, (request, response) => answerHandshake(request, response, options.verifyToken));
-  router.post(WEBHOOK_PATHS, express.raw({ type: () => true, limit: BODY_LIMIT_BYTES }), (request, response) =>
+  router.post(WEBHOOK_PATHS, express.raw({ type: () => true, limit: `${BODY_LIMIT_MIB}mb` }), (request, response) =>
     takeWebhook(request, response, options),
   );
   return router;
@@ -130,7 +117,7 @@ async function takeWebhook(request: Request, response: Response, options: KapsoW
   } catch (error) {
     noteWebhook(response, { result: error instanceof NotStartedError ? 'not_started' : 'not_stored' });
     const id = logged(logger, error, 'webhook not stored; the sender is asked to come again');
-    response.set('Retry-After', RETRY_AFTER_SECONDS);
+    response.set(RETRY_AFTER);
     sendProblem(response, 503, 'not stored, please send again', id);
   }
 }

@@ -8,8 +8,9 @@ import express, { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import { type CallRow, keepCallEvent, keepCallReport } from '../../activities/call-record';
-import { CALL_WORKFLOW, type CallInput, type CallReported, callReported, callStart } from '../../workflows/contract';
-import { ApiError, guardedProblems, problem, problems, tooManyRequests } from '../api/errors';
+import { CALL_WORKFLOW, type CallReported, callReported, callStart } from '../../workflows/contract';
+import { ApiError, RETRY_AFTER, webhookProblems } from '../api/errors';
+import { type CallTimings, callInput } from '../call-input';
 import type { Settings } from '../config';
 import type { Logger } from '../logger';
 import { VAPI_WEBHOOK_PATH } from '../providers/vapi';
@@ -20,16 +21,13 @@ import { isFromVapi, type VapiAuthSettings } from './vapi-auth';
 import { type FactMessage, type QuestionMessage, readVapiBody, type SkippedMessage, type VapiMessage } from './vapi-events';
 
 /** A report holds the same conversation three or four times (Vapi's end-of-call-report). */
-const BODY_LIMIT_BYTES = 12 * 1024 * 1024;
+const BODY_LIMIT_MIB = 12;
 
-const RETRY_AFTER_SECONDS = '5';
 /** The record refuses or is slow after this long; Vapi waits 20 s by default. */
 const RECORD_TIMEOUT_MS = 1_500;
 
 export interface VapiWebhookOptions {
-  settings: VapiAuthSettings &
-    VapiAnswerSettings &
-    Pick<Settings, 'CALL_RING_TIMEOUT_SECONDS' | 'CALL_REPORT_GRACE_SECONDS' | 'DEBUG_WEBHOOK'>;
+  settings: VapiAuthSettings & VapiAnswerSettings & CallTimings & Pick<Settings, 'DEBUG_WEBHOOK'>;
   logger: Logger;
   /** Undefined until the engine and the record have been reached once. */
   handOverDependencies(): HandOverDependencies | undefined;
@@ -62,18 +60,7 @@ export const vapiPaths: ZodOpenApiPathsObject = {
           description: "Stored, or not for us; to a question, the answer in Vapi's own form.",
           content: { 'application/json': { schema: z.looseObject({}) }, 'application/octet-stream': {} },
         },
-        ...problems({
-          400: 'The body could not be read from the connection.',
-          401: 'Not proven to come from Vapi, or no secret is configured.',
-          413: 'Longer than 12 MiB.',
-          415: 'A compression that is not known.',
-        }),
-        429: tooManyRequests,
-        500: guardedProblems[500],
-        503: {
-          ...problem('Not stored: please send again.'),
-          headers: { 'Retry-After': { required: true, schema: { type: 'string', enum: [RETRY_AFTER_SECONDS] } } },
-        },
+        ...webhookProblems('Not proven to come from Vapi, or no secret is configured.', BODY_LIMIT_MIB),
       },
     },
   },
@@ -82,7 +69,7 @@ export const vapiPaths: ZodOpenApiPathsObject = {
 /** Route of Vapi's webhook. */
 export function vapiWebhook(options: VapiWebhookOptions): Router {
   const router = Router();
-  router.post(VAPI_WEBHOOK_PATH, express.raw({ type: () => true, limit: BODY_LIMIT_BYTES }), (request, response) =>
+  router.post(VAPI_WEBHOOK_PATH, express.raw({ type: () => true, limit: `${BODY_LIMIT_MIB}mb` }), (request, response) =>
     takeWebhook(request, response, options),
   );
   return router;
@@ -153,7 +140,7 @@ async function takeFact(message: FactMessage, response: Response, options: VapiW
   } catch (error) {
     noteWebhook(response, { result: 'not_stored' });
     logger.error({ error }, 'call event not stored; Vapi is asked to send it again');
-    throw new ApiError(503, 'not stored, please send again', { 'Retry-After': RETRY_AFTER_SECONDS });
+    throw new ApiError(503, 'not stored, please send again', RETRY_AFTER);
   }
 }
 
@@ -193,14 +180,7 @@ async function tellWorkflow(
   settings: VapiWebhookOptions['settings'],
   { temporal, taskQueue, logger }: HandOverDependencies,
 ): Promise<void> {
-  const input: CallInput = {
-    callId: row.callId,
-    dials: false,
-    ringTimeoutMs: settings.CALL_RING_TIMEOUT_SECONDS * 1_000,
-    reportGraceMs: settings.CALL_REPORT_GRACE_SECONDS * 1_000,
-    maxDurationMs: row.maxDurationSeconds * 1_000,
-    queueForMs: 0,
-  };
+  const input = callInput({ id: row.callId, maxDurationSeconds: row.maxDurationSeconds }, settings, { dials: false, queueForMs: 0 });
   try {
     await temporal.connection.withDeadline(Date.now() + SIGNAL_TIMEOUT_MS, () =>
       temporal.workflow.signalWithStart(CALL_WORKFLOW, {
