@@ -5,7 +5,7 @@ describe('the API', () => {
     const metrics = createApiMetrics();
     metrics.webhookAnswered({ source: 'vapi', type: 'status-update', result: 'taken', seconds: 0.01 });
     metrics.webhookAnswered({ source: 'vapi', type: '+15550100', result: 'taken', seconds: 0.01 });
-    metrics.webhookAnswered({ source: 'kapso', type: 'status-update', result: 'taken', seconds: 0.01 });
+    metrics.webhookAnswered({ source: 'kapso', type: 'message', result: 'taken', seconds: 0.01 });
     metrics.requestAnswered({ method: 'PROPFIND', route: 'other', status: 404, seconds: 0.01 });
     metrics.setRecordCounts({
       parked: 2,
@@ -20,7 +20,7 @@ describe('the API', () => {
     const text = await metrics.text();
     expect(text).toContain('parley_webhooks_total{source="vapi",type="status-update",result="taken"} 1');
     expect(text).toContain('parley_webhooks_total{source="vapi",type="other",result="taken"} 1');
-    expect(text).toContain('parley_webhooks_total{source="kapso",type="other",result="taken"} 1');
+    expect(text).toContain('parley_webhooks_total{source="kapso",type="message",result="taken"} 1');
     expect(text).toContain('parley_http_request_seconds_count{method="other",route="other",status="404"} 1');
     expect(text).toContain('parley_spool_depth 2');
     expect(text).toContain('parley_messages_without_outcome 3');

@@ -3,7 +3,6 @@
  * Labels are bounded and tell nothing personal: what is not known by name counts as `other`.
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
-import { QUESTION_TYPES } from './webhooks/vapi-events';
 
 /** Who sends webhooks. */
 export type WebhookSource = 'kapso' | 'vapi';
@@ -41,6 +40,7 @@ export interface RecordCounts {
 
 /** What the API measures. */
 export interface ApiMetrics extends ProcessMetrics {
+  /** `type`: one of few; the webhook counts what it does not know as `other`. */
   webhookAnswered(webhook: { source: WebhookSource; type: string; result: WebhookResult; seconds: number }): void;
   /** `route` is a path of the OpenAPI document, or `other`. */
   requestAnswered(request: { method: string; route: string; status: number; seconds: number }): void;
@@ -68,23 +68,6 @@ const QUERY_BUCKETS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2
 const MODEL_BUCKETS = [0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120];
 const CALL_BUCKETS = [5, 15, 30, 60, 120, 300, 600, 1_200, 3_600];
 
-/** Types of webhooks that are counted by name: ours for Kapso's bodies, Vapi's own (its server messages, as of November 2026). */
-const WEBHOOK_TYPES: Record<WebhookSource, ReadonlySet<string>> = {
-  kapso: new Set(['message', 'status', 'message_and_status']),
-  vapi: new Set([
-    ...QUESTION_TYPES,
-    'status-update',
-    'end-of-call-report',
-    'hang',
-    'speech-update',
-    'transcript',
-    'conversation-update',
-    'model-output',
-    'user-interrupted',
-    'transfer-update',
-    'call.artifact.upload',
-  ]),
-};
 const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']);
 /** Vapi's states of a call. */
 const CALL_STATUSES = new Set(['scheduled', 'queued', 'ringing', 'in-progress', 'forwarding', 'ended']);
@@ -158,7 +141,7 @@ export function createApiMetrics(): ApiMetrics {
       waitsBegun.set(counts.waitsBegun);
     },
     webhookAnswered({ source, type, result, seconds }) {
-      webhooks.inc({ source, type: WEBHOOK_TYPES[source].has(type) ? type : 'other', result });
+      webhooks.inc({ source, type: word(type), result });
       webhookSeconds.observe({ source }, seconds);
     },
     requestAnswered({ method, route, status, seconds }) {

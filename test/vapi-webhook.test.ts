@@ -154,6 +154,16 @@ describe('what is not usable', () => {
     expect(logLines.slice(before).join()).not.toContain('"level":"error"');
   });
 
+  test('when types come that nobody knows, then they are counted as one', async () => {
+    const metrics = createApiMetrics();
+    const counted = await serve({ metrics });
+    for (const type of ['speech-update', 'voice-request', 'new.type.a', 'new.type.b']) {
+      expect((await post(JSON.stringify({ message: { type } }), AUTHENTIC, counted)).status).toBe(200);
+    }
+    const types = [...(await metrics.text()).matchAll(/^parley_webhooks_total\{source="vapi",type="([^"]+)".*\} (\d+)$/gm)];
+    expect(types.map(([, type, count]) => `${type} ${count}`).sort()).toEqual(['other 2', 'speech-update 1', 'voice-request 1']);
+  });
+
   test('when a report has 11 MB, then it is taken and cut; when it has 13 MB, then it is 413', async () => {
     const providerCallId = `large-${randomUUID()}`;
     const report = asCall('end-of-call-report.completed.json', providerCallId);

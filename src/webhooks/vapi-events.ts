@@ -23,6 +23,21 @@ export const QUESTION_TYPES = [
 ] as const;
 export type QuestionType = (typeof QUESTION_TYPES)[number];
 
+/** Every type that is known by name (Vapi's server messages, as of November 2026). */
+export const KNOWN_TYPES: ReadonlySet<string> = new Set([
+  ...QUESTION_TYPES,
+  'status-update',
+  'end-of-call-report',
+  'hang',
+  'speech-update',
+  'transcript',
+  'conversation-update',
+  'model-output',
+  'user-interrupted',
+  'transfer-update',
+  'call.artifact.upload',
+]);
+
 /** A tool that the model wants to be called; its arguments are not read. */
 export interface ToolCall {
   id?: string;

@@ -18,7 +18,7 @@ import { type HandOverDependencies, NotStoredError, SIGNAL_TIMEOUT_MS } from './
 import { noteWebhook, type WebhookNote } from './measure';
 import { answerVapi, type VapiAnswerSettings } from './vapi-answers';
 import { isFromVapi, type VapiAuthSettings } from './vapi-auth';
-import { type FactMessage, type QuestionMessage, readVapiBody, type SkippedMessage, type VapiMessage } from './vapi-events';
+import { type FactMessage, KNOWN_TYPES, type QuestionMessage, readVapiBody, type SkippedMessage, type VapiMessage } from './vapi-events';
 
 /** A report holds the same conversation three or four times (Vapi's end-of-call-report). */
 const BODY_LIMIT_MIB = 12;
@@ -99,7 +99,8 @@ async function takeWebhook(request: Request, response: Response, options: VapiWe
 function noteOf(message: VapiMessage): WebhookNote {
   if (message.kind === 'fact') return { type: message.event.type };
   if (message.kind === 'question') return { type: message.type };
-  return { type: message.type, result: message.reason === 'unreadable' ? 'unreadable' : 'skipped' };
+  const type = KNOWN_TYPES.has(message.type) ? message.type : 'other';
+  return { type, result: message.reason === 'unreadable' ? 'unreadable' : 'skipped' };
 }
 
 /** What cannot be read would be no better the next time, so it is taken and logged. */
