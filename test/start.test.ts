@@ -1,4 +1,4 @@
-/** `npm start` and `npm run chat` as a stranger uses them: no key, no database, no engine, one folder for the data. */
+/** `npm start`, `npm run chat` and `npm run call` as a stranger uses them: no key, no database, no engine, one folder for the data. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
@@ -161,6 +161,15 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   expect(Object.values(left.pids).filter(isAlive)).toEqual([]);
   expect(third.output()).not.toContain('is taken');
   expect((await conversations()).map(({ id }) => id)).toEqual([conversation?.id]);
+
+  // A played voice call to its end, and one that the caller ends.
+  const busy = run('call', '+15550101');
+  const live = run('call', '+15550100');
+  expect(await busy.exited).toEqual([0, null]);
+  expect(busy.output()).toMatch(/phone: {2}ended[^]*Outcome: {2}busy/);
+  await live.says('Assistant:');
+  await pressCtrlC(live);
+  expect(live.output()).toMatch(/ending the call[^]*Outcome: {2}\w+\nReason: {3}manually-canceled/);
   await pressCtrlC(third);
 }, 240_000);
 
@@ -172,11 +181,14 @@ test('when the port of the API is taken, then start names the setting and ends',
   expect([code, start.output()]).toEqual([1, expect.stringMatching(/^PORT: another program listens on \d+ already\. .*set PORT/m)]);
 });
 
-test('when nothing runs, then chat says what to do', async () => {
-  const customer = run('chat');
-  customer.child.stdin.end();
-  const [code] = await customer.exited;
-  expect([code, customer.output()]).toEqual([1, expect.stringContaining('npm start')]);
+test.each([
+  ['chat', []],
+  ['call', ['+15550100']],
+])('when nothing runs, then %s says what to do', async (script, parameters) => {
+  const terminal = run(script, ...parameters);
+  terminal.child.stdin.end();
+  const [code] = await terminal.exited;
+  expect([code, terminal.output()]).toEqual([1, expect.stringContaining('npm start')]);
 });
 
 test('when a setting is wrong, then start names it and ends', async () => {
