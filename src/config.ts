@@ -60,6 +60,7 @@ const ollamaAddress = address.transform((url) => (new URL(url).pathname === '/' 
 
 export const settingsSchema = z.object({
   PORT: port.default(3000),
+  HOST: z.string().optional(),
   DATABASE_URL: z.url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// address' }).optional(),
   DATA_DIR: z
     .string()
@@ -131,7 +132,12 @@ export const settingsSchema = z.object({
   PUBLIC_URL: address.optional(),
   CALL_REPORT_GRACE_SECONDS: seconds(60 * 60).default(90),
   CALL_RING_TIMEOUT_SECONDS: seconds(60 * 60).default(120),
-  CALL_RETENTION_DAYS: z.coerce.number({ error: 'must be a number of days' }).int().min(1).max(3_650).default(90),
+  CALL_RETENTION_DAYS: z.coerce
+    .number({ error: 'must be a number of days' })
+    .int()
+    .min(1, 'must be 1 day at least')
+    .max(3_650, 'must be 3650 days at most')
+    .default(90),
   CALL_RETENTION_ACTION: z.enum(['archive', 'delete', 'keep'], { error: 'must be archive, delete or keep' }).default('archive'),
   CALL_FOLLOW_UP_TEXT: z.string().max(4_096).optional(),
   CALLBACK_ALLOWED_HOSTS: hostList.default([]),

@@ -5,9 +5,16 @@ import { createLogger, type Logger } from './logger';
 /** Exit code when the settings are wrong: restarting will not help. */
 export const EXIT_SETTINGS = 78;
 
+/** The process was told to stop before it was ready. */
+class StoppedError extends Error {
+  override name = 'StoppedError';
+}
+
 /** Runs a process's `main`; what it throws is logged as the last line, and ends the process. */
 export function runProcess(name: string, main: (environment: NodeJS.ProcessEnv) => Promise<void>, environment: NodeJS.ProcessEnv): void {
   main(environment).catch((error: unknown) => {
+    // `onShutdown` is ending it.
+    if (error instanceof StoppedError) return;
     const logger = createLogger(name, 'info');
     if (error instanceof SettingsError) logger.fatal({ problems: error.problems }, 'the settings are wrong');
     else logger.fatal({ error }, `the ${name} could not start`);
@@ -45,11 +52,11 @@ export function onShutdown(logger: Logger, limitMs: number, stop: () => Promise<
 /** Longest pause between two attempts to reach a server at the start. */
 const LONGEST_PAUSE_MS = 5_000;
 
-/** Makes what calls an attempt until it succeeds, with growing pauses; it ends with the signal's reason when aborted. */
+/** Makes what calls an attempt until it succeeds, with growing pauses. @throws StoppedError once the signal is aborted */
 export function patiently(logger: Logger, signal: AbortSignal) {
   return async <T>(problem: string, attempt: () => Promise<T>): Promise<T> => {
     for (let pauseMs = 250; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
-      signal.throwIfAborted();
+      if (signal.aborted) throw new StoppedError('told to stop');
       try {
         return await attempt();
       } catch (error) {

@@ -8,8 +8,12 @@ import { type Client, ScheduleNotFoundError, ScheduleOverlapPolicy, WorkflowNotF
 import { type DueMonth, RETENTION_WORKFLOW, type RetentionProgress, retentionProgress } from '../workflows/contract';
 import { loadEnvFile, readSettings, type Settings, SettingsError } from './config';
 import { EXIT_SETTINGS } from './lifecycle';
+import { readRunning } from './running';
 import { retentionInput, retentionScheduleId } from './schedules';
 import { openTemporalClient, temporalConfig } from './temporal';
+
+const USAGE = `usage: npm run retention [-- --dry-run]
+Archives or deletes the calls that are old enough (CALL_RETENTION_*), now and not at night; --dry-run says which, and changes nothing.`;
 
 const LOOK_EVERY_MS = 500;
 
@@ -17,12 +21,14 @@ const LOOK_EVERY_MS = 500;
 const NO_WORKER_AFTER_MS = 20_000;
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({ options: { 'dry-run': { type: 'boolean', default: false } } });
+  const options = { 'dry-run': { type: 'boolean', default: false }, help: { type: 'boolean', default: false } } as const;
+  const { values } = parseArgs({ options });
+  if (values.help) return say(USAGE);
   loadEnvFile();
   // biome-ignore lint/style/noProcessEnv: the entry of a process hands its environment to config.ts
   const environment = process.env;
   const settings = readSettings(environment);
-  const client = openTemporalClient(temporalConfig(environment));
+  const client = openTemporalClient(temporalConfig(withRunning(environment, settings)));
   try {
     const workflowId = values['dry-run'] ? await startDryRun(client, settings) : await startNow(client, settings);
     say(`follow it in the Temporal UI: ${workflowId}`);
@@ -30,6 +36,13 @@ async function main(): Promise<void> {
   } finally {
     await client.connection.close();
   }
+}
+
+/** Without an address of Temporal's in the settings it is the one that `npm start` runs. @throws TerminalError when nothing runs */
+function withRunning(environment: NodeJS.ProcessEnv, settings: Settings): Record<string, string | undefined> {
+  if (settings.TEMPORAL_ADDRESS !== undefined) return environment;
+  const { temporalAddress } = readRunning(settings.DATA_DIR);
+  return { ...environment, TEMPORAL_ADDRESS: temporalAddress ?? undefined };
 }
 
 async function startDryRun(client: Client, settings: Settings): Promise<string> {
@@ -115,7 +128,7 @@ function printResult(progress: RetentionProgress): void {
   if (action === 'keep') say('calls are kept (CALL_RETENTION_ACTION)');
   else say(`calls done before ${day(cutoffAtMs)}: ${due.reduce((sum, { calls }) => sum + calls, 0)}`);
   for (const month of due) say(`  ${monthLine(month)}`);
-  say(`calls that were never started: ${orphans}${dryRun ? '' : ', closed as failed'}`);
+  say(`calls that were never started: ${orphans}${dryRun || orphans === 0 ? '' : ', closed as failed'}`);
   if (dryRun) sayWhatWouldBe(progress);
   else {
     if (action !== 'keep') say(`${action === 'archive' ? 'archived and deleted' : 'deleted'}: ${removed} calls with their events`);
@@ -124,8 +137,8 @@ function printResult(progress: RetentionProgress): void {
 }
 
 function sayWhatWouldBe({ action, due, files }: RetentionProgress): void {
-  if (action === 'delete') say('a run would delete them with their events');
-  for (const folder of files) {
+  if (action === 'delete' && due.length > 0) say('a run would delete them with their events');
+  for (const folder of due.length > 0 ? files : []) {
     say(`a run would write them to ${folder} on the machine of the worker, then delete them:`);
     for (const { month } of due) say(`  calls-${month}.<time>.jsonl.gz`);
   }

@@ -7,6 +7,8 @@ const runningSchema = z.object({
   apiUrl: z.string(),
   apiKey: z.string(),
   sandboxUrl: z.string().nullish(),
+  temporalAddress: z.string().nullish(),
+  databaseUrl: z.string(),
   temporalUiUrl: z.string().nullish(),
   phoneNumberId: z.string().nullish(),
   playsCalls: z.boolean().default(false),

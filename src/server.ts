@@ -39,7 +39,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   let handOverDependencies: HandOverDependencies | undefined;
   const waiters = createCallWaiters({ temporal, logger });
   const app = createApp({ settings, db, temporal, logger, metrics, waiters, handOverDependencies: () => handOverDependencies });
-  const server = app.listen(settings.PORT);
+  const server = app.listen({ port: settings.PORT, host: settings.HOST });
   server.keepAliveTimeout = KEEP_ALIVE_MS;
   server.on('clientError', refuseUnread);
   const stopping = new AbortController();

@@ -56,6 +56,8 @@ async function main(environment: Environment): Promise<void> {
   const settings = checkSettings(environment);
   const { DATA_DIR } = settings;
   const leftovers = await claimDataDir(DATA_DIR);
+  // Conversations, calls and logs are nobody else's on this machine.
+  process.umask(0o077);
   say(`Parley is starting. Its data lies in ${shortPath(DATA_DIR)}, its logs in ${shortPath(DATA_DIR)}/logs`);
   if (leftovers.length > 0) say(`an earlier start was killed; stopped what it left running: ${leftovers.join(', ')}`);
   const publisher = createPublisher(DATA_DIR);
@@ -148,7 +150,8 @@ async function startAll(start: Start): Promise<void> {
   const databaseUrl = start.settings.DATABASE_URL ?? (await startDatabase(start));
   await migrate(databaseUrl);
   const temporal = await startTemporal(start);
-  const apiUrl = `http://127.0.0.1:${apiPort}`;
+  const host = start.settings.HOST ?? '127.0.0.1';
+  const apiUrl = `http://${ourAddressOf(host)}:${apiPort}`;
   const outside = await startSandbox(start, apiUrl);
   const apiKey = start.settings.API_KEYS[0] ?? generatedApiKey(start.settings.DATA_DIR);
   const environment: Environment = {
@@ -156,17 +159,33 @@ async function startAll(start: Start): Promise<void> {
     ...temporal.environment,
     ...outside.environment,
     PORT: String(apiPort),
+    HOST: host,
     DATABASE_URL: databaseUrl,
     API_KEYS: start.settings.API_KEYS.length > 0 ? start.settings.API_KEYS.join(',') : apiKey,
   };
   // The one started last is stopped first: the API, so that nothing new comes in.
   await Promise.all([startWorker(start, environment), startApi(start, environment, apiUrl)]);
   const { sandboxUrl, phoneNumberId, playsCalls } = outside;
-  const found = { apiUrl, sandboxUrl, temporalUiUrl: temporal.uiUrl, apiKey, phoneNumberId, playsCalls };
+  const found = {
+    apiUrl,
+    sandboxUrl,
+    temporalAddress: temporal.environment.TEMPORAL_ADDRESS,
+    temporalUiUrl: temporal.uiUrl,
+    databaseUrl,
+    apiKey,
+    phoneNumberId,
+    playsCalls,
+  };
   start.publish(found);
   const { available } = createLanguageModels(readSettings(environment));
   const workspace = await readWorkspace(databaseUrl, phoneNumberId);
   summarise({ ...found, sandboxed: outside.sandboxed, ...workspace, available });
+}
+
+/** Where a server that listens on `host` is reached from this machine. */
+function ourAddressOf(host: string): string {
+  if (['0.0.0.0', '::'].includes(host)) return '127.0.0.1';
+  return host.includes(':') ? `[${host}]` : host;
 }
 
 // --- Parts that the settings may name instead ---
@@ -485,7 +504,7 @@ function summarise(summary: Summary): void {
   const { apiUrl, temporalUiUrl, sandboxUrl, playsCalls, apiKey, sandboxed, answers, providerChain, available } = summary;
   say('');
   say('Parley is ready.');
-  step('API', apiUrl);
+  step('API', `${apiUrl} (its pages: ${apiUrl}/docs)`);
   step('API key', apiKey);
   if (temporalUiUrl !== undefined) step('Temporal UI', temporalUiUrl);
   step('Models', describeModels(providerChain, available));

@@ -55,7 +55,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
     await db.close();
   });
   if (settings.WORKER_HEALTH_PORT)
-    running.health = serveHealth(settings.WORKER_HEALTH_PORT, metrics, () => running.worker?.getState() === 'RUNNING');
+    running.health = serveHealth(settings.WORKER_HEALTH_PORT, settings.HOST, metrics, () => running.worker?.getState() === 'RUNNING');
   running.worker = await startWorker({ settings, environment, db, logger, metrics, signal: stopping.signal });
   running.finished = running.worker.run();
   logger.info({ taskQueue: settings.TEMPORAL_TASK_QUEUE }, 'worker ready');
@@ -166,7 +166,7 @@ async function readSdkMetrics(address: string | undefined): Promise<string> {
 }
 
 /** `/healthz` and `/readyz` for an orchestrator, `/metrics` for Prometheus. */
-function serveHealth(port: number, metrics: ProcessMetrics, isReady: () => boolean): Server {
+function serveHealth(port: number, host: string | undefined, metrics: ProcessMetrics, isReady: () => boolean): Server {
   const server = createServer((request, response) => {
     const path = request.url?.split('?', 1)[0];
     if (path === '/metrics') return void sendMetrics(response, metrics);
@@ -174,7 +174,7 @@ function serveHealth(port: number, metrics: ProcessMetrics, isReady: () => boole
     response.writeHead(ready ? 200 : 503, { 'Content-Type': 'application/json' });
     response.end(JSON.stringify(path === '/readyz' ? { ready } : { alive: true }));
   });
-  return server.listen(port);
+  return server.listen({ port, host });
 }
 
 async function sendMetrics(response: ServerResponse, metrics: ProcessMetrics): Promise<void> {

@@ -50,6 +50,8 @@ const NOT_HANDED_ON = [
     'TEMPORAL_PORT',
     'TEMPORAL_UI_PORT',
   ],
+  // A container listens on each of its addresses.
+  'HOST',
   // A key would switch TLS on, which the server of this file does not speak.
   'TEMPORAL_API_KEY',
 ];

@@ -1,9 +1,10 @@
 /** PostgreSQL or Temporal is away for one system: `/readyz` says which, and everything goes on by itself when it is back. */
 import { randomUUID } from 'node:crypto';
+import { freePort } from '../src/embedded/ports';
 import { type TestDatabase, testDatabase, testTemporal } from './support/engine';
 import { balance, eventually, newPhone, outcomesOf } from './support/expectations';
 import { startProxy, type TcpProxy } from './support/proxy';
-import { type System, startSystem } from './support/system';
+import { type System, startProcess, startSystem } from './support/system';
 
 let database: TestDatabase;
 let postgres: TcpProxy;
@@ -63,6 +64,22 @@ test.each([
   }
   await eventually(async () => expect(await ready()).toEqual(ALL_UP), 30_000);
   await expectAnsweredOnce(phone);
+});
+
+test.each([
+  ['API', 'src/server.ts', 'api listening'],
+  ['worker', 'src/worker.ts', 'trying again'],
+])('when the %s is told to stop before it has reached PostgreSQL, then it stops as it should', async (_name, entry, message) => {
+  await postgres.down();
+  try {
+    const environment = { ...system.environment, PORT: String(await freePort(0)), TEMPORAL_TASK_QUEUE: `${system.taskQueue}-stopped` };
+    const early = await startProcess('early', entry, environment, message);
+    await early.line('trying again');
+    expect(await early.stop()).toBe(0);
+    expect(early.lines.join()).not.toContain('"level":"fatal"');
+  } finally {
+    await postgres.up();
+  }
 });
 
 test('when Temporal is down, then readyz names it, and messages are taken again when it is back', async () => {

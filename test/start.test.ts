@@ -1,7 +1,7 @@
 /** `npm start`, `npm run chat` and `npm run call` as a stranger uses them: no key, no database, no engine, one folder for the data. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -166,11 +166,29 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   const busy = run('call', '+15550101');
   const live = run('call', '+15550100');
   expect(await busy.exited).toEqual([0, null]);
-  expect(busy.output()).toMatch(/phone: {2}ended[^]*Outcome: {2}busy/);
+  expect(busy.output()).toMatch(/phone: {2}ended.*Outcome: {2}busy/s);
   await live.says('Assistant:');
   await pressCtrlC(live);
-  expect(live.output()).toMatch(/ending the call[^]*Outcome: {2}\w+\nReason: {3}manually-canceled/);
-  await pressCtrlC(third);
+  expect(live.output()).toMatch(/ending the call.*Outcome: {2}\w+\nReason: {3}manually-canceled/s);
+
+  // What an operator asks of it, without naming an address.
+  const balance = run('balance');
+  expect(await balance.exited).toEqual([0, null]);
+  expect(balance.output()).toMatch(/total +3\nanswered +3\n.*balanced +true/s);
+  const retention = run('retention', '--dry-run');
+  expect(await retention.exited).toEqual([0, null]);
+  expect(retention.output()).toContain('dry run: nothing was changed');
+
+  // Nobody else on the machine may read what people wrote.
+  for (const file of await readdir(dataDir, { recursive: true })) {
+    const { mode } = await stat(join(dataDir, file));
+    expect([file, mode & 0o066]).toEqual([file, 0]);
+  }
+
+  // Ended by its process number, as a supervisor does.
+  third.child.kill('SIGTERM');
+  await third.exited;
+  expect(third.output()).toContain('stopped; the next start finds the data again');
 }, 240_000);
 
 test('when the port of the API is taken, then start names the setting and ends', async () => {
@@ -184,6 +202,8 @@ test('when the port of the API is taken, then start names the setting and ends',
 test.each([
   ['chat', []],
   ['call', ['+15550100']],
+  ['retention', ['--dry-run']],
+  ['balance', []],
 ])('when nothing runs, then %s says what to do', async (script, parameters) => {
   const terminal = run(script, ...parameters);
   terminal.child.stdin.end();

@@ -1,6 +1,6 @@
 /** What one `npm start` keeps in its DATA_DIR: that it runs, what it runs, and the secrets that it made. */
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { isRunning, type RecordedProcess, stopLeftovers } from './leftovers';
@@ -10,6 +10,8 @@ const RUNNING_FILE = 'running.json';
 const SANDBOX_FILE = 'sandbox.json';
 const API_KEY_FILE = 'api-key';
 const ONLY_OWNER = 0o600;
+/** Others may pass through, as PostgreSQL's account must when we are root, and see nothing. */
+const CLOSED_FOLDER = 0o711;
 const LOG_LIMIT_BYTES = 10 * 1024 * 1024;
 /** In the command line of every start. */
 const START_MARKS = ['start.ts'];
@@ -19,8 +21,10 @@ export interface RunningInstance {
   apiUrl: string;
   /** Undefined when nothing is sandboxed. */
   sandboxUrl?: string | undefined;
-  /** Undefined when Temporal is not ours. */
+  /** Both undefined when Temporal is not ours. */
+  temporalAddress?: string | undefined;
   temporalUiUrl?: string | undefined;
+  databaseUrl: string;
   apiKey: string;
   phoneNumberId?: string | undefined;
   /** True when the sandbox plays voice calls: dialling rings no real phone. */
@@ -44,7 +48,7 @@ export type SandboxSecrets = z.output<typeof sandboxSchema>;
  * @throws Error when another start runs there
  */
 export async function claimDataDir(dataDir: string): Promise<string[]> {
-  mkdirSync(dataDir, { recursive: true });
+  if (mkdirSync(dataDir, { recursive: true }) !== undefined) chmodSync(dataDir, CLOSED_FOLDER);
   const file = join(dataDir, START_FILE);
   const stopped: string[] = [];
   while (!tryCreate(file)) {
