@@ -7,7 +7,7 @@ import type { Logger } from '../src/logger';
 import type { WorkerMetrics } from '../src/metrics';
 import { MAX_TEXT_LENGTH } from '../src/providers/kapso';
 import type { CallPlacement, VapiClient } from '../src/providers/vapi';
-import { readCall } from '../src/providers/vapi-report';
+import { type CallReport, readCall } from '../src/providers/vapi-report';
 import { type CallResult, CONVERSATION_WORKFLOW, callEnded, conversationStart } from '../workflows/contract';
 import { type CallOutcome, callOutcome } from './call-outcome';
 import { adoptProviderCall, keepCallReport } from './call-record';
@@ -20,8 +20,9 @@ export const ASK_TIMEOUT_MS = 10_000;
 export type DialVerdict =
   | { status: 'placed'; providerCallId: string }
   | { status: 'refused'; reason: string }
-  | { status: 'later'; reason: string; retryAfterMs?: number }
-  | { status: 'unknown' };
+  /** `dials`: of the next order. */
+  | { status: 'later'; reason: string; retryAfterMs?: number; dials: number }
+  | { status: 'unknown'; reason: string };
 
 /** What a look at a call found. */
 export interface CallLook {
@@ -50,16 +51,19 @@ export interface Conclusion {
 }
 
 export interface VoiceActivities {
-  /** Sends the one request that places the call, when nobody has sent it. Never to be retried. */
-  dialCall(order: { callId: string }): Promise<DialVerdict>;
+  /**
+   * Sends the one request that places the call, when nobody has sent it. `dials`: the requests that are known to have dialled
+   * nothing; a row that has seen one more is not dialled for. Never to be retried.
+   */
+  dialCall(order: { callId: string; dials: number }): Promise<DialVerdict>;
   /** Vapi's id of a call whose placement had no clear outcome; null when Vapi does not list it. Fails when Vapi cannot be asked. */
   findCall(order: { callId: string }): Promise<string | null>;
   /** Looks into the record, then at Vapi. Stores what Vapi says of a call that has ended. Fails when Vapi cannot be asked. */
   lookAtCall(order: { callId: string; providerCallId?: string }): Promise<CallLook>;
-  /** Ends a live call. Fails when Vapi cannot be asked. */
+  /** Ends a live call. Fails when Vapi cannot be asked, or names no way to end it. */
   endCall(order: { providerCallId: string }): Promise<void>;
-  /** Nothing was dialled: the row is as it was before. */
-  requeueCall(order: { callId: string }): Promise<void>;
+  /** Nothing was dialled by that placement: the row is as it was before. Returns the id that the row follows all the same. */
+  requeueCall(order: { callId: string; providerCallId: string }): Promise<{ followedId: string | null }>;
   /** Writes the result. A row that has one keeps it. */
   concludeCall(order: { callId: string; providerCallId?: string; ending?: CallEnding }): Promise<Conclusion>;
   /** Puts a note of the call into the person's conversation and tells its workflow. */
@@ -86,12 +90,16 @@ const OURS_TO_MEND = /^(?:account|config):/;
 export function createVoiceActivities(dependencies: VoiceDependencies): VoiceActivities {
   const { db, vapi, logger, followUpText, metrics } = dependencies;
   return {
-    async dialCall({ callId }) {
-      const claimed = await claim(db, callId);
-      if (claimed.kind === 'unavailable') return { status: 'later', reason: 'the record is away' };
-      if (claimed.kind === 'taken') return claimed.providerCallId ? placedVerdict(claimed.providerCallId) : { status: 'unknown' };
+    async dialCall({ callId, dials }) {
+      const claimed = await claim(db, callId, dials);
+      if (claimed.kind === 'unavailable') return { status: 'later', reason: 'the record is away', dials };
+      if (claimed.kind === 'taken') {
+        if (claimed.providerCallId) return placedVerdict(claimed.providerCallId);
+        return { status: 'unknown', reason: 'the request was sent before' };
+      }
       const answer = await vapi.placeCall({ callId, ...claimed.placement });
-      logger.info({ workflowId: workflowId(), callId, answer: answer.kind }, 'call placement');
+      const { kind: placement, ...details } = answer;
+      logger.info({ workflowId: workflowId(), callId, placement, ...details }, 'call placement');
       switch (answer.kind) {
         case 'placed':
           await adoptPatiently(callId, answer.providerCallId);
@@ -99,24 +107,25 @@ export function createVoiceActivities(dependencies: VoiceDependencies): VoiceAct
         case 'refused':
           return { status: 'refused', reason: `Vapi refused the call (${answer.httpStatus})` };
         case 'later':
-          await release(db, callId);
           return {
             status: 'later',
             reason: answer.reason,
+            dials: dials + 1,
             ...(answer.retryAfterMs === undefined ? {} : { retryAfterMs: answer.retryAfterMs }),
           };
         case 'unknown':
-          return { status: 'unknown' };
+          return { status: 'unknown', reason: answer.reason };
       }
     },
 
     async findCall({ callId }) {
       const row = await placementOf(db, callId);
       if (!row || row.providerCallId) return row?.providerCallId ?? null;
-      const { assistantId, phoneNumberId, dialledAtMs } = row;
-      const found = await asked(() => vapi.findPlacement({ callId, assistantId, phoneNumberId, sinceMs: dialledAtMs }));
-      if (found !== undefined) await adoptProviderCall(db, { callId, providerCallId: found });
-      return found ?? null;
+      const { assistantId, phoneNumberId, dialledAtMs, formerIds } = row;
+      const found = await asked(() => vapi.findPlacement({ callId, assistantId, phoneNumberId, sinceMs: dialledAtMs, formerIds }));
+      if (found === undefined || (await adoptProviderCall(db, { callId, providerCallId: found }))) return found ?? null;
+      // An event has named another one meanwhile: the row decides which call is followed.
+      return (await placementOf(db, callId))?.providerCallId ?? null;
     },
 
     async lookAtCall({ callId, providerCallId }) {
@@ -124,8 +133,7 @@ export function createVoiceActivities(dependencies: VoiceDependencies): VoiceAct
       if (row?.hasReport) return { kind: 'reported', hasReport: true, isEnded: true, ...endedReasonOf(row) };
       const known = providerCallId ?? row?.providerCallId;
       if (!known) return { kind: 'not_found', hasReport: false, isEnded: false };
-      const snapshot = await asked(() => vapi.getCall(known));
-      const report = snapshot === undefined ? undefined : readCall(snapshot);
+      const report = await asked(() => readSnapshot(vapi, known));
       if (!report) return { kind: 'not_found', hasReport: false, isEnded: row?.status === 'ended', ...endedReasonOf(row) };
       if (!report.isEnded) return { kind: 'live', hasReport: false, isEnded: false, ...(report.status ? { status: report.status } : {}) };
       await keepCallReport(db, callId, report);
@@ -133,16 +141,20 @@ export function createVoiceActivities(dependencies: VoiceDependencies): VoiceAct
     },
 
     async endCall({ providerCallId }) {
-      const ended = await asked(() => vapi.endCall(providerCallId));
-      logger.info({ workflowId: workflowId(), providerCallId, ended }, 'end of a call asked for');
+      const answer = await asked(() => vapi.endCall(providerCallId));
+      logger.info({ workflowId: workflowId(), providerCallId, answer }, 'end of a call asked for');
+      if (answer === 'no_way')
+        throw ApplicationFailure.create({ type: 'VapiError.NoControl', message: 'Vapi names no way to end the call' });
     },
 
-    async requeueCall({ callId }) {
+    async requeueCall({ callId, providerCallId }) {
       await db.query(sql`
         UPDATE vapi_call_results SET former_provider_call_ids = array_append(former_provider_call_ids, provider_call_id),
           provider_call_id = NULL, dialled_at = NULL, status = 'queued', ended_reason = NULL, started_at = NULL, answered_at = NULL,
-          ended_at = NULL, raw_payload = NULL, updated_at = now()
-        WHERE id = ${callId}::uuid AND provider_call_id IS NOT NULL AND done_at IS NULL`);
+          ended_at = NULL, duration_seconds = NULL, cost = NULL, transcript = NULL, messages = NULL, recording_url = NULL, summary = NULL,
+          structured_data = NULL, success_evaluation = NULL, provider_context = NULL, raw_payload = NULL, updated_at = now()
+        WHERE id = ${callId}::uuid AND provider_call_id = ${providerCallId} AND done_at IS NULL`);
+      return { followedId: (await standing(db, callId))?.providerCallId ?? null };
     },
 
     async concludeCall({ callId, providerCallId, ending }) {
@@ -215,12 +227,24 @@ type Claim =
   | { kind: 'taken'; providerCallId: string | null }
   | { kind: 'unavailable' };
 
-/** One atomic UPDATE: whoever sets the time may dial. An operator's reset of the workflow does not dial again. */
-async function claim(db: Database, callId: string): Promise<Claim> {
+/** What Vapi says of a call; undefined when it knows none. @throws when it says something else */
+async function readSnapshot(vapi: VapiClient, providerCallId: string): Promise<CallReport | undefined> {
+  const snapshot = await vapi.getCall(providerCallId);
+  const report = snapshot === undefined ? undefined : readCall(snapshot);
+  if (snapshot !== undefined && report?.providerCallId !== providerCallId)
+    throw new Error('Vapi answered with something else than the call');
+  return report;
+}
+
+/**
+ * One atomic UPDATE: whoever raises the count may dial, once. A request that dialled nothing is followed by one of the next number;
+ * an operator's reset of the workflow begins with an old number, and dials no more.
+ */
+async function claim(db: Database, callId: string, dials: number): Promise<Claim> {
   try {
     const rows = await db.query<Omit<CallPlacement, 'callId'>>(sql`
       UPDATE vapi_call_results SET dialled_at = now(), dial_count = dial_count + 1, updated_at = now()
-      WHERE id = ${callId}::uuid AND dialled_at IS NULL AND done_at IS NULL
+      WHERE id = ${callId}::uuid AND dial_count = ${dials} AND provider_call_id IS NULL AND done_at IS NULL
       RETURNING to_number AS "to", assistant_id AS "assistantId", phone_number_id AS "phoneNumberId",
         COALESCE(variables, '{}') AS variables, COALESCE(metadata, '{}') AS metadata, max_duration_seconds AS "maxDurationSeconds"`);
     if (rows[0]) return { kind: 'claimed', placement: rows[0] };
@@ -231,22 +255,18 @@ async function claim(db: Database, callId: string): Promise<Claim> {
   }
 }
 
-async function release(db: Database, callId: string): Promise<void> {
-  await db.query(sql`
-    UPDATE vapi_call_results SET dialled_at = NULL, updated_at = now() WHERE id = ${callId}::uuid AND provider_call_id IS NULL`);
-}
-
 interface PlacedRow {
   providerCallId: string | null;
   assistantId: string;
   phoneNumberId: string;
   dialledAtMs: number;
+  formerIds: string[];
 }
 
 async function placementOf(db: Database, callId: string): Promise<PlacedRow | undefined> {
   const rows = await db.query<PlacedRow>(sql`
     SELECT provider_call_id AS "providerCallId", assistant_id AS "assistantId", phone_number_id AS "phoneNumberId",
-      (extract(epoch FROM COALESCE(dialled_at, created_at)) * 1000)::float8 AS "dialledAtMs"
+      (extract(epoch FROM COALESCE(dialled_at, created_at)) * 1000)::float8 AS "dialledAtMs", former_provider_call_ids AS "formerIds"
     FROM vapi_call_results WHERE id = ${callId}::uuid`);
   return rows[0];
 }

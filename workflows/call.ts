@@ -18,6 +18,8 @@ const SEARCHES = [0.05, 0.25, 1] as const;
 
 /** A call that found no free slot is placed again after this long, doubled each time up to the second. */
 const FIRST_PAUSE_MS = 5_000;
+/** Vapi may name a shorter time; the first time it is believed, down to this. */
+const SHORTEST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 60_000;
 
 /** The longest that any call can be set to take (Vapi, `maxDurationSeconds`): for calls whose own bound is not known. */
@@ -41,7 +43,7 @@ export async function callWorkflow(input: CallInput): Promise<CallResult> {
 type DialVerdict = ActivityVerdict | { status: 'named' };
 
 /** Why a call is over; `from_record`: as the record's facts say. */
-type Over = { kind: 'from_record' } | { kind: 'decided'; ending: CallEnding } | { kind: 'no_free_slot' };
+type Over = { kind: 'from_record' } | { kind: 'decided'; ending: CallEnding } | { kind: 'no_free_slot'; providerCallId: string };
 
 const CANCELED: Over = { kind: 'decided', ending: { outcome: 'canceled', endedReason: 'manually-canceled', needsAttention: false } };
 
@@ -53,7 +55,11 @@ class Call {
   #endedReason: string | undefined;
   #hasReport = false;
   #isEndRequested = false;
-  #endWasAsked = false;
+  #isEndAsked = false;
+  /** The state in which Vapi knew no way to end the call: it is asked again in the next. */
+  #noWayToEndIn: string | undefined;
+  /** Placements that are known to have dialled nothing. */
+  #dials = 0;
   #statusSinceMs = Date.now();
   #placedAtMs = Date.now();
   /** States in which Vapi was asked already: once is enough in each. */
@@ -68,14 +74,20 @@ class Call {
 
   requestEnd(): void {
     this.#isEndRequested = true;
+    // Who asks a second time has seen the first one change nothing.
+    this.#isEndAsked = false;
+    this.#noWayToEndIn = undefined;
   }
 
   async run(): Promise<CallResult> {
     const queueUntilMs = Date.now() + this.#input.queueForMs;
+    let isPlaced = !this.#input.dials;
     for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
-      const over = (this.#input.dials ? await this.#place(queueUntilMs) : undefined) ?? (await this.#follow());
-      if (over.kind === 'no_free_slot' && !this.#isEndRequested && Date.now() + pauseMs < queueUntilMs) await this.#placeAgain(pauseMs);
-      else return await this.#conclude(over);
+      const over = (isPlaced ? undefined : await this.#place(queueUntilMs)) ?? (await this.#follow());
+      if (over.kind !== 'no_free_slot') return await this.#conclude(over);
+      if (!this.#isEndRequested && Date.now() + pauseMs >= queueUntilMs) return await this.#conclude({ kind: 'from_record' });
+      isPlaced = await this.#forgetPlacement(over.providerCallId);
+      if (!isPlaced) await this.#pause(pauseMs);
     }
   }
 
@@ -89,15 +101,18 @@ class Call {
       switch (verdict.status) {
         case 'placed':
           this.#providerCallId ??= verdict.providerCallId;
+          this.#dials += 1;
           return undefined;
         case 'named':
+          this.#dials += 1;
           return undefined;
         case 'refused':
           return { kind: 'decided', ending: { outcome: 'failed', endedReason: null, error: verdict.reason, needsAttention: true } };
         case 'unknown':
-          return await this.#search();
+          return await this.#search(verdict.reason);
         case 'later': {
-          const waitMs = verdict.retryAfterMs ?? pauseMs;
+          this.#dials = verdict.dials;
+          const waitMs = pauseBefore(verdict.retryAfterMs, pauseMs);
           if (Date.now() + waitMs > queueUntilMs) return neverPlaced(verdict.reason);
           this.#say(`queued: ${verdict.reason}`);
           await condition(() => this.#isEndRequested, Math.max(1, waitMs), { summary: `dial again: ${verdict.reason}` });
@@ -112,22 +127,25 @@ class Call {
    */
   async #dial(): Promise<DialVerdict> {
     const answered = dialling.dialCall
-      .executeWithOptions({ summary: 'place the call' }, [{ callId: this.#input.callId }])
+      .executeWithOptions({ summary: 'place the call' }, [{ callId: this.#input.callId, dials: this.#dials }])
       .catch(unknownOutcome);
     const named = condition(() => this.#providerCallId !== undefined).then((): DialVerdict => ({ status: 'named' }));
     return await Promise.race([answered, named]);
   }
 
   /** After an unknown outcome: a webhook names the call, Vapi's list does, or nobody does. */
-  async #search(): Promise<Over | undefined> {
+  async #search(reason: string): Promise<Over | undefined> {
     for (const part of SEARCHES) {
-      this.#say('unknown whether the call was placed: looking for it');
+      this.#say(`unknown whether the call was placed (${reason}): looking for it`);
       const waitMs = Math.max(1, this.#placedAtMs + this.#input.ringTimeoutMs * part - Date.now());
       await condition(() => this.#providerCallId !== undefined, waitMs, { summary: 'unknown whether a phone rings' });
       this.#providerCallId ??= await this.#find();
-      if (this.#providerCallId !== undefined) return undefined;
+      if (this.#providerCallId !== undefined) {
+        this.#dials += 1;
+        return undefined;
+      }
     }
-    const error = 'unknown whether the call was placed, and Vapi does not list it';
+    const error = `unknown whether the call was placed (${reason}), and Vapi does not list it`;
     return { kind: 'decided', ending: { outcome: 'unknown', endedReason: null, error, needsAttention: true } };
   }
 
@@ -141,16 +159,27 @@ class Call {
     }
   }
 
-  /** Nothing was dialled, for certain: the row starts anew, and what still comes about the old placement counts no more. */
-  async #placeAgain(pauseMs: number): Promise<void> {
-    if (this.#providerCallId !== undefined) this.#formerIds.add(this.#providerCallId);
+  /**
+   * Nothing was dialled by this placement, for certain: the row starts anew, and what still comes about the placement counts no more.
+   * True when the row follows another one all the same, which then is to be followed here as well.
+   */
+  async #forgetPlacement(formerId: string): Promise<boolean> {
+    this.#formerIds.add(formerId);
     this.#providerCallId = undefined;
     this.#endedReason = undefined;
     this.#hasReport = false;
-    this.#endWasAsked = false;
+    this.#isEndAsked = false;
+    this.#noWayToEndIn = undefined;
     this.#lookedIn.clear();
-    await calls.requeueCall.executeWithOptions({ summary: 'no free slot: queued again' }, [{ callId: this.#input.callId }]);
     this.#enter('queued');
+    const { followedId } = await calls.requeueCall.executeWithOptions({ summary: 'no free slot: queued again' }, [
+      { callId: this.#input.callId, providerCallId: formerId },
+    ]);
+    this.#providerCallId ??= followedId ?? undefined;
+    return this.#providerCallId !== undefined;
+  }
+
+  async #pause(pauseMs: number): Promise<void> {
     this.#say('queued: no free slot');
     await condition(() => this.#isEndRequested, pauseMs, { summary: 'no free slot: dial again' });
   }
@@ -158,12 +187,12 @@ class Call {
   /** Until the report is stored, or it is clear that none will come. */
   async #follow(): Promise<Over> {
     for (;;) {
-      if (this.#hasReport) return this.#overByRecord();
-      if (this.#isEndRequested && !this.#endWasAsked) await this.#end();
+      if (this.#hasReport || this.#hadNoSlot()) return this.#overByRecord();
+      if (this.#mayAskForEnd()) await this.#end();
       const status = this.#status;
       const waitMs = this.#deadlineMs() - Date.now();
       this.#say(phaseOf(status));
-      const hasNews = () => this.#hasReport || this.#status !== status || (this.#isEndRequested && !this.#endWasAsked);
+      const hasNews = () => this.#hasReport || this.#status !== status || this.#mayAskForEnd();
       const wasInTime = waitMs > 0 && (await condition(hasNews, waitMs, { summary: waitSummary(status) }));
       if (wasInTime || hasNews()) continue;
       const over = await this.#look();
@@ -211,22 +240,38 @@ class Call {
   }
 
   #overByRecord(): Over {
-    return this.#input.dials && NO_FREE_SLOT.test(this.#endedReason ?? '') ? { kind: 'no_free_slot' } : { kind: 'from_record' };
+    const providerCallId = this.#providerCallId;
+    return this.#hadNoSlot() && providerCallId !== undefined ? { kind: 'no_free_slot', providerCallId } : { kind: 'from_record' };
   }
 
-  /** Asks Vapi to end the call; its end is then reported like any other. */
+  /** There is nothing to wait for then: who was not called has no report. */
+  #hadNoSlot(): boolean {
+    return this.#input.dials && this.#providerCallId !== undefined && NO_FREE_SLOT.test(this.#endedReason ?? '');
+  }
+
+  #mayAskForEnd(): boolean {
+    const isLive = this.#providerCallId !== undefined && this.#status !== 'ended';
+    return this.#isEndRequested && isLive && !this.#isEndAsked && this.#noWayToEndIn !== this.#status;
+  }
+
+  /** Asks Vapi to end the call; its end is then reported like any other. One that ends by itself meanwhile is not waited with. */
   async #end(): Promise<void> {
-    this.#endWasAsked = true;
     const providerCallId = this.#providerCallId;
-    if (providerCallId === undefined || this.#status === 'ended') return;
+    if (providerCallId === undefined) return;
+    const status = this.#status;
     this.#say('ending the call');
-    try {
-      await voice.endCall.executeWithOptions({ summary: 'end the call' }, [{ providerCallId }]);
-    } catch (error) {
-      if (!(error instanceof ActivityFailure)) throw error;
-      // It goes on, and is followed to its own end.
-      this.#showAttention(true);
-    }
+    const asked = voice.endCall.executeWithOptions({ summary: 'end the call' }, [{ providerCallId }]).then(
+      () => {
+        this.#isEndAsked = true;
+      },
+      (error: unknown) => {
+        if (!(error instanceof ActivityFailure)) throw error;
+        // It goes on, and is followed to its own end.
+        this.#noWayToEndIn = status;
+        this.#showAttention(true);
+      },
+    );
+    await Promise.race([asked, condition(() => this.#hasReport || this.#status === 'ended')]);
   }
 
   async #conclude(over: Over): Promise<CallResult> {
@@ -301,7 +346,13 @@ class Call {
 
 function unknownOutcome(error: unknown): DialVerdict {
   if (!(error instanceof ActivityFailure)) throw error;
-  return { status: 'unknown' };
+  return { status: 'unknown', reason: 'the worker ended before it said' };
+}
+
+/** What Vapi says is believed at first; a Vapi that says it again and again is asked ever more rarely. */
+function pauseBefore(retryAfterMs: number | undefined, ownMs: number): number {
+  if (retryAfterMs === undefined) return ownMs;
+  return Math.max(retryAfterMs, ownMs === FIRST_PAUSE_MS ? SHORTEST_PAUSE_MS : ownMs);
 }
 
 function neverPlaced(reason: string): Over {

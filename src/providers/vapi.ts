@@ -25,7 +25,7 @@ export interface CallPlacement {
  * `later`: nothing was dialled, and it may work later. `unknown`: a phone may ring; placing again could ring it twice.
  */
 export type PlacementAnswer =
-  | { kind: 'placed'; providerCallId: string; concurrencyBlocked: boolean }
+  | { kind: 'placed'; providerCallId: string }
   | { kind: 'refused'; httpStatus: number }
   | { kind: 'later'; reason: string; retryAfterMs?: number }
   | { kind: 'unknown'; reason: string };
@@ -54,10 +54,22 @@ export interface VapiClient {
   /** The call as Vapi knows it now, unread; undefined when it knows none. @throws when Vapi cannot be asked */
   getCall(providerCallId: string): Promise<unknown>;
   /** Vapi's id of the call that carries our id, among those placed since then. @throws when Vapi cannot be asked */
-  findPlacement(placement: { callId: string; assistantId: string; phoneNumberId: string; sinceMs: number }): Promise<string | undefined>;
-  /** Ends a live call. False when Vapi offers no way to. @throws when Vapi cannot be asked, or refuses */
-  endCall(providerCallId: string): Promise<boolean>;
+  findPlacement(placement: SoughtPlacement): Promise<string | undefined>;
+  /** Ends a live call. @throws when Vapi cannot be asked, or refuses */
+  endCall(providerCallId: string): Promise<EndAnswer>;
 }
+
+/** `formerIds`: placements of the same call that are known to have come to nothing. */
+export interface SoughtPlacement {
+  callId: string;
+  assistantId: string;
+  phoneNumberId: string;
+  sinceMs: number;
+  formerIds: readonly string[];
+}
+
+/** `over`: there is nothing to end. `no_way`: the call lives, and Vapi names no way to end it (yet). */
+export type EndAnswer = 'asked' | 'over' | 'no_way';
 
 export interface VapiClientOptions {
   baseUrl: string;
@@ -70,16 +82,12 @@ export interface VapiClientOptions {
   server?: CallServer;
 }
 
-const placed = z.object({
-  id: z.string().min(1),
-  subscriptionLimits: z
-    .object({ concurrencyBlocked: z.boolean().catch(false) })
-    .nullish()
-    .catch(undefined),
-});
+/** An id that could not be stored is none. */
+const placed = z.object({ id: z.string().regex(/^[\w.-]{1,128}$/) });
 const refusal = z.object({ message: z.union([z.string(), z.array(z.string())]) });
 const listed = z.array(z.object({ id: z.string(), name: z.string().nullish().catch(undefined) }));
 const monitored = z.object({ monitor: z.object({ controlUrl: z.url() }) });
+const over = z.object({ status: z.literal('ended') });
 
 /** What Vapi tells in 20 s at most (its default), and how it comes again when we could not store it: its longest plan. */
 const SERVER_TIMEOUT_SECONDS = 20;
@@ -95,10 +103,12 @@ const LIST_LIMIT = '1000';
 /** A client for one Vapi organisation. */
 export function createVapiClient({ baseUrl, apiKey, dialTimeoutMs, timeoutMs, server }: VapiClientOptions): VapiClient {
   const headers = { Authorization: `Bearer ${apiKey}`, 'Content-Type': 'application/json' };
+  // A redirect is no answer of Vapi's: followed, it could place a call twice, or hand the key on.
+  const redirect = 'manual';
 
   async function get(path: string): Promise<{ status: number; body: unknown }> {
     return await withDeadline(timeoutMs, async (signal) => {
-      const response = await fetch(`${baseUrl}${path}`, { headers, signal });
+      const response = await fetch(`${baseUrl}${path}`, { headers, redirect, signal });
       return { status: response.status, body: response.ok ? await response.json() : await response.text() };
     });
   }
@@ -115,7 +125,7 @@ export function createVapiClient({ baseUrl, apiKey, dialTimeoutMs, timeoutMs, se
       const body = JSON.stringify(placementBody(placement, server));
       try {
         return await withDeadline(dialTimeoutMs, async (signal) => {
-          const response = await fetch(`${baseUrl}/call`, { method: 'POST', headers, body, signal });
+          const response = await fetch(`${baseUrl}/call`, { method: 'POST', headers, body, redirect, signal });
           return readPlacement(response.status, response.headers, await response.text());
         });
       } catch (error) {
@@ -125,28 +135,31 @@ export function createVapiClient({ baseUrl, apiKey, dialTimeoutMs, timeoutMs, se
 
     getCall,
 
-    async findPlacement({ callId, assistantId, phoneNumberId, sinceMs }) {
+    async findPlacement({ callId, assistantId, phoneNumberId, sinceMs, formerIds }) {
       const createdAtGe = new Date(sinceMs - CLOCK_SKEW_MS).toISOString();
       const query = new URLSearchParams({ assistantId, phoneNumberId, createdAtGe, limit: LIST_LIMIT });
       const { status, body } = await get(`/call?${query}`);
       if (status !== 200) throw new Error(`Vapi answered ${status} when asked for its calls`);
-      return listed.parse(body).find(({ name }) => name === callId)?.id;
+      return listed.parse(body).find(({ id, name }) => name === callId && !formerIds.includes(id))?.id;
     },
 
     async endCall(providerCallId) {
-      const control = monitored.safeParse(await getCall(providerCallId));
-      if (!control.success) return false;
+      const call = await getCall(providerCallId);
+      if (call === undefined || over.safeParse(call).success) return 'over';
+      const control = monitored.safeParse(call);
+      if (!control.success) return 'no_way';
       return await withDeadline(timeoutMs, async (signal) => {
         const response = await fetch(control.data.monitor.controlUrl, {
           method: 'POST',
           headers: { 'Content-Type': 'application/json' },
           body: JSON.stringify({ type: 'end-call' }),
+          redirect,
           signal,
         });
-        // A call that has ended meanwhile has no control address any more.
-        if (response.status === 404 || response.status === 410) return false;
+        // Not there yet, or not any more: the next look says which.
+        if (response.status === 404 || response.status === 410) return 'no_way';
         if (!response.ok) throw new Error(`Vapi answered ${response.status} when asked to end a call`);
-        return true;
+        return 'asked';
       });
     },
   };
@@ -177,13 +190,13 @@ function readPlacement(httpStatus: number, headers: Headers, text: string): Plac
   if (httpStatus >= 200 && httpStatus < 300) {
     const call = placed.safeParse(body);
     if (!call.success) return { kind: 'unknown', reason: `answered ${httpStatus} without a call id` };
-    return { kind: 'placed', providerCallId: call.data.id, concurrencyBlocked: call.data.subscriptionLimits?.concurrencyBlocked ?? false };
+    return { kind: 'placed', providerCallId: call.data.id };
   }
   const waitMs = retryAfterMs(headers);
   const later = (reason: string): PlacementAnswer => ({ kind: 'later', reason, ...(waitMs === undefined ? {} : { retryAfterMs: waitMs }) });
   if (httpStatus === 429) return later('too many requests');
   if (httpStatus === 400 && /concurren/i.test(String(refusal.safeParse(body).data?.message ?? ''))) return later('no free slot');
-  if (httpStatus === 408 || httpStatus >= 500) return { kind: 'unknown', reason: `answered ${httpStatus}` };
+  if (httpStatus < 400 || httpStatus === 408 || httpStatus >= 500) return { kind: 'unknown', reason: `answered ${httpStatus}` };
   return { kind: 'refused', httpStatus };
 }
 
