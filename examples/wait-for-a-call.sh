@@ -7,8 +7,12 @@
 set -eu
 
 url=${PARLEY_URL:-http://localhost:3000}
-key=${PARLEY_KEY:?set PARLEY_KEY to one of API_KEYS}
-to=${1:?usage: wait-for-a-call.sh +15550100 [idempotency key]}
+key=${PARLEY_KEY:-}
+to=${1:-}
+if [ -z "$key" ] || [ -z "$to" ]; then
+  echo "usage: PARLEY_KEY=<one of API_KEYS> wait-for-a-call.sh +15550100 [idempotency key]" >&2
+  exit 2
+fi
 # Repeat the command with the same key, and nobody is called twice.
 idempotency_key=${2:-call-$(date +%s)-$$}
 
@@ -29,13 +33,14 @@ ask() {
       2??) cat "$folder/body"; return ;;
       000 | 429 | 5??) ;;
       *)
-        echo "refused with $status: $(jq --raw-output '.title? // empty' "$folder/body" 2>/dev/null || true)" >&2
+        echo "refused with $status: $(jq --raw-output '.detail? // .title? // empty' "$folder/body" 2>/dev/null || true)" >&2
         exit 1
         ;;
     esac
     tries=$((tries + 1))
     if [ "$tries" -ge 10 ]; then
-      echo "gave up after $tries attempts; the last answer was $status" >&2
+      [ "$status" = 000 ] && last='no answer' || last="the answer $status"
+      echo "gave up after $tries attempts; the last one had $last" >&2
       exit 1
     fi
     pause=2
@@ -68,7 +73,7 @@ case $outcome in
     exit 3
     ;;
   *)
-    printf '%s' "$call" | jq --raw-output '"ended with \(.outcome) (\(.endedReason)): \(.error)"'
+    printf '%s' "$call" | jq --raw-output '"ended with \(.outcome): \(.error // .endedReason // "nobody knows why")"'
     exit 1
     ;;
 esac

@@ -1,6 +1,5 @@
 /** Voice calls when Vapi says nothing, too little, or something else than it should; and the bounds of a call's workflow. */
 import { randomUUID } from 'node:crypto';
-import type { PlayedEvent } from '../src/sandbox/vapi-plays';
 import { CALL_WORKFLOW, type CallInput, callReported, callStart } from '../workflows/contract';
 import { newNumber, placeCall, request, resultOf } from './support/calls';
 import { eventually } from './support/expectations';
@@ -140,14 +139,12 @@ describe('placing', () => {
 });
 
 describe('a call that found no slot', () => {
-  /** Placed without a slot once; then `second` says what becomes of the next placement. Vapi lists the oldest call first. */
+  /** Placed without a slot once; then `second` says what becomes of the next placement, of which no event comes. Vapi lists the oldest first. */
   async function placedTwice(second: { takesEffect: boolean }): Promise<{ callId: string; to: string }> {
     const to = newNumber();
     vapi().play({ ...toOf(to), play: 'concurrency-blocked', times: 1 });
     vapi().fault({ ...toOf(to), skip: 1, times: 1, answer: 'cut', ...second });
-    vapi().scheduleEvents((events: PlayedEvent[], { number, dialled }) =>
-      number === to && dialled ? events.map((event) => ({ ...event, atMs: event.atMs + 1_500 })) : events,
-    );
+    vapi().play({ ...toOf(to), play: 'no-events', times: 1 });
     between.answer(async ({ method, path }, forward) => {
       if (method !== 'GET' || !path.startsWith('/call?')) return undefined;
       const { status, body } = await forward();

@@ -309,7 +309,7 @@ describe('a flow in shell, with curl and jq alone', () => {
   testWith('curl', 'jq').each([
     ['answered', 0, /^completed after [\d.]+ s: \S/],
     ['busy', 3, /^nobody could be reached \(busy\)$/m],
-    ['pipeline-error', 1, /^ended with failed \(/],
+    ['pipeline-error', 1, /^ended with failed: \S/],
   ] as const)('when the call is played as %s, then the script waits for the end and ends with %i', async (play, code, said) => {
     const to = newNumber();
     vapi().play({ ...toOf(to), play, times: 1 });

@@ -216,7 +216,7 @@ describe('wait-for-a-call.sh', () => {
 
   testScript.each([
     ['busy', 3, 'nobody could be reached (busy)\n'],
-    ['failed', 1, 'ended with failed (r): e\n'],
+    ['failed', 1, 'ended with failed: e\n'],
   ])('when the call ends with %s, then the script ends with %i', async (outcome, code, stdout) => {
     answers = [
       { status: 202, body: pending },
@@ -226,7 +226,7 @@ describe('wait-for-a-call.sh', () => {
   });
 
   testScript('when the request is refused, then it says why, and asks once', async () => {
-    answers = [{ status: 422, body: { title: 'to: must be a number' } }];
+    answers = [{ status: 422, body: { title: 'Unprocessable Content', detail: 'to: must be a number' } }];
     expect(await run()).toMatchObject({ code: 1, stdout: '', stderr: 'refused with 422: to: must be a number\n' });
     expect(requests).toHaveLength(1);
   });
