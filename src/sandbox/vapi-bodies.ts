@@ -141,8 +141,9 @@ function endedFields(call: StoredCall): object {
 }
 
 function reportedFields(call: StoredCall): object {
-  const artifact = artifactOf(call);
-  return { analysis: analysisOf(call), artifact, messages: artifact.messages };
+  const analysis = analysisOf(call);
+  const artifact = { ...artifactOf(call), ...outputsOf(analysis) };
+  return { analysis, artifact, messages: artifact.messages };
 }
 
 /**
@@ -177,8 +178,8 @@ function ownFields(call: StoredCall, event: PlayedEvent): object {
 }
 
 function reportFields(call: StoredCall): object {
-  const artifact = artifactOf(call);
   const analysis = analysisOf(call);
+  const artifact = { ...artifactOf(call), ...outputsOf(analysis) };
   const durationMs = call.startedAtMs === undefined ? 0 : (call.endedAtMs ?? Date.now()) - call.startedAtMs;
   return {
     endedReason: call.endedReason,
@@ -190,17 +191,23 @@ function reportFields(call: StoredCall): object {
     durationMinutes: round(durationMs / 60_000),
     analysis,
     artifact,
-    ...('summary' in analysis && { summary: analysis.summary }),
+    ...(analysis.summary !== undefined && { summary: analysis.summary }),
     transcript: artifact.transcript,
     ...('recordingUrl' in artifact && { recordingUrl: artifact.recordingUrl, stereoRecordingUrl: artifact.stereoRecordingUrl }),
   };
 }
 
-/** A mailbox gets an invented summary, as one that was captured: an analysis is no evidence. A failed call gets none. */
-function analysisOf(call: StoredCall): { summary: string; structuredData?: object; successEvaluation: string } | Record<string, never> {
+interface Analysis {
+  summary?: string;
+  structuredData?: object;
+  successEvaluation?: string;
+}
+
+/** Below two messages Vapi does not analyse. A failed call gets no analysis either, and a mailbox tells no data. */
+function analysisOf(call: StoredCall): Analysis {
   if (call.spoken.length < MIN_MESSAGES_TO_ANALYSE || call.play === 'pipeline-error') return {};
   if (call.play === 'voicemail') {
-    return { summary: 'Example of an unreliable summary: the participants agreed on a launch date.', successEvaluation: 'false' };
+    return { summary: 'A voicemail greeting was reached; the assistant asked to be called back.', successEvaluation: 'false' };
   }
   const who = call.request.customer.name ?? 'The customer';
   const confirmed = call.spoken.some(({ line }) => line.text.includes('ten is fine'));
@@ -211,6 +218,12 @@ function analysisOf(call: StoredCall): { summary: string; structuredData?: objec
     structuredData: { confirmed, appointmentDate: '2026-12-01', callbackRequested: false },
     successEvaluation: String(confirmed),
   };
+}
+
+/** What the analysis found, once more in the newer form: who reads either gets the same. */
+function outputsOf({ structuredData }: Analysis): object {
+  if (structuredData === undefined) return {};
+  return { structuredOutputs: { [STRUCTURED_OUTPUT_ID]: { name: 'Appointment outcome', result: structuredData } } };
 }
 
 function artifactOf(call: StoredCall) {
@@ -237,7 +250,6 @@ function artifactOf(call: StoredCall) {
     transcript: call.spoken.map(({ line }) => `${line.role === 'bot' ? 'AI' : 'User'}: ${line.text}\n`).join(''),
     ...(isConnected && recordingFields(call)),
     variableValues: { ...call.request.assistantOverrides?.variableValues, 'phoneNumber.twilioAuthToken': 'FAKE_TWILIO_AUTH_TOKEN' },
-    structuredOutputs: { [STRUCTURED_OUTPUT_ID]: { name: 'Appointment outcome', result: { confirmed: call.play !== 'voicemail' } } },
     performanceMetrics: {
       turnLatencyAverage: 1180,
       modelLatencyAverage: 640,

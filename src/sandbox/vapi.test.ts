@@ -247,6 +247,45 @@ describe('plays', () => {
     );
   });
 
+  test.each([
+    ['busy', '0101'],
+    ['no answer', '0102'],
+    ['failed', '0104'],
+    ['misdialled', '0107'],
+  ])('when a call was %s, then there is no analysis in the report or in the call, in no form', async (_what, digits) => {
+    const { analysis, artifact } = await played({ number: `+1555${digits}` });
+    const report = messages().at(-1) as unknown as { analysis: object; artifact: object };
+    expect([analysis, report.analysis]).toEqual([{}, {}]);
+    for (const part of [artifact, report.artifact, report]) {
+      expect(part).not.toHaveProperty('structuredOutputs');
+      expect(part).not.toHaveProperty('summary');
+    }
+  });
+
+  test('when a call is ended while it rings, then there is no analysis', async () => {
+    await restart({ timings: { queueMs: 5, ringMs: 60_000, talkMs: 5, reportMs: 5 } });
+    const { id, monitor } = await place();
+    await sandbox.vapi.waitForStatus(id, 'ringing', WAIT_MS);
+    await ask('POST', monitor.controlUrl, { type: 'end-call' }, { key: null });
+    await sandbox.vapi.settled();
+    const { analysis, artifact } = await look(id);
+    expect(analysis).toEqual({});
+    expect(artifact).not.toHaveProperty('structuredOutputs');
+  });
+
+  test('when a mailbox answered, then the summary says so, and there is no data', async () => {
+    const { analysis, artifact } = await played({ number: '+15550103' });
+    expect(analysis).toEqual({ summary: expect.stringMatching(/^A voicemail greeting was reached; /), successEvaluation: 'false' });
+    expect(artifact).not.toHaveProperty('structuredOutputs');
+  });
+
+  test('when people talked, then both forms of the analysis carry the same data', async () => {
+    const { analysis, artifact } = (await played()) as { analysis: object; artifact: { structuredOutputs: object } };
+    const data = { confirmed: true, appointmentDate: '2026-12-01', callbackRequested: false };
+    expect(analysis).toMatchObject({ structuredData: data });
+    expect(Object.values(artifact.structuredOutputs)).toEqual([{ name: 'Appointment outcome', result: data }]);
+  });
+
   test('when a program is set for the next call of a name, then only that one gets it, whatever its number says', async () => {
     sandbox.vapi.play({ play: 'voicemail', times: 1, match: { name: NAME } });
     sandbox.vapi.play({ play: 'no-answer', match: { metadata: { parleyCallId: 'third' } } });
