@@ -1,4 +1,6 @@
+import { readFileSync } from 'node:fs';
 import pino from 'pino';
+import { CONTROL_ADDRESSES } from './control-help';
 import { type Receiver, startReceiver } from './receiver';
 import { type Sandbox, startSandbox } from './sandbox';
 import { SANDBOX_ASSISTANT_ID, SANDBOX_VAPI_NUMBER_ID } from './vapi-bodies';
@@ -90,8 +92,10 @@ describe('control', () => {
     const { data } = (await (await call('GET', '/sandbox/calls')).json()) as { data: { play: string }[] };
     expect(data.map(({ play }) => play)).toEqual(['busy', 'answered']);
     expect(await (await call('GET', '/sandbox/calls/dialled?name=first')).json()).toEqual({ dialled: 1 });
-    expect(await (await call('GET', `/sandbox/calls/dialled?number=${encodeURIComponent(`+${PHONE}`)}`)).json()).toEqual({ dialled: 2 });
-    expect((await call('PUT', '/sandbox/plays', [{ play: 'opera' }])).status).toBe(400);
+    for (const number of [`+${PHONE}`, `%2B${PHONE}`, PHONE]) {
+      expect(await (await call('GET', `/sandbox/calls/dialled?number=${number}`)).json()).toEqual({ dialled: 2 });
+    }
+    expect(await (await call('GET', '/sandbox/calls/dialled')).json()).toEqual({ dialled: 2 });
     expect(await (await call('GET', '/sandbox/stats')).json()).toMatchObject({ vapi: { dialled: 2, active: 0 } });
   });
 
@@ -118,5 +122,50 @@ describe('control', () => {
     expect((await call('POST', `/sandbox/calls/${id}/hang-up`)).status).toBe(204);
     expect(await sandbox.vapi.waitForStatus(id, 'ended', 3000)).toMatchObject({ direction: 'inbound', endedReason: 'customer-ended-call' });
     expect((await call('POST', `/sandbox/calls/${id}/hang-up`)).status).toBe(404);
+  });
+
+  test.each(['/', '/docs', '/sandbox'])('when %s is asked for, then the addresses are listed', async (path) => {
+    const answer = await call('GET', path);
+    expect([answer.status, Object.keys(((await answer.json()) as { addresses: object }).addresses)]).toEqual([
+      200,
+      Object.keys(CONTROL_ADDRESSES),
+    ]);
+  });
+
+  test('when the addresses are listed, then each is there, and is described in docs/sandbox.md', async () => {
+    const description = readFileSync(`${__dirname}/../../docs/sandbox.md`, 'utf8');
+    for (const address of Object.keys(CONTROL_ADDRESSES)) {
+      const [, method = '', path = ''] = /^(\S+) (.+)$/.exec(address) ?? [];
+      expect(description).toContain(`\`${method} ${path.replace(/\?.*/, '')}\``);
+      const answer = await call(method, path.replace('<id or name>', 'nobody').replace('<phone>', PHONE));
+      if (answer.status === 404) expect(await answer.json()).toEqual({ error: 'no call with this id or name is live' });
+      else await answer.body?.cancel();
+    }
+    const unknown = await call('GET', '/sandbox/nowhere');
+    expect([unknown.status, await unknown.json()]).toEqual([404, { error: 'no such address; GET / lists them' }]);
+  });
+
+  test.each([
+    ['PUT', '/sandbox/plays', [{ play: 'opera' }], /^\[0\]\.play: .*"answered"\|"busy"/],
+    ['PUT', '/sandbox/plays', { play: 'busy' }, /^body: .*expected array, received object/],
+    ['PUT', '/sandbox/plays', [{ play: 'busy', tims: 1 }], /^\[0\]: no field tims; the fields are play, match, times, skip, talkMs$/],
+    ['PUT', '/sandbox/plays', [{ play: 'busy', match: { to: '1' } }], /^\[0\]\.match: no field to; the fields are number, name, metadata$/],
+    ['PUT', '/sandbox/faults', { whatsapp: [] }, /^body: no field whatsapp; the fields are kapso, vapi, models$/],
+    ['POST', '/sandbox/calls', {}, /^from: must be a phone number such as \+15550100$/],
+    ['POST', `/sandbox/customers/${PHONE}/messages`, { text: 1 }, /^text: .*expected string, received number/],
+    ['GET', '/sandbox/calls/dialled?number=nobody', undefined, /^number: must be a phone number/],
+  ])('when %s %s gets %j, then the answer names the field and what is expected', async (method, path, body, error) => {
+    const answer = await call(method, path, body);
+    expect([answer.status, await answer.json()]).toEqual([
+      400,
+      { error: expect.stringMatching(error), example: expect.anything(), documentation: 'docs/sandbox.md' },
+    ]);
+  });
+
+  test('when a body is no JSON, or does not say that it is, then the answer says so', async () => {
+    const put = async (body: string, headers: Record<string, string>) =>
+      (await fetch(`${sandbox.url}/sandbox/plays`, { method: 'PUT', body, headers })).json();
+    expect(await put('[]', {})).toMatchObject({ error: expect.stringContaining('Content-Type: application/json') });
+    expect(await put('[busy]', { 'Content-Type': 'application/json' })).toEqual({ error: expect.stringContaining('JSON') });
   });
 });

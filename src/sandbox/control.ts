@@ -4,6 +4,7 @@
  */
 import { json, type Request, type Response, Router } from 'express';
 import { z } from 'zod';
+import { inBody, inQuery, understood } from './control-help';
 import type { KapsoDouble } from './kapso';
 import { CUSTOMER_KINDS } from './kapso-bodies';
 import { kapsoFaultSchema } from './kapso-requests';
@@ -19,23 +20,39 @@ export interface Doubles {
   models: ModelDouble;
 }
 
-const customerMessage = z.strictObject({
-  text: z.string().max(4096).default(''),
-  name: z.string().max(256).optional(),
-  kind: z.enum(CUSTOMER_KINDS).optional(),
-  replyTo: z.string().optional(),
-});
-const faults = z.strictObject({
-  kapso: z.array(kapsoFaultSchema).optional(),
-  vapi: z.array(vapiFaultSchema).optional(),
-  models: z.array(modelProgramSchema).optional(),
-});
-const plays = z.array(playProgramSchema);
-const incomingCall = z.strictObject({ from: z.string().regex(/^\+[1-9]\d{4,14}$/), play: z.enum(PLAYS).optional() });
-const dialledQuery = z.strictObject({ number: z.string().optional(), name: z.string().optional() });
+const PHONE = { form: /^\+[1-9]\d{4,14}$/, problem: 'must be a phone number such as +15550100' };
+/** In an address, a plus that nobody escaped is read as a space. */
+const phoneInAddress = z
+  .string()
+  .transform((text) => `+${text.replace(/^[\s+]+/, '')}`)
+  .pipe(z.string().regex(PHONE.form, PHONE.problem));
+
+const customerMessage = inBody(
+  z.strictObject({
+    text: z.string().max(4096).default(''),
+    name: z.string().max(256).optional(),
+    kind: z.enum(CUSTOMER_KINDS).optional(),
+    replyTo: z.string().optional(),
+  }),
+  { text: 'Hi', name: 'Ann' },
+);
+const faults = inBody(
+  z.strictObject({
+    kapso: z.array(kapsoFaultSchema).optional(),
+    vapi: z.array(vapiFaultSchema).optional(),
+    models: z.array(modelProgramSchema).optional(),
+  }),
+  { kapso: [{ answer: '500', times: 1 }], vapi: [{ on: 'create', answer: '429', times: 1 }], models: [{ error: { status: 503 } }] },
+);
+const plays = inBody(z.array(playProgramSchema), [{ play: 'busy', times: 1 }]);
+const incomingCall = inBody(
+  z.strictObject({ from: z.string({ error: PHONE.problem }).regex(PHONE.form, PHONE.problem), play: z.enum(PLAYS).optional() }),
+  { from: '+15550100' },
+);
+const dialledQuery = inQuery(z.strictObject({ number: phoneInAddress.optional(), name: z.string().optional() }), '?number=+15550100');
 const KEEP_ALIVE_MS = 15_000;
 
-/** The routes under /sandbox. Bodies that are not valid get a 400 with the reasons. */
+/** The routes under /sandbox. What is not understood gets a 400 with the reasons and an example. */
 export function controlRoutes(doubles: Doubles): Router {
   const { kapso, vapi, models } = doubles;
   const router = Router();
@@ -62,6 +79,9 @@ export function controlRoutes(doubles: Doubles): Router {
   router.get('/stats', (_request, response) => {
     response.json({ kapso: kapso.counts(), vapi: vapi.counts(), models: models.counts(), memoryBytes: process.memoryUsage().rss });
   });
+  router.use((_request, response) => {
+    response.status(404).json({ error: 'no such address; GET / lists them' });
+  });
   return router;
 }
 
@@ -72,15 +92,14 @@ function callRoutes(vapi: VapiDouble): Router {
     response.json({ data: vapi.calls() });
   });
   router.post('/', (request, response) => {
-    const parsed = incomingCall.safeParse(request.body);
-    if (!parsed.success) return refuse(response, parsed.error);
+    const call = understood(incomingCall, request, response);
+    if (call === undefined) return;
     const baseUrl = `${request.protocol}://${request.get('host')}/vapi`;
-    response.status(201).json(vapi.receiveCall({ ...parsed.data, baseUrl }));
+    response.status(201).json(vapi.receiveCall({ ...call, baseUrl }));
   });
   router.get('/dialled', (request, response) => {
-    const parsed = dialledQuery.safeParse(request.query);
-    if (!parsed.success) return refuse(response, parsed.error);
-    response.json({ dialled: vapi.dialled(parsed.data) });
+    const query = understood(dialledQuery, request, response);
+    if (query !== undefined) response.json({ dialled: vapi.dialled(query) });
   });
   router.get('/:id', (request, response) => {
     response.json({ calls: vapi.find(request.params.id), events: vapi.events(request.params.id) });
@@ -90,7 +109,8 @@ function callRoutes(vapi: VapiDouble): Router {
     watch(response, vapi.events(id), (listener) => vapi.subscribe(id, listener));
   });
   router.post('/:id/hang-up', (request, response) => {
-    response.status(vapi.hangUp(request.params.id) ? 204 : 404).end();
+    if (vapi.hangUp(request.params.id)) response.status(204).end();
+    else response.status(404).json({ error: 'no call with this id or name is live' });
   });
   return router;
 }
@@ -101,10 +121,10 @@ function playRoutes(vapi: VapiDouble): Router {
     response.json(vapi.plays());
   });
   router.put('/', (request, response) => {
-    const parsed = plays.safeParse(request.body);
-    if (!parsed.success) return refuse(response, parsed.error);
+    const programs = understood(plays, request, response);
+    if (programs === undefined) return;
     vapi.clearPlays();
-    for (const play of parsed.data) vapi.play(play);
+    for (const play of programs) vapi.play(play);
     response.status(204).end();
   });
   router.delete('/', (_request, response) => {
@@ -115,25 +135,22 @@ function playRoutes(vapi: VapiDouble): Router {
 }
 
 async function write(kapso: KapsoDouble, request: Request, response: Response): Promise<void> {
-  const parsed = customerMessage.safeParse(request.body);
-  if (!parsed.success) return refuse(response, parsed.error);
-  const { wamid, status, attempts } = await kapso.customerSends({ from: String(request.params.phone), ...parsed.data });
+  const message = understood(customerMessage, request, response);
+  if (message === undefined) return;
+  const { wamid, status, attempts } = await kapso.customerSends({ from: String(request.params.phone), ...message });
   response.json({ wamid, delivered: status, attempts });
 }
 
 /** Replaces the faults of the doubles that the body names. */
 function program({ kapso, vapi, models }: Doubles, request: Request, response: Response): void {
-  const parsed = faults.safeParse(request.body);
-  if (!parsed.success) {
-    refuse(response, parsed.error);
-    return;
-  }
-  if (parsed.data.kapso !== undefined) kapso.clearFaults();
-  if (parsed.data.vapi !== undefined) vapi.clearFaults();
-  if (parsed.data.models !== undefined) models.clear();
-  for (const fault of parsed.data.kapso ?? []) kapso.fault(fault);
-  for (const fault of parsed.data.vapi ?? []) vapi.fault(fault);
-  for (const entry of parsed.data.models ?? []) models.program(entry);
+  const programs = understood(faults, request, response);
+  if (programs === undefined) return;
+  if (programs.kapso !== undefined) kapso.clearFaults();
+  if (programs.vapi !== undefined) vapi.clearFaults();
+  if (programs.models !== undefined) models.clear();
+  for (const fault of programs.kapso ?? []) kapso.fault(fault);
+  for (const fault of programs.vapi ?? []) vapi.fault(fault);
+  for (const entry of programs.models ?? []) models.program(entry);
   response.status(204).end();
 }
 
@@ -151,8 +168,4 @@ function watch(response: Response, before: Watched[], subscribe: (listener: (eve
     clearInterval(alive);
     unsubscribe();
   });
-}
-
-function refuse(response: Response, error: z.ZodError): void {
-  response.status(400).json({ error: z.prettifyError(error) });
 }

@@ -4,6 +4,7 @@ import { createServer, type RequestListener, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import express, { type NextFunction, type Request, type Response } from 'express';
 import { controlRoutes, type Doubles } from './control';
+import { describeSandbox } from './control-help';
 import { KapsoDouble, type KapsoDoubleOptions } from './kapso';
 import { ModelDouble } from './models';
 import { VapiDouble, type VapiDoubleOptions } from './vapi';
@@ -56,6 +57,7 @@ function listener(doubles: Doubles): RequestListener {
   const { kapso, vapi, models } = doubles;
   const app = express();
   app.disable('x-powered-by').disable('etag');
+  app.get(['/', '/docs', '/sandbox'], (_request, response) => describeSandbox(response));
   app.use('/sandbox', controlRoutes(doubles));
   app.use('/vapi', vapi.routes());
   app.use(kapso.routes());
@@ -76,7 +78,8 @@ function refuseBrokenBody(error: unknown, _request: Request, response: Response,
     return;
   }
   const status = typeof error === 'object' && error !== null && 'status' in error ? Number(error.status) : 500;
-  response.status(status).json({ error: status === 500 ? 'The sandbox failed' : 'The body could not be read' });
+  const reason = error instanceof Error ? error.message : String(error);
+  response.status(status).json({ error: status === 500 ? 'The sandbox failed' : `The body could not be read: ${reason}` });
 }
 
 async function listen(server: Server, port: number): Promise<number> {
