@@ -7,6 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { z } from 'zod';
 import { callWorkflowId } from '../workflows/contract';
+import { playedCallTimings } from './call-input';
+import { type CallBounds, overdueText, waitOf } from './call-waits';
 import { loadEnvFile, readSettings } from './config';
 import { messageOf, type Running, readEvents, readRunning, TerminalError, workflowsLink } from './running';
 
@@ -38,6 +40,12 @@ const WAIT_SECONDS = 2;
 /** The API may restart meanwhile: it is asked again for this long. */
 const PATIENCE_MS = 60_000;
 const ASK_AGAIN_MS = 1_000;
+/** Longer than the API itself takes to place a call or to wait for one. */
+const ANSWER_WITHIN_MS = 10_000;
+/** Named when a call is placed, so that what is said of its length holds. */
+const TALK_SECONDS = 600;
+/** What Vapi says when it is asked needs a moment to get here. */
+const ASKING_MS = 5_000;
 /** Ctrl-C reaches us from the terminal, from npm and from the bootstrap, all for one press of the keys. */
 const ONE_PRESS_MS = 700;
 
@@ -54,7 +62,7 @@ class CallApi {
   /** Places a call. The key is this command's own, so that a repeated attempt would not dial twice. @throws TerminalError with the API's words */
   place(to: string): Promise<Call> {
     const headers = { 'Content-Type': 'application/json', 'Idempotency-Key': `terminal-${randomUUID()}` };
-    return this.#ask('', { method: 'POST', headers, body: JSON.stringify({ to }) });
+    return this.#ask('', { method: 'POST', headers, body: JSON.stringify({ to, maxDurationSeconds: TALK_SECONDS }) });
   }
 
   /** The call, when it is done or after a short while. @throws TerminalError */
@@ -68,15 +76,16 @@ class CallApi {
   }
 
   async #ask(path: string, init: RequestInit & { headers?: Record<string, string> }): Promise<Call> {
-    const response = await this.#fetch(path, init);
-    const text = await response.text();
-    if (response.ok) return callSchema.parse(JSON.parse(text));
-    throw new TerminalError(`the API refused (HTTP ${response.status}): ${reasonIn(text)}`);
+    const { ok, status, text } = await this.#fetch(path, init);
+    if (ok) return callSchema.parse(JSON.parse(text));
+    throw new TerminalError(`the API refused (HTTP ${status}): ${reasonIn(text)}`);
   }
 
-  async #fetch(path: string, init: RequestInit & { headers?: Record<string, string> }): Promise<Response> {
+  async #fetch(path: string, init: RequestInit & { headers?: Record<string, string> }) {
+    const headers = { ...init.headers, Authorization: `Bearer ${this.#key}` };
     try {
-      return await fetch(`${this.#url}${path}`, { ...init, headers: { ...init.headers, Authorization: `Bearer ${this.#key}` } });
+      const response = await fetch(`${this.#url}${path}`, { ...init, headers, signal: AbortSignal.timeout(ANSWER_WITHIN_MS) });
+      return { ok: response.ok, status: response.status, text: await response.text() };
     } catch {
       throw new Unreachable('the API does not answer; start Parley again: npm start');
     }
@@ -95,23 +104,68 @@ function reasonIn(text: string): string {
   }
 }
 
-/** Follows a call to its result; every new status is said. @throws TerminalError when the API stays away */
-async function follow(api: CallApi, placed: Call): Promise<Call> {
+/** Follows a call to its result; every new status is said, and what is waited for. @throws TerminalError when the API stays away */
+async function follow(api: PatientApi, placed: Call, bounds: CallBounds): Promise<Call> {
+  const progress = new Progress(bounds);
   let call = placed;
-  let heardAtMs = Date.now();
-  say(`  Parley: ${call.status}`);
+  progress.show(call);
   while (!call.done) {
-    const before = call;
-    try {
-      call = await api.show(call.callId);
-      heardAtMs = Date.now();
-    } catch (error) {
-      if (!(error instanceof Unreachable) || Date.now() - heardAtMs > PATIENCE_MS) throw error;
-      await sleep(ASK_AGAIN_MS);
-    }
-    if (call.status !== before.status) say(`  Parley: ${call.status}`);
+    call = await api.show(call);
+    progress.show(call);
   }
   return call;
+}
+
+/** Asks again when the API does not answer, and says so. */
+class PatientApi {
+  readonly #api: CallApi;
+  #awaySinceMs: number | undefined;
+
+  constructor(api: CallApi) {
+    this.#api = api;
+  }
+
+  /** The call as it is now; as it was when the API does not answer. @throws TerminalError when it stays away */
+  async show(call: Call): Promise<Call> {
+    try {
+      const shown = await this.#api.show(call.callId);
+      if (this.#awaySinceMs !== undefined) say('  the API answers again');
+      this.#awaySinceMs = undefined;
+      return shown;
+    } catch (error) {
+      if (!(error instanceof Unreachable)) throw error;
+      if (this.#awaySinceMs === undefined) say('  the API does not answer; asking again for a minute');
+      this.#awaySinceMs ??= Date.now();
+      if (Date.now() - this.#awaySinceMs > PATIENCE_MS) throw error;
+      await sleep(ASK_AGAIN_MS);
+      return call;
+    }
+  }
+}
+
+/** Says each new state of a call once, and once more when it lasts beyond its bound. */
+class Progress {
+  readonly #bounds: CallBounds;
+  #said = '';
+  #overdueAtMs = Number.POSITIVE_INFINITY;
+
+  constructor(bounds: CallBounds) {
+    this.#bounds = bounds;
+  }
+
+  show(call: Call): void {
+    const { text, seconds } = waitOf(call, this.#bounds);
+    const line = call.done ? call.status : `${call.status}; ${text}`;
+    if (call.done && this.#said.startsWith(line)) return;
+    if (line !== this.#said) {
+      say(`  Parley: ${line}`);
+      this.#said = line;
+      this.#overdueAtMs = Date.now() + seconds * 1_000 + ASKING_MS;
+    } else if (Date.now() > this.#overdueAtMs) {
+      say(`  Parley: ${overdueText(this.#bounds)}`);
+      this.#overdueAtMs = Number.POSITIVE_INFINITY;
+    }
+  }
 }
 
 /** Shows what happens on the played phone, until the command ends. */
@@ -181,23 +235,40 @@ interface Options {
   isReal: boolean;
 }
 
-function readOptions(): Options {
-  const usage = 'usage: npm run call -- +15550100 [--real]';
+const USAGE = 'usage: npm run call -- +15550100 [--real]';
+const HELP = `${USAGE}
+
+Places a voice call through a running Parley (npm start) and shows it to its end. Ctrl-C ends the call.
+
+  --real      ring a real phone, where Parley is connected to the real Vapi; it costs money
+  -h, --help  show this`;
+const OPTIONS = { real: { type: 'boolean', default: false }, help: { type: 'boolean', short: 'h', default: false } } as const;
+
+/** Undefined when help is asked for. @throws TerminalError */
+function readOptions(): Options | undefined {
   try {
-    const { positionals, values } = parseArgs({ allowPositionals: true, options: { real: { type: 'boolean', default: false } } });
+    const { positionals, values } = parseArgs({ allowPositionals: true, options: OPTIONS });
     const [to] = positionals;
+    if (values.help) return undefined;
     if (to !== undefined && positionals.length === 1) return { to, isReal: values.real };
   } catch (error) {
-    throw new TerminalError(`${messageOf(error)} (${usage})`);
+    throw new TerminalError(`${messageOf(error)} (${USAGE})`);
   }
-  throw new TerminalError(usage);
+  throw new TerminalError(USAGE);
 }
 
-async function main(): Promise<void> {
+/** The waits as the API and the worker have them: `npm start` gives shorter ones to played calls. */
+function readBounds(environment: NodeJS.ProcessEnv, { playsCalls }: Running): CallBounds {
+  const settings = readSettings({ ...environment, ...(playsCalls && playedCallTimings(environment)) });
+  return { ring: settings.CALL_RING_TIMEOUT_SECONDS, talk: TALK_SECONDS, grace: settings.CALL_REPORT_GRACE_SECONDS };
+}
+
+async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   loadEnvFile();
-  const { to, isReal } = readOptions();
-  // biome-ignore lint/style/noProcessEnv: an entry file hands the environment to the one reader of settings
-  const running = readRunning(readSettings(process.env).DATA_DIR);
+  const options = readOptions();
+  if (options === undefined) return say(HELP);
+  const { to, isReal } = options;
+  const running = readRunning(readSettings(environment).DATA_DIR);
   if (!running.playsCalls && !isReal) {
     throw new TerminalError('Parley is connected to the real Vapi: this rings a real phone and costs money. If you mean it, add --real.');
   }
@@ -209,11 +280,12 @@ async function main(): Promise<void> {
   if (running.temporalUiUrl) say(`  ${workflowsLink(running.temporalUiUrl, `WorkflowId="${callWorkflowId(placed.callId)}"`)}`);
   // It only adds colour: the result does not depend on it.
   if (running.playsCalls && running.sandboxUrl) watchPhone(running.sandboxUrl, placed.callId).catch(() => undefined);
-  sayResult(await follow(api, placed));
+  sayResult(await follow(new PatientApi(api), placed, readBounds(environment, running)));
 }
 
 /** Exits at once: the event stream would keep the process alive. */
-main().then(
+// biome-ignore lint/style/noProcessEnv: an entry file hands the environment to the one reader of settings
+main(process.env).then(
   () => process.exit(0),
   (error: unknown) => {
     process.stderr.write(`${messageOf(error)}\n`);

@@ -4,6 +4,7 @@
  */
 import { relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { playedCallTimings } from './call-input';
 import { loadEnvFile, readSettings, requireSettings, type Settings } from './config';
 import { openDatabase } from './database';
 import {
@@ -251,7 +252,7 @@ async function startSandbox(start: Start, apiUrl: string): Promise<Outside> {
   }
   const kapso = playsKapso ? kapsoEnvironment(settings) : {};
   const phoneNumberId = kapso.KAPSO_PHONE_NUMBER_ID ?? settings.KAPSO_PHONE_NUMBER_ID ?? SANDBOX_PHONE_NUMBER_ID;
-  const vapi = playsCalls ? vapiEnvironment(settings, apiUrl) : {};
+  const vapi = playsCalls ? { ...vapiEnvironment(settings, apiUrl), ...playedCallTimings(start.environment) } : {};
   const sandboxUrl = settings.SANDBOX_URL ?? (await runSandbox(start, { ...kapso, ...vapi, KAPSO_PHONE_NUMBER_ID: phoneNumberId }, apiUrl));
   const sandboxed = [
     ...(playsKapso ? ['WhatsApp (set KAPSO_API_KEY for the real one)'] : []),
