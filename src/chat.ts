@@ -3,6 +3,7 @@ import { createInterface, type Interface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { z } from 'zod';
 import { loadEnvFile, readSettings } from './config';
+import { findConversation } from './own-conversation';
 import { messageOf, type Running, readEvents, readRunning, TerminalError, workflowsLink } from './running';
 
 const eventSchema = z.discriminatedUnion('type', [
@@ -69,20 +70,32 @@ class Screen {
   }
 }
 
-function readOptions(): Options {
-  try {
-    return optionsOf(parseArgs({ options: OPTIONS }).values);
-  } catch (error) {
-    throw new TerminalError(`${messageOf(error)} (options: ${Object.keys(OPTIONS).join(', ')})`);
-  }
-}
-
 const OPTIONS = {
   phone: { type: 'string', default: '15550100001' },
   name: { type: 'string', default: 'Sandbox Customer' },
   quiet: { type: 'string', default: '5000' },
   timeout: { type: 'string', default: '60000' },
+  help: { type: 'boolean', short: 'h', default: false },
 } as const;
+const HELP = `usage: npm run chat -- [--phone ${OPTIONS.phone.default}] [--name "${OPTIONS.name.default}"]
+
+Writes to a running Parley (npm start) as a customer on the played WhatsApp. Ctrl-D ends. Piped lines are sent, then answers awaited.
+
+  --phone <digits>  number of the customer
+  --name <name>     name of the customer
+  --quiet <ms>      piped lines: done when no reply came for so long (${OPTIONS.quiet.default})
+  --timeout <ms>    piped lines: wait for the first reply for so long (${OPTIONS.timeout.default})
+  -h, --help        show this`;
+
+/** Undefined when help is asked for. @throws TerminalError */
+function readOptions(): Options | undefined {
+  try {
+    const { values } = parseArgs({ options: OPTIONS });
+    return values.help ? undefined : optionsOf(values);
+  } catch (error) {
+    throw new TerminalError(`${messageOf(error)} (options: ${Object.keys(OPTIONS).join(', ')})`);
+  }
+}
 
 function optionsOf(values: { phone: string; name: string; quiet: string; timeout: string }): Options {
   const milliseconds = z.coerce.number().int().min(1);
@@ -100,12 +113,15 @@ class Chat {
   readonly #url: string;
   readonly #name: string;
   readonly #screen: Screen;
+  #firstTaken: () => void;
   #changed: () => void = () => undefined;
 
-  constructor(sandboxUrl: string, options: Options, screen: Screen) {
+  /** `firstTaken` is told once, when Parley has taken a first message. */
+  constructor(sandboxUrl: string, options: Options, screen: Screen, firstTaken: () => void) {
     this.#url = `${sandboxUrl}/sandbox/customers/${encodeURIComponent(options.phone)}`;
     this.#name = options.name;
     this.#screen = screen;
+    this.#firstTaken = firstTaken;
   }
 
   /** Starts to watch; resolves when the sandbox sends events. `ended` is told when it stops. @throws TerminalError when it is not there */
@@ -130,7 +146,11 @@ class Chat {
     });
     if (!response.ok) throw new TerminalError(`the sandbox refused the message (HTTP ${response.status})`);
     const { delivered, attempts } = sentSchema.parse(await response.json());
-    if (delivered === 200) return true;
+    if (delivered === 200) {
+      this.#firstTaken();
+      this.#firstTaken = () => undefined;
+      return true;
+    }
     this.#screen.line(`  not delivered: Parley answered ${delivered === 0 ? 'nothing' : `HTTP ${delivered}`} (${attempts} attempts)`);
     return false;
   }
@@ -211,34 +231,40 @@ async function answerTyped(chat: Chat, input: Interface, screen: Screen): Promis
   return 0;
 }
 
-function greeting({ temporalUiUrl, phoneNumberId }: Running, options: Options): string {
-  const lines = [`You are ${options.name} (${options.phone}), writing to Parley on a played WhatsApp. Ctrl-D ends.`];
-  if (temporalUiUrl) {
-    lines.push(
-      `After your first message, your conversation is the newest workflow conversation-${phoneNumberId ?? ''}-… in the Temporal UI:`,
-    );
-    lines.push(`  ${workflowsLink(temporalUiUrl, 'WorkflowType="conversationWorkflow"')}`);
-  }
-  return lines.join('\n');
+function greeting(options: Options): string {
+  return `You are ${options.name} (${options.phone}), writing to Parley on a played WhatsApp. Ctrl-D ends.`;
+}
+
+/** Says where an operator sees this customer's conversation: known when its first message is recorded. */
+async function sayConversation(running: Running, { phone }: Options, screen: Screen): Promise<void> {
+  const { apiUrl, temporalUiUrl } = running;
+  const workflowId = await findConversation(running, phone);
+  if (workflowId === undefined) return screen.line(`  Your conversation is not recorded yet; ${apiUrl}/api/v1/conversations will list it.`);
+  screen.line(`  Your conversation is the workflow ${workflowId}`);
+  if (temporalUiUrl) screen.line(`  ${workflowsLink(temporalUiUrl, `WorkflowId="${workflowId}"`)}`);
 }
 
 async function main(): Promise<number> {
   loadEnvFile();
   const options = readOptions();
+  if (options === undefined) {
+    process.stdout.write(`${HELP}\n`);
+    return 0;
+  }
   // biome-ignore lint/style/noProcessEnv: an entry file hands the environment to the one reader of settings
   const running = readRunning(readSettings(process.env).DATA_DIR);
   if (!running.sandboxUrl) {
     process.stdout.write('Parley is connected to the real Kapso: WhatsApp itself is the chat.\n');
     return 0;
   }
-  process.stdout.write(`${greeting(running, options)}\n`);
-  return converse(running.sandboxUrl, options);
+  process.stdout.write(`${greeting(options)}\n`);
+  return converse(running, running.sandboxUrl, options);
 }
 
 /** The input is opened last: lines that come before somebody reads them would be lost. */
-async function converse(sandboxUrl: string, options: Options): Promise<number> {
+async function converse(running: Running, sandboxUrl: string, options: Options): Promise<number> {
   const screen = new Screen();
-  const chat = new Chat(sandboxUrl, options, screen);
+  const chat = new Chat(sandboxUrl, options, screen, () => void sayConversation(running, options, screen));
   let ended: (error: Error) => void = () => undefined;
   const lost = new Promise<never>((_resolve, reject) => {
     ended = reject;

@@ -103,14 +103,14 @@ async function runningFile(): Promise<RunningFile> {
   return JSON.parse(await readFile(join(dataDir, 'running.json'), 'utf8')) as RunningFile;
 }
 
-async function conversations(): Promise<{ id: string; unreadCount: number }[]> {
+async function conversations(): Promise<{ id: string; workflowId: string }[]> {
   const { apiUrl, apiKey } = await runningFile();
   const answer = await fetch(`${apiUrl}/api/v1/conversations`, { headers: { Authorization: `Bearer ${apiKey}` } });
-  return ((await answer.json()) as { data: { id: string; unreadCount: number }[] }).data;
+  return ((await answer.json()) as { data: { id: string; workflowId: string }[] }).data;
 }
 
-async function chat(text: string): Promise<string> {
-  const customer = run('chat', '--quiet', '1000');
+async function chat(text: string, ...args: string[]): Promise<string> {
+  const customer = run('chat', '--quiet', '1000', ...args);
   customer.child.stdin.end(`${text}\n`);
   const [code] = await customer.exited;
   expect([code, customer.output()]).toEqual([0, expect.any(String)]);
@@ -125,6 +125,8 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   expect(said).toContain('Where is my order?');
   expect(said).toMatch(/delivered|read/);
   const [conversation] = await conversations();
+  const workflowOf = (output: string) => /Your conversation is the workflow (conversation-\d+-[0-9a-f]{24})$/m.exec(output)?.[1];
+  expect(workflowOf(said)).toBe(conversation?.workflowId);
   const { temporalUiUrl } = await runningFile();
   expect((await fetch(temporalUiUrl)).status).toBe(200);
   await pressCtrlC(first);
@@ -162,7 +164,13 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   expect(third.output()).not.toContain('is taken');
   expect((await conversations()).map(({ id }) => id)).toEqual([conversation?.id]);
 
-  // A played voice call to its end, and one that the caller ends.
+  // Each customer is told the own conversation, also when the other one is newer.
+  const bob = workflowOf(await chat('I am new', '--phone', '15550100002'));
+  expect((await conversations())[0]?.workflowId).toBe(bob);
+  expect(workflowOf(await chat('It is me again'))).toBe(conversation?.workflowId);
+
+  // A played voice call to its end, and one that the caller ends; of a third no report comes, and the API dies meanwhile.
+  const unreported = run('call', '+15550105');
   const busy = run('call', '+15550101');
   const live = run('call', '+15550100');
   expect(await busy.exited).toEqual([0, null]);
@@ -170,11 +178,17 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   await live.says('Assistant:');
   await pressCtrlC(live);
   expect(live.output()).toMatch(/ending the call.*Outcome: {2}\w+\nReason: {3}manually-canceled/s);
+  const { api = 0 } = (await runningFile()).pids;
+  process.kill(api, 'SIGKILL');
+  await unreported.says('the API does not answer; asking again for a minute');
+  expect(await unreported.exited).toEqual([0, null]);
+  expect(unreported.output()).toMatch(/the API answers again[\s\S]*Outcome: {2}completed/);
+  expect(unreported.output()).toContain("ended; waiting for Vapi's report (at most 10 s, then Vapi is asked)");
 
   // What an operator asks of it, without naming an address.
   const balance = run('balance');
   expect(await balance.exited).toEqual([0, null]);
-  expect(balance.output()).toMatch(/total +3\nanswered +3\n.*balanced +true/s);
+  expect(balance.output()).toMatch(/total +5\nanswered +5\n.*balanced +true/s);
   const retention = run('retention', '--dry-run');
   expect(await retention.exited).toEqual([0, null]);
   expect(retention.output()).toContain('dry run: nothing was changed');
@@ -190,6 +204,13 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   await third.exited;
   expect(third.output()).toContain('stopped; the next start finds the data again');
 }, 240_000);
+
+test.each(['chat', 'call'])('when %s is asked for help, then it shows its usage and all is well', async (script) => {
+  const terminal = run(script, '--help');
+  terminal.child.stdin.end();
+  expect(await terminal.exited).toEqual([0, null]);
+  expect(terminal.output()).toContain(`usage: npm run ${script} -- `);
+});
 
 test('when the port of the API is taken, then start names the setting and ends', async () => {
   const other = await holdPorts([environment.PORT ?? '']);
