@@ -14,11 +14,10 @@ import { createInterface } from 'node:readline';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGunzip, createGzip } from 'node:zlib';
-import { Context, getClient } from '@temporalio/activity';
-import { WorkflowNotFoundError } from '@temporalio/client';
 import { type Database, sql } from '../src/database';
-import type { Logger } from '../src/logger';
 import type { DueMonth } from '../workflows/contract';
+import { createOrphanActivities, type OrphanActivities, type OrphanDependencies } from './orphans';
+import { progress } from './progress';
 
 const PART = '.part';
 const PENDING = '.pending';
@@ -28,9 +27,6 @@ const FORGOTTEN_PART_MS = 24 * 60 * 60_000;
 
 const ONLY_OWNER_FILE = 0o600;
 const ONLY_OWNER_FOLDER = 0o700;
-
-/** Lost calls that are looked at in one run; more than this is an outage, and the next day has a run as well. */
-const MAX_ORPHANS = 500;
 
 /** The calls of `month` (`2026-08`) that were done before the cutoff. */
 export interface MonthOrder {
@@ -45,13 +41,7 @@ export interface Archived {
   calls: number;
 }
 
-export interface ClosedOrphans {
-  found: number;
-  /** Those whose caller waits for a callback. */
-  withCallback: string[];
-}
-
-export interface RetentionActivities {
+export interface RetentionActivities extends OrphanActivities {
   /** What is due, by month, oldest first; and where files would go. */
   findDueCalls(order: { cutoffAtMs: number }): Promise<{ months: DueMonth[]; folder: string }>;
   /** Deletes the rows of files that an earlier run completed and did not finish with. */
@@ -60,13 +50,9 @@ export interface RetentionActivities {
   archiveMonth(order: MonthOrder): Promise<Archived>;
   /** Deletes the month's calls with their events. */
   deleteMonth(order: MonthOrder): Promise<{ calls: number }>;
-  /** Closes calls of ours that were never started: no workflow follows them, so nobody else will. */
-  closeOrphans(order: { olderThanMs: number; dryRun: boolean }): Promise<ClosedOrphans>;
 }
 
-interface Dependencies {
-  db: Database;
-  logger: Logger;
+interface Dependencies extends OrphanDependencies {
   /** Absolute. */
   archiveDir: string;
 }
@@ -75,6 +61,8 @@ interface Dependencies {
 export function createRetentionActivities(dependencies: Dependencies): RetentionActivities {
   const { db, logger, archiveDir } = dependencies;
   return {
+    ...createOrphanActivities(dependencies),
+
     async findDueCalls({ cutoffAtMs }) {
       return { months: await dueMonths(db, cutoffAtMs), folder: archiveDir };
     },
@@ -101,25 +89,7 @@ export function createRetentionActivities(dependencies: Dependencies): Retention
       logger.info({ month, calls }, 'calls deleted');
       return { calls };
     },
-
-    async closeOrphans({ olderThanMs, dryRun }) {
-      const orphans = await findOrphans(db, olderThanMs);
-      if (dryRun) return { found: orphans.length, withCallback: [] };
-      const closed = await closeLost(
-        db,
-        orphans.map(({ id }) => id),
-      );
-      for (const { id } of closed) logger.error({ callId: id }, 'a call was taken and never started; closed as failed');
-      return { found: closed.length, withCallback: closed.flatMap(({ id, hasCallback }) => (hasCallback ? [id] : [])) };
-    },
   };
-}
-
-/** Tells Temporal that the step lives, and ends it when Temporal has given it to another worker. */
-function progress(details: unknown): void {
-  const { cancellationSignal } = Context.current();
-  Context.current().heartbeat(details);
-  cancellationSignal.throwIfAborted();
 }
 
 async function dueMonths(db: Database, cutoffAtMs: number): Promise<DueMonth[]> {
@@ -292,42 +262,4 @@ async function flush(path: string): Promise<void> {
   } finally {
     await handle.close();
   }
-}
-
-/**
- * Our own calls of which nothing was dialled and that no workflow follows: the process ended between the row and the start,
- * and the caller did not ask again. A call whose workflow exists, in whatever state, is not touched.
- */
-async function findOrphans(db: Database, olderThanMs: number): Promise<{ id: string }[]> {
-  const candidates = await db.query<{ id: string; workflowId: string }>(sql`
-    SELECT id, workflow_id AS "workflowId" FROM vapi_call_results
-    WHERE status = 'queued' AND dialled_at IS NULL AND done_at IS NULL AND request_hash IS NOT NULL
-      AND created_at < ${new Date(Date.now() - olderThanMs)}
-    ORDER BY created_at LIMIT ${MAX_ORPHANS}`);
-  const orphans: { id: string }[] = [];
-  for (const { id, workflowId } of candidates) {
-    if (!(await workflowExists(workflowId))) orphans.push({ id });
-    progress({ orphans: orphans.length });
-  }
-  return orphans;
-}
-
-async function workflowExists(workflowId: string): Promise<boolean> {
-  try {
-    await getClient().workflow.getHandle(workflowId).describe();
-    return true;
-  } catch (error) {
-    if (error instanceof WorkflowNotFoundError) return false;
-    throw error;
-  }
-}
-
-/** The conditions are asked again: a workflow may have been started since. */
-async function closeLost(db: Database, ids: string[]): Promise<{ id: string; hasCallback: boolean }[]> {
-  if (ids.length === 0) return [];
-  return await db.query(sql`
-    UPDATE vapi_call_results SET status = 'ended', outcome = 'failed', ended_reason = 'never-started', done_at = now(), updated_at = now(),
-      error = 'the call was accepted and never started; nothing was dialled'
-    WHERE id = ANY(${ids}::uuid[]) AND status = 'queued' AND dialled_at IS NULL AND done_at IS NULL
-    RETURNING id, callback_url IS NOT NULL AS "hasCallback"`);
 }

@@ -128,12 +128,18 @@ function printResult(progress: RetentionProgress): void {
   if (action === 'keep') say('calls are kept (CALL_RETENTION_ACTION)');
   else say(`calls done before ${day(cutoffAtMs)}: ${due.reduce((sum, { calls }) => sum + calls, 0)}`);
   for (const month of due) say(`  ${monthLine(month)}`);
-  say(`calls that were never started: ${orphans}${dryRun || orphans === 0 ? '' : ', closed as failed'}`);
+  say(orphanLine('calls that were never started', orphans.unplaced, dryRun ? '' : ', closed as failed'));
+  say(orphanLine('calls that nobody followed', orphans.unfollowed, dryRun ? '' : ', followed to their end now'));
+  say(orphanLine('calls whose workflow was stopped', orphans.stopped, dryRun ? '' : ', followed to their end now'));
   if (dryRun) sayWhatWouldBe(progress);
   else {
     if (action !== 'keep') say(`${action === 'archive' ? 'archived and deleted' : 'deleted'}: ${removed} calls with their events`);
     for (const file of files) say(`  ${file}`);
   }
+}
+
+function orphanLine(what: string, calls: number, done: string): string {
+  return `${what}: ${calls}${calls === 0 ? '' : done}`;
 }
 
 function sayWhatWouldBe({ action, due, files }: RetentionProgress): void {

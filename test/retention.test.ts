@@ -12,6 +12,7 @@ import type { Prisma } from '../prisma/generated/client';
 import { createLogger } from '../src/logger';
 import { ensureRetentionSchedule, retentionScheduleId } from '../src/schedules';
 import {
+  CALL_WORKFLOW,
   CALLBACK_WORKFLOW,
   CONVERSATION_WORKFLOW,
   callbackWorkflowId,
@@ -20,7 +21,8 @@ import {
   type RetentionInput,
   type RetentionProgress,
 } from '../workflows/contract';
-import { eventually } from './support/expectations';
+import { newNumber, placeCall, resultOf } from './support/calls';
+import { eventually, outcomesOf } from './support/expectations';
 import { startSuite } from './support/suite';
 import type { System } from './support/system';
 
@@ -116,9 +118,9 @@ const ids = (found: ArchivedCall[]) => found.map(({ id }) => id).sort();
 test('when calls of several months are old enough, then each month is one file with calls and events, and the rows are gone', async () => {
   const [older, old] = [daysAgo(140), daysAgo(100)];
   const due = [...(await calls(7, older)), ...(await calls(5, old))];
-  const kept = [...(await calls(2, daysAgo(89))), ...(await calls(1, daysAgo(200), { doneAt: null }))];
+  const kept = await calls(2, daysAgo(89));
   const result = await run({ batchSize: 3 });
-  expect(result).toMatchObject({ isDone: true, removed: 12, orphans: 0 });
+  expect(result).toMatchObject({ isDone: true, removed: 12, orphans: { unplaced: 0, unfollowed: 0, stopped: 0 } });
   expect(result.due.map(({ month, calls: count }) => [month, count])).toEqual([
     [MONTH_ISO(older), 7],
     [MONTH_ISO(old), 5],
@@ -153,9 +155,17 @@ test('when calls are to be deleted, then no file is written; when they are to be
 
 test('when it is a dry run, then it says what is due and where it would go, and changes nothing', async () => {
   const due = await calls(3, daysAgo(100));
-  const lost = await orphan();
-  expect(await run({ dryRun: true })).toMatchObject({ dryRun: true, removed: 0, files: [archiveDir], orphans: 1, due: [{ calls: 3 }] });
-  expect([await remaining(), await archived()]).toEqual([[...due, lost].sort(), []]);
+  const lost = [await orphan(), await orphan({ requestHash: null, direction: 'inbound' })];
+  const orphans = { unplaced: 1, unfollowed: 1, stopped: 0 };
+  expect(await run({ dryRun: true, batchSize: 1 })).toMatchObject({
+    dryRun: true,
+    removed: 0,
+    files: [archiveDir],
+    due: [{ calls: 3 }],
+    orphans,
+  });
+  expect([await remaining(), await archived()]).toEqual([[...due, ...lost].sort(), []]);
+  expect(await system.db.vapiCallResult.count({ where: { doneAt: null } })).toBe(2);
 });
 
 test('when rows cannot be deleted after their file was completed, then the next attempt finishes that file and writes no second one', async () => {
@@ -228,36 +238,177 @@ async function orphan(fields: Partial<Prisma.VapiCallResultCreateInput> = {}): P
   return id;
 }
 
-test('when a call of ours was taken and never started, then it is closed, its caller is told, and others are left alone', async () => {
-  const lost = await orphan({ callbackUrl: 'https://nowhere.example/' });
-  const untouched = [
-    await orphan({ createdAt: new Date() }),
-    await orphan({ dialledAt: new Date() }),
-    await orphan({ status: 'ringing' }),
-    await orphan({ requestHash: null, direction: 'inbound' }),
-  ];
-  const followed = await orphan();
-  // Any workflow under the call's id will do: that it exists is what counts.
-  const following = await system.temporal.workflow.start(CONVERSATION_WORKFLOW, {
-    workflowId: callWorkflowId(followed),
-    taskQueue: system.taskQueue,
-    args: [{ phoneNumberId: 'x', contactKey: 'y' }],
+const hoursAgo = (hours: number) => new Date(Date.now() - hours * 60 * 60_000);
+const rowOf = (id: string) => system.db.vapiCallResult.findUniqueOrThrow({ where: { id } });
+const stateOf = async (workflowId: string) => {
+  const { type, status } = await system.temporal.workflow.getHandle(workflowId).describe();
+  return [type, status.name];
+};
+
+/** A call of ours that somebody is in, and whose workflow an operator has stopped. */
+async function stoppedCall(): Promise<{ id: string; to: string; providerCallId: string }> {
+  const to = newNumber();
+  system.sandbox.vapi.play({ when: ({ number }) => number === to, play: 'answered', talkMs: 60_000, times: 1 });
+  const { callId: id } = (await placeCall(system, { to })).body;
+  await system.sandbox.vapi.waitForStatus(id, 'in-progress', 15_000);
+  const { providerCallId } = await eventually(async () => {
+    const row = await rowOf(id);
+    expect(row.status).toBe('in-progress');
+    return row;
   });
-  expect(await run({ action: 'keep' })).toMatchObject({ orphans: 1 });
-  await following.terminate();
-  expect(await system.db.vapiCallResult.findUnique({ where: { id: lost } })).toMatchObject({
-    status: 'ended',
-    outcome: 'failed',
-    endedReason: 'never-started',
-    error: expect.stringContaining('never started'),
-    doneAt: expect.any(Date),
+  await system.temporal.workflow.getHandle(callWorkflowId(id)).terminate();
+  await system.db.vapiCallResult.update({ where: { id }, data: { createdAt: hoursAgo(2) } });
+  return { id, to, providerCallId: providerCallId ?? '' };
+}
+
+describe('open calls without a workflow', () => {
+  test('when a call of ours was taken and never started, then it is closed and its caller and the conversation are told', async () => {
+    const phone = newNumber().slice(1);
+    await system.sandbox.kapso.customerSends({ from: phone, text: 'please call me' });
+    await outcomesOf(system, phone, 1);
+    const lost = await orphan({ callbackUrl: 'https://nowhere.example/', toNumber: `+${phone}` });
+    const young = await orphan({ createdAt: new Date() });
+    expect(await run({ action: 'keep' })).toMatchObject({ orphans: { unplaced: 1, unfollowed: 0, stopped: 0 } });
+    expect(await rowOf(lost)).toMatchObject({
+      status: 'ended',
+      outcome: 'failed',
+      endedReason: 'never-started',
+      error: expect.stringContaining('never started'),
+      needsAttention: false,
+      doneAt: expect.any(Date),
+    });
+    expect((await rowOf(young)).doneAt).toBeNull();
+    expect(await system.db.message.findUnique({ where: { id: lost } })).toMatchObject({ direction: 'note', kind: 'voice_call' });
+    expect(await stateOf(callbackWorkflowId(lost))).toEqual([CALLBACK_WORKFLOW, 'RUNNING']);
+    await system.temporal.workflow.getHandle(callbackWorkflowId(lost)).terminate();
   });
-  const others = await system.db.vapiCallResult.findMany({ where: { id: { in: [...untouched, followed] } } });
-  expect(others.map(({ doneAt }) => doneAt)).toEqual([null, null, null, null, null]);
-  const callback = system.temporal.workflow.getHandle(callbackWorkflowId(lost));
-  const { type, status } = await callback.describe();
-  expect([type, status.name]).toEqual([CALLBACK_WORKFLOW, 'RUNNING']);
-  await callback.terminate();
+
+  test('when the workflow of a call that waited for a slot was stopped, then the call is closed and never dialled', async () => {
+    const to = newNumber();
+    system.sandbox.vapi.play({ when: ({ number }) => number === to, play: 'concurrency-blocked' });
+    const { callId } = (await placeCall(system, { to })).body;
+    await eventually(async () => expect((await rowOf(callId)).formerProviderCallIds).toHaveLength(1));
+    await system.temporal.workflow.getHandle(callWorkflowId(callId)).terminate();
+    await system.db.vapiCallResult.update({ where: { id: callId }, data: { createdAt: hoursAgo(2) } });
+    expect(await run({ action: 'keep' })).toMatchObject({ orphans: { unplaced: 1, unfollowed: 0, stopped: 0 } });
+    expect(await resultOf(system, callId)).toMatchObject({ outcome: 'failed', endedReason: 'never-started', needsAttention: false });
+    expect(system.sandbox.vapi.dialled({ number: to })).toBe(0);
+  });
+
+  test('when a call still has its workflow, then it is left alone, however old it is', async () => {
+    const followed = [await orphan(), await orphan({ requestHash: null, direction: 'inbound', createdAt: daysAgo(2) })];
+    // Any workflow under the call's id will do: that it runs is what counts.
+    const following = await Promise.all(
+      followed.map((id) =>
+        system.temporal.workflow.start(CONVERSATION_WORKFLOW, {
+          workflowId: callWorkflowId(id),
+          taskQueue: system.taskQueue,
+          args: [{ phoneNumberId: 'x', contactKey: 'y' }],
+        }),
+      ),
+    );
+    expect(await run({ action: 'keep', batchSize: 1 })).toMatchObject({ orphans: { unplaced: 0, unfollowed: 0, stopped: 0 } });
+    for (const [index, id] of followed.entries()) {
+      expect([(await rowOf(id)).doneAt, ...(await stateOf(callWorkflowId(id)))]).toEqual([null, CONVERSATION_WORKFLOW, 'RUNNING']);
+      await following[index]?.terminate();
+    }
+  });
+
+  test('when the first signal of a call of others was lost, then Vapi is asked about it, and its report is stored', async () => {
+    // Its events go nowhere: what is known is the row that one of them has made.
+    const { id: providerCallId } = system.sandbox.vapi.receiveCall({
+      from: newNumber(),
+      play: 'no-events',
+      baseUrl: system.sandbox.vapiUrl,
+    });
+    const lost = await orphan({ requestHash: null, direction: 'inbound', providerCallId, status: 'ringing' });
+    await system.sandbox.vapi.waitForStatus(providerCallId, 'ended', 15_000);
+    expect(await run({ action: 'keep' })).toMatchObject({ orphans: { unplaced: 0, unfollowed: 1, stopped: 0 } });
+    const result = await resultOf(system, lost, 30_000, 'transcript');
+    expect(result).toMatchObject({ outcome: 'completed', transcript: expect.any(String), needsAttention: false });
+    expect(await stateOf(callWorkflowId(lost))).toEqual([CALL_WORKFLOW, 'COMPLETED']);
+    expect(await run({ action: 'keep' })).toMatchObject({ orphans: { unplaced: 0, unfollowed: 0, stopped: 0 } });
+  });
+
+  test.each([
+    ['a report', { rawPayload: { id: 'kept' } }],
+    ['the end', {}],
+  ])(
+    'when the record has %s, then it says how the call was over, though Vapi cannot be asked',
+    async (_what, fields) => {
+      const from = newNumber();
+      const { id: providerCallId } = system.sandbox.vapi.receiveCall({ from, play: 'no-events', baseUrl: system.sandbox.vapiUrl });
+      const comesBack = system.sandbox.vapi.fault({ when: ({ number }) => number === from, on: 'get', answer: 'cut' });
+      const lost = await orphan({
+        ...{ requestHash: null, direction: 'inbound', providerCallId },
+        ...{ status: 'ended', endedReason: 'customer-busy', ...fields },
+      });
+      await run({ action: 'keep' });
+      expect(await resultOf(system, lost, 60_000)).toMatchObject({ outcome: 'busy', endedReason: 'customer-busy', needsAttention: false });
+      comesBack();
+    },
+    90_000,
+  );
+
+  test('when the workflow of a call that has ended was stopped, then the call has its result, and was dialled once', async () => {
+    const { id, to, providerCallId } = await stoppedCall();
+    system.sandbox.vapi.hangUp(id);
+    await eventually(async () => expect((await rowOf(id)).rawPayload).not.toBeNull());
+    expect(await run({ action: 'keep' })).toMatchObject({ orphans: { unplaced: 0, unfollowed: 0, stopped: 1 } });
+    expect(await resultOf(system, id)).toMatchObject({ outcome: 'completed', providerCallId, needsAttention: false });
+    expect(system.sandbox.vapi.dialled({ number: to })).toBe(1);
+  });
+
+  test('when the workflow of a call that goes on was stopped, then it is followed to its end, and was dialled once', async () => {
+    const { id, to } = await stoppedCall();
+    await run({ action: 'keep' });
+    await eventually(async () => {
+      const { searchAttributes } = await system.temporal.workflow.getHandle(callWorkflowId(id)).describe();
+      expect(searchAttributes).toMatchObject({ ParleyCallStatus: ['in-progress'] });
+    });
+    expect((await rowOf(id)).doneAt).toBeNull();
+    system.sandbox.vapi.hangUp(id);
+    expect(await resultOf(system, id)).toMatchObject({ outcome: 'completed', endedReason: 'customer-ended-call' });
+    expect(system.sandbox.vapi.dialled({ number: to })).toBe(1);
+  });
+
+  test('when it was never heard what became of a placement, then Vapi’s list is searched for it, and it is not placed again', async () => {
+    const to = newNumber();
+    system.sandbox.vapi.play({ when: ({ number }) => number === to, play: 'no-events', times: 1 });
+    const { callId } = (await placeCall(system, { to })).body;
+    const { providerCallId } = await eventually(async () => {
+      const row = await rowOf(callId);
+      expect(row.providerCallId).not.toBeNull();
+      return row;
+    });
+    await system.temporal.workflow.getHandle(callWorkflowId(callId)).terminate();
+    await system.db.vapiCallResult.update({ where: { id: callId }, data: { createdAt: hoursAgo(2), providerCallId: null } });
+    await system.sandbox.vapi.waitForStatus(callId, 'ended', 15_000);
+    expect(await run({ action: 'keep' })).toMatchObject({ orphans: { stopped: 1 } });
+    expect(await resultOf(system, callId)).toMatchObject({ outcome: 'completed', providerCallId });
+    expect(system.sandbox.vapi.dialled({ number: to })).toBe(1);
+  });
+
+  test('when nobody knows whether a phone rang, then the call ends as unknown, a person is asked for, and its caller is told', async () => {
+    const to = newNumber();
+    const lost = await orphan({ dialledAt: hoursAgo(2), toNumber: to, callbackUrl: 'https://nowhere.example/' });
+    await run({ action: 'keep' });
+    expect(await resultOf(system, lost)).toMatchObject({ outcome: 'unknown', needsAttention: true, done: true });
+    // The workflow's result comes after the record's, and after the callback has begun.
+    await system.temporal.workflow.getHandle(callWorkflowId(lost)).result();
+    expect(await stateOf(callbackWorkflowId(lost))).toEqual([CALLBACK_WORKFLOW, 'RUNNING']);
+    await system.temporal.workflow.getHandle(callbackWorkflowId(lost)).terminate();
+    expect(system.sandbox.vapi.dialled({ number: to })).toBe(0);
+  });
+
+  test('when there are more than fit into a batch, then all of them are seen to, each once', async () => {
+    const lost = await Promise.all(Array.from({ length: 5 }, () => orphan()));
+    const others = await Promise.all(Array.from({ length: 4 }, () => orphan({ requestHash: null, direction: 'inbound' })));
+    const handle = await start({ action: 'keep', batchSize: 2 });
+    expect(await handle.result()).toMatchObject({ orphans: { unplaced: 5, unfollowed: 4, stopped: 0 } });
+    for (const id of lost) expect((await rowOf(id)).outcome).toBe('failed');
+    for (const id of others) expect(await resultOf(system, id)).toMatchObject({ outcome: 'unknown', needsAttention: true });
+  });
 });
 
 describe('the schedule', () => {
@@ -312,17 +463,20 @@ describe('npm run retention', () => {
   test('when it is asked for a dry run, then it prints months and places; without, it does the work through the schedule', async () => {
     const doneAt = daysAgo(60);
     const due = await calls(3, doneAt);
+    const lost = await orphan({ requestHash: null, direction: 'inbound' });
     const dry = await command('--dry-run');
+    expect(dry).toContain('calls that nobody followed: 1\n');
     const day = doneAt.toISOString().slice(0, 10);
     expect(dry).toContain(`${MONTH_ISO(doneAt)}: 3 calls, the oldest of ${day}, the newest of ${day}`);
     expect(dry).toContain(archiveDir);
     expect(dry).toContain('nothing was changed');
-    expect(await remaining()).toEqual([...due].sort());
+    expect(await remaining()).toEqual([...due, lost].sort());
     const done = await command();
     expect(done).toContain('archived and deleted: 3 calls');
+    expect(done).toContain('calls that nobody followed: 1, followed to their end now');
     expect(done).toContain('.jsonl.gz');
     expect(ids(await archived())).toEqual([...due].sort());
-    expect(await remaining()).toEqual([]);
+    expect(await remaining()).toEqual([lost]);
   }, 60_000);
 });
 

@@ -249,7 +249,7 @@ export interface RetentionInput {
   dryRun?: boolean;
   /** Calls in one statement (default 500). */
   batchSize?: number;
-  /** A call of ours that was never started counts as lost after this long (default one hour). */
+  /** An open call is looked at when it is this old (default one hour): whoever was to follow it does so by then. */
   orphanAfterMs?: number;
 }
 
@@ -262,6 +262,26 @@ export interface DueMonth {
   newestAtMs: number;
 }
 
+/** Where a batch of calls ends, in the order in which they were created. */
+export interface CallPosition {
+  createdAt: string;
+  id: string;
+}
+
+/**
+ * Why an open call has no workflow. `unplaced`: whatever became of it, the call is ours and nothing was dialled.
+ * `unfollowed`: it was never started, or Temporal has forgotten it. `stopped`: it was terminated, failed or timed out.
+ */
+export type OrphanReason = 'unplaced' | 'unfollowed' | 'stopped';
+
+/** An open call that no workflow follows. */
+export interface Orphan {
+  callId: string;
+  why: OrphanReason;
+  /** The request to place it was begun, and nobody knows Vapi's id. */
+  isPlacementUnknown: boolean;
+}
+
 export interface RetentionProgress {
   /** Calls done before this time are due. */
   cutoffAtMs: number;
@@ -272,8 +292,8 @@ export interface RetentionProgress {
   removed: number;
   /** Files that were written; of a dry run: the folder where they would be. */
   files: string[];
-  /** Calls of ours that never got a workflow: closed, or (dry run) to be closed. */
-  orphans: number;
+  /** Open calls without a workflow: those closed (`unplaced`) and followed again to their end, or (dry run) to be. */
+  orphans: Record<OrphanReason, number>;
   isDone: boolean;
 }
 

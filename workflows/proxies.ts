@@ -89,8 +89,8 @@ export const callbackRecords = proxyActivities<Pick<Activities, 'recordFailedCal
   retry: { initialInterval: '1 s', backoffCoefficient: 2, maximumInterval: '60 s' },
 });
 
-export const retention = proxyActivities<Pick<Activities, 'findDueCalls' | 'closeOrphans'>>({
-  // One pass over an index, or one question to Temporal for each of 500 calls at most.
+export const retention = proxyActivities<Pick<Activities, 'findDueCalls' | 'findOrphans' | 'closeUnplaced' | 'followAgain'>>({
+  // One pass over an index, or one request to Temporal for each call of a batch.
   startToCloseTimeout: '5 minutes',
   heartbeatTimeout: '60 s',
   // Over before the next day's run; a reason that stays is seen there again.

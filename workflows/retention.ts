@@ -1,12 +1,16 @@
-/** Once a day: lost calls are closed, and calls that are old enough are archived or deleted, month by month. */
-import { setCurrentDetails, setHandler } from '@temporalio/workflow';
+/** Once a day: open calls that nobody follows are seen to, and calls that are old enough are archived or deleted, month by month. */
+import { ActivityFailure, setCurrentDetails, setHandler } from '@temporalio/workflow';
+import type { ClosedCall } from '../activities/orphans';
 import { startCallback } from './callback';
-import { type DueMonth, type RetentionInput, type RetentionProgress, retentionProgress } from './contract';
-import { archives, retention } from './proxies';
+import { type CallPosition, type DueMonth, type Orphan, type RetentionInput, type RetentionProgress, retentionProgress } from './contract';
+import { archives, retention, telling, voice } from './proxies';
 
 const DAY_MS = 24 * 60 * 60_000;
 const DEFAULT_BATCH = 500;
 const DEFAULT_ORPHAN_AFTER_MS = 60 * 60_000;
+
+/** More in one run is a long outage, and the next run goes on. Each may begin a callback, and a workflow may have 2,000 open children. */
+const ENOUGH_ORPHANS = 1_000;
 
 export async function retentionWorkflow(input: RetentionInput): Promise<RetentionProgress> {
   const progress: RetentionProgress = {
@@ -16,7 +20,7 @@ export async function retentionWorkflow(input: RetentionInput): Promise<Retentio
     due: [],
     removed: 0,
     files: [],
-    orphans: 0,
+    orphans: { unplaced: 0, unfollowed: 0, stopped: 0 },
     isDone: false,
   };
   setHandler(retentionProgress, () => progress);
@@ -31,14 +35,60 @@ export async function retentionWorkflow(input: RetentionInput): Promise<Retentio
   return progress;
 }
 
+/** Those that run are never touched: a call may be queued for half an hour and last for twelve. */
 async function closeOrphans(input: RetentionInput, progress: RetentionProgress): Promise<void> {
-  const order = { olderThanMs: input.orphanAfterMs ?? DEFAULT_ORPHAN_AFTER_MS, dryRun: progress.dryRun };
-  const { found, withCallback } = await retention.closeOrphans.executeWithOptions({ summary: 'close calls that were never started' }, [
-    order,
-  ]);
-  progress.orphans = found;
-  for (const callId of withCallback) await startCallback(callId);
-  say(progress);
+  const createdBeforeMs = Date.now() - (input.orphanAfterMs ?? DEFAULT_ORPHAN_AFTER_MS);
+  const batchSize = input.batchSize ?? DEFAULT_BATCH;
+  let after: CallPosition | undefined;
+  do {
+    const { orphans, next } = await retention.findOrphans.executeWithOptions({ summary: 'find open calls that no workflow follows' }, [
+      { createdBeforeMs, batchSize, ...(after ? { after } : {}) },
+    ]);
+    const unplaced = orphans.filter(({ why }) => why === 'unplaced');
+    const others = orphans.filter(({ why }) => why !== 'unplaced');
+    progress.orphans.unplaced += progress.dryRun ? unplaced.length : await closeUnplaced(unplaced);
+    if (!progress.dryRun) await followAgain(others);
+    for (const { why } of others) progress.orphans[why] += 1;
+    say(progress);
+    after = next;
+  } while (after !== undefined && orphansOf(progress) < ENOUGH_ORPHANS);
+}
+
+/** Returns how many were closed: one that was dialled meanwhile is not. */
+async function closeUnplaced(orphans: Orphan[]): Promise<number> {
+  if (orphans.length === 0) return 0;
+  const callIds = orphans.map(({ callId }) => callId);
+  const closed = await retention.closeUnplaced.executeWithOptions({ summary: 'close calls that were never started' }, [{ callIds }]);
+  await Promise.all(closed.map(tell));
+  return closed.length;
+}
+
+/** As at the end of every call; the result stands without the note. */
+async function tell({ callId, hasCallback, hasConversation }: ClosedCall): Promise<void> {
+  if (hasCallback) await startCallback(callId);
+  if (!hasConversation) return;
+  try {
+    await telling.tellConversation.executeWithOptions({ summary: 'tell the conversation of the call' }, [{ callId }]);
+  } catch (error) {
+    if (!(error instanceof ActivityFailure)) throw error;
+  }
+}
+
+/** Their own workflows conclude them, as long as that takes. */
+async function followAgain(orphans: Orphan[]): Promise<void> {
+  if (orphans.length === 0) return;
+  await findPlacements(orphans.filter(({ isPlacementUnknown }) => isPlacementUnknown));
+  const callIds = orphans.map(({ callId }) => callId);
+  await retention.followAgain.executeWithOptions({ summary: 'follow calls whose workflow is gone' }, [{ callIds }]);
+}
+
+/** What Vapi does not list ends as unknown, and so does what it cannot be asked about: it is not asked for the others then. */
+async function findPlacements(orphans: Orphan[]): Promise<void> {
+  try {
+    for (const { callId } of orphans) await voice.findCall.executeWithOptions({ summary: 'look for the call at Vapi' }, [{ callId }]);
+  } catch (error) {
+    if (!(error instanceof ActivityFailure)) throw error;
+  }
 }
 
 /** Also when calls are kept or deleted now: the rows of a complete file are gone by what was decided then. */
@@ -73,8 +123,14 @@ function say({ action, dryRun, due, removed, files, orphans, isDone }: Retention
   setCurrentDetails(
     [
       `${isDone ? 'done' : 'working'}${dryRun ? ' (dry run)' : ''}: ${action}, ${removed} of ${total} calls in ${due.length} months`,
-      `calls never started: ${orphans}`,
+      `calls without a workflow: ${orphansOf({ orphans })}`,
+      `never dialled: ${orphans.unplaced}${dryRun ? '' : ' (closed as failed)'}`,
+      `nobody followed them: ${orphans.unfollowed}, their workflow was stopped: ${orphans.stopped}${dryRun ? '' : ' (followed to their end now)'}`,
       ...files.map((file) => `file: ${file}`),
     ].join('\n\n'),
   );
+}
+
+function orphansOf({ orphans }: Pick<RetentionProgress, 'orphans'>): number {
+  return orphans.unplaced + orphans.unfollowed + orphans.stopped;
 }

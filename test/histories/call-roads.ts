@@ -1,5 +1,6 @@
 /** The roads through a voice call, its callback and the retention whose histories are kept. */
 import { randomUUID } from 'node:crypto';
+import type { Prisma } from '../../prisma/generated/client';
 import type { Receiver } from '../../src/sandbox/receiver';
 import type { PlayName } from '../../src/sandbox/vapi-plays';
 import { callbackWorkflowId, callWorkflowId, RETENTION_WORKFLOW, type RetentionInput } from '../../workflows/contract';
@@ -74,7 +75,22 @@ export function callbackRoads(receiver: Receiver): Record<string, Road> {
   return { 'taken-at-the-second-try': withAnswers(500), 'receiver-gone': withAnswers(410) };
 }
 
-export const retentionRoads: Record<string, Road> = { archive: retained('archive'), delete: retained('delete'), keep: retained('keep') };
+export const retentionRoads: Record<string, Road> = {
+  archive: retained('archive'),
+  delete: retained('delete'),
+  keep: retained('keep'),
+  /** One of each kind: never dialled, with a callback and a conversation; dialled, and its workflow gone; placed by others. */
+  async orphans(system) {
+    const phone = newNumber().slice(1);
+    await system.sandbox.kapso.customerSends({ from: phone, text: 'please call me' });
+    await outcomesOf(system, phone, 1);
+    const callbackUrl = 'https://nowhere.example/';
+    await orphan(system, { direction: 'outbound', requestHash: 'hash', toNumber: `+${phone}`, callbackUrl });
+    await orphan(system, { direction: 'outbound', requestHash: 'hash', dialledAt: new Date() });
+    await orphan(system, { direction: 'inbound', providerCallId: randomUUID(), status: 'ended', endedReason: 'customer-busy' });
+    return await retain(system, 'keep');
+  },
+};
 
 async function place(system: System, to: string, more: Record<string, unknown> = {}): Promise<string> {
   return (await placeCall(system, { to, ...more })).body.callId;
@@ -103,9 +119,19 @@ function retained(action: RetentionInput['action']): Road {
     await system.db.vapiCallResult.create({
       data: { id, workflowId: callWorkflowId(id), direction: 'outbound', status: 'ended', outcome: 'busy', createdAt: doneAt, doneAt },
     });
-    const workflowId = `retention-${id}`;
-    const input: RetentionInput = { days: 90, action };
-    await system.temporal.workflow.start(RETENTION_WORKFLOW, { workflowId, taskQueue: system.taskQueue, args: [input] });
-    return workflowId;
+    return await retain(system, action);
   };
+}
+
+async function retain(system: System, action: RetentionInput['action']): Promise<string> {
+  const workflowId = `retention-${randomUUID()}`;
+  const input: RetentionInput = { days: 90, action };
+  await system.temporal.workflow.start(RETENTION_WORKFLOW, { workflowId, taskQueue: system.taskQueue, args: [input] });
+  return workflowId;
+}
+
+async function orphan(system: System, fields: Omit<Prisma.VapiCallResultCreateInput, 'id' | 'workflowId'>): Promise<void> {
+  const id = randomUUID();
+  const createdAt = new Date(Date.now() - 2 * 60 * 60_000);
+  await system.db.vapiCallResult.create({ data: { id, workflowId: callWorkflowId(id), createdAt, ...fields } });
 }
