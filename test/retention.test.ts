@@ -139,6 +139,26 @@ test('when calls of several months are old enough, then each month is one file w
   for (const file of result.files) expect((await stat(file)).mode & 0o777).toBe(0o600);
 });
 
+test.each(['archive', 'delete'] as const)(
+  'when a call had to be placed again and it is time to %s it, then the events of its former placements go with it, and no others',
+  async (action) => {
+    const [former, other] = [`p-${randomUUID()}`, `p-${randomUUID()}`];
+    const [id = ''] = await calls(1, daysAgo(100), { formerProviderCallIds: [former] });
+    const fact = { type: 'status-update', occurredAt: daysAgo(100) };
+    await system.db.vapiCallEvent.createMany({
+      data: [
+        { ...fact, providerCallId: former, status: 'no-slot' },
+        { ...fact, providerCallId: other, status: 'queued' },
+      ],
+    });
+    await run({ action });
+    const statuses = (await archived()).map(({ events }) => events.map(({ status }) => status).sort());
+    expect(statuses).toEqual(action === 'archive' ? [['ended', 'no-slot', 'ringing']] : []);
+    expect(await remaining()).not.toContain(id);
+    expect(await system.db.vapiCallEvent.findMany({ select: { providerCallId: true } })).toEqual([{ providerCallId: other }]);
+  },
+);
+
 test('when nothing is due, then nothing is written', async () => {
   const kept = await calls(2, daysAgo(1));
   expect(await run()).toMatchObject({ isDone: true, removed: 0, files: [], due: [] });
