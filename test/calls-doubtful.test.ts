@@ -45,6 +45,12 @@ function answerPlacement(to: string, answering: Answering): { count: () => numbe
   return { count: () => count };
 }
 
+/** Seconds of the timers that the call's workflow has started. */
+async function pausesOf(callId: string): Promise<number[]> {
+  const { events } = await system.temporal.workflow.getHandle(`call-${callId}`).fetchHistory();
+  return (events ?? []).flatMap(({ timerStartedEventAttributes: timer }) => (timer ? [Number(timer.startToFireTimeout?.seconds)] : []));
+}
+
 describe('placing', () => {
   const answers: [string, GivenAnswer][] = [
     ['a redirect', { status: 302, body: '', headers: { Location: '/elsewhere' } }],
@@ -111,14 +117,9 @@ describe('placing', () => {
     const to = newNumber();
     const placements = answerPlacement(to, async () => ({ status: 429, body: '{}', headers: { 'Retry-After': '0' } }));
     const callId = await callTo(to);
-    await eventually(async () => expect(placements.count()).toBe(2));
-    const { dialCount, createdAt } = await rowOf(callId);
-    expect(dialCount).toBe(2);
+    await eventually(async () => expect(await pausesOf(callId)).toEqual([1, 10]));
     await request(system, 'DELETE', `/api/v1/vapi/calls/${callId}`);
-    const result = await resultOf(system, callId);
-    expect([result.outcome, placements.count()]).toEqual(['canceled', 2]);
-    // The second pause has its own length, and the end was asked for within it.
-    expect(Date.parse(result.doneAt ?? '') - createdAt.getTime()).toBeLessThan(9_000);
+    expect([(await resultOf(system, callId)).outcome, placements.count()]).toEqual(['canceled', 2]);
   });
 
   test('when events come while Vapi still holds the placement open, then the call is followed without the answer', async () => {
@@ -186,10 +187,8 @@ describe('a call that found no slot', () => {
     vapi().play({ ...toOf(to), play: 'concurrency-blocked', times: 1 });
     const callId = await callTo(to);
     await resultOf(system, callId, 20_000);
-    const { events } = await system.temporal.workflow.getHandle(`call-${callId}`).fetchHistory();
-    const timers = (events ?? []).flatMap(({ timerStartedEventAttributes: timer }) => Number(timer?.startToFireTimeout?.seconds ?? -1));
     // The ring timeout, the pause, the ring timeout and the conversation; never the report's grace after the first end.
-    expect(timers.filter((seconds) => seconds === 2).length).toBeLessThanOrEqual(1);
+    expect((await pausesOf(callId)).filter((seconds) => seconds === 2).length).toBeLessThanOrEqual(1);
     expect(vapi().dialled({ number: to })).toBe(1);
   });
 });

@@ -335,7 +335,7 @@ class Call {
     this.#phase = phase;
     setCurrentDetails(
       [
-        `Voice call · ${this.#input.dials ? 'placed by us' : 'placed by others'}`,
+        `Voice call · ${this.#input.dials ? 'placed by us' : 'followed; not placed by this run'}`,
         `**${this.#phase}**`,
         `status ${this.#status}${this.#endedReason ? ` · ended: ${this.#endedReason}` : ''}${this.#hasReport ? ' · report is here' : ''}`,
         `call ${this.#input.callId} · at Vapi ${this.#providerCallId ?? 'not known yet'}`,

@@ -206,7 +206,7 @@ export function callStart(input: CallInput, taskQueue: string) {
     // A closed call is never followed again; who starts it twice finds the one that runs.
     workflowIdReusePolicy: 'REJECT_DUPLICATE' as const,
     workflowIdConflictPolicy: 'USE_EXISTING' as const,
-    staticSummary: input.dials ? 'Voice call, placed by us' : 'Voice call, placed by others',
+    staticSummary: input.dials ? 'Voice call, placed by us' : 'Voice call, followed only',
     typedSearchAttributes: [
       { key: defineSearchAttributeKey(searchAttributes.callStatus, 'KEYWORD'), value: 'queued' },
       { key: attentionAttribute, value: false },
