@@ -10,11 +10,12 @@ describe('the API', () => {
     metrics.setRecordCounts({
       parked: 2,
       withoutOutcome: 3,
+      conversationsInNeed: 5,
       calls: [
-        { status: 'ended', outcome: 'completed', count: 4 },
-        { status: 'queued', outcome: null, count: 1 },
-        { status: 'brand-new', outcome: '+15550100', count: 1 },
-        { status: 'brand-newer', outcome: '+15550101', count: 1 },
+        { status: 'ended', outcome: 'completed', count: 4, inNeed: 1 },
+        { status: 'queued', outcome: null, count: 1, inNeed: 0 },
+        { status: 'brand-new', outcome: '+15550100', count: 1, inNeed: 1 },
+        { status: 'brand-newer', outcome: '+15550101', count: 1, inNeed: 0 },
       ],
     });
     const text = await metrics.text();
@@ -27,17 +28,20 @@ describe('the API', () => {
     expect(text).toContain('parley_calls{status="ended",outcome="completed"} 4');
     expect(text).toContain('parley_calls{status="queued",outcome="none"} 1');
     expect(text).toContain('parley_calls{status="other",outcome="other"} 2');
+    expect(text).toContain('parley_needing_attention{kind="conversation"} 5');
+    expect(text).toContain('parley_needing_attention{kind="call"} 2');
     expect(text).toContain('process_cpu_seconds_total');
     expect(text).not.toContain('15550');
   });
 
   test('when the record cannot be read, then its gauges have no value rather than an old one', async () => {
     const metrics = createApiMetrics();
-    metrics.setRecordCounts({ parked: 2, withoutOutcome: 3, calls: [{ status: 'ended', outcome: 'completed', count: 4 }] });
+    const calls = [{ status: 'ended', outcome: 'completed', count: 4, inNeed: 1 }];
+    metrics.setRecordCounts({ parked: 2, withoutOutcome: 3, conversationsInNeed: 5, calls });
     metrics.setRecordCounts(undefined);
     const text = await metrics.text();
     expect(text).toContain('parley_record_readable 0');
-    expect(text).not.toMatch(/^parley_(spool_depth|messages_without_outcome|calls)[ {]/m);
+    expect(text).not.toMatch(/^parley_(spool_depth|messages_without_outcome|needing_attention|calls)[ {]/m);
   });
 });
 

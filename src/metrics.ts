@@ -35,7 +35,10 @@ export interface RecordCounts {
   parked: number;
   /** Inbound messages without an outcome. */
   withoutOutcome: number;
-  calls: { status: string; outcome: string | null; count: number }[];
+  /** That wait for a person; counted up to 10000. */
+  conversationsInNeed: number;
+  /** `inNeed`: how many of them wait for a person. */
+  calls: { status: string; outcome: string | null; count: number; inNeed: number }[];
 }
 
 /** What the API measures. */
@@ -122,6 +125,12 @@ export function createApiMetrics(): ApiMetrics {
     labelNames: ['status', 'outcome'],
     registers,
   });
+  const needingAttention = new Gauge({
+    name: 'parley_needing_attention',
+    help: 'What waits for a person: conversations (up to 10000) and voice calls in the record',
+    labelNames: ['kind'],
+    registers,
+  });
   const waiters = new Gauge({ name: 'parley_call_waiters', help: 'Requests that wait for a call to be over', registers });
   const waits = new Gauge({
     name: 'parley_call_waits',
@@ -150,11 +159,17 @@ export function createApiMetrics(): ApiMetrics {
     setRecordCounts(counts) {
       recordReadable.set(counts ? 1 : 0);
       calls.reset();
+      needingAttention.reset();
       spoolDepth.remove();
       withoutOutcome.remove();
       if (!counts) return;
       spoolDepth.set(counts.parked);
       withoutOutcome.set(counts.withoutOutcome);
+      needingAttention.set({ kind: 'conversation' }, counts.conversationsInNeed);
+      needingAttention.set(
+        { kind: 'call' },
+        counts.calls.reduce((sum, { inNeed }) => sum + inNeed, 0),
+      );
       for (const { status, outcome, count } of counts.calls) {
         calls.inc({ status: CALL_STATUSES.has(status) ? status : 'other', outcome: outcome === null ? 'none' : word(outcome) }, count);
       }
