@@ -138,12 +138,13 @@ describe('problems', () => {
     try {
       const answer = await request('/api/v1/conversations', { headers: withKey }, url);
       const body = (await answer.json()) as { id: string };
-      expect([answer.status, body]).toEqual([
-        500,
-        { type: 'about:blank', title: 'Internal Server Error', status: 500, detail: expect.any(String), id: expect.any(String) },
+      expect([answer.status, answer.headers.get('retry-after'), body]).toEqual([
+        503,
+        '5',
+        { type: 'about:blank', title: 'Service Unavailable', status: 503, detail: expect.any(String), id: expect.any(String) },
       ]);
       expect(JSON.stringify(body)).not.toMatch(/ECONN|127\.0\.0\.1|prisma|postgres|secret/i);
-      expect(await api.line(body.id, '"level":"error"')).toContain('request failed');
+      expect(await api.line(body.id, '"level":"error"')).toContain('the record is away');
       const webhook = await postWebhook(message(), {}, url);
       const refused = (await webhook.json()) as { id: string };
       expect([webhook.status, webhook.headers.get('retry-after'), webhook.headers.get('content-type')]).toEqual([503, '5', PROBLEM_TYPE]);
@@ -237,13 +238,17 @@ describe('metrics', () => {
     await system.db.vapiCallResult.createMany({
       data: [
         { id: randomUUID(), workflowId: `call-${randomUUID()}`, direction, status: 'ringing' },
-        { id: randomUUID(), workflowId: `call-${randomUUID()}`, direction, status: 'ended', outcome: 'completed' },
+        { id: randomUUID(), workflowId: `call-${randomUUID()}`, direction, status: 'ended', outcome: 'completed', needsAttention: true },
       ],
     });
     await system.db.parkedMessage.create({
       data: { phoneNumberId: '1', providerMessageId: 'wamid.parked', workflowId: 'conversation-1-x', reason: 'test', message: {} },
     });
+    const id = await conversationId();
+    await system.db.conversation.update({ where: { id }, data: { needsAttention: true } });
     const metrics = await (await request('/metrics')).text();
+    expect(metricOf(metrics, 'parley_needing_attention{kind="conversation"}')).toBe(1);
+    expect(metricOf(metrics, 'parley_needing_attention{kind="call"}')).toBe(1);
     expect(metricOf(metrics, 'parley_calls{status="ringing",outcome="none"}')).toBe(1);
     expect(metricOf(metrics, 'parley_calls{status="ended",outcome="completed"}')).toBe(1);
     expect(metricOf(metrics, 'parley_spool_depth')).toBe(1);

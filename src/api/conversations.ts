@@ -11,7 +11,8 @@ import {
   type PrismaClient,
 } from '../../prisma/generated/client';
 import { ApiError, guardedProblems, problems } from './errors';
-import { integerParameter, parsed } from './requests';
+import { fromRecord } from './record';
+import { booleanParameter, integerParameter, noQuery, parsed } from './requests';
 
 const limit = integerParameter(1, 100).default(50).meta({ description: 'How many at most; 50 when it is not given.', example: 20 });
 const position = z
@@ -31,17 +32,13 @@ const conversationCursor = z
 export const conversationParameters = z.object({
   id: z.uuid().meta({ description: 'An `id` of the list.', example: '2f0c2d5e-4a55-4b8c-9a1e-0c5d7c7f1a10' }),
 });
-export const conversationsQuery = z.object({
+export const conversationsQuery = z.strictObject({
   limit,
   before: conversationCursor.optional(),
-  needsAttention: z
-    .enum(['true', 'false'])
-    .transform((value) => value === 'true')
-    .optional()
-    .meta({ description: 'Only those that wait for a person, or only the others.' }),
+  needsAttention: booleanParameter.optional().meta({ description: 'Only those that wait for a person, or only the others.' }),
   mode: z.enum(ConversationMode).optional().meta({ description: 'Only those that are answered so.' }),
 });
-export const messagesQuery = z.object({ limit, before: position.optional() });
+export const messagesQuery = z.strictObject({ limit, before: position.optional() });
 
 const time = z.iso.datetime().meta({ description: 'UTC.', example: '2026-11-21T12:00:00.000Z' });
 
@@ -188,20 +185,22 @@ export function conversationRoutes(db: PrismaClient): Router {
 
 async function listConversations(db: PrismaClient, request: Request, response: Response): Promise<void> {
   const query = parsed(conversationsQuery, request.query);
-  const rows = await db.conversation.findMany({
-    where: {
-      // Every conversation has a message, so every one has this time.
-      lastMessageAt: { not: null },
-      ...(query.mode ? { mode: query.mode } : {}),
-      ...(query.needsAttention === undefined ? {} : { needsAttention: query.needsAttention }),
-      ...(query.before
-        ? { OR: [{ lastMessageAt: { lt: query.before.at } }, { lastMessageAt: query.before.at, id: { lt: query.before.id } }] }
-        : {}),
-    },
-    orderBy: [{ lastMessageAt: 'desc' }, { id: 'desc' }],
-    take: query.limit + 1,
-    select: conversationFields,
-  });
+  const rows = await fromRecord(
+    db.conversation.findMany({
+      where: {
+        // Every conversation has a message, so every one has this time.
+        lastMessageAt: { not: null },
+        ...(query.mode ? { mode: query.mode } : {}),
+        ...(query.needsAttention === undefined ? {} : { needsAttention: query.needsAttention }),
+        ...(query.before
+          ? { OR: [{ lastMessageAt: { lt: query.before.at } }, { lastMessageAt: query.before.at, id: { lt: query.before.id } }] }
+          : {}),
+      },
+      orderBy: [{ lastMessageAt: 'desc' }, { id: 'desc' }],
+      take: query.limit + 1,
+      select: conversationFields,
+    }),
+  );
   const page = rows.slice(0, query.limit);
   const last = page.at(-1);
   response.json({
@@ -211,7 +210,9 @@ async function listConversations(db: PrismaClient, request: Request, response: R
 }
 
 async function showConversation(db: PrismaClient, request: Request, response: Response): Promise<void> {
-  const row = await db.conversation.findUnique({ where: { id: conversationId(request) }, select: conversationFields });
+  const id = conversationId(request);
+  parsed(noQuery, request.query);
+  const row = await fromRecord(db.conversation.findUnique({ where: { id }, select: conversationFields }));
   if (!row) throw new ApiError(404, 'no such conversation');
   response.json(conversationAnswer(row));
 }
@@ -220,13 +221,15 @@ async function listMessages(db: PrismaClient, request: Request, response: Respon
   const id = conversationId(request);
   const query = parsed(messagesQuery, request.query);
   const [conversation, rows] = await Promise.all([
-    db.conversation.findUnique({ where: { id }, select: { id: true } }),
-    db.message.findMany({
-      where: { conversationId: id, ...(query.before === undefined ? {} : { position: { lt: query.before } }) },
-      orderBy: { position: 'desc' },
-      take: query.limit + 1,
-      select: messageFields,
-    }),
+    fromRecord(db.conversation.findUnique({ where: { id }, select: { id: true } })),
+    fromRecord(
+      db.message.findMany({
+        where: { conversationId: id, ...(query.before === undefined ? {} : { position: { lt: query.before } }) },
+        orderBy: { position: 'desc' },
+        take: query.limit + 1,
+        select: messageFields,
+      }),
+    ),
   ]);
   if (!conversation) throw new ApiError(404, 'no such conversation');
   const page = rows.slice(0, query.limit).map(messageAnswer);

@@ -100,6 +100,8 @@ export function docsRoutes(document: oas31.OpenAPIObject): Router {
   router.get('/openapi.json', (_request, response) => {
     response.type('application/json').send(text);
   });
+  // Not in the document: it is for people who open the bare address.
+  router.get('/', (_request, response) => response.redirect('/docs'));
   router.get('/docs', (_request, response) => {
     guard(response).type('text/html').send(PAGE);
   });

@@ -6,6 +6,7 @@ import type { ErrorRequestHandler, RequestHandler, Response } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiResponseObject } from 'zod-openapi';
 import type { Logger } from '../logger';
+import { isRecordAway } from './record';
 
 /** An answer that the caller may see in full: `message` becomes its `detail`. */
 export class ApiError extends Error {
@@ -23,26 +24,29 @@ export class ApiError extends Error {
 export const problemSchema = z
   .object({
     type: z.literal('about:blank').meta({ description: 'The status says it all (RFC 9457, section 4.2.1).' }),
-    title: z.string().meta({ description: 'The name of the status.', example: 'Not Found' }),
-    status: z.int().min(400).max(599).meta({ description: 'The status of the answer.', example: 404 }),
-    detail: z.string().optional().meta({ description: 'What is wrong, for a person.', example: 'no such conversation' }),
+    title: z.string().meta({ description: 'The name of the status.' }),
+    status: z.int().min(400).max(599).meta({ description: 'The status of the answer.' }),
+    detail: z.string().optional().meta({ description: 'What is wrong, for a person.' }),
     id: z.uuid().optional().meta({ description: 'From 500 on: stands in the log beside the cause.' }),
   })
   .meta({ id: 'Problem', description: 'What went wrong (RFC 9457).' });
 
-/** One answer of the OpenAPI document that is a problem. */
-export function problem(description: string): ZodOpenApiResponseObject {
-  return { description, content: { 'application/problem+json': { schema: problemSchema } } };
+/** One answer of the OpenAPI document that is a problem; its example shows the status and the reason. */
+export function problem(status: number, description: string): ZodOpenApiResponseObject {
+  const example: unknown = JSON.parse(problemText(status, description, status < 500 ? undefined : EXAMPLE_ID));
+  return { description, content: { 'application/problem+json': { schema: problemSchema, example } } };
 }
+
+const EXAMPLE_ID = '0f8b1a52-6c1e-4a57-9d3e-2b7c1f0e4d5a';
 
 /** The answers of `statuses` in the OpenAPI document, each as a problem with its reason. */
 export function problems(reasons: Readonly<Record<number, string>>): Record<`${4 | 5}${string}`, ZodOpenApiResponseObject> {
-  return Object.fromEntries(Object.entries(reasons).map(([status, reason]) => [status, problem(reason)]));
+  return Object.fromEntries(Object.entries(reasons).map(([status, reason]) => [status, problem(Number(status), reason)]));
 }
 
 /** Of a limited operation. */
 export const tooManyRequests: ZodOpenApiResponseObject = {
-  ...problem('Too many requests. `Retry-After` and `RateLimit` say when to come again.'),
+  ...problem(429, 'Too many requests. `Retry-After` and `RateLimit` say when to come again.'),
   id: 'TooManyRequests',
   headers: {
     'Retry-After': { required: true, schema: { type: 'string', pattern: '^\\d+$' }, description: 'Seconds until the next request.' },
@@ -51,20 +55,25 @@ export const tooManyRequests: ZodOpenApiResponseObject = {
   },
 };
 
-/** What every operation behind a bearer key may answer besides its own. */
+/** What a sender reads that has to come again: seconds, as RFC 9110 writes them. */
+export const RETRY_AFTER = { 'Retry-After': '5' } as const;
+
+/** What every operation behind a bearer key may answer besides its own. Each reads the record. */
 export const guardedProblems = {
-  400: { ...problem('The request could not be read, or a value in it is wrong; `detail` says which.'), id: 'BadRequest' },
+  400: { ...problem(400, 'The request could not be read, or a value in it is wrong; `detail` says which.'), id: 'BadRequest' },
   401: {
-    ...problem('No valid bearer key.'),
+    ...problem(401, 'No valid bearer key.'),
     id: 'Unauthorized',
     headers: { 'WWW-Authenticate': { required: true, schema: { type: 'string', enum: ['Bearer'] } } },
   },
   429: tooManyRequests,
-  500: { ...problem('Something went wrong here. The `id` stands in the log.'), id: 'InternalError' },
+  500: { ...problem(500, 'Something went wrong here. The `id` stands in the log.'), id: 'InternalError' },
+  503: {
+    ...problem(503, 'The record or Temporal is away. Please send the same request again; `Retry-After` says when.'),
+    id: 'Unavailable',
+    headers: { 'Retry-After': { required: true, schema: { type: 'string', enum: [RETRY_AFTER['Retry-After']] } } },
+  },
 } satisfies Record<number, ZodOpenApiResponseObject>;
-
-/** What a sender reads that has to come again: seconds, as RFC 9110 writes them. */
-export const RETRY_AFTER = { 'Retry-After': '5' } as const;
 
 /** What every webhook may answer besides its 200. `limitMiB`: the longest body. */
 export function webhookProblems(unauthorized: string, limitMiB: number): Record<`${4 | 5}${string}`, ZodOpenApiResponseObject> {
@@ -78,7 +87,7 @@ export function webhookProblems(unauthorized: string, limitMiB: number): Record<
     429: tooManyRequests,
     500: guardedProblems[500],
     503: {
-      ...problem('Not stored: please send again.'),
+      ...problem(503, 'Not stored: please send again.'),
       headers: { 'Retry-After': { required: true, schema: { type: 'string', enum: [RETRY_AFTER['Retry-After']] } } },
     },
   };
@@ -101,7 +110,10 @@ function problemText(status: number, detail?: string, id?: string): string {
 
 export const notFound: RequestHandler = (_request, response) => sendProblem(response, 404, 'no such address');
 
-/** The last handler: our own errors as they are, the body parser's by their status, everything else as a 500 with an id. */
+/**
+ * The last handler: our own errors as they are, the body parser's by their status, a record that is away as a 503, everything else as
+ * a 500 with an id.
+ */
 export function errorHandler(logger: Logger): ErrorRequestHandler {
   return (error: unknown, _request, response, next) => {
     if (response.headersSent) return next(error);
@@ -112,6 +124,10 @@ export function errorHandler(logger: Logger): ErrorRequestHandler {
     }
     const status = clientErrorStatus(error);
     if (status) return sendProblem(response, status, CLIENT_ERRORS[status] ?? 'the request could not be read');
+    if (isRecordAway(error)) {
+      response.set(RETRY_AFTER);
+      return sendProblem(response, 503, 'the record is away; please come again', logged(logger, error, 'the record is away'));
+    }
     return sendProblem(response, 500, 'something went wrong; the id stands in the log', logged(logger, error));
   };
 }

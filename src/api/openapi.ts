@@ -46,7 +46,15 @@ export function openApiDocument(): oas31.OpenAPIObject {
       { name: 'Webhooks', description: 'Where providers report. Signed; answered 200 only when the event is stored.' },
       { name: 'Operation', description: 'Health, metrics and this document.' },
     ],
-    components: { securitySchemes: { bearer: { type: 'http', scheme: 'bearer', description: 'One of `API_KEYS`.' } } },
+    components: {
+      securitySchemes: {
+        bearer: {
+          type: 'http',
+          scheme: 'bearer',
+          description: 'One of `API_KEYS`; `npm start` prints the one that it made (`.data/api-key`).',
+        },
+      },
+    },
     paths: apiPaths,
   });
 }

@@ -1,4 +1,5 @@
 /** Reading what a caller sent by the schema that the OpenAPI document shows. */
+import type { Response } from 'express';
 import { z } from 'zod';
 import { ApiError } from './errors';
 
@@ -19,4 +20,18 @@ export function integerParameter(min: number, max: number) {
     .transform(Number)
     .pipe(z.int().min(min).max(max))
     .meta({ override: { type: 'integer', minimum: min, maximum: max, pattern: undefined } });
+}
+
+/** `true` or `false` in a query. */
+export const booleanParameter = z.enum(['true', 'false']).transform((value) => value === 'true');
+
+/** Of an operation without parameters. Queries are strict everywhere: a misspelt filter would answer with everything. */
+export const noQuery = z.strictObject({});
+
+/** Fires when the client has gone, be it before this was asked; to be asked before anything is awaited. */
+export function clientLeft(response: Response): AbortSignal {
+  const left = new AbortController();
+  if (response.destroyed) left.abort();
+  else response.once('close', () => left.abort());
+  return left.signal;
 }
