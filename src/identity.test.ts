@@ -26,4 +26,16 @@ describe('identity', () => {
     expect(identity.messageId('100', 'wamid.A')).toBe(id);
     expect(identity.messageId('100', 'wamid.B')).not.toBe(id);
   });
+
+  test('when caller, key or origin of a call differ, then it is another call', () => {
+    const ids = [
+      identity.callId({ caller: 'a', idempotencyKey: '1' }),
+      identity.callId({ caller: 'b', idempotencyKey: '1' }),
+      identity.callId({ caller: 'a', idempotencyKey: '2' }),
+      identity.callId({ caller: 'a1', idempotencyKey: '' }),
+      identity.callId({ providerCallId: '1' }),
+    ];
+    expect(new Set(ids).size).toBe(ids.length);
+    expect(identity.callId({ caller: 'a', idempotencyKey: '1' })).toBe(ids[0]);
+  });
 });

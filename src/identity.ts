@@ -11,8 +11,11 @@ export interface Identity {
   contactKey(phoneNumberId: string, contact: ContactIdentity): string;
   /** A UUID; the same message has the same id however often it comes. */
   messageId(phoneNumberId: string, providerMessageId: string): string;
-  /** A UUID for a call of ours, from the caller's idempotency key, or for a call that others started, from the provider's id. */
-  callId(source: { idempotencyKey: string } | { providerCallId: string }): string;
+  /**
+   * A UUID for a call of ours, from the caller (a hash of the API key) and their idempotency key, so that no caller gets the call of
+   * another; or for a call that others started, from the provider's id.
+   */
+  callId(source: { caller: string; idempotencyKey: string } | { providerCallId: string }): string;
 }
 
 /** Ids under one key. */
@@ -23,7 +26,9 @@ export function createIdentity(key: string): Identity {
       digest('contact', phoneNumberId, phone ? `phone:${phone}` : `id:${businessScopedUserId}`).slice(0, 24),
     messageId: (phoneNumberId, providerMessageId) => uuidOf(digest('message', phoneNumberId, providerMessageId)),
     callId: (source) =>
-      uuidOf('idempotencyKey' in source ? digest('call', source.idempotencyKey) : digest('foreign call', source.providerCallId)),
+      uuidOf(
+        'idempotencyKey' in source ? digest('call', source.caller, source.idempotencyKey) : digest('foreign call', source.providerCallId),
+      ),
   };
 }
 

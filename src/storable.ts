@@ -30,7 +30,7 @@ export function jsonLength(value: unknown): number {
 }
 
 /** PostgreSQL and our own walks through a value end somewhere in the thousands; nothing that is meant goes this deep. */
-const MAX_DEPTH = 64;
+export const MAX_DEPTH = 64;
 
 /** The value as `storableJson` makes it; undefined when it is longer than `maxLength` as JSON, or nested too deep. */
 export function boundedJson(value: unknown, maxLength: number): unknown {

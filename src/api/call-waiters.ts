@@ -13,15 +13,19 @@ export interface WaiterCounts {
 }
 
 export interface CallWaiters {
-  /** Resolves when the workflow is over, after `timeoutMs`, when `left` fires, or when the process stops. Never rejects. */
-  wait(workflowId: string, timeoutMs: number, left: AbortSignal): Promise<void>;
+  /** True as soon as the workflow is over; false after `timeoutMs`, when `left` fires, or when the process stops. Never rejects. */
+  wait(workflowId: string, timeoutMs: number, left: AbortSignal): Promise<boolean>;
+  /** Waits for nothing: resolves after `timeoutMs`, when `left` fires, or when the process stops. */
+  rest(timeoutMs: number, left: AbortSignal): Promise<void>;
   counts(): WaiterCounts;
   /** Sends everybody home who waits, and whoever comes later. */
   close(): void;
 }
 
+type Leave = (isOver: boolean) => void;
+
 interface Wait {
-  waiters: Set<() => void>;
+  waiters: Set<Leave>;
   stop: AbortController;
 }
 
@@ -31,6 +35,7 @@ const AGAIN_MS = 1_000;
 /** One per process. */
 export function createCallWaiters({ temporal, logger }: { temporal: Client; logger: Logger }): CallWaiters {
   const waits = new Map<string, Wait>();
+  const resting = new Set<Leave>();
   let begun = 0;
   let isClosed = false;
 
@@ -39,7 +44,7 @@ export function createCallWaiters({ temporal, logger }: { temporal: Client; logg
     waits.set(workflowId, wait);
     void untilOver(workflowId, wait.stop.signal).then((isOver) => {
       if (waits.get(workflowId) === wait) waits.delete(workflowId);
-      if (isOver) for (const wake of [...wait.waiters]) wake();
+      if (isOver) for (const leave of [...wait.waiters]) leave(true);
     });
     return wait;
   }
@@ -55,59 +60,58 @@ export function createCallWaiters({ temporal, logger }: { temporal: Client; logg
         if (stopped.aborted) return false;
         if (error instanceof WorkflowNotFoundError || isFailedWorkflow(error)) return true;
         logger.warn({ error, workflowId }, 'waiting for a call was interrupted; trying again');
-        await pause(AGAIN_MS, stopped);
+        await stay(new Set(), AGAIN_MS, stopped);
       }
     }
     return false;
   }
 
   return {
-    wait(workflowId, timeoutMs, left) {
-      if (isClosed || left.aborted) return Promise.resolve();
+    async wait(workflowId, timeoutMs, left) {
+      if (isClosed || left.aborted) return false;
       const wait = waits.get(workflowId) ?? begin(workflowId);
-      return new Promise((resolve) => {
-        const leave = () => {
-          clearTimeout(timer);
-          left.removeEventListener('abort', leave);
-          wait.waiters.delete(leave);
-          if (wait.waiters.size === 0) {
-            wait.stop.abort();
-            if (waits.get(workflowId) === wait) waits.delete(workflowId);
-          }
-          resolve();
-        };
-        const timer = setTimeout(leave, timeoutMs);
-        left.addEventListener('abort', leave, { once: true });
-        wait.waiters.add(leave);
-      });
+      const isOver = await stay(wait.waiters, timeoutMs, left);
+      if (wait.waiters.size === 0) {
+        wait.stop.abort();
+        if (waits.get(workflowId) === wait) waits.delete(workflowId);
+      }
+      return isOver;
+    },
+
+    async rest(timeoutMs, left) {
+      if (!isClosed && !left.aborted) await stay(resting, timeoutMs, left);
     },
 
     counts: () => ({
-      waiters: [...waits.values()].reduce((sum, wait) => sum + wait.waiters.size, 0),
+      waiters: [...waits.values()].reduce((sum, wait) => sum + wait.waiters.size, resting.size),
       waits: waits.size,
       waitsBegun: begun,
     }),
 
     close() {
       isClosed = true;
-      for (const wait of [...waits.values()]) for (const leave of [...wait.waiters]) leave();
+      for (const leave of [...waits.values()].flatMap(({ waiters }) => [...waiters]).concat(...resting)) leave(false);
     },
   };
+}
+
+/** One of `members` until it is sent home, its time is over, or `left` fires. */
+function stay(members: Set<Leave>, timeoutMs: number, left: AbortSignal): Promise<boolean> {
+  return new Promise((resolve) => {
+    const leave: Leave = (isOver) => {
+      clearTimeout(timer);
+      left.removeEventListener('abort', giveUp);
+      members.delete(leave);
+      resolve(isOver);
+    };
+    const giveUp = () => leave(false);
+    const timer = setTimeout(giveUp, timeoutMs);
+    left.addEventListener('abort', giveUp, { once: true });
+    members.add(leave);
+  });
 }
 
 /** Terminated, timed out or failed: over, without a result of its own. */
 function isFailedWorkflow(error: unknown): boolean {
   return error instanceof Error && error.name === 'WorkflowFailedError';
-}
-
-async function pause(ms: number, stopped: AbortSignal): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const end = () => {
-      clearTimeout(timer);
-      stopped.removeEventListener('abort', end);
-      resolve();
-    };
-    const timer = setTimeout(end, ms);
-    stopped.addEventListener('abort', end, { once: true });
-  });
 }

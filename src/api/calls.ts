@@ -9,17 +9,32 @@ import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import { Prisma, type PrismaClient, type VapiCallResult } from '../../prisma/generated/client';
 import { CALL_WORKFLOW, callStart, callWorkflowId, endRequested } from '../../workflows/contract';
-import { CALL_INCLUDES, type CallInclude, callBody, callBodySchema } from '../call-body';
+import { type CallInclude, callBody, callBodySchema } from '../call-body';
 import { callInput } from '../call-input';
 import type { Settings } from '../config';
 import type { Database } from '../database';
 import type { Identity } from '../identity';
 import type { Logger } from '../logger';
-import { normalisedPhone, phoneSchema } from '../phone';
+import { normalisedPhone } from '../phone';
 import { callbackProblem, callbackSettings } from '../providers/callback';
+import { vapiId } from '../vapi-id';
+import {
+  callIdParameter,
+  listQuery,
+  pageQuery,
+  phoneParameter,
+  refuseUnstorable,
+  START_EXAMPLE,
+  type StartBody,
+  showQuery,
+  startBody,
+  startHeaders,
+} from './call-requests';
 import type { CallWaiters } from './call-waiters';
 import { ApiError, guardedProblems, problems, RETRY_AFTER } from './errors';
-import { integerParameter, parsed } from './requests';
+import { keyHash } from './rate-limit';
+import { fromRecord } from './record';
+import { clientLeft, noQuery, parsed } from './requests';
 
 export interface CallDependencies {
   settings: Settings;
@@ -33,92 +48,12 @@ export interface CallDependencies {
 
 /** Temporal refuses or is slow after this long; the caller comes again with the same key. */
 const START_TIMEOUT_MS = 5_000;
-/** Below the minute after which proxies usually give an idle request up. */
-const MAX_WAIT_SECONDS = 55;
 /** A call that finds no free slot is tried again for this long; then its reason to be may be gone. */
 const QUEUE_FOR_MS = 30 * 60_000;
 const BODY_LIMIT_BYTES = 256 * 1024;
+/** A workflow that is over without a result: whether somebody has started it again is looked at this often. */
+const LOOK_AGAIN_MS = 5_000;
 
-const providerId = z.string().regex(/^[\w.-]{1,64}$/, 'must be an id of letters and digits');
-const freeObject = z.record(z.string().max(100), z.json());
-/** PostgreSQL keeps no NUL; half a surrogate is no text. */
-const text = (max: number) =>
-  z
-    .string()
-    .min(1)
-    .max(max)
-    .refine((value) => !value.includes('\0') && value.isWellFormed(), 'must be text');
-
-const startBody = z
-  .strictObject({
-    to: phoneSchema,
-    assistantId: providerId.optional().meta({ description: 'Default: VAPI_ASSISTANT_ID.' }),
-    phoneNumberId: providerId.optional().meta({ description: 'Number to call from, as Vapi names it. Default: VAPI_PHONE_NUMBER_ID.' }),
-    variables: freeObject.optional().meta({ description: "Values of the assistant's template variables." }),
-    metadata: freeObject.optional().meta({ description: 'Comes back with the result.' }),
-    maxDurationSeconds: z.int().min(10).max(43_200).default(600).meta({ description: 'The longest that the conversation may take.' }),
-    serviceRequestId: text(200).optional().meta({ description: 'Your own reference; calls can be listed by it.' }),
-    callbackUrl: z
-      .string()
-      .max(2_000)
-      .optional()
-      .meta({ description: 'The result is posted there; its host must be allowed (CALLBACK_ALLOWED_HOSTS).' }),
-  })
-  .meta({ id: 'CallRequest' });
-type StartBody = z.output<typeof startBody>;
-
-const startHeaders = z.object({
-  'idempotency-key': z
-    .string()
-    .regex(/^[\x21-\x7e]{1,255}$/, 'is required: 1 to 255 visible characters, the same for every attempt at the same call')
-    .meta({ description: 'The same key and body is the same call, however often it is sent.', example: 'order-4711-confirm' }),
-});
-
-const callIdParameter = z.object({
-  callId: z
-    .string()
-    .min(1)
-    .max(64)
-    .meta({ description: "Our id of the call, or Vapi's.", example: '5f0c2b1e-2a51-8c11-a0d4-6c8b0a6f9b3e' }),
-});
-const include = z
-  .string()
-  .max(100)
-  .transform((value) => value.split(',').filter((part) => part !== ''))
-  .pipe(z.array(z.enum(CALL_INCLUDES)))
-  .meta({
-    description: `Long parts, comma separated: ${CALL_INCLUDES.join(', ')}.`,
-    override: { type: 'string', pattern: '^((transcript|messages|raw)(,(transcript|messages|raw))*)?$' },
-  });
-const showQuery = z.object({
-  wait: integerParameter(0, MAX_WAIT_SECONDS)
-    .optional()
-    .meta({ description: 'Seconds to wait for the result. Comes back with `done: false` when there is none by then.' }),
-  include: include.optional(),
-});
-
-const cursor = z
-  .string()
-  .regex(/^\d{1,13}_[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/, 'must be the `next` of an earlier page')
-  .transform((value) => {
-    const [atMs = '0', id = ''] = value.split('_');
-    return { at: new Date(Number(atMs)), id };
-  });
-const page = { limit: integerParameter(1, 100).optional().meta({ description: 'Default 50.' }), before: cursor.optional() };
-const listQuery = z.object({
-  ...page,
-  status: text(40).optional(),
-  outcome: text(40).optional(),
-  serviceRequestId: text(200).optional(),
-  since: z.iso.datetime({ offset: true }).optional().meta({ description: 'Only calls created from this time on.' }),
-});
-const pageQuery = z.object(page);
-const phoneParameter = z.object({
-  phone: z
-    .string()
-    .max(40)
-    .meta({ description: 'A phone number with its country code; the plus may be written as %2B or left out.', example: '+15550100' }),
-});
 const callPage = z
   .object({
     data: z.array(callBodySchema),
@@ -141,17 +76,20 @@ export function callRoutes(dependencies: CallDependencies): Router {
 
 async function startCall(dependencies: CallDependencies, request: Request, response: Response): Promise<void> {
   const { settings, db, logger } = dependencies;
-  const { 'idempotency-key': idempotencyKey } = parsed(startHeaders, request.headers);
+  parsed(noQuery, request.query);
+  const { 'Idempotency-Key': idempotencyKey } = parsed(startHeaders, { 'Idempotency-Key': request.get('Idempotency-Key') });
+  refuseUnstorable(request.body);
   const body = parsed(startBody, request.body);
   const identity = dependencies.identity();
   if (!identity) throw new ApiError(503, 'the record has not been reached yet; please come again', RETRY_AFTER);
   if (!settings.VAPI_API_KEY) throw new ApiError(422, 'voice calls are not set up here (VAPI_API_KEY)');
   const placement = placementOf(body, settings);
-  const callId = identity.callId({ idempotencyKey });
+  const callId = identity.callId({ caller: keyHash(request), idempotencyKey });
   const row = await ensureRow(db.orm, callId, body, placement);
   if (row.requestHash !== hashOf(body)) throw new ApiError(409, 'this Idempotency-Key was used with another body');
   if (row.doneAt === null) await startWorkflow(dependencies, row);
-  logger.info({ callId, workflowId: row.workflowId, serviceRequestId: body.serviceRequestId }, 'call taken');
+  // No word of the caller's: a reference may be somebody's name or number.
+  logger.info({ callId, workflowId: row.workflowId }, 'call taken');
   response.status(202).location(callBody(row).links.self).json(callBody(row));
 }
 
@@ -174,25 +112,21 @@ function placementOf(body: StartBody, settings: Settings): Placement {
 /** The row of the key: made by the first request, found by every other. */
 async function ensureRow(orm: PrismaClient, callId: string, body: StartBody, placement: Placement): Promise<VapiCallResult> {
   const { to, variables, metadata, maxDurationSeconds, serviceRequestId, callbackUrl } = body;
-  await orm.vapiCallResult.createMany({
-    data: [
-      {
-        id: callId,
-        workflowId: callWorkflowId(callId),
-        direction: 'outbound',
-        toNumber: to,
-        ...placement,
-        variables: (variables ?? Prisma.DbNull) as Prisma.InputJsonObject,
-        metadata: (metadata ?? Prisma.DbNull) as Prisma.InputJsonObject,
-        maxDurationSeconds,
-        serviceRequestId: serviceRequestId ?? null,
-        callbackUrl: callbackUrl ?? null,
-        requestHash: hashOf(body),
-      },
-    ],
-    skipDuplicates: true,
-  });
-  return await orm.vapiCallResult.findUniqueOrThrow({ where: { id: callId } });
+  const row = {
+    id: callId,
+    workflowId: callWorkflowId(callId),
+    direction: 'outbound' as const,
+    toNumber: to,
+    ...placement,
+    variables: (variables ?? Prisma.DbNull) as Prisma.InputJsonObject,
+    metadata: (metadata ?? Prisma.DbNull) as Prisma.InputJsonObject,
+    maxDurationSeconds,
+    serviceRequestId: serviceRequestId ?? null,
+    callbackUrl: callbackUrl ?? null,
+    requestHash: hashOf(body),
+  };
+  await fromRecord(orm.vapiCallResult.createMany({ data: [row], skipDuplicates: true }));
+  return await rowOf(orm, callId);
 }
 
 /** A body that a flow renders anew has its keys in another order: what was parsed is compared, not what was sent. */
@@ -212,29 +146,65 @@ function sorted(value: unknown): unknown {
   );
 }
 
-/** Starting twice is starting once. @throws ApiError 503 when Temporal did not take it: the row waits for the next attempt */
-async function startWorkflow({ settings, temporal, logger }: CallDependencies, row: VapiCallResult): Promise<void> {
+async function rowOf(orm: PrismaClient, callId: string): Promise<VapiCallResult> {
+  return await fromRecord(orm.vapiCallResult.findUniqueOrThrow({ where: { id: callId } }));
+}
+
+/**
+ * Starting twice is starting once, while the first one runs. A closed execution is another matter: it has written its result, or
+ * it was stopped from outside, or it belonged to an earlier row of this key that retention has removed. Read after it has closed,
+ * the row tells: with a result nothing is started; an open one is followed anew. That cannot dial twice: an execution dials
+ * only a row that no other has claimed, and otherwise looks for the call that was placed.
+ */
+async function startWorkflow(dependencies: CallDependencies, row: VapiCallResult): Promise<void> {
+  if (await begin(dependencies, row, 'REJECT_DUPLICATE')) return;
+  const { doneAt } = await rowOf(dependencies.db.orm, row.id);
+  if (doneAt === null) await begin(dependencies, row, 'ALLOW_DUPLICATE');
+}
+
+/** False when the policy forbids it. @throws ApiError 503 when Temporal did not take it: the row waits for the next attempt */
+async function begin(
+  { settings, temporal, logger }: CallDependencies,
+  row: VapiCallResult,
+  workflowIdReusePolicy: 'REJECT_DUPLICATE' | 'ALLOW_DUPLICATE',
+): Promise<boolean> {
   const input = callInput(row, settings, { dials: true, queueForMs: QUEUE_FOR_MS });
+  const start = { ...callStart(input, settings.TEMPORAL_TASK_QUEUE), workflowIdReusePolicy };
   try {
-    await temporal.connection.withDeadline(Date.now() + START_TIMEOUT_MS, () =>
-      temporal.workflow.start(CALL_WORKFLOW, callStart(input, settings.TEMPORAL_TASK_QUEUE)),
-    );
+    await temporal.connection.withDeadline(Date.now() + START_TIMEOUT_MS, () => temporal.workflow.start(CALL_WORKFLOW, start));
+    return true;
   } catch (error) {
-    if (error instanceof WorkflowExecutionAlreadyStartedError) return;
+    if (error instanceof WorkflowExecutionAlreadyStartedError) return false;
     logger.error({ error, callId: row.id }, 'Temporal did not take the call; the caller is asked to come again');
     throw new ApiError(503, 'the call was not taken; please send it again with the same Idempotency-Key', RETRY_AFTER);
   }
 }
 
 async function showCall(dependencies: CallDependencies, request: Request, response: Response): Promise<void> {
+  const left = clientLeft(response);
   const { wait = 0, include: parts = [] } = parsed(showQuery, request.query);
   const row = await findCall(dependencies.db.orm, request);
-  if (row.doneAt !== null || wait === 0) return answer(response, row, parts);
-  const left = new AbortController();
-  response.once('close', () => left.abort());
-  await dependencies.waiters.wait(row.workflowId, wait * 1_000, left.signal);
-  if (left.signal.aborted) return;
-  answer(response, await dependencies.db.orm.vapiCallResult.findUniqueOrThrow({ where: { id: row.id } }), parts);
+  const current = row.doneAt !== null || wait === 0 ? row : await whenDone(dependencies, row, wait * 1_000, left);
+  if (!left.aborted) answer(response, current, parts);
+}
+
+/** The row when it is done, or when the time is over. An open one before that would only be asked for again, at once and for ever. */
+async function whenDone(
+  { db, waiters }: CallDependencies,
+  row: VapiCallResult,
+  waitMs: number,
+  left: AbortSignal,
+): Promise<VapiCallResult> {
+  const untilMs = Date.now() + waitMs;
+  for (;;) {
+    const isOver = await waiters.wait(row.workflowId, untilMs - Date.now(), left);
+    if (left.aborted) return row;
+    const current = await rowOf(db.orm, row.id);
+    const restMs = Math.min(untilMs - Date.now(), LOOK_AGAIN_MS);
+    if (!isOver || current.doneAt !== null || restMs <= 0) return current;
+    // Stopped from outside, or not started yet.
+    await waiters.rest(restMs, left);
+  }
 }
 
 function answer(response: Response, row: VapiCallResult, parts: readonly CallInclude[]): void {
@@ -246,15 +216,16 @@ async function findCall(orm: PrismaClient, request: Request): Promise<VapiCallRe
   const { callId } = parsed(callIdParameter, request.params);
   const isUuid = z.guid().safeParse(callId).success;
   // Vapi's ids are UUIDs as well, as a rule: ours is looked for first.
-  const own = isUuid ? await orm.vapiCallResult.findUnique({ where: { id: callId } }) : null;
-  const row =
-    own ?? (providerId.safeParse(callId).success ? await orm.vapiCallResult.findUnique({ where: { providerCallId: callId } }) : null);
+  const own = isUuid ? await fromRecord(orm.vapiCallResult.findUnique({ where: { id: callId } })) : null;
+  const isVapis = own === null && vapiId.safeParse(callId).success;
+  const row = isVapis ? await fromRecord(orm.vapiCallResult.findUnique({ where: { providerCallId: callId } })) : own;
   if (!row) throw new ApiError(404, 'no such call');
   return row;
 }
 
 async function endCall(dependencies: CallDependencies, request: Request, response: Response): Promise<void> {
   const { db, temporal, logger } = dependencies;
+  parsed(noQuery, request.query);
   const row = await findCall(db.orm, request);
   if (row.doneAt === null) {
     try {
@@ -272,12 +243,13 @@ async function endCall(dependencies: CallDependencies, request: Request, respons
 }
 
 async function listCalls({ db }: CallDependencies, request: Request, response: Response): Promise<void> {
-  const { limit, before, status, outcome, serviceRequestId, since } = parsed(listQuery, request.query);
+  const { limit, before, status, outcome, serviceRequestId, needsAttention, since } = parsed(listQuery, request.query);
   const where = {
     ...(status ? { status } : {}),
     ...(outcome ? { outcome } : {}),
     ...(serviceRequestId ? { serviceRequestId } : {}),
-    ...(since ? { createdAt: { gte: new Date(since) } } : {}),
+    ...(needsAttention === undefined ? {} : { needsAttention }),
+    ...(since ? { createdAt: { gte: since } } : {}),
   };
   response.json(await callPageOf(db.orm, where, { limit, before }));
 }
@@ -298,11 +270,13 @@ async function callPageOf(
   { limit = 50, before }: Page,
 ): Promise<z.output<typeof callPage>> {
   const older = before ? { OR: [{ createdAt: { lt: before.at } }, { createdAt: before.at, id: { lt: before.id } }] } : {};
-  const rows = await orm.vapiCallResult.findMany({
-    where: { AND: [where, older] },
-    orderBy: [{ createdAt: 'desc' }, { id: 'desc' }],
-    take: limit + 1,
-  });
+  const rows = await fromRecord(
+    orm.vapiCallResult.findMany({
+      where: { AND: [where, older] },
+      orderBy: [{ createdAt: 'desc' }, { id: 'desc' }],
+      take: limit + 1,
+    }),
+  );
   const last = rows[limit - 1];
   return {
     data: rows.slice(0, limit).map((row) => callBody(row)),
@@ -311,7 +285,6 @@ async function callPageOf(
 }
 
 const json = <T extends z.ZodType>(schema: T) => ({ content: { 'application/json': { schema } } });
-const unavailable = 'Temporal or the record is away. `Retry-After` says when to come again, with the same key.';
 
 /** What the OpenAPI document says of these routes. */
 export const callPaths: ZodOpenApiPathsObject = {
@@ -324,15 +297,15 @@ export const callPaths: ZodOpenApiPathsObject = {
       description:
         'The same key and body is the same call: send it again whenever the answer was lost. Over the limit of calls at once, it is queued.',
       requestParams: { header: startHeaders },
-      requestBody: { required: true, ...json(startBody) },
+      requestBody: { required: true, content: { 'application/json': { schema: startBody, example: START_EXAMPLE } } },
       responses: {
         202: { description: 'Taken. `done` is true when the same key was used before and the call is over.', ...json(callBodySchema) },
         ...guardedProblems,
         ...problems({
           409: 'The key was used with another body.',
           413: 'The body is larger than 256 KB.',
+          415: 'A compression or a character set of the body that is not known.',
           422: 'Right in form, and cannot be done here; `detail` says why.',
-          503: unavailable,
         }),
       },
     },
@@ -379,7 +352,7 @@ export const callPaths: ZodOpenApiPathsObject = {
         200: { description: 'It was over already.', ...json(callBodySchema) },
         202: { description: 'Its end was asked for; wait for it with GET.', ...json(callBodySchema) },
         ...guardedProblems,
-        ...problems({ 404: 'No such call.', 409: 'The call never came to run.', 503: unavailable }),
+        ...problems({ 404: 'No such call.', 409: 'The call is not running.' }),
       },
     },
   },

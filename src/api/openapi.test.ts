@@ -1,3 +1,4 @@
+import { STATUS_CODES } from 'node:http';
 import type { oas31 } from 'zod-openapi';
 import { openApiDocument } from './openapi';
 
@@ -31,17 +32,26 @@ test('when operations are named, then each has a name of its own, a summary and 
   }
 });
 
-test.each(operations)('when $name fails, then every failure is a problem, but for readyz', ({ path, operation }) => {
-  for (const [status, response] of Object.entries(operation.responses ?? {})) {
-    if (!/^[45]/.test(status) || path === '/readyz') continue;
-    expect(Object.keys(resolved(response as oas31.ResponseObject).content ?? {})).toEqual(['application/problem+json']);
-  }
-});
+test.each(operations)(
+  'when $name fails, then every failure is a problem, with an example of its own, but for readyz',
+  ({ path, operation }) => {
+    for (const [status, response] of Object.entries(operation.responses ?? {})) {
+      if (!/^[45]/.test(status) || path === '/readyz') continue;
+      const { content = {} } = resolved(response as oas31.ResponseObject);
+      expect(Object.keys(content)).toEqual(['application/problem+json']);
+      expect(content['application/problem+json']?.example).toMatchObject({ status: Number(status), title: STATUS_CODES[status] });
+    }
+  },
+);
 
 test.each(operations.filter(({ path }) => path.startsWith('/api/v1/') && !path.includes('/webhook')))(
-  'when $name is behind a key, then 400, 401, 429 and 500 are documented',
+  'when $name is behind a key, then 400, 401, 429, 500 and 503 are documented',
   ({ operation }) => {
-    expect(Object.keys(operation.responses ?? {})).toEqual(expect.arrayContaining(['400', '401', '429', '500']));
+    expect(Object.keys(operation.responses ?? {})).toEqual(expect.arrayContaining(['400', '401', '429', '500', '503']));
     expect(operation.security).toEqual([{ bearer: [] }]);
   },
 );
+
+test('when a call is started, then a body that cannot be read for its encoding is documented', () => {
+  expect(document.paths?.['/api/v1/vapi/calls']?.post?.responses).toHaveProperty('415');
+});

@@ -62,8 +62,8 @@ function addressOf(request: Request): string {
   return ipKeyGenerator(request.ip ?? 'unknown');
 }
 
-/** The hash, because counters outlive requests and keys should not. */
-function keyHash(request: Request): string {
+/** Who asks, as a hash of their key: what is made of it outlives requests, and keys should not. */
+export function keyHash(request: Request): string {
   return createHash('sha256')
     .update(bearerToken(request) ?? '')
     .digest('base64');

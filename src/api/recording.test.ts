@@ -5,6 +5,7 @@ import { createServer, type IncomingMessage, type RequestListener, type Server }
 import type { AddressInfo } from 'node:net';
 import express from 'express';
 import { type TestDatabase, testDatabase } from '../../test/support/engine';
+import { eventually } from '../../test/support/expectations';
 import { type Database, openDatabase } from '../database';
 import { createLogger } from '../logger';
 import { errorHandler } from './errors';
@@ -16,6 +17,7 @@ const SECRET_PART = 'presigned-secret-signature';
 let database: TestDatabase;
 let db: Database;
 let apiUrl: string;
+let apiServer: Server;
 const servers: Server[] = [];
 const lines: string[] = [];
 /** What the doubles do now, and what they saw. */
@@ -61,6 +63,7 @@ beforeAll(async () => {
   app.use('/calls', recordingRoutes({ db, vapi: { baseUrl: vendorUrl, apiKey: 'vendor-key' }, logger }));
   app.use(errorHandler(logger));
   apiUrl = await listen(app);
+  apiServer = servers.at(-1) as Server;
 });
 
 beforeEach(() => {
@@ -172,6 +175,61 @@ test('when the store refuses, or is gone, then the answer is 502, and the addres
   expect((await get(await call())).status).toBe(502);
   expect(lines.filter((line) => line.includes('recording not fetched')).length).toBeGreaterThanOrEqual(2);
   expect(lines.join('')).not.toContain(SECRET_PART);
+});
+
+test('when the store sends on to another place, then nobody goes there', async () => {
+  let visits = 0;
+  const elsewhere = await listen((_request, response) => {
+    visits += 1;
+    response.end(SOUND);
+  });
+  store = (_request, response) => response.writeHead(302, { Location: `${elsewhere}/metadata` }).end();
+  const answer = await get(await call());
+  expect([answer.status, visits]).toEqual([502, 0]);
+  expect(JSON.stringify(await answer.json())).not.toContain(elsewhere);
+});
+
+test('when Vapi is asked over TLS and names an address without it, then nobody goes there', async () => {
+  const logger = createLogger('test', 'silent');
+  const app = express();
+  app.use('/calls', recordingRoutes({ db, vapi: { baseUrl: 'https://vapi.example', apiKey: 'vendor-key' }, logger }));
+  app.use(errorHandler(logger));
+  const secureUrl = await listen(app);
+  const realFetch = globalThis.fetch;
+  const asked: string[] = [];
+  const spy = jest.spyOn(globalThis, 'fetch').mockImplementation(async (input, init) => {
+    if (String(input).startsWith(secureUrl)) return await realFetch(input, init);
+    asked.push(String(input));
+    return new Response(null, { status: 302, headers: { Location: `${storeUrl}/sound.wav` } });
+  });
+  const id = await call();
+  const answer = await fetch(`${secureUrl}/calls/${id}/recording`);
+  spy.mockRestore();
+  expect([answer.status, asked]).toEqual([502, [`https://vapi.example/call/p-${id}/mono-recording`]]);
+});
+
+test('when the caller leaves while the record is read, then Vapi is not asked', async () => {
+  const asked: (string | undefined)[] = [];
+  vendor = (request, response) => {
+    asked.push(request.url);
+    redirecting(request, response);
+  };
+  const [left, stayed] = [await call(), await call()];
+  const closed = new Promise<void>((resolve) => {
+    apiServer.once('request', (_request, response) => response.once('close', () => resolve()));
+  });
+  const leaving = new AbortController();
+  await db.orm.$transaction(async (locked) => {
+    await locked.$executeRaw`LOCK TABLE vapi_call_results IN ACCESS EXCLUSIVE MODE`;
+    const given = get(left, { signal: leaving.signal }).catch(() => undefined);
+    const isBlocked = async () => expect(await locked.$queryRaw`SELECT FROM pg_locks WHERE NOT granted`).toHaveLength(1);
+    await eventually(isBlocked);
+    leaving.abort();
+    await given;
+    await closed;
+  });
+  await (await get(stayed)).arrayBuffer();
+  expect(asked).toEqual([`/call/p-${stayed}/mono-recording`]);
 });
 
 test('when the store says that it is HTML, then nobody is told to run it', async () => {

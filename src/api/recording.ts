@@ -13,7 +13,11 @@ import type { Database } from '../database';
 import type { Logger } from '../logger';
 import { withDeadline } from '../providers/deadline';
 import { retryAfterMs } from '../providers/retry-after';
+import { vapiId } from '../vapi-id';
+import { callIdParameter } from './call-requests';
 import { ApiError, guardedProblems, problems } from './errors';
+import { fromRecord } from './record';
+import { clientLeft, noQuery, parsed } from './requests';
 
 /** Until the headers of an answer are there. The body has no bound but the one between two pieces (undici, 300 s): it may be long. */
 const HEADERS_TIMEOUT_MS = 10_000;
@@ -28,8 +32,6 @@ const HANDED_ON = new Set([200, 206, 304]);
 const ASKED_BY_THE_CALLER = ['range', 'if-range', 'if-none-match', 'if-modified-since'] as const;
 const TOLD_BY_THE_STORE = ['content-range', 'content-length', 'etag', 'last-modified'] as const;
 
-/** Our ids and Vapi's. */
-const callIdSchema = z.string().regex(/^[\w.-]{1,64}$/);
 const uuid = z.guid();
 
 export interface RecordingDependencies {
@@ -48,16 +50,17 @@ export function recordingRoutes(dependencies: RecordingDependencies): Router {
 /** Streams the recording of the call that `:callId` names (ours or Vapi's). Errors are ApiErrors: 404, 502, 503. */
 export function recordingHandler({ db, vapi, logger }: RecordingDependencies): RequestHandler {
   return async (request, response) => {
+    const left = clientLeft(response);
+    parsed(noQuery, request.query);
     const { id, providerCallId } = await findRecording(db, request.params.callId);
+    if (left.aborted) return;
     if (vapi.apiKey === undefined) throw new ApiError(503, 'recordings cannot be fetched: no key is set (VAPI_API_KEY)');
-    const clientLeft = new AbortController();
-    response.once('close', () => clientLeft.abort());
     try {
-      const address = await recordingAddress({ baseUrl: vapi.baseUrl, apiKey: vapi.apiKey }, providerCallId, response, clientLeft.signal);
-      const answer = await withDeadline(HEADERS_TIMEOUT_MS, (signal) => openRecording(address, request, signal), clientLeft.signal);
+      const address = await recordingAddress({ baseUrl: vapi.baseUrl, apiKey: vapi.apiKey }, providerCallId, response, left);
+      const answer = await withDeadline(HEADERS_TIMEOUT_MS, (signal) => openRecording(address, request, signal), left);
       await handOn(answer, request, response);
     } catch (error) {
-      if (clientLeft.signal.aborted) return;
+      if (left.aborted) return;
       // A code, never the error: its text may have the address in it.
       const problem = error instanceof ApiError ? error : new ApiError(502, 'the recording could not be fetched');
       const reason = error instanceof ApiError ? error.message : codeOf(error);
@@ -70,12 +73,15 @@ export function recordingHandler({ db, vapi, logger }: RecordingDependencies): R
 }
 
 async function findRecording(db: Database, text: unknown): Promise<{ id: string; providerCallId: string }> {
-  const callId = callIdSchema.safeParse(text).data;
+  // Our own ids have this form as well.
+  const callId = vapiId.safeParse(text).data;
   if (callId === undefined) throw new ApiError(404, 'no such call');
-  const row = await db.orm.vapiCallResult.findFirst({
-    where: { OR: [{ providerCallId: callId }, ...(uuid.safeParse(callId).success ? [{ id: callId }] : [])] },
-    select: { id: true, providerCallId: true, recordingUrl: true, doneAt: true },
-  });
+  const row = await fromRecord(
+    db.orm.vapiCallResult.findFirst({
+      where: { OR: [{ providerCallId: callId }, ...(uuid.safeParse(callId).success ? [{ id: callId }] : [])] },
+      select: { id: true, providerCallId: true, recordingUrl: true, doneAt: true },
+    }),
+  );
   if (row === null) throw new ApiError(404, 'no such call');
   if (row.doneAt === null) throw new ApiError(404, 'the call is not done yet: its recording comes afterwards');
   if (row.recordingUrl === null || row.providerCallId === null) throw new ApiError(404, 'the call has no recording');
@@ -87,7 +93,7 @@ async function recordingAddress(
   vapi: { baseUrl: string; apiKey: string },
   providerCallId: string,
   response: ApiResponse,
-  clientLeft: AbortSignal,
+  left: AbortSignal,
 ): Promise<URL> {
   const url = `${vapi.baseUrl}/call/${encodeURIComponent(providerCallId)}/mono-recording`;
   const headers = { Authorization: `Bearer ${vapi.apiKey}` };
@@ -100,7 +106,7 @@ async function recordingAddress(
       if (REDIRECTS.has(answer.status)) return readLocation(location, url);
       throw refusal(answer, response);
     },
-    clientLeft,
+    left,
   );
 }
 
@@ -120,7 +126,7 @@ function refusal(answer: Response, response: ApiResponse): ApiError {
   return new ApiError(503, 'Vapi is busy');
 }
 
-/** Without our key. Always a GET: the address is signed for this method. */
+/** Without our key, and nowhere but there: a store that sends on to somebody else is refused. Always a GET: the address is signed for it. */
 async function openRecording(address: URL, request: Request, signal: AbortSignal): Promise<Response> {
   // Compressed on the way, the length would not be the recording's.
   const headers = new Headers({ 'Accept-Encoding': 'identity' });
@@ -128,7 +134,7 @@ async function openRecording(address: URL, request: Request, signal: AbortSignal
     const value = request.get(name);
     if (value !== undefined) headers.set(name, value);
   }
-  const answer = await fetch(address, { headers, signal });
+  const answer = await fetch(address, { headers, redirect: 'manual', signal });
   if (HANDED_ON.has(answer.status)) return answer;
   await answer.body?.cancel();
   const range = answer.headers.get('content-range');
@@ -187,7 +193,7 @@ export const recordingPath = {
     description: 'Fetched from Vapi each time and streamed; parts can be asked for with `Range`.',
     security: [{ bearer: [] }],
     requestParams: {
-      path: z.object({ callId: z.string().meta({ description: "Our id of the call, or Vapi's" }) }),
+      path: callIdParameter,
       header: z.object({ Range: z.string().optional().meta({ description: 'A part of it (RFC 9110, 14.2)', example: 'bytes=0-1023' }) }),
     },
     responses: {

@@ -6,6 +6,7 @@
 import { z } from 'zod';
 import { type CallEvent, type CallReport, readCallEvent, readReport } from '../providers/vapi-report';
 import { cutText } from '../storable';
+import { vapiId } from '../vapi-id';
 import { shapeOf } from './shape';
 
 /** Messages that Vapi waits with, for what we say. */
@@ -73,7 +74,7 @@ export type VapiMessage = FactMessage | QuestionMessage | SkippedMessage;
 const TYPE = /^[\w.[\]="-]{1,100}$/;
 
 const envelopeSchema = z.object({ message: z.looseObject({ type: z.string().regex(TYPE) }) });
-const callIdSchema = z.object({ call: z.object({ id: z.string().regex(/^[\w.-]{1,128}$/) }) });
+const callIdSchema = z.object({ call: z.object({ id: vapiId }) });
 
 const toolText = z
   .string()
