@@ -1,0 +1,100 @@
+/** The API in this process, on the run's servers behind proxies: for what a test must see of its inside, or take away from it. No worker. */
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import type { Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import type { Client } from '@temporalio/client';
+import { type CallWaiters, createCallWaiters } from '../../src/api/call-waiters';
+import { createApp } from '../../src/app';
+import { readSettings } from '../../src/config';
+import { type Database, openDatabase } from '../../src/database';
+import { loadIdentity } from '../../src/identity';
+import { createLogger } from '../../src/logger';
+import { createApiMetrics } from '../../src/metrics';
+import { ensureSearchAttributes, openTemporalClient } from '../../src/temporal';
+import { testDatabase, testTemporal } from './engine';
+import { startProxy, type TcpProxy } from './proxy';
+import { API_KEY, VAPI_WEBHOOK_SECRET } from './system';
+
+export const OTHER_API_KEY = 'other-test-api-key';
+
+export interface TestApi {
+  apiUrl: string;
+  server: Server;
+  /** Not behind the proxies. */
+  db: Database;
+  temporal: Client;
+  /** What the API itself asks, behind the proxies. */
+  itsTemporal: Client;
+  postgresProxy: TcpProxy;
+  temporalProxy: TcpProxy;
+  waiters: CallWaiters;
+  /** For whom a wait was asked for, in order. */
+  waitedFor: AbortSignal[];
+  logLines: string[];
+  /** The address of a second one beside it, with other settings. */
+  another(environment: Record<string, string>): Promise<string>;
+  close(): Promise<void>;
+}
+
+export async function startTestApi(name: string): Promise<TestApi> {
+  const database = await testDatabase(name);
+  const { address, namespace } = testTemporal();
+  const [postgresProxy, temporalProxy] = await Promise.all([startProxy(new URL(database.url).host), startProxy(address)]);
+  const proxied = new URL(database.url);
+  proxied.port = String(postgresProxy.port);
+  const db = openDatabase(database.url);
+  const itsDb = openDatabase(proxied.href);
+  const temporal = openTemporalClient({ connectionOptions: { address }, namespace });
+  const itsTemporal = openTemporalClient({ connectionOptions: { address: `127.0.0.1:${temporalProxy.port}` }, namespace });
+  await ensureSearchAttributes(temporal);
+  const logLines: string[] = [];
+  const logger = createLogger('api', 'debug', { write: (line) => logLines.push(line) });
+  const waitedFor: AbortSignal[] = [];
+  const real = createCallWaiters({ temporal: itsTemporal, logger });
+  const waiters: CallWaiters = {
+    ...real,
+    wait(workflowId, timeoutMs, left) {
+      waitedFor.push(left);
+      return real.wait(workflowId, timeoutMs, left);
+    },
+  };
+  const environment = {
+    API_KEYS: `${API_KEY},${OTHER_API_KEY}`,
+    VAPI_API_KEY: 'test-vapi-key',
+    VAPI_ASSISTANT_ID: 'assistant-1',
+    VAPI_PHONE_NUMBER_ID: 'number-1',
+    VAPI_WEBHOOK_SECRET,
+    CALLBACK_ALLOWED_HOSTS: 'hooks.example',
+    CALLBACK_SIGNING_SECRET: `whsec_${randomBytes(32).toString('base64')}`,
+    TEMPORAL_TASK_QUEUE: `test-${randomBytes(5).toString('hex')}`,
+  };
+  const identity = await loadIdentity(db.orm);
+  const servers: Server[] = [];
+  const serve = async (extra: Record<string, string> = {}) => {
+    const settings = readSettings({ ...environment, ...extra });
+    const ready = { temporal: itsTemporal, taskQueue: settings.TEMPORAL_TASK_QUEUE, db: itsDb, identity, logger };
+    const handOverDependencies = () => ({ ...ready, defaultPhoneNumberId: undefined });
+    const metrics = createApiMetrics();
+    const app = createApp({ settings, db: itsDb, temporal: itsTemporal, logger, metrics, waiters, handOverDependencies });
+    const server = app.listen(0, '127.0.0.1');
+    servers.push(server);
+    await once(server, 'listening');
+    return { server, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
+  };
+  const { server, url: apiUrl } = await serve();
+  return {
+    ...{ apiUrl, server, db, temporal, itsTemporal, postgresProxy, temporalProxy, waiters, waitedFor, logLines },
+    another: async (extra) => (await serve(extra)).url,
+    async close() {
+      waiters.close();
+      for (const each of servers) {
+        each.closeAllConnections();
+        each.close();
+      }
+      await Promise.all([temporal.connection.close(), itsTemporal.connection.close(), db.close(), itsDb.close()]);
+      await Promise.all([postgresProxy.close(), temporalProxy.close()]);
+      await database.drop();
+    },
+  };
+}
