@@ -2,6 +2,9 @@
 import type { CallInput } from '../workflows/contract';
 import type { Settings } from './config';
 
+/** A call that finds no free slot is tried again for this long; then its reason to be may be gone. */
+export const QUEUE_FOR_MS = 30 * 60_000;
+
 export type CallTimings = Pick<Settings, 'CALL_RING_TIMEOUT_SECONDS' | 'CALL_REPORT_GRACE_SECONDS'>;
 
 /** For played calls, which are over in seconds: whoever tries one shall not wait as for a real one. What is set stays. */

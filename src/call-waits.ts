@@ -1,5 +1,7 @@
 /** What a call waits for, in the words of the terminal. The bounds are those of the call's workflow. */
 
+import { QUEUE_FOR_MS } from './call-input';
+
 /** In seconds; see CALL_RING_TIMEOUT_SECONDS and CALL_REPORT_GRACE_SECONDS. */
 export interface CallBounds {
   ring: number;
@@ -14,8 +16,7 @@ export interface CallWait {
   seconds: number;
 }
 
-/** The API places a call for so long while Vapi has no free slot. */
-const PLACING_MINUTES = 30;
+const PLACING_MINUTES = QUEUE_FOR_MS / 60_000;
 
 /** What is waited for in the present state of a call. */
 export function waitOf(call: { status: string; providerCallId?: string | null | undefined }, bounds: CallBounds): CallWait {

@@ -252,7 +252,8 @@ describe('many who wait', () => {
     const calls = await Promise.all(
       Array.from({ length: 50 }, async () => {
         const to = newNumber();
-        vapi().play({ ...toOf(to), play: 'answered', talkMs: 6_000, times: 1 });
+        // Longer than any of this takes: they hang up when told to.
+        vapi().play({ ...toOf(to), play: 'answered', talkMs: 300_000, times: 1 });
         return { to, callId: await placeForSure({ to }) };
       }),
     );
@@ -263,6 +264,7 @@ describe('many who wait', () => {
     await eventually(async () => expect((await metrics()).parley_call_waiters).toBe(500));
     const during = await metrics();
     await replaceWorker();
+    for (const { callId } of calls) vapi().hangUp(callId);
     const bodies = (await Promise.all(answers)).map(({ status, body }) => `${status} ${body.done} ${body.outcome}`);
     const after = await metrics();
     const megabytes = (bytes: number | undefined) => Math.round((bytes ?? 0) / 2 ** 20);

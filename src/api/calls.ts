@@ -10,7 +10,7 @@ import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import { Prisma, type PrismaClient, type VapiCallResult } from '../../prisma/generated/client';
 import { CALL_WORKFLOW, callStart, callWorkflowId, endRequested } from '../../workflows/contract';
 import { type CallInclude, callBody, callBodySchema } from '../call-body';
-import { callInput } from '../call-input';
+import { callInput, QUEUE_FOR_MS } from '../call-input';
 import type { Settings } from '../config';
 import type { Database } from '../database';
 import type { Identity } from '../identity';
@@ -48,8 +48,6 @@ export interface CallDependencies {
 
 /** Temporal refuses or is slow after this long; the caller comes again with the same key. */
 const START_TIMEOUT_MS = 5_000;
-/** A call that finds no free slot is tried again for this long; then its reason to be may be gone. */
-const QUEUE_FOR_MS = 30 * 60_000;
 const BODY_LIMIT_BYTES = 256 * 1024;
 /** A workflow that is over without a result: whether somebody has started it again is looked at this often. */
 const LOOK_AGAIN_MS = 5_000;

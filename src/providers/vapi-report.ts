@@ -11,6 +11,7 @@
  */
 import { z } from 'zod';
 import { boundedJson, cutText, jsonLength } from '../storable';
+import { vapiId } from '../vapi-id';
 
 export type CallDirection = 'outbound' | 'inbound' | 'web';
 
@@ -232,7 +233,7 @@ const assistant = object({ id: text(), name: text(), metadata, maxDurationSecond
 
 const callSchema = z.object({
   ...resultShape,
-  id: z.string().regex(/^[\w.-]{1,128}$/),
+  id: vapiId,
   orgId: text(),
   createdAt: time,
   updatedAt: time,

@@ -4,6 +4,7 @@
  */
 import { z } from 'zod';
 import type { Settings } from '../config';
+import { vapiId } from '../vapi-id';
 import { type ConnectionFailure, connectionFailure } from './connection';
 import { withDeadline } from './deadline';
 import { retryAfterMs } from './retry-after';
@@ -83,7 +84,7 @@ export interface VapiClientOptions {
 }
 
 /** An id that could not be stored is none. */
-const placed = z.object({ id: z.string().regex(/^[\w.-]{1,128}$/) });
+const placed = z.object({ id: vapiId });
 const refusal = z.object({ message: z.union([z.string(), z.array(z.string())]) });
 const listed = z.array(z.object({ id: z.string(), name: z.string().nullish().catch(undefined) }));
 const monitored = z.object({ monitor: z.object({ controlUrl: z.url() }) });
