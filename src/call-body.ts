@@ -34,14 +34,11 @@ export const callBodySchema = z
       example: 'completed',
     }),
     endedReason: z.string().nullable().meta({ description: 'The reason in the words of Vapi', example: 'customer-ended-call' }),
-    error: z
-      .string()
-      .nullable()
-      .meta({
-        description:
-          'Of a call that failed: whose fault it is (account, platform, provider, config, telephony, media, unknown) and the reason',
-        example: null,
-      }),
+    error: z.string().nullable().meta({
+      description:
+        'Of a call that failed: whose fault it is (account, platform, provider, config, telephony, media, unknown) and the reason',
+      example: null,
+    }),
     needsAttention: z.boolean().meta({ description: 'Whether a person should look at the call', example: false }),
     direction: z.enum(['outbound', 'inbound', 'web']).meta({ description: 'Who called', example: 'outbound' }),
     from: z.string().nullable().meta({ description: 'Number of the caller (E.164)', example: '+15550199' }),
