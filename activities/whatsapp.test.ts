@@ -1,0 +1,94 @@
+/** What a row of the outbox holds when several want to send it, and when facts about it come in any order, with the real record. */
+import { randomUUID } from 'node:crypto';
+import { MockActivityEnvironment } from '@temporalio/testing';
+import { Client } from 'pg';
+import { type Database, openDatabase } from '../src/database';
+import { createLogger } from '../src/logger';
+import { type TestDatabase, testDatabase } from '../test/support/engine';
+import { eventually } from '../test/support/expectations';
+import { raiseReply } from './outbox';
+import { createWhatsAppActivities, type SendVerdict } from './whatsapp';
+
+let database: TestDatabase;
+let db: Database;
+
+beforeAll(async () => {
+  database = await testDatabase('outbox');
+  db = openDatabase(database.url);
+});
+
+afterAll(async () => {
+  await db?.close();
+  await database?.drop();
+});
+
+/** A reply that waits to be sent. */
+async function draft(phoneNumberId: string = randomUUID()): Promise<string> {
+  const { id: workspaceId } = await db.orm.workspace.create({ data: { name: 'w', kapsoPhoneNumberId: phoneNumberId } });
+  const contact = await db.orm.contact.create({ data: { workspaceId, contactKey: randomUUID(), phone: '15550100' } });
+  const conversation = await db.orm.conversation.create({ data: { workspaceId, contactId: contact.id, workflowId: randomUUID() } });
+  const message = { workspaceId, conversationId: conversation.id, kind: 'text', text: 'hi' };
+  const inbound = await db.orm.message.create({ data: { ...message, direction: 'inbound', status: 'received' } });
+  const reply = await db.orm.message.create({ data: { ...message, direction: 'outbound', status: 'pending', replyToId: inbound.id } });
+  return reply.id;
+}
+
+const rowOf = (id: string) => db.orm.message.findUniqueOrThrow({ where: { id } });
+
+/** Keeps everybody from writing to the row, so that all who want to come to stand before it. */
+async function holdRow(id: string) {
+  const client = new Client({ connectionString: database.url });
+  await client.connect();
+  await client.query('BEGIN');
+  await client.query('SELECT 1 FROM messages WHERE id = $1 FOR UPDATE', [id]);
+  return {
+    waiting: (count: number) =>
+      eventually(async () => {
+        const waiting = await db.orm.$queryRaw<{ count: number }[]>`
+          SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`;
+        expect(waiting[0]?.count).toBe(count);
+      }),
+    async release() {
+      await client.query('COMMIT');
+      await client.end();
+    },
+  };
+}
+
+test('when two workers take the same reply at the same moment, then one of them sends it', async () => {
+  const messageId = await draft();
+  const sent: string[] = [];
+  const { sendReply } = createWhatsAppActivities({
+    db,
+    kapso: {
+      async sendText({ correlationId }) {
+        sent.push(correlationId);
+        return { kind: 'accepted', providerMessageId: `wamid.${correlationId}` };
+      },
+      listSent: async () => [],
+    },
+    logger: createLogger('test', 'silent'),
+    metrics: { sendTried: () => undefined },
+  });
+  const send = (): Promise<SendVerdict> => new MockActivityEnvironment().run(sendReply, { messageId, isLast: false });
+  const row = await holdRow(messageId);
+  const verdicts = Promise.all([send(), send()]);
+  await row.waiting(2);
+  await row.release();
+  expect(await verdicts).toContainEqual({ status: 'sent' });
+  expect(sent).toEqual([messageId]);
+  expect(await rowOf(messageId)).toMatchObject({ status: 'sent', sendAttempts: 1 });
+});
+
+test('when a lower fact comes after a higher one, then the row stands where it stood, and takes the id that it did not have', async () => {
+  const phoneNumberId = randomUUID();
+  const read = await draft(phoneNumberId);
+  await raiseReply(db, { messageId: read }, { status: 'read', phoneNumberId, providerMessageId: 'wamid.1' });
+  expect(await raiseReply(db, { messageId: read }, { status: 'sent', phoneNumberId, providerMessageId: 'wamid.1' })).toBeNull();
+  expect(await rowOf(read)).toMatchObject({ status: 'read', providerMessageId: 'wamid.1' });
+  const refusedBy = randomUUID();
+  const refused = await draft(refusedBy);
+  await raiseReply(db, { messageId: refused }, { status: 'failed', phoneNumberId: refusedBy });
+  await raiseReply(db, { messageId: refused }, { status: 'sent', phoneNumberId: refusedBy, providerMessageId: 'wamid.2' });
+  expect(await rowOf(refused)).toMatchObject({ status: 'failed', providerMessageId: 'wamid.2' });
+});
