@@ -449,13 +449,17 @@ describe('sending', () => {
     expect(await repliesOf(system, phone)).toMatchObject([{ sendAttempts: 1 }]);
   });
 
-  test('when the answer is lost and no status ever comes, then Kapso’s list settles it', async () => {
-    const phone = newPhone();
-    kapso().fault({ on: 'send', match: { to: phone }, answer: 'cut', accepted: true, dropStatuses: ['sent', 'delivered', 'read'] });
-    await kapso().customerSends({ from: phone, text: 'hi' });
-    expect(await outcomesOf(system, phone, 1, 30_000)).toEqual(['answered']);
-    expect(kapso().visibleTo(phone)).toHaveLength(1);
-  });
+  test.each(['cut', 'hang', '502_html', '131000'] as const)(
+    'when the answer to a send that Kapso took is "%s", and no status ever comes, then Kapso’s list settles it and nothing goes out twice',
+    async (answer) => {
+      const phone = newPhone();
+      kapso().fault({ on: 'send', match: { to: phone }, answer, accepted: true, dropStatuses: ['sent', 'delivered', 'read'] });
+      await kapso().customerSends({ from: phone, text: 'hi' });
+      expect(await outcomesOf(system, phone, 1, 30_000)).toEqual(['answered']);
+      expect(kapso().visibleTo(phone)).toHaveLength(1);
+      expect(await repliesOf(system, phone)).toMatchObject([{ sendAttempts: 1 }]);
+    },
+  );
 
   test('when the request was lost on its way, then it is sent again only after the time of proof is over', async () => {
     const phone = newPhone();
