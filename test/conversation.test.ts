@@ -67,6 +67,15 @@ async function configure(data: Configuration): Promise<void> {
 const kapso = () => system.sandbox.kapso;
 const models = () => system.sandbox.models;
 
+/** A status webhook as Meta sends it, with our id in it or without. */
+async function report(providerMessageId: string, status: string, correlation?: string): Promise<void> {
+  const entry = { id: providerMessageId, status, timestamp: String(Math.floor(Date.now() / 1_000)) };
+  const statuses = [{ ...entry, ...(correlation ? { biz_opaque_callback_data: correlation } : {}) }];
+  const value = { messaging_product: 'whatsapp', metadata: { phone_number_id: system.phoneNumberId }, statuses };
+  const body = { object: 'whatsapp_business_account', entry: [{ id: '1', changes: [{ field: 'messages', value }] }] };
+  expect((await kapso().deliver(body)).status).toBe(200);
+}
+
 describe('a message', () => {
   test('when a customer writes, then one reply is sent, ticked through, and recorded with its provenance', async () => {
     const phone = newPhone();
@@ -496,6 +505,47 @@ describe('sending', () => {
     const [seen] = kapso().visibleTo(phone);
     const events = await system.db.messageStatusEvent.findMany({ where: { providerMessageId: seen?.wamid ?? '' } });
     expect(events.map((event) => event.status).sort()).toEqual(['delivered', 'read', 'sent']);
+  });
+
+  test('when older statuses come after newer ones, and the answer to the send after them all, then the row never goes back', async () => {
+    const phone = newPhone();
+    kapso().fault({ on: 'send', match: { to: phone }, delayAfterMs: 1_500, dropStatuses: ['sent', 'delivered', 'read'] });
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    const [seen] = await kapso().waitForVisible(phone, 1, 10_000);
+    const { wamid = '', correlation = '' } = seen ?? {};
+    // One status each, as Meta sends them; Kapso's own events name all that came before as well.
+    await report(wamid, 'read', correlation);
+    await report(wamid, 'delivered', correlation);
+    expect(await repliesOf(system, phone)).toMatchObject([{ status: 'read' }]);
+    await system.workers.at(-1)?.line('reply send', correlation);
+    expect(await repliesOf(system, phone)).toMatchObject([{ status: 'read' }]);
+    await report(wamid, 'sent', correlation);
+    expect(await repliesOf(system, phone)).toMatchObject([{ status: 'read', sendAttempts: 1 }]);
+  });
+
+  test('when statuses come before the send has returned, and do not name our id, then the row stands at the highest all the same', async () => {
+    const phone = newPhone();
+    kapso().fault({ on: 'send', match: { to: phone }, delayAfterMs: 1_500, dropStatuses: ['sent', 'delivered', 'read'] });
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    const [seen] = await kapso().waitForVisible(phone, 1, 10_000);
+    for (const status of ['read', 'sent'] as const) await report(seen?.wamid ?? '', status);
+    // Nothing can tell yet which row it is.
+    expect(await repliesOf(system, phone)).toMatchObject([{ status: 'sending' }]);
+    expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
+    await eventually(async () => expect(await repliesOf(system, phone)).toMatchObject([{ status: 'read', sendAttempts: 1 }]));
+  });
+
+  test('when the answer is lost, and only a late status names our id, then the row stands at what came before it', async () => {
+    const phone = newPhone();
+    kapso().fault({ on: 'send', match: { to: phone }, answer: 'cut', accepted: true, dropStatuses: ['sent', 'delivered', 'read'] });
+    kapso().fault({ on: 'list', answer: '502_html', accepted: false });
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    await eventually(async () => expect(await repliesOf(system, phone)).toMatchObject([{ status: 'unconfirmed' }]));
+    const [seen] = kapso().visibleTo(phone);
+    await report(seen?.wamid ?? '', 'read');
+    await report(seen?.wamid ?? '', 'sent', seen?.correlation);
+    expect(await repliesOf(system, phone)).toMatchObject([{ status: 'read' }]);
+    expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
   });
 
   test('when a reply that was sent fails later, then its message counts as failed and a person is asked for', async () => {
