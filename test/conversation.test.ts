@@ -1,4 +1,5 @@
 /** Conversations through the whole system: real processes, real Temporal, real PostgreSQL, the vendors' HTTP. */
+import { setTimeout as delay } from 'node:timers/promises';
 import { Client } from 'pg';
 import { failedAfterSent } from '../src/sandbox/kapso-requests';
 import { sendReported } from '../workflows/contract';
@@ -725,6 +726,43 @@ describe('a session', () => {
     expect(await handle.result()).toMatchObject({ messages: 1, replies: 1, failedTurns: 0, duplicatesDropped: 0 });
     await kapso().customerSends({ from: phone, text: 'two' });
     expect(await outcomesOf(system, phone, 2)).toEqual(['answered', 'answered']);
+  });
+
+  test('when the session ends and a message comes while no worker runs, then the next worker answers it', async () => {
+    const phone = newPhone();
+    await configure({ sessionTimeoutMs: 1_000 });
+    await kapso().customerSends({ from: phone, text: 'one' });
+    await outcomesOf(system, phone, 1);
+    const handle = system.temporal.workflow.getHandle(await workflowIdOf(system, phone));
+    await Promise.all(system.workers.map((worker) => worker.stop()));
+    try {
+      await eventually(async () => {
+        const { events } = await handle.fetchHistory();
+        expect(events?.some((event) => event.timerFiredEventAttributes)).toBe(true);
+      });
+      await kapso().customerSends({ from: phone, text: 'two' });
+    } finally {
+      system.workers = [await system.startWorker()];
+    }
+    // One execution has both before it: the end of the session, and a message.
+    expect(await handle.result()).toMatchObject({ messages: 2, replies: 2 });
+    expect(await outcomesOf(system, phone, 2)).toEqual(['answered', 'answered']);
+  });
+
+  test('when messages come in the very moment in which their sessions end, then none is lost', async () => {
+    const sessionTimeoutMs = 1_000;
+    await configure({ sessionTimeoutMs });
+    // From before the end to after it, 10 ms apart.
+    await Promise.all(
+      Array.from({ length: 30 }, async (_, index) => {
+        const phone = newPhone();
+        await kapso().customerSends({ from: phone, text: 'one' });
+        const [seen] = await kapso().waitForVisible(phone, 1, 20_000);
+        await delay((seen?.atMs ?? 0) + sessionTimeoutMs - 50 + 10 * index - Date.now());
+        await kapso().customerSends({ from: phone, text: 'two' });
+        expect(await outcomesOf(system, phone, 2)).toEqual(['answered', 'answered']);
+      }),
+    );
   });
 
   test('when a message comes again after its session has ended, then it is not answered again', async () => {
