@@ -64,6 +64,7 @@ interface WorkspaceRow {
   mode: string | null;
   needsAttention: boolean | null;
   contactName: string | null;
+  username: string | null;
   phone: string | null;
   businessScopedUserId: string | null;
 }
@@ -149,7 +150,7 @@ async function findWorkspace(db: Database, { phoneNumberId, contactKey, contact 
       COALESCE(s.provider_chain, '{}') AS "providerChain", s.model,
       COALESCE(s.quiet_ms, 3000) AS "quietMs", COALESCE(s.quiet_max_ms, 15000) AS "quietMaxMs",
       COALESCE(s.session_timeout_ms, 1800000) AS "sessionTimeoutMs", COALESCE(s.send_confirm_ms, 60000) AS "sendConfirmMs",
-      c.id AS "conversationId", c.workflow_id AS "workflowId", c.mode::text AS mode, c.needs_attention AS "needsAttention", p.name AS "contactName", p.phone, p.business_scoped_user_id AS "businessScopedUserId"
+      c.id AS "conversationId", c.workflow_id AS "workflowId", c.mode::text AS mode, c.needs_attention AS "needsAttention", p.name AS "contactName", p.username, p.phone, p.business_scoped_user_id AS "businessScopedUserId"
     FROM workspaces w
     LEFT JOIN chatbot_settings s ON s.workspace_id = w.id
     LEFT JOIN LATERAL (
@@ -167,6 +168,7 @@ function knowsMore(contact: ContactIdentity, known: WorkspaceRow): boolean {
   const isNews = (value: string | undefined, recorded: string | null) => value !== undefined && value !== recorded;
   return (
     isNews(contact.name, known.contactName) ||
+    isNews(contact.username, known.username) ||
     isNews(contact.phone, known.phone) ||
     isNews(contact.businessScopedUserId, known.businessScopedUserId)
   );

@@ -707,12 +707,15 @@ describe('what could wedge or lose a conversation', () => {
         conversation: {},
         phone_number_id: system.phoneNumberId,
       });
-    await post(`wamid.${phone}.1`, { from: phone, from_user_id: business }, 'one');
+    await post(`wamid.${phone}.1`, { from: phone, from_user_id: business, username: 'ann' }, 'one');
     await outcomesOf(system, phone, 1);
     models().program({ model: 'sandbox-model', delayMs: 500 });
     await Promise.all([post(`wamid.${phone}.2`, { from: phone }, 'two'), post(`wamid.${phone}.3`, { from_user_id: business }, 'three')]);
     expect(await outcomesOf(system, phone, 3)).toEqual(['answered', 'answered', 'answered']);
     expect(await repliesOf(system, phone)).toHaveLength(3);
+    await post(`wamid.${phone}.4`, { from: phone, username: 'ann.k' }, 'four');
+    await outcomesOf(system, phone, 4);
+    expect(await system.db.contact.findMany({ where: { phone } })).toMatchObject([{ username: 'ann.k', businessScopedUserId: business }]);
   });
 });
 
