@@ -47,6 +47,8 @@ export function onShutdown(logger: Logger, limitMs: number, stop: () => Promise<
   process.once('SIGTERM', () => shutDown('SIGTERM'));
   process.once('SIGINT', () => shutDown('SIGINT'));
   process.once('disconnect', () => shutDown('the parent is gone'));
+  // It may have gone while this process was still loading; without a parent that wants to know it is undefined.
+  if (process.connected === false) shutDown('the parent is gone');
 }
 
 /** Longest pause between two attempts to reach a server at the start. */

@@ -1,10 +1,12 @@
 /** PostgreSQL or Temporal is away for one system: `/readyz` says which, and everything goes on by itself when it is back. */
+import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
 import { freePort } from '../src/embedded/ports';
 import { type TestDatabase, testDatabase, testTemporal } from './support/engine';
 import { balance, eventually, newPhone, outcomesOf } from './support/expectations';
 import { startProxy, type TcpProxy } from './support/proxy';
-import { type System, startProcess, startSystem } from './support/system';
+import { inherited, type System, startProcess, startSystem } from './support/system';
 
 let database: TestDatabase;
 let postgres: TcpProxy;
@@ -79,6 +81,17 @@ test.each([
     expect(early.lines.join()).not.toContain('"level":"fatal"');
   } finally {
     await postgres.up();
+  }
+});
+
+test.each(['src/server.ts', 'src/worker.ts'])('when the parent of %s is gone before it has loaded, then it ends', async (entry) => {
+  const env = { ...inherited(), ...system.environment, PORT: String(await freePort(0)), TEMPORAL_TASK_QUEUE: `${system.taskQueue}-orphan` };
+  const orphan = spawn(process.execPath, ['--import', 'tsx', entry], { env, stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
+  orphan.disconnect();
+  try {
+    expect(await once(orphan, 'exit', { signal: AbortSignal.timeout(30_000) })).toEqual([0, null]);
+  } finally {
+    orphan.kill('SIGKILL');
   }
 });
 

@@ -113,7 +113,7 @@ export async function startProcess(
 }
 
 /** Only what a process needs of this machine: a developer's own keys must not reach a test. */
-function inherited(): Record<string, string> {
+export function inherited(): Record<string, string> {
   // biome-ignore lint/style/noProcessEnv: a test harness starts processes like a shell does
   const { PATH = '', HOME = '' } = process.env;
   return { PATH, HOME };
