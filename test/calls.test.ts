@@ -341,6 +341,17 @@ describe('together with chat', () => {
     const prompt = JSON.stringify(system.sandbox.models.requests('sandbox-model').at(-1)?.messages);
     expect(prompt).toContain(result.summary);
   });
+
+  test('when nobody was reached, then the call stands in the conversation, and no follow-up is sent', async () => {
+    const phone = newNumber().slice(1);
+    await system.sandbox.kapso.customerSends({ from: phone, text: 'please call me' });
+    await outcomesOf(system, phone, 1);
+    vapi().play({ ...toOf(`+${phone}`), play: 'busy', times: 1 });
+    const callId = await callTo(`+${phone}`);
+    await system.temporal.workflow.getHandle(`call-${callId}`).result();
+    const { conversationId } = await system.db.message.findUniqueOrThrow({ where: { id: callId } });
+    expect(await system.db.message.count({ where: { conversationId, direction: 'outbound' } })).toBe(1);
+  });
 });
 
 describe('what must not be found', () => {
