@@ -1,6 +1,7 @@
 /** The HTTP application: webhook, REST API and health, over whatever the process has opened. */
+import type { RequestListener } from 'node:http';
 import type { Client } from '@temporalio/client';
-import express, { type Express } from 'express';
+import express from 'express';
 import { requireApiKey } from './api/access';
 import type { CallWaiters } from './api/call-waiters';
 import { callRoutes } from './api/calls';
@@ -16,10 +17,9 @@ import type { Settings } from './config';
 import type { Database } from './database';
 import type { Logger } from './logger';
 import type { ApiMetrics } from './metrics';
-import { VAPI_WEBHOOK_PATH } from './providers/vapi';
+import { webhookDoor } from './webhooks/door';
 import type { HandOverDependencies } from './webhooks/hand-over';
-import { kapsoWebhook, WEBHOOK_PATHS } from './webhooks/kapso';
-import { measureWebhooks } from './webhooks/measure';
+import { handshakeRoutes, kapsoWebhook } from './webhooks/kapso';
 import { vapiWebhook } from './webhooks/vapi';
 
 export interface AppDependencies {
@@ -32,29 +32,23 @@ export interface AppDependencies {
   handOverDependencies(): HandOverDependencies | undefined;
 }
 
-/** Builds the application; it listens nowhere yet. What stands in front of the webhooks is paid by each of them: look-ups in memory only. */
-export function createApp({ settings, db, temporal, logger, metrics, waiters, handOverDependencies }: AppDependencies): Express {
+/** Builds the application; it listens nowhere yet. */
+export function createApp({ settings, db, temporal, logger, metrics, waiters, handOverDependencies }: AppDependencies): RequestListener {
+  const limits = createRateLimits(settings);
+  const findPath = pathFinder(apiPaths);
+  const secrets = settings.KAPSO_WEBHOOK_SECRET;
+  const webhooks = [
+    kapsoWebhook({ secrets, logShapes: settings.DEBUG_WEBHOOK, logger, handOverDependencies }),
+    vapiWebhook({ settings, logger, handOverDependencies }),
+  ];
+  const takeWebhook = webhookDoor(webhooks, { findPath, limits, metrics, logger });
+
   const app = express();
   app.disable('x-powered-by');
   app.disable('etag');
-  app.set('trust proxy', settings.TRUST_PROXY_HOPS);
-  const limits = createRateLimits(settings);
-  const withKey = requireApiKey(settings.API_KEYS, limits);
-  const findPath = pathFinder(apiPaths);
   app.use(measureRequests(findPath, metrics), refuseWrongMethods(findPath));
-
-  app.use(WEBHOOK_PATHS, measureWebhooks('kapso', metrics), limits.webhooks());
-  app.use(
-    kapsoWebhook({
-      secrets: settings.KAPSO_WEBHOOK_SECRET,
-      verifyToken: settings.KAPSO_WEBHOOK_TOKEN,
-      logShapes: settings.DEBUG_WEBHOOK,
-      logger,
-      handOverDependencies,
-    }),
-  );
-  app.use(VAPI_WEBHOOK_PATH, measureWebhooks('vapi', metrics), limits.webhooks());
-  app.use(vapiWebhook({ settings, logger, handOverDependencies }));
+  app.use(handshakeRoutes(settings.KAPSO_WEBHOOK_TOKEN, limits.open));
+  const withKey = requireApiKey(settings.API_KEYS, limits);
   app.use('/api/v1/conversations', withKey, conversationRoutes(db.orm));
   const vapi = { baseUrl: settings.VAPI_BASE_URL, apiKey: settings.VAPI_API_KEY };
   const identity = () => handOverDependencies()?.identity;
@@ -70,5 +64,7 @@ export function createApp({ settings, db, temporal, logger, metrics, waiters, ha
   app.use(docsRoutes(openApiDocument()));
   app.use(notFound);
   app.use(errorHandler(logger));
-  return app;
+  return (request, response) => {
+    if (!takeWebhook(request, response)) app(request, response);
+  };
 }

@@ -1,6 +1,6 @@
 /** The API process: stateless, any number of it. Starts while Temporal or PostgreSQL is away and says so in `/readyz`. */
 import { once } from 'node:events';
-import type { Server } from 'node:http';
+import { createServer, type Server } from 'node:http';
 import type { Client } from '@temporalio/client';
 import { createCallWaiters } from './api/call-waiters';
 import { refuseUnread } from './api/errors';
@@ -39,7 +39,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   let handOverDependencies: HandOverDependencies | undefined;
   const waiters = createCallWaiters({ temporal, logger });
   const app = createApp({ settings, db, temporal, logger, metrics, waiters, handOverDependencies: () => handOverDependencies });
-  const server = app.listen({ port: settings.PORT, host: settings.HOST });
+  const server = createServer(app).listen({ port: settings.PORT, host: settings.HOST });
   server.keepAliveTimeout = KEEP_ALIVE_MS;
   server.on('clientError', refuseUnread);
   const stopping = new AbortController();

@@ -2,7 +2,7 @@
 import { createHmac, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
-import type { Server } from 'node:http';
+import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Client } from '@temporalio/client';
 import { createCallWaiters } from '../src/api/call-waiters';
@@ -60,7 +60,7 @@ async function serve(parts: Partial<Parameters<typeof createApp>[0]>): Promise<s
   const waiters = createCallWaiters({ temporal, logger });
   const metrics = createApiMetrics();
   const app = createApp({ settings, db, temporal, logger, metrics, waiters, handOverDependencies: () => ready, ...parts });
-  const server = app.listen(0, '127.0.0.1');
+  const server = createServer(app).listen(0, '127.0.0.1');
   servers.push(server);
   await once(server, 'listening');
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}${VAPI_WEBHOOK_PATH}`;

@@ -1,20 +1,21 @@
 /** Errors as answers: `application/problem+json` (RFC 9457), with an id that stands in the log and nothing of the inside. */
 import { randomUUID } from 'node:crypto';
-import { STATUS_CODES } from 'node:http';
+import { type ServerResponse, STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
-import type { ErrorRequestHandler, RequestHandler, Response } from 'express';
+import type { ErrorRequestHandler, RequestHandler } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiResponseObject } from 'zod-openapi';
 import type { Logger } from '../logger';
 import { isRecordAway } from './record';
 
-/** An answer that the caller may see in full: `message` becomes its `detail`. */
+/** An answer that the caller may see in full: `message` becomes its `detail`. `id`: under which its cause stands in the log already. */
 export class ApiError extends Error {
   override name = 'ApiError';
   constructor(
     readonly status: number,
     message: string,
     readonly headers: Readonly<Record<string, string>> = {},
+    readonly id?: string,
   ) {
     super(message);
   }
@@ -44,15 +45,28 @@ export function problems(reasons: Readonly<Record<number, string>>): Record<`${4
   return Object.fromEntries(Object.entries(reasons).map(([status, reason]) => [status, problem(Number(status), reason)]));
 }
 
+const RETRY_AFTER_SECONDS = {
+  required: true,
+  schema: { type: 'string', pattern: '^\\d+$' },
+  description: 'Seconds until the next request.',
+} as const;
+
 /** Of a limited operation. */
 export const tooManyRequests: ZodOpenApiResponseObject = {
   ...problem(429, 'Too many requests. `Retry-After` and `RateLimit` say when to come again.'),
   id: 'TooManyRequests',
   headers: {
-    'Retry-After': { required: true, schema: { type: 'string', pattern: '^\\d+$' }, description: 'Seconds until the next request.' },
+    'Retry-After': RETRY_AFTER_SECONDS,
     RateLimit: { required: true, schema: { type: 'string' }, description: 'What is left (draft-ietf-httpapi-ratelimit-headers-08).' },
     'RateLimit-Policy': { required: true, schema: { type: 'string' }, description: 'The limit (the same draft).' },
   },
+};
+
+/** Of a webhook: its senders read no more than this. */
+const tooManyWebhooks: ZodOpenApiResponseObject = {
+  ...problem(429, 'Too many webhooks from this address. `Retry-After` says when to come again.'),
+  id: 'TooManyWebhooks',
+  headers: { 'Retry-After': RETRY_AFTER_SECONDS },
 };
 
 /** What a sender reads that has to come again: seconds, as RFC 9110 writes them. */
@@ -84,7 +98,7 @@ export function webhookProblems(unauthorized: string, limitMiB: number): Record<
       413: `Longer than ${limitMiB} MiB.`,
       415: 'A compression that is not known.',
     }),
-    429: tooManyRequests,
+    429: tooManyWebhooks,
     500: guardedProblems[500],
     503: {
       ...problem(503, 'Not stored: please send again.'),
@@ -94,11 +108,10 @@ export function webhookProblems(unauthorized: string, limitMiB: number): Record<
 }
 
 /** Answers with a problem; the one place that writes one. */
-export function sendProblem(response: Response, status: number, detail?: string, id?: string): void {
-  response
-    .status(status)
-    .type('application/problem+json')
-    .send(problemText(status, detail, id));
+export function sendProblem(response: ServerResponse, status: number, detail?: string, id?: string): void {
+  response.statusCode = status;
+  response.setHeader('Content-Type', 'application/problem+json; charset=utf-8');
+  response.end(problemText(status, detail, id));
 }
 
 function problemText(status: number, detail?: string, id?: string): string {
@@ -110,26 +123,34 @@ function problemText(status: number, detail?: string, id?: string): string {
 
 export const notFound: RequestHandler = (_request, response) => sendProblem(response, 404, 'no such address');
 
-/**
- * The last handler: our own errors as they are, the body parser's by their status, a record that is away as a 503, everything else as
- * a 500 with an id.
- */
+/** The last handler. */
 export function errorHandler(logger: Logger): ErrorRequestHandler {
-  return (error: unknown, _request, response, next) => {
-    if (response.headersSent) return next(error);
-    if (error instanceof ApiError) {
-      response.set(error.headers);
-      if (error.status < 500) return sendProblem(response, error.status, error.message);
-      return sendProblem(response, error.status, error.message, logged(logger, error));
-    }
-    const status = clientErrorStatus(error);
-    if (status) return sendProblem(response, status, CLIENT_ERRORS[status] ?? 'the request could not be read');
-    if (isRecordAway(error)) {
-      response.set(RETRY_AFTER);
-      return sendProblem(response, 503, 'the record is away; please come again', logged(logger, error, 'the record is away'));
-    }
-    return sendProblem(response, 500, 'something went wrong; the id stands in the log', logged(logger, error));
-  };
+  return (error: unknown, _request, response, _next) => answerError(response, error, logger);
+}
+
+/**
+ * Answers what was thrown: our own errors as they are, the body parser's by their status, a record that is away as a
+ * 503, everything else as a 500 with an id. An answer that has begun is cut: its caller must not take it for whole.
+ */
+export function answerError(response: ServerResponse, error: unknown, logger: Logger): void {
+  if (response.headersSent) {
+    logged(logger, error, 'request failed after its answer had begun');
+    response.destroy();
+    return;
+  }
+  const status = clientErrorStatus(error);
+  if (error instanceof ApiError) {
+    for (const [name, value] of Object.entries(error.headers)) response.setHeader(name, value);
+    const id = error.status < 500 ? undefined : (error.id ?? logged(logger, error));
+    sendProblem(response, error.status, error.message, id);
+  } else if (status) {
+    sendProblem(response, status, CLIENT_ERRORS[status] ?? 'the request could not be read');
+  } else if (isRecordAway(error)) {
+    response.setHeader('Retry-After', RETRY_AFTER['Retry-After']);
+    sendProblem(response, 503, 'the record is away; please come again', logged(logger, error, 'the record is away'));
+  } else {
+    sendProblem(response, 500, 'something went wrong; the id stands in the log', logged(logger, error));
+  }
 }
 
 /** Logs the error and returns the id under which it stands in the log. */
@@ -146,7 +167,7 @@ const CLIENT_ERRORS: Readonly<Record<number, string>> = {
   415: 'the form or encoding of the body is not supported',
 };
 
-/** Errors of express and its body parser carry the status they stand for. */
+/** Errors of express and its body parser carry the status they stand for; so do ours, which are asked first. */
 function clientErrorStatus(error: unknown): number | undefined {
   const status = (error as { status?: unknown } | undefined)?.status;
   return typeof status === 'number' && status >= 400 && status < 500 ? status : undefined;

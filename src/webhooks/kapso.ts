@@ -2,15 +2,15 @@
  * The WhatsApp webhook: verify, project, hand over, answer. A well-signed body never gets a 4xx, because Kapso
  * pauses a webhook that fails too often and never resumes it by itself (Kapso's webhook delivery rules).
  */
-import express, { type Request, type Response, Router } from 'express';
+import { type Request, type RequestHandler, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
-import { ApiError, guardedProblems, logged, problems, RETRY_AFTER, sendProblem, tooManyRequests, webhookProblems } from '../api/errors';
+import { ApiError, guardedProblems, logged, problems, RETRY_AFTER, tooManyRequests, webhookProblems } from '../api/errors';
 import type { Logger } from '../logger';
 import type { WebhookResult } from '../metrics';
+import { jsonAnswer, type ReceivedWebhook, type Webhook, type WebhookAnswer } from './door';
 import { type HandedOver, type HandOverDependencies, handOver } from './hand-over';
 import { type KapsoEvent, type MessageEvent, readKapsoBody, type SkippedEvent, type StatusEvent } from './kapso-events';
-import { noteWebhook } from './measure';
 import { isSigned } from './signature';
 
 /** Meta's largest webhook (Meta's webhook reference). */
@@ -68,20 +68,21 @@ function kapsoPath(index: number): ZodOpenApiPathsObject[string] {
 
 export interface KapsoWebhookOptions {
   secrets: readonly string[];
-  verifyToken: string | undefined;
   logShapes: boolean;
   logger: Logger;
   /** Undefined until the engine and the record have been reached once. */
   handOverDependencies(): HandOverDependencies | undefined;
 }
 
-/** Routes of the WhatsApp webhook. */
-export function kapsoWebhook(options: KapsoWebhookOptions): Router {
+/** The WhatsApp webhook. */
+export function kapsoWebhook(options: KapsoWebhookOptions): Webhook {
+  return { source: 'kapso', paths: WEBHOOK_PATHS, bodyLimitMib: BODY_LIMIT_MIB, take: (webhook) => takeWebhook(webhook, options) };
+}
+
+/** The handshake by which Meta learns that an address is ours. */
+export function handshakeRoutes(verifyToken: string | undefined, limit: RequestHandler): Router {
   const router = Router();
-  router.get(WEBHOOK_PATHS, (request, response) => answerHandshake(request, response, options.verifyToken));
-  router.post(WEBHOOK_PATHS, express.raw({ type: () => true, limit: `${BODY_LIMIT_MIB}mb` }), (request, response) =>
-    takeWebhook(request, response, options),
-  );
+  router.get(WEBHOOK_PATHS, limit, (request, response) => answerHandshake(request, response, verifyToken));
   return router;
 }
 
@@ -92,34 +93,35 @@ function answerHandshake(request: Request, response: Response, verifyToken: stri
   response.type('text/plain').send(handshake.data['hub.challenge']);
 }
 
-async function takeWebhook(request: Request, response: Response, options: KapsoWebhookOptions): Promise<void> {
-  const rawBody: Buffer = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0);
-  const signature = request.get('x-webhook-signature') ?? request.get('x-hub-signature-256');
-  if (!isSigned(rawBody, signature, options.secrets)) {
+const RECEIVED: WebhookAnswer = jsonAnswer({ received: true } satisfies z.input<typeof receivedSchema>);
+
+async function takeWebhook({ headers, rawBody, note }: ReceivedWebhook, options: KapsoWebhookOptions): Promise<WebhookAnswer> {
+  const signature = headers['x-webhook-signature'] ?? headers['x-hub-signature-256'];
+  if (!isSigned(rawBody, String(signature ?? ''), options.secrets)) {
     options.logger.warn({ signed: signature !== undefined }, 'webhook refused: bad or missing signature');
-    noteWebhook(response, { result: 'bad_signature' });
+    note({ result: 'bad_signature' });
     throw new ApiError(401, 'bad or missing signature');
   }
-  const logger = options.logger.child({ idempotencyKey: request.get('x-idempotency-key') ?? null });
+  const logger = options.logger.child({ idempotencyKey: headers['x-idempotency-key'] ?? null });
   const events = readEvents(rawBody, logger);
-  noteWebhook(response, { type: typeOf(events ?? []), result: resultOf(events) });
-  const dependencies = options.handOverDependencies();
+  note({ type: typeOf(events ?? []), result: resultOf(events) });
   try {
     reportSkipped(events ?? [], options.logShapes, logger);
-    const taken = { messages: (events ?? []).filter(isMessage), statuses: (events ?? []).filter(isStatus) };
-    let conversations: HandedOver[] = [];
-    if (taken.messages.length + taken.statuses.length > 0) {
-      if (!dependencies) throw new NotStartedError('not started yet');
-      conversations = await handOver(taken, { ...dependencies, logger });
-    }
-    response.json({ received: true } satisfies z.input<typeof receivedSchema>);
+    const conversations = await keep(events ?? [], options.handOverDependencies(), logger);
     if (conversations.length > 0) logger.info({ conversations }, 'messages handed over');
+    return RECEIVED;
   } catch (error) {
-    noteWebhook(response, { result: error instanceof NotStartedError ? 'not_started' : 'not_stored' });
+    note({ result: error instanceof NotStartedError ? 'not_started' : 'not_stored' });
     const id = logged(logger, error, 'webhook not stored; the sender is asked to come again');
-    response.set(RETRY_AFTER);
-    sendProblem(response, 503, 'not stored, please send again', id);
+    throw new ApiError(503, 'not stored, please send again', RETRY_AFTER, id);
   }
+}
+
+async function keep(events: KapsoEvent[], dependencies: HandOverDependencies | undefined, logger: Logger): Promise<HandedOver[]> {
+  const taken = { messages: events.filter(isMessage), statuses: events.filter(isStatus) };
+  if (taken.messages.length + taken.statuses.length === 0) return [];
+  if (!dependencies) throw new NotStartedError('not started yet');
+  return await handOver(taken, { ...dependencies, logger });
 }
 
 /** The process has not reached the engine and the record yet. */

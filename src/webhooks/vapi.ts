@@ -4,18 +4,17 @@
  * workflow knows; everything else asks to come again.
  */
 import { WorkflowExecutionAlreadyStartedError } from '@temporalio/client';
-import express, { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import { type CallRow, keepCallEvent, keepCallReport } from '../../activities/call-record';
 import { CALL_WORKFLOW, type CallReported, callReported, callStart } from '../../workflows/contract';
-import { ApiError, RETRY_AFTER, webhookProblems } from '../api/errors';
+import { ApiError, logged, RETRY_AFTER, webhookProblems } from '../api/errors';
 import { type CallTimings, callInput } from '../call-input';
 import type { Settings } from '../config';
 import type { Logger } from '../logger';
 import { VAPI_WEBHOOK_PATH } from '../providers/vapi';
+import { jsonAnswer, type ReceivedWebhook, type Webhook, type WebhookAnswer, type WebhookNote } from './door';
 import { type HandOverDependencies, NotStoredError, SIGNAL_TIMEOUT_MS } from './hand-over';
-import { noteWebhook, type WebhookNote } from './measure';
 import { answerVapi, type VapiAnswerSettings } from './vapi-answers';
 import { isFromVapi, type VapiAuthSettings } from './vapi-auth';
 import { type FactMessage, KNOWN_TYPES, type QuestionMessage, readVapiBody, type SkippedMessage, type VapiMessage } from './vapi-events';
@@ -66,33 +65,31 @@ export const vapiPaths: ZodOpenApiPathsObject = {
   },
 };
 
-/** Route of Vapi's webhook. */
-export function vapiWebhook(options: VapiWebhookOptions): Router {
-  const router = Router();
-  router.post(VAPI_WEBHOOK_PATH, express.raw({ type: () => true, limit: `${BODY_LIMIT_MIB}mb` }), (request, response) =>
-    takeWebhook(request, response, options),
-  );
-  return router;
+/** Vapi's webhook. */
+export function vapiWebhook(options: VapiWebhookOptions): Webhook {
+  return { source: 'vapi', paths: [VAPI_WEBHOOK_PATH], bodyLimitMib: BODY_LIMIT_MIB, take: (webhook) => takeWebhook(webhook, options) };
 }
 
-async function takeWebhook(request: Request, response: Response, options: VapiWebhookOptions): Promise<void> {
+const RECEIVED: WebhookAnswer = jsonAnswer({ received: true });
+
+async function takeWebhook(webhook: ReceivedWebhook, options: VapiWebhookOptions): Promise<WebhookAnswer> {
+  const { headers, rawBody, note } = webhook;
   const { settings, logger } = options;
-  const rawBody: Buffer = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0);
-  if (!isFromVapi(request.headers, rawBody, settings)) {
+  if (!isFromVapi(headers, rawBody, settings)) {
     logger.warn({ scheme: settings.VAPI_WEBHOOK_AUTH }, 'Vapi webhook refused: bad or missing authentication');
-    noteWebhook(response, { result: 'bad_signature' });
+    note({ result: 'bad_signature' });
     throw new ApiError(401, 'bad or missing authentication');
   }
   const message = readMessage(rawBody, logger);
-  noteWebhook(response, noteOf(message));
+  note(noteOf(message));
   switch (message.kind) {
     case 'fact':
-      return await takeFact(message, response, options);
+      return await takeFact(message, webhook, options);
     case 'question':
-      return answer(message, response, options);
+      return answer(message, options);
     case 'skipped':
       reportSkipped(message, options);
-      response.json({ received: true });
+      return RECEIVED;
   }
 }
 
@@ -119,29 +116,28 @@ function reportSkipped({ type, reason, providerCallId, shape }: SkippedMessage, 
   else logger.debug(details, 'Vapi webhook is not used');
 }
 
-function answer(question: QuestionMessage, response: Response, { settings, logger }: VapiWebhookOptions): void {
+function answer(question: QuestionMessage, { settings, logger }: VapiWebhookOptions): WebhookAnswer {
   const { type, providerCallId } = question;
   const given = answerVapi(question, settings);
-  if (given.kind === 'silence') response.type('application/octet-stream').send(Buffer.alloc(0));
-  else response.json(given.body);
   const isOffered = given.kind === 'json' && ('assistantId' in given.body || 'destination' in given.body);
   if (isOffered) logger.info({ type, providerCallId }, 'answered a question of Vapi');
   else logger.warn({ type, providerCallId }, 'Vapi asked for what this installation does not offer');
+  return given.kind === 'silence' ? { contentType: 'application/octet-stream', body: '' } : jsonAnswer(given.body);
 }
 
-async function takeFact(message: FactMessage, response: Response, options: VapiWebhookOptions): Promise<void> {
+async function takeFact(message: FactMessage, { note }: ReceivedWebhook, options: VapiWebhookOptions): Promise<WebhookAnswer> {
   const { type, status, providerCallId } = message.event;
   const logger = options.logger.child({ providerCallId, type, ...(status === undefined ? {} : { status }) });
   try {
     const dependencies = options.handOverDependencies();
     if (!dependencies) throw new NotStoredError('not started yet');
     const callId = await handOver(message, options.settings, dependencies);
-    response.json({ received: true });
     logger.info({ callId }, 'call event kept');
+    return RECEIVED;
   } catch (error) {
-    noteWebhook(response, { result: 'not_stored' });
-    logger.error({ error }, 'call event not stored; Vapi is asked to send it again');
-    throw new ApiError(503, 'not stored, please send again', RETRY_AFTER);
+    note({ result: 'not_stored' });
+    const id = logged(logger, error, 'call event not stored; Vapi is asked to send it again');
+    throw new ApiError(503, 'not stored, please send again', RETRY_AFTER, id);
   }
 }
 

@@ -1,7 +1,7 @@
 /** The API in this process, on the run's servers behind proxies: for what a test must see of its inside, or take away from it. No worker. */
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import type { Server } from 'node:http';
+import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Client } from '@temporalio/client';
 import { type CallWaiters, createCallWaiters } from '../../src/api/call-waiters';
@@ -77,7 +77,7 @@ export async function startTestApi(name: string): Promise<TestApi> {
     const handOverDependencies = () => ({ ...ready, defaultPhoneNumberId: undefined });
     const metrics = createApiMetrics();
     const app = createApp({ settings, db: itsDb, temporal: itsTemporal, logger, metrics, waiters, handOverDependencies });
-    const server = app.listen(0, '127.0.0.1');
+    const server = createServer(app).listen(0, '127.0.0.1');
     servers.push(server);
     await once(server, 'listening');
     return { server, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
