@@ -87,6 +87,7 @@ export interface StatusReport {
 /**
  * Keeps the reports and raises the rows that were known to be sent already, which is nearly all of them, in one
  * statement. Returns the ids (WhatsApp's) that are done with; for the others `raiseReply` must be called, after this.
+ * Rows are written and locked in the order of their ids, so that two of these cannot wait for each other.
  */
 export async function keepReports(db: Database, reports: StatusReport[]): Promise<Set<string>> {
   const input = reports.map(({ providerMessageId, status, atMs, error }) => ({
@@ -101,15 +102,18 @@ export async function keepReports(db: Database, reports: StatusReport[]): Promis
         AS x(provider_message_id text, status message_status, occurred_at timestamptz, error jsonb)
     ), kept AS (
       INSERT INTO message_status_events (provider_message_id, status, occurred_at, error)
-      SELECT provider_message_id, status::text, occurred_at, error FROM report
+      SELECT provider_message_id, status::text, occurred_at, error FROM report ORDER BY provider_message_id, status
       ON CONFLICT DO NOTHING
     ), known AS (
       SELECT m.id, m.provider_message_id, m.status, r.highest
       FROM (SELECT provider_message_id, max(status) AS highest FROM report GROUP BY provider_message_id) r
       JOIN messages m ON m.provider_message_id = r.provider_message_id
       WHERE m.direction = 'outbound' AND m.status >= 'sent' AND (r.highest < 'failed' OR m.status = 'failed')
+    ), risen AS (
+      SELECT m.id, k.highest FROM messages m JOIN known k ON k.id = m.id WHERE m.status < k.highest
+      ORDER BY m.id FOR UPDATE OF m
     ), raised AS (
-      UPDATE messages m SET status = k.highest FROM known k WHERE m.id = k.id AND m.status < k.highest
+      UPDATE messages m SET status = r.highest FROM risen r WHERE m.id = r.id
     )
     SELECT provider_message_id AS id FROM known`);
   return new Set(rows.map((row) => row.id));

@@ -13,6 +13,7 @@ import { createLogger, type Logger } from './logger';
 import { createApiMetrics } from './metrics';
 import { ensureSearchAttributes, openTemporalClient, temporalConfig } from './temporal';
 import type { HandOverDependencies } from './webhooks/hand-over';
+import { createStatusKeeper } from './webhooks/statuses';
 import { ensureFirstWorkspace } from './workspace';
 
 /** A request takes at most this long to finish when the process is told to stop. */
@@ -72,7 +73,12 @@ async function prepare(parts: {
     return await loadIdentity(db.orm);
   });
   await keepTrying('Temporal is not ready', () => ensureSearchAttributes(temporal));
-  return { temporal, taskQueue: settings.TEMPORAL_TASK_QUEUE, db, identity, logger, defaultPhoneNumberId: settings.KAPSO_PHONE_NUMBER_ID };
+  return {
+    ...{ temporal, db, identity, logger },
+    taskQueue: settings.TEMPORAL_TASK_QUEUE,
+    statuses: createStatusKeeper({ db, temporal, logger }),
+    defaultPhoneNumberId: settings.KAPSO_PHONE_NUMBER_ID,
+  };
 }
 
 /** Stops taking connections and waits for the requests that run. */

@@ -15,6 +15,7 @@ import { createApiMetrics } from '../src/metrics';
 import { VAPI_WEBHOOK_PATH } from '../src/providers/vapi';
 import { ensureSearchAttributes, openTemporalClient } from '../src/temporal';
 import type { HandOverDependencies } from '../src/webhooks/hand-over';
+import { createStatusKeeper } from '../src/webhooks/statuses';
 import { callWorkflowId } from '../workflows/contract';
 import { type TestDatabase, testDatabase, testTemporal } from './support/engine';
 import { secretsIn } from './support/vapi-secrets';
@@ -45,7 +46,8 @@ beforeAll(async () => {
   db = openDatabase(database.url);
   temporal = openTemporalClient({ connectionOptions: { address: testTemporal().address }, namespace: testTemporal().namespace });
   await ensureSearchAttributes(temporal);
-  ready = { temporal, taskQueue, db, identity: await loadIdentity(db.orm), logger, defaultPhoneNumberId: undefined };
+  const statuses = createStatusKeeper({ db, temporal, logger });
+  ready = { temporal, taskQueue, db, identity: await loadIdentity(db.orm), logger, statuses, defaultPhoneNumberId: undefined };
   url = await serve({ handOverDependencies: () => ready });
 });
 

@@ -4,7 +4,6 @@
  * A spool for the time when Temporal is away belongs into `signalConversations`, in front of `NotStoredError`.
  */
 import type { Client } from '@temporalio/client';
-import { joinEarlyReports, keepReports, type ReportedStatus, raiseReply } from '../../activities/outbox';
 import {
   CONVERSATION_WORKFLOW,
   conversationStart,
@@ -12,13 +11,13 @@ import {
   type InboundMessage,
   type MessagesReceived,
   messagesReceived,
-  sendReported,
   UNASSIGNED_NUMBER,
 } from '../../workflows/contract';
 import type { Database } from '../database';
 import type { Identity } from '../identity';
 import type { Logger } from '../logger';
 import type { MessageEvent, StatusEvent } from './kapso-events';
+import type { StatusKeeper } from './statuses';
 
 /** The engine or the record did not take an event: the sender must come again. */
 export class NotStoredError extends Error {
@@ -31,6 +30,7 @@ export interface HandOverDependencies {
   db: Database;
   identity: Identity;
   logger: Logger;
+  statuses: StatusKeeper;
   /** Where a message goes whose body names no number. */
   defaultPhoneNumberId: string | undefined;
 }
@@ -62,7 +62,7 @@ export async function handOver(
 ): Promise<HandedOver[]> {
   const conversations = groupByConversation(events.messages, dependencies);
   await signalConversations(conversations, dependencies);
-  if (events.statuses.length > 0) await recordStatuses(events.statuses, dependencies);
+  if (events.statuses.length > 0) await keepStatuses(events.statuses, dependencies);
   return conversations.flat().map(handedOver);
 }
 
@@ -116,67 +116,11 @@ async function signalConversation(delivery: Delivery, { temporal, taskQueue, log
   }
 }
 
-const HEIGHT: Record<ReportedStatus, number> = { sent: 1, delivered: 2, read: 3, failed: 4 };
-
-/** Facts about rows, not decisions: written at once, and told to a workflow only when one waits for it. */
-async function recordStatuses(statuses: StatusEvent[], dependencies: HandOverDependencies): Promise<void> {
-  const { db, logger } = dependencies;
+async function keepStatuses(events: StatusEvent[], { statuses, logger }: HandOverDependencies): Promise<void> {
   try {
-    const done = await keepReports(db, statuses);
-    logger.debug(
-      { statuses: statuses.map(({ correlationId, status }) => ({ messageId: ownId(correlationId), status })) },
-      'reply statuses kept',
-    );
-    const highest = new Map<string, StatusEvent>();
-    for (const event of statuses.filter(({ providerMessageId }) => !done.has(providerMessageId))) {
-      const known = highest.get(event.providerMessageId);
-      if (!known || HEIGHT[event.status] > HEIGHT[known.status]) {
-        highest.set(event.providerMessageId, { ...(known?.correlationId ? { correlationId: known.correlationId } : {}), ...event });
-      }
-    }
-    for (const event of highest.values()) await applyStatus(event, dependencies);
+    await statuses.keep(events);
   } catch (error) {
-    logger.error({ error, statuses: statuses.length }, 'the record did not take the statuses');
+    logger.error({ error, statuses: events.length }, 'the record did not take the statuses');
     throw new NotStoredError('the record did not take the statuses');
-  }
-}
-
-/** Our id, when what came back is one: anything else may say anything. */
-function ownId(correlationId: string | undefined): string | undefined {
-  return correlationId && UUID.test(correlationId) ? correlationId : undefined;
-}
-
-const UUID = /^[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i;
-
-/** Must run after the event is written: see joinEarlyReports for why no order of the two can lose a status. */
-async function applyStatus(event: StatusEvent, { db, temporal, logger }: HandOverDependencies): Promise<void> {
-  const { providerMessageId, phoneNumberId, status, correlationId } = event;
-  const fact = { status, phoneNumberId, providerMessageId, ...(event.error ? { failure: `whatsapp ${event.error.code}` } : {}) };
-  const messageId = ownId(correlationId);
-  const key = messageId ? { messageId } : { providerMessageId };
-  const raised = await raiseReply(db, key, fact);
-  if (!raised) return;
-  const idIsNew = 'messageId' in key && ['pending', 'sending', 'unconfirmed'].includes(raised.previous);
-  if (idIsNew) await joinEarlyReports(db, { providerMessageId, phoneNumberId });
-  logger.info(
-    { messageId: raised.messageId, workflowId: raised.workflowId, status: raised.status, previous: raised.previous },
-    'reply status settled',
-  );
-  if (raised.status !== 'failed' && raised.previous !== 'unconfirmed') return;
-  await tellWorkflow(raised, { temporal, logger });
-}
-
-/** The row is the truth, and the workflow looks there too: a signal that does not get through costs time, nothing else. */
-async function tellWorkflow(
-  raised: { messageId: string; workflowId: string; status: string },
-  { temporal, logger }: Pick<HandOverDependencies, 'temporal' | 'logger'>,
-): Promise<void> {
-  try {
-    const handle = temporal.workflow.getHandle(raised.workflowId);
-    await temporal.connection.withDeadline(Date.now() + SIGNAL_TIMEOUT_MS, () =>
-      handle.signal(sendReported, { messageId: raised.messageId, status: raised.status === 'failed' ? 'failed' : 'sent' }),
-    );
-  } catch (error) {
-    logger.warn({ error, workflowId: raised.workflowId, messageId: raised.messageId }, 'the workflow was not told of the status');
   }
 }

@@ -12,6 +12,7 @@ import { loadIdentity } from '../../src/identity';
 import { createLogger } from '../../src/logger';
 import { createApiMetrics } from '../../src/metrics';
 import { ensureSearchAttributes, openTemporalClient } from '../../src/temporal';
+import { createStatusKeeper } from '../../src/webhooks/statuses';
 import { testDatabase, testTemporal } from './engine';
 import { startProxy, type TcpProxy } from './proxy';
 import { API_KEY, VAPI_WEBHOOK_SECRET } from './system';
@@ -73,7 +74,8 @@ export async function startTestApi(name: string): Promise<TestApi> {
   const servers: Server[] = [];
   const serve = async (extra: Record<string, string> = {}) => {
     const settings = readSettings({ ...environment, ...extra });
-    const ready = { temporal: itsTemporal, taskQueue: settings.TEMPORAL_TASK_QUEUE, db: itsDb, identity, logger };
+    const statuses = createStatusKeeper({ db: itsDb, temporal: itsTemporal, logger });
+    const ready = { temporal: itsTemporal, taskQueue: settings.TEMPORAL_TASK_QUEUE, db: itsDb, identity, logger, statuses };
     const handOverDependencies = () => ({ ...ready, defaultPhoneNumberId: undefined });
     const metrics = createApiMetrics();
     const app = createApp({ settings, db: itsDb, temporal: itsTemporal, logger, metrics, waiters, handOverDependencies });

@@ -1,0 +1,131 @@
+/**
+ * Keeps what WhatsApp reports about replies: facts about rows, not decisions, so they are written at once, and told to
+ * a workflow only when one waits for them. Three come for each reply, from as many webhooks: those of a moment are
+ * written together, which costs the record a fraction.
+ */
+import type { Client } from '@temporalio/client';
+import { joinEarlyReports, keepReports, type ReportedStatus, raiseReply } from '../../activities/outbox';
+import { sendReported } from '../../workflows/contract';
+import { isRecordAway } from '../api/record';
+import type { Database } from '../database';
+import type { Logger } from '../logger';
+import { SIGNAL_TIMEOUT_MS } from './hand-over';
+import type { StatusEvent } from './kapso-events';
+
+export interface StatusKeeper {
+  /** Resolves when the statuses stand in the record. Rejects with what the record throws; then none of them may be taken for kept. */
+  keep(statuses: readonly StatusEvent[]): Promise<void>;
+}
+
+export interface StatusDependencies {
+  db: Database;
+  temporal: Client;
+  logger: Logger;
+}
+
+/** Statuses wait this long for others. Kapso waits 10 s for an answer, and customers for none of this. */
+const GATHER_MS = 50;
+/** With so many webhooks nobody waits for more. */
+const MOST_TOGETHER = 100;
+
+interface Delivery {
+  statuses: readonly StatusEvent[];
+  done(): void;
+  failed(error: unknown): void;
+}
+
+/** One per process. */
+export function createStatusKeeper(dependencies: StatusDependencies): StatusKeeper {
+  let gathered: Delivery[] = [];
+  let timer: NodeJS.Timeout | undefined;
+
+  function flush(): void {
+    clearTimeout(timer);
+    timer = undefined;
+    const together = gathered;
+    gathered = [];
+    void keepTogether(together);
+  }
+
+  async function keepTogether(deliveries: Delivery[]): Promise<void> {
+    try {
+      await recordStatuses(
+        deliveries.flatMap(({ statuses }) => statuses),
+        dependencies,
+      );
+      for (const { done } of deliveries) done();
+    } catch (error) {
+      // What the record refuses may be a single one, and must not keep the others out.
+      if (deliveries.length > 1 && !isRecordAway(error)) await Promise.all(deliveries.map((delivery) => keepTogether([delivery])));
+      else for (const { failed } of deliveries) failed(error);
+    }
+  }
+
+  return {
+    keep: (statuses) =>
+      new Promise((done, failed) => {
+        gathered.push({ statuses, done, failed });
+        if (gathered.length >= MOST_TOGETHER) flush();
+        else timer ??= setTimeout(flush, GATHER_MS);
+      }),
+  };
+}
+
+const HEIGHT: Record<ReportedStatus, number> = { sent: 1, delivered: 2, read: 3, failed: 4 };
+
+async function recordStatuses(statuses: StatusEvent[], dependencies: StatusDependencies): Promise<void> {
+  const { db, logger } = dependencies;
+  const done = await keepReports(db, statuses);
+  logger.debug(
+    { statuses: statuses.map(({ correlationId, status }) => ({ messageId: ownId(correlationId), status })) },
+    'reply statuses kept',
+  );
+  const highest = new Map<string, StatusEvent>();
+  for (const event of statuses.filter(({ providerMessageId }) => !done.has(providerMessageId))) {
+    const known = highest.get(event.providerMessageId);
+    if (!known || HEIGHT[event.status] > HEIGHT[known.status]) {
+      highest.set(event.providerMessageId, { ...(known?.correlationId ? { correlationId: known.correlationId } : {}), ...event });
+    }
+  }
+  for (const event of highest.values()) await applyStatus(event, dependencies);
+}
+
+/** Our id, when what came back is one: anything else may say anything. */
+function ownId(correlationId: string | undefined): string | undefined {
+  return correlationId && UUID.test(correlationId) ? correlationId : undefined;
+}
+
+const UUID = /^[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i;
+
+/** Must run after the event is written: see joinEarlyReports for why no order of the two can lose a status. */
+async function applyStatus(event: StatusEvent, { db, temporal, logger }: StatusDependencies): Promise<void> {
+  const { providerMessageId, phoneNumberId, status, correlationId } = event;
+  const fact = { status, phoneNumberId, providerMessageId, ...(event.error ? { failure: `whatsapp ${event.error.code}` } : {}) };
+  const messageId = ownId(correlationId);
+  const key = messageId ? { messageId } : { providerMessageId };
+  const raised = await raiseReply(db, key, fact);
+  if (!raised) return;
+  const idIsNew = 'messageId' in key && ['pending', 'sending', 'unconfirmed'].includes(raised.previous);
+  if (idIsNew) await joinEarlyReports(db, { providerMessageId, phoneNumberId });
+  logger.info(
+    { messageId: raised.messageId, workflowId: raised.workflowId, status: raised.status, previous: raised.previous },
+    'reply status settled',
+  );
+  if (raised.status !== 'failed' && raised.previous !== 'unconfirmed') return;
+  await tellWorkflow(raised, { temporal, logger });
+}
+
+/** The row is the truth, and the workflow looks there too: a signal that does not get through costs time, nothing else. */
+async function tellWorkflow(
+  raised: { messageId: string; workflowId: string; status: string },
+  { temporal, logger }: Pick<StatusDependencies, 'temporal' | 'logger'>,
+): Promise<void> {
+  try {
+    const handle = temporal.workflow.getHandle(raised.workflowId);
+    await temporal.connection.withDeadline(Date.now() + SIGNAL_TIMEOUT_MS, () =>
+      handle.signal(sendReported, { messageId: raised.messageId, status: raised.status === 'failed' ? 'failed' : 'sent' }),
+    );
+  } catch (error) {
+    logger.warn({ error, workflowId: raised.workflowId, messageId: raised.messageId }, 'the workflow was not told of the status');
+  }
+}
