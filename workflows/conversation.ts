@@ -17,7 +17,7 @@ import {
   upsertSearchAttributes,
   workflowInfo,
 } from '@temporalio/workflow';
-import type { Draft, DraftOrder, Recorded, RecordOrder, SendVerdict } from '../activities';
+import type { Activities, Draft, DraftOrder, Recorded, RecordOrder, SendVerdict } from '../activities';
 import {
   type CallEnded,
   type ConversationInput,
@@ -60,6 +60,8 @@ const MODEL_GRACE_MS = 20_000;
 const modeAttribute = defineSearchAttributeKey(searchAttributes.mode, 'KEYWORD');
 const attentionAttribute = defineSearchAttributeKey(searchAttributes.attention, 'BOOL');
 
+type RecordOutcome = Awaited<ReturnType<Activities['recordInbound']>>;
+
 /** What is being collected for one reply. */
 interface Turn {
   messageIds: string[];
@@ -75,6 +77,7 @@ export async function conversationWorkflow(input: ConversationInput): Promise<Co
   return await CancellationScope.nonCancellable(() => conversation.run());
 }
 
+/** Methods that only pass a promise on are no async functions: the SDK keeps a stack for each promise, which costs (docs/decisions/0005). */
 class Conversation {
   readonly #input: ConversationInput;
   readonly #inbox: Inbox;
@@ -130,8 +133,11 @@ class Conversation {
       // Nothing may be awaited between this look into the inbox and the return: a signal in between would be lost.
       if (this.#nothingWaits() && this.#isIdle()) return this.#result();
       if (this.#nothingWaits() && this.#isEnding) throw new CancelledFailure('an operator ended the session');
-      if (!this.#inbox.isEmpty) await this.#work();
-      else if (this.#followUps.length > 0) await this.#followUp();
+      if (!this.#inbox.isEmpty) {
+        const turn = await this.#collectTurn();
+        if (turn) await this.#answer(turn);
+        this.#lastActivityMs = Date.now();
+      } else if (this.#followUps.length > 0) await this.#followUp();
       else this.#applyReports();
       if (this.#mayContinueAsNew()) await this.#continueAsNew();
     }
@@ -166,18 +172,13 @@ class Conversation {
     return !this.#sessionTimerRuns && Date.now() - this.#lastActivityMs >= this.#sessionTimeoutMs;
   }
 
-  async #work(): Promise<void> {
-    const turn = await this.#collectTurn();
-    if (turn) await this.#answer(turn);
-    this.#lastActivityMs = Date.now();
-  }
-
   /** Records what arrives until the customer was quiet for a moment. Undefined when nothing of it wants a reply. */
   async #collectTurn(): Promise<Turn | undefined> {
     let turn: Turn | undefined;
     while (!this.#inbox.isEmpty) {
       const arrivedAtMs = Date.now();
-      const recorded = await this.#record(this.#inbox.takeAll());
+      const delivery = this.#inbox.takeAll();
+      const recorded = this.#recorded(delivery, await this.#record(delivery));
       if (!recorded) {
         // The messages are back in the inbox: they are recorded when the workspace is there, or by the next run.
         if (await this.#workspaceAppeared()) continue;
@@ -187,31 +188,32 @@ class Conversation {
         const messageIds = [...new Set([...(turn?.messageIds ?? []), ...recorded.answerableIds])];
         turn = { messageIds, firstAtMs: turn?.firstAtMs ?? arrivedAtMs, lastAtMs: arrivedAtMs, recorded };
       }
-      if (turn) await this.#quiet(turn);
+      const quietMs = turn ? quietLeftMs(turn) : 0;
+      if (quietMs > 0) await this.#quiet(quietMs);
     }
     return turn;
   }
 
-  /** Waits for the customer to be quiet, bounded from the turn's first message on. Ends early when more arrives. */
-  async #quiet(turn: Turn): Promise<void> {
-    const { quietMs, quietMaxMs } = turn.recorded.timings;
-    const waitMs = Math.min(turn.lastAtMs + quietMs, turn.firstAtMs + quietMaxMs) - Date.now();
-    if (waitMs <= 0) return;
+  /** Ends early when more arrives. */
+  #quiet(waitMs: number): Promise<boolean> {
     this.#say('waiting for the customer to finish');
-    await condition(() => !this.#inbox.isEmpty, waitMs, { summary: 'customer may still be typing' });
+    return condition(() => !this.#inbox.isEmpty, waitMs, { summary: 'customer may still be typing' });
   }
 
-  /** Undefined when no workspace has the number: then the record has parked the messages, and the inbox has them back. */
-  async #record(delivery: MessagesReceived): Promise<Recorded | undefined> {
+  #record(delivery: MessagesReceived): Promise<RecordOutcome> {
     this.#say('recording');
     const count = delivery.messages.length;
     const options = { summary: `record ${count} message${count === 1 ? '' : 's'}` };
-    const outcome = await records.recordInbound.executeWithOptions(options, [this.#recordOrder(delivery)]);
+    return records.recordInbound.executeWithOptions(options, [this.#recordOrder(delivery)]);
+  }
+
+  /** Undefined when no workspace has the number: then the record has parked the messages, and the inbox has them back. */
+  #recorded(delivery: MessagesReceived, outcome: RecordOutcome): Recorded | undefined {
     if (outcome.kind === 'unknown_number') {
       this.#inbox.putBack(delivery);
       return undefined;
     }
-    this.#totals.messages += count;
+    this.#totals.messages += delivery.messages.length;
     this.#conversationId = outcome.conversationId;
     this.#sessionTimeoutMs = outcome.timings.sessionTimeoutMs;
     this.#showMode(outcome.mode);
@@ -277,35 +279,33 @@ class Conversation {
         failures.push('turn: out of time');
         break;
       }
-      try {
-        return await this.#ask(
-          { conversationId, messageIds: turn.messageIds, provider, model: name, attemptMs: timings.modelAttemptMs },
-          remainingMs,
-        );
-      } catch (error) {
-        failures.push(`${provider}: ${failureType(error)}`);
+      const order = { conversationId, messageIds: turn.messageIds, provider, model: name, attemptMs: timings.modelAttemptMs };
+      // The record being away says nothing about the provider: then the same one is asked again, as long as it takes.
+      for (let pauseMs = 1_000; ; pauseMs = Math.min(2 * pauseMs, 20_000)) {
+        try {
+          return await this.#ask(order, remainingMs);
+        } catch (error) {
+          const type = failureType(error);
+          if (type !== 'RecordError.Unavailable') {
+            failures.push(`${provider}: ${type}`);
+            break;
+          }
+        }
+        await sleep(pauseMs, { summary: 'the record is away' });
       }
     }
     await this.#turnFailed(turn, failures.length > 0 ? failures.join('; ') : 'no provider has a key');
     return undefined;
   }
 
-  /** One provider. The record being away says nothing about it: then the same provider is asked again, as long as it takes. */
-  async #ask(order: DraftOrder, boundMs: number): Promise<Draft> {
+  #ask(order: DraftOrder, boundMs: number): Promise<Draft> {
+    this.#say(`asking ${order.provider}`);
     const options = {
       summary: `reply via ${order.provider}`,
       startToCloseTimeout: order.attemptMs + MODEL_GRACE_MS,
       scheduleToCloseTimeout: boundMs,
     };
-    for (let pauseMs = 1_000; ; pauseMs = Math.min(2 * pauseMs, 20_000)) {
-      this.#say(`asking ${order.provider}`);
-      try {
-        return await model.generateReply.executeWithOptions(options, [order]);
-      } catch (error) {
-        if (failureType(error) !== 'RecordError.Unavailable') throw error;
-        await sleep(pauseMs, { summary: 'the record is away' });
-      }
-    }
+    return model.generateReply.executeWithOptions(options, [order]);
   }
 
   async #turnFailed(turn: Turn, reason: string): Promise<void> {
@@ -467,6 +467,11 @@ class Conversation {
       ...(this.#conversationId ? { conversationId: this.#conversationId } : {}),
     };
   }
+}
+
+/** How long the customer must still be quiet; bounded from the turn's first message on. */
+function quietLeftMs({ firstAtMs, lastAtMs, recorded: { timings } }: Turn): number {
+  return Math.min(lastAtMs + timings.quietMs, firstAtMs + timings.quietMaxMs) - Date.now();
 }
 
 /** The dotted type of what an activity failed with, for the record; never its text. */
