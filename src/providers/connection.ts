@@ -18,11 +18,14 @@ const NEVER_LEFT = new Set([
   'ERR_TLS_CERT_ALTNAME_INVALID',
 ]);
 
-/** Classifies what `fetch` rejected with. */
+/** Classifies what `sendRequest` rejected with. */
 export function connectionFailure(error: unknown): ConnectionFailure {
-  const cause = error instanceof Error && error.cause instanceof Error ? (error.cause as NodeJS.ErrnoException) : undefined;
-  const codes = [cause?.code, ...(cause instanceof AggregateError ? cause.errors.map((inner: NodeJS.ErrnoException) => inner.code) : [])];
-  const code = codes.find((candidate) => candidate !== undefined && NEVER_LEFT.has(candidate));
+  if (!(error instanceof Error)) return { kind: 'unknown', reason: 'connection failed' };
+  // A host with several addresses fails with one error for each.
+  const errors: NodeJS.ErrnoException[] = [error, ...(error instanceof AggregateError ? error.errors : [])];
+  const code = errors.map((each) => each.code).find((each) => each !== undefined && NEVER_LEFT.has(each));
   if (code) return { kind: 'not_sent', code };
-  return { kind: 'unknown', reason: error instanceof Error ? (cause?.code ?? error.name) : 'connection failed' };
+  // An aborted request has a number for a code.
+  const ownCode: unknown = errors[0]?.code;
+  return { kind: 'unknown', reason: typeof ownCode === 'string' ? ownCode : error.name };
 }

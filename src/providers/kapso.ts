@@ -5,6 +5,7 @@
 import { z } from 'zod';
 import { type ConnectionFailure, connectionFailure } from './connection';
 import { withDeadline } from './deadline';
+import { type HttpAnswer, sendRequest } from './http';
 import { retryAfterMs } from './retry-after';
 
 /** WhatsApp's longest text (Meta, send messages). */
@@ -95,8 +96,7 @@ export function createKapsoClient(options: { baseUrl: string; apiKey: string; ti
       try {
         return await withDeadline(options.timeoutMs, async (signal) => {
           const body = JSON.stringify(sendBody(send));
-          const response = await fetch(messagesUrl(send.phoneNumberId), { method: 'POST', headers, body, signal });
-          return readSendAnswer(response.status, response.headers, await response.text());
+          return readSendAnswer(await sendRequest(messagesUrl(send.phoneNumberId), { method: 'POST', headers, body, signal }));
         });
       } catch (error) {
         return connectionFailure(error);
@@ -115,9 +115,9 @@ export function createKapsoClient(options: { baseUrl: string; apiKey: string; ti
         });
         if (after) query.set('after', after);
         const { data, paging } = await withDeadline(options.timeoutMs, async (signal) => {
-          const response = await fetch(`${messagesUrl(phoneNumberId)}?${query}`, { headers, signal });
-          if (!response.ok) throw new Error(`Kapso's message list answered ${response.status}`);
-          return listPage.parse(await response.json());
+          const { status, text } = await sendRequest(`${messagesUrl(phoneNumberId)}?${query}`, { method: 'GET', headers, signal });
+          if (status !== 200) throw new Error(`Kapso's message list answered ${status}`);
+          return listPage.parse(JSON.parse(text));
         });
         found.push(...data.map(listedMessage));
         if (!paging?.next || data.length === 0) return found;
@@ -141,8 +141,8 @@ function sendBody({ recipient, text, correlationId }: TextSend): Record<string, 
 }
 
 /** Reads Meta's object, Kapso's string, or something that is neither (an outage's HTML page), in this order. */
-function readSendAnswer(httpStatus: number, headers: Headers, body: string): SendAnswer {
-  const json = parseJson(body);
+function readSendAnswer({ status: httpStatus, headers, text }: HttpAnswer): SendAnswer {
+  const json = parseJson(text);
   if (httpStatus >= 200 && httpStatus < 300) {
     const message = accepted.safeParse(json);
     return message.success

@@ -2,8 +2,9 @@
  * One typed client for every model: the OpenAI chat protocol with a base URL per provider.
  * No retries and no fallback here: both are decided where an operator can read them.
  */
-import OpenAI from 'openai';
+import OpenAI, { type ClientOptions } from 'openai';
 import type { ProviderName, Settings } from '../config';
+import { sendRequest } from './http';
 
 export interface ModelChoice {
   provider: ProviderName;
@@ -58,7 +59,8 @@ export function configuredEndpoints(settings: Settings): Map<ProviderName, Endpo
 export function createLanguageModels(settings: Settings): LanguageModels {
   const endpoints = configuredEndpoints(settings);
   const clients = new Map<ProviderName, OpenAI>();
-  for (const [name, { baseURL, apiKey }] of endpoints) clients.set(name, new OpenAI({ baseURL, apiKey, maxRetries: 0 }));
+  for (const [name, { baseURL, apiKey }] of endpoints)
+    clients.set(name, new OpenAI({ baseURL, apiKey, maxRetries: 0, fetch: sendByRequest }));
   return {
     available: [...endpoints.keys()],
     defaultModel: (provider) => endpoints.get(provider)?.defaultModel ?? '',
@@ -75,6 +77,25 @@ export function createLanguageModels(settings: Settings): LanguageModels {
       };
     },
   };
+}
+
+/** For the openai package, which asks through `fetch`: it sends strings, and the answers that it reads here are whole. */
+const sendByRequest: Fetch = async (url, { method, headers, body, signal } = {}) => {
+  if (typeof body !== 'string' || method === undefined || !signal) throw new TypeError('a request of a form that is not used here');
+  const answer = await sendRequest(String(url), {
+    method: method.toUpperCase() as 'POST',
+    headers: Object.fromEntries(new Headers(headers)),
+    body,
+    signal,
+  });
+  return new Response(hasNoBody(answer.status) ? null : answer.text, { status: answer.status, headers: answer.headers });
+};
+
+type Fetch = NonNullable<ClientOptions['fetch']>;
+
+/** `Response` takes none with these. */
+function hasNoBody(status: number): boolean {
+  return status === 204 || status === 205 || status === 304;
 }
 
 /** A compatible server may count in anything; the record wants whole numbers. */

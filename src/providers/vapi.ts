@@ -7,6 +7,7 @@ import type { Settings } from '../config';
 import { vapiId } from '../vapi-id';
 import { type ConnectionFailure, connectionFailure } from './connection';
 import { withDeadline } from './deadline';
+import { type HttpAnswer, sendRequest } from './http';
 import { retryAfterMs } from './retry-after';
 
 export interface CallPlacement {
@@ -104,13 +105,11 @@ const LIST_LIMIT = '1000';
 /** A client for one Vapi organisation. */
 export function createVapiClient({ baseUrl, apiKey, dialTimeoutMs, timeoutMs, server }: VapiClientOptions): VapiClient {
   const headers = { Authorization: `Bearer ${apiKey}`, 'Content-Type': 'application/json' };
-  // A redirect is no answer of Vapi's: followed, it could place a call twice, or hand the key on.
-  const redirect = 'manual';
 
   async function get(path: string): Promise<{ status: number; body: unknown }> {
     return await withDeadline(timeoutMs, async (signal) => {
-      const response = await fetch(`${baseUrl}${path}`, { headers, redirect, signal });
-      return { status: response.status, body: response.ok ? await response.json() : await response.text() };
+      const { status, text } = await sendRequest(`${baseUrl}${path}`, { method: 'GET', headers, signal });
+      return { status, body: status === 200 ? JSON.parse(text) : text };
     });
   }
 
@@ -126,8 +125,7 @@ export function createVapiClient({ baseUrl, apiKey, dialTimeoutMs, timeoutMs, se
       const body = JSON.stringify(placementBody(placement, server));
       try {
         return await withDeadline(dialTimeoutMs, async (signal) => {
-          const response = await fetch(`${baseUrl}/call`, { method: 'POST', headers, body, redirect, signal });
-          return readPlacement(response.status, response.headers, await response.text());
+          return readPlacement(await sendRequest(`${baseUrl}/call`, { method: 'POST', headers, body, signal }));
         });
       } catch (error) {
         return unanswered(connectionFailure(error));
@@ -150,16 +148,15 @@ export function createVapiClient({ baseUrl, apiKey, dialTimeoutMs, timeoutMs, se
       const control = monitored.safeParse(call);
       if (!control.success) return 'no_way';
       return await withDeadline(timeoutMs, async (signal) => {
-        const response = await fetch(control.data.monitor.controlUrl, {
+        const { status } = await sendRequest(control.data.monitor.controlUrl, {
           method: 'POST',
           headers: { 'Content-Type': 'application/json' },
           body: JSON.stringify({ type: 'end-call' }),
-          redirect,
           signal,
         });
         // Not there yet, or not any more: the next look says which.
-        if (response.status === 404 || response.status === 410) return 'no_way';
-        if (!response.ok) throw new Error(`Vapi answered ${response.status} when asked to end a call`);
+        if (status === 404 || status === 410) return 'no_way';
+        if (status < 200 || status > 299) throw new Error(`Vapi answered ${status} when asked to end a call`);
         return 'asked';
       });
     },
@@ -186,7 +183,7 @@ function placementBody(placement: CallPlacement, server: CallServer | undefined)
 }
 
 /** Decides by the status, never by the text, except for the one 400 that stands for a missing slot (the page names its words only). */
-function readPlacement(httpStatus: number, headers: Headers, text: string): PlacementAnswer {
+function readPlacement({ status: httpStatus, headers, text }: HttpAnswer): PlacementAnswer {
   const body = parseJson(text);
   if (httpStatus >= 200 && httpStatus < 300) {
     const call = placed.safeParse(body);
