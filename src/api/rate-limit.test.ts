@@ -89,6 +89,14 @@ describe('limits', () => {
     });
   });
 
+  test('when an IPv4 address is written as an IPv6 one, then it is the same sender, and shares with no other', async () => {
+    await withApp(async (ask) => {
+      for (let index = 0; index < WEBHOOK_LIMIT; index += 1) await ask({ path: '/kapso', from: '::ffff:192.0.2.1' });
+      expect((await ask({ path: '/kapso', from: '192.0.2.1' })).status).toBe(429);
+      expect((await ask({ path: '/kapso', from: '::ffff:192.0.2.2' })).status).toBe(200);
+    });
+  });
+
   test('when a proxy that is not ours is named before the last one, then the address that our proxy saw counts', async () => {
     await withApp(async (ask) => {
       for (let index = 0; index < WEBHOOK_LIMIT; index += 1) await ask({ path: '/kapso', from: `198.51.100.${index}, 192.0.2.1` });

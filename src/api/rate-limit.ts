@@ -75,19 +75,26 @@ function webhookCount(limit: number, addressOf: (request: IncomingMessage) => st
 
 /**
  * Who sent a request, when `hops` proxies of ours added to `X-Forwarded-For`: the entry that the first of them wrote.
- * What stands before it, the sender may have made up. An IPv6 sender owns a whole network and could come from a new
- * address each time, so it counts with its /56, as express-rate-limit advises.
+ * What stands before it, the sender may have made up.
  */
 function senderAddress(hops: number): (request: IncomingMessage) => string {
   return ({ socket, headers }) => {
     const seenByUs = socket.remoteAddress ?? 'unknown';
-    if (hops === 0) return ipKeyGenerator(seenByUs);
+    if (hops === 0) return addressKey(seenByUs);
     const forwarded = String(headers['x-forwarded-for'] ?? '')
       .split(',')
       .map((address) => address.trim())
       .filter((address) => address !== '');
-    return ipKeyGenerator([seenByUs, ...forwarded.reverse()][Math.min(hops, forwarded.length)] ?? seenByUs);
+    return addressKey([seenByUs, ...forwarded.reverse()][Math.min(hops, forwarded.length)] ?? seenByUs);
   };
+}
+
+/** An IPv4 address as a server that listens for both sees it (RFC 4291, section 2.5.5.2). */
+const MAPPED_IPV4 = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i;
+
+/** An IPv6 sender owns a whole network and could come from a new address each time: /56, as express-rate-limit advises. */
+function addressKey(address: string): string {
+  return MAPPED_IPV4.exec(address)?.[1] ?? ipKeyGenerator(address);
 }
 
 /** Who asks, as a hash of their key: what is made of it outlives requests, and keys should not. */

@@ -29,7 +29,9 @@ export interface ReceivedWebhook {
 /** The 200; every other answer is thrown as an ApiError. */
 export interface WebhookAnswer {
   contentType: string;
-  body: string | Buffer;
+  body: string;
+  /** Done when the answer is on its way: no sender waits for a line of the log. Must not throw. */
+  afterwards?: () => void;
 }
 
 /** One source of webhooks. */
@@ -100,9 +102,14 @@ function receiver({ source, bodyLimitMib, take }: Webhook, { limits, metrics, lo
       const waitSeconds = await secondsToWait(request);
       if (waitSeconds !== undefined) throw new ApiError(429, 'too many requests', { 'Retry-After': String(waitSeconds) });
       const rawBody = await read(request, response);
-      const { contentType, body } = await take({ headers: request.headers, rawBody, note: (note) => Object.assign(noted, note) });
+      const { contentType, body, afterwards } = await take({
+        headers: request.headers,
+        rawBody,
+        note: (note) => Object.assign(noted, note),
+      });
       response.writeHead(200, { 'Content-Type': contentType, 'Content-Length': Buffer.byteLength(body) });
       response.end(body);
+      afterwards?.();
     } catch (error) {
       answerError(response, error, logger);
     }

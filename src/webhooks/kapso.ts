@@ -108,8 +108,8 @@ async function takeWebhook({ headers, rawBody, note }: ReceivedWebhook, options:
   try {
     reportSkipped(events ?? [], options.logShapes, logger);
     const conversations = await keep(events ?? [], options.handOverDependencies(), logger);
-    if (conversations.length > 0) logger.info({ conversations }, 'messages handed over');
-    return RECEIVED;
+    if (conversations.length === 0) return RECEIVED;
+    return { ...RECEIVED, afterwards: () => logger.info({ conversations }, 'messages handed over') };
   } catch (error) {
     note({ result: error instanceof NotStartedError ? 'not_started' : 'not_stored' });
     const id = logged(logger, error, 'webhook not stored; the sender is asked to come again');

@@ -132,8 +132,7 @@ async function takeFact(message: FactMessage, { note }: ReceivedWebhook, options
     const dependencies = options.handOverDependencies();
     if (!dependencies) throw new NotStoredError('not started yet');
     const callId = await handOver(message, options.settings, dependencies);
-    logger.info({ callId }, 'call event kept');
-    return RECEIVED;
+    return { ...RECEIVED, afterwards: () => logger.info({ callId }, 'call event kept') };
   } catch (error) {
     note({ result: 'not_stored' });
     const id = logged(logger, error, 'call event not stored; Vapi is asked to send it again');
