@@ -135,7 +135,10 @@ class Conversation {
       if (this.#nothingWaits() && this.#isEnding) throw new CancelledFailure('an operator ended the session');
       if (!this.#inbox.isEmpty) {
         const turn = await this.#collectTurn();
-        if (turn) await this.#answer(turn);
+        if (turn) {
+          const draft = await this.#draftReply(turn);
+          if (draft) this.#answered(draft, await this.#deliverDraft(draft, turn));
+        }
         this.#lastActivityMs = Date.now();
       } else if (this.#followUps.length > 0) await this.#followUp();
       else this.#applyReports();
@@ -251,13 +254,10 @@ class Conversation {
     return appeared;
   }
 
-  async #answer(turn: Turn): Promise<void> {
-    const draft = await this.#draftReply(turn);
-    if (!draft) return;
+  #answered(draft: Draft, isDelivered: boolean): void {
     this.#totals.promptTokens += draft.promptTokens;
     this.#totals.completionTokens += draft.completionTokens;
-    const sent = await this.#deliver(draft.messageId, { ...turn.recorded.timings, ...turn.recorded }, turn.messageIds);
-    if (sent) {
+    if (isDelivered) {
       this.#totals.replies += 1;
       // The model has seen what went unanswered before, and the customer has heard from us.
       this.#showAttention(false);
@@ -266,6 +266,10 @@ class Conversation {
       this.#totals.failedTurns += 1;
       this.#showAttention(true);
     }
+  }
+
+  #deliverDraft({ messageId }: Draft, { messageIds, recorded: { conversationId, timings } }: Turn): Promise<boolean> {
+    return this.#deliver(messageId, { conversationId, sendConfirmMs: timings.sendConfirmMs }, messageIds);
   }
 
   /** Walks the provider chain. Retrying one provider is the activity's policy; going to the next is decided here. */
