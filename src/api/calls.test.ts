@@ -337,7 +337,7 @@ describe("Vapi's webhook", () => {
       const metrics = await (await fetch(`${apiUrl}/metrics`)).text();
       expect(metrics).toContain('parley_webhooks_total{source="vapi",type="other",result="rate_limited"} 1\n');
       expect(metrics).toContain('parley_webhooks_total{source="vapi",type="other",result="bad_signature"} 2\n');
-      expect(metrics).toContain('parley_webhook_answer_seconds_count{source="vapi"} 3\n');
+      expect(metrics).toContain('parley_webhook_answer_seconds_count{source="vapi",type="other"} 3\n');
     });
   });
 });
