@@ -103,6 +103,19 @@ describe('the worker is killed', () => {
     expect(models().count('sandbox-model')).toBe(before + 2);
   });
 
+  test('during the model call, as often as a provider is asked at most: its death is no answer of the provider’s', async () => {
+    const phone = newPhone();
+    const before = models().count('sandbox-model');
+    models().program({ model: 'sandbox-model', times: 3, connection: 'hang' });
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    for (let kill = 1; kill <= 3; kill += 1) {
+      await models().waitForRequests('sandbox-model', before + kill, 20_000);
+      await replaceWorker();
+    }
+    await expectExactlyOneReply(phone);
+    expect(models().count('sandbox-model')).toBe(before + 4);
+  }, 120_000);
+
   test('after the model answered, before the send has left: the draft is used, and no model is paid twice', async () => {
     const phone = newPhone();
     const before = models().count('sandbox-model');

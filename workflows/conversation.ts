@@ -14,6 +14,7 @@ import {
   setCurrentDetails,
   setHandler,
   sleep,
+  TimeoutFailure,
   upsertSearchAttributes,
   workflowInfo,
 } from '@temporalio/workflow';
@@ -56,6 +57,10 @@ const ASK_FOR_MS = 24 * 60 * 60_000;
 
 /** Over the bound of an attempt, for reading the prompt and storing the draft; a database that is away gets as much. */
 const MODEL_GRACE_MS = 20_000;
+
+/** Between two attempts while the record is away; doubled each time. */
+const FIRST_PAUSE_MS = 1_000;
+const LONGEST_PAUSE_MS = 20_000;
 
 const modeAttribute = defineSearchAttributeKey(searchAttributes.mode, 'KEYWORD');
 const attentionAttribute = defineSearchAttributeKey(searchAttributes.attention, 'BOOL');
@@ -278,24 +283,28 @@ class Conversation {
     const deadlineMs = Date.now() + timings.turnMs;
     const failures: string[] = [];
     for (const { provider, model: name } of providers) {
-      const remainingMs = deadlineMs - Date.now();
-      if (remainingMs <= 0) {
+      let boundMs = deadlineMs - Date.now();
+      if (boundMs <= 0) {
         failures.push('turn: out of time');
         break;
       }
       const order = { conversationId, messageIds: turn.messageIds, provider, model: name, attemptMs: timings.modelAttemptMs };
-      // The record being away says nothing about the provider: then the same one is asked again, as long as it takes.
-      for (let pauseMs = 1_000; ; pauseMs = Math.min(2 * pauseMs, 20_000)) {
+      let pauseMs = FIRST_PAUSE_MS;
+      for (let isAsking = true; isAsking; ) {
         try {
-          return await this.#ask(order, remainingMs);
+          return await this.#ask(order, boundMs);
         } catch (error) {
           const type = failureType(error);
-          if (type !== 'RecordError.Unavailable') {
-            failures.push(`${provider}: ${type}`);
-            break;
+          if (type === 'RecordError.Unavailable') {
+            // That says nothing about the provider: the same one is asked again, as long as it takes.
+            await sleep(pauseMs, { summary: 'the record is away' });
+            pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS);
+          } else {
+            boundMs = deadlineMs - Date.now();
+            isAsking = diedWithItsWorker(error) && boundMs > 0;
+            if (!isAsking) failures.push(`${provider}: ${type}`);
           }
         }
-        await sleep(pauseMs, { summary: 'the record is away' });
       }
     }
     await this.#turnFailed(turn, failures.length > 0 ? failures.join('; ') : 'no provider has a key');
@@ -476,6 +485,11 @@ class Conversation {
 /** How long the customer must still be quiet; bounded from the turn's first message on. */
 function quietLeftMs({ firstAtMs, lastAtMs, recorded: { timings } }: Turn): number {
   return Math.min(lastAtMs + timings.quietMs, firstAtMs + timings.quietMaxMs) - Date.now();
+}
+
+/** Whether the activity's last attempt ended because its worker did, which says nothing about whom it asked. */
+function diedWithItsWorker(error: unknown): boolean {
+  return error instanceof ActivityFailure && error.cause instanceof TimeoutFailure && error.cause.timeoutType === 'HEARTBEAT';
 }
 
 /** The dotted type of what an activity failed with, for the record; never its text. */
