@@ -58,7 +58,7 @@ const ASK_FOR_MS = 24 * 60 * 60_000;
 /** Over the bound of an attempt, for reading the prompt and storing the draft; a database that is away gets as much. */
 const MODEL_GRACE_MS = 20_000;
 
-/** Between two attempts while the record is away; doubled each time. */
+/** Before a provider is asked again that was not at fault; doubled each time. */
 const FIRST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 20_000;
 
@@ -283,28 +283,24 @@ class Conversation {
     const deadlineMs = Date.now() + timings.turnMs;
     const failures: string[] = [];
     for (const { provider, model: name } of providers) {
-      let boundMs = deadlineMs - Date.now();
+      const boundMs = deadlineMs - Date.now();
       if (boundMs <= 0) {
         failures.push('turn: out of time');
         break;
       }
       const order = { conversationId, messageIds: turn.messageIds, provider, model: name, attemptMs: timings.modelAttemptMs };
-      let pauseMs = FIRST_PAUSE_MS;
-      for (let isAsking = true; isAsking; ) {
+      for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
         try {
           return await this.#ask(order, boundMs);
         } catch (error) {
-          const type = failureType(error);
-          if (type === 'RecordError.Unavailable') {
-            // That says nothing about the provider: the same one is asked again, as long as it takes.
-            await sleep(pauseMs, { summary: 'the record is away' });
-            pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS);
-          } else {
-            boundMs = deadlineMs - Date.now();
-            isAsking = diedWithItsWorker(error) && boundMs > 0;
-            if (!isAsking) failures.push(`${provider}: ${type}`);
+          // Our own trouble says nothing about the provider. The record is waited for as long as it takes.
+          const isOurs = failureType(error) === 'RecordError.Unavailable' || (diedWithItsWorker(error) && Date.now() < deadlineMs);
+          if (!isOurs) {
+            failures.push(`${provider}: ${failureType(error)}`);
+            break;
           }
         }
+        await sleep(pauseMs, { summary: `no fault of ${provider}: it is asked again` });
       }
     }
     await this.#turnFailed(turn, failures.length > 0 ? failures.join('; ') : 'no provider has a key');
