@@ -1,6 +1,7 @@
 /** Voice calls as a caller of the API places and reads them. */
 import { randomUUID } from 'node:crypto';
 import type { CallBody } from '../../src/call-body';
+import { callWorkflowId } from '../../workflows/contract';
 import { API_KEY, type System } from './system';
 
 export interface Answered<T> {
@@ -42,6 +43,14 @@ export async function resultOf(system: Pick<System, 'apiUrl'>, callId: string, t
     if (status === 200 && body.done) return body;
     if (Date.now() > deadlineMs) throw new Error(`call ${callId} is not done: ${status} ${JSON.stringify(body)}`);
   }
+}
+
+/** Everything that the history of the call's workflow holds, as text. Its payloads come as base64, in which nothing would be found. */
+export async function historyOf({ temporal }: Pick<System, 'temporal'>, callId: string): Promise<string> {
+  const history = JSON.stringify(await temporal.workflow.getHandle(callWorkflowId(callId)).fetchHistory());
+  const decoded = history.replace(/"data":"([^"]*)"/g, (_all, data: string) => Buffer.from(data, 'base64').toString());
+  if (!decoded.includes(`"callId":"${callId}"`)) throw new Error('the payloads of the history could not be read');
+  return decoded;
 }
 
 let lastNumber = 0;
