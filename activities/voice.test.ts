@@ -1,0 +1,211 @@
+/** What the activities of a voice call do when they come twice or too late, and when Vapi refuses or says odd things, with the real record. */
+import { randomUUID } from 'node:crypto';
+import { inspect } from 'node:util';
+import { MockActivityEnvironment } from '@temporalio/testing';
+import { DefaultLogger } from '@temporalio/worker';
+import { type Database, openDatabase } from '../src/database';
+import { createLogger } from '../src/logger';
+import { createVapiClient } from '../src/providers/vapi';
+import { type Sandbox, startSandbox } from '../src/sandbox/sandbox';
+import { SANDBOX_ASSISTANT_ID, SANDBOX_VAPI_NUMBER_ID } from '../src/sandbox/vapi-bodies';
+import { newNumber } from '../test/support/calls';
+import { type TestDatabase, testDatabase } from '../test/support/engine';
+import { type GivenAnswer, startVapiInBetween, type VapiInBetween } from '../test/support/vapi-in-between';
+import { callWorkflowId } from '../workflows/contract';
+import { type CallEnding, type Conclusion, createVoiceActivities, type DialVerdict, type VoiceActivities } from './voice';
+
+const logger = createLogger('test', 'silent');
+
+let database: TestDatabase;
+let db: Database;
+let sandbox: Sandbox;
+let between: VapiInBetween;
+let voice: VoiceActivities;
+/** Outcomes that were counted. */
+let counted: string[];
+
+beforeAll(async () => {
+  database = await testDatabase('voice');
+  db = openDatabase(database.url);
+  sandbox = await startSandbox({ port: 0, webhookUrls: [], webhookSecret: 's', phoneNumberId: '1', log: logger });
+  between = await startVapiInBetween(() => sandbox.vapiUrl);
+  voice = createVoiceActivities({
+    db,
+    vapi: createVapiClient({ baseUrl: between.url, apiKey: 'key', dialTimeoutMs: 5_000, timeoutMs: 5_000 }),
+    logger,
+    taskQueue: 'none',
+    followUpText: undefined,
+    metrics: { callConcluded: ({ outcome }) => void counted.push(outcome) },
+  });
+});
+
+afterAll(async () => {
+  await between?.close();
+  await sandbox?.close();
+  await db?.close();
+  await database?.drop();
+});
+
+beforeEach(() => {
+  counted = [];
+});
+
+const rowOf = (id: string) => db.orm.vapiCallResult.findUniqueOrThrow({ where: { id } });
+/** Activities that are meant to fail are not warned of. */
+const environment = () => new MockActivityEnvironment({}, { logger: new DefaultLogger('ERROR') });
+const dial = (callId: string): Promise<DialVerdict> => environment().run(voice.dialCall, { callId, dials: 0 });
+const conclude = (callId: string, ending?: CallEnding): Promise<Conclusion> =>
+  environment().run(voice.concludeCall, { callId, ...(ending ? { ending } : {}) });
+
+/** A row as the API makes it. */
+async function ownRow(fields: object = {}): Promise<string> {
+  const id = randomUUID();
+  const numbers = { toNumber: newNumber(), assistantId: SANDBOX_ASSISTANT_ID, phoneNumberId: SANDBOX_VAPI_NUMBER_ID };
+  await db.orm.vapiCallResult.create({
+    data: { id, workflowId: callWorkflowId(id), direction: 'outbound', requestHash: 'hash', ...numbers, ...fields },
+  });
+  return id;
+}
+
+describe('dialling', () => {
+  test('when nobody has dialled, then one phone rings; when the same order comes again, then it is told of that call', async () => {
+    const callId = await ownRow();
+    const verdict = await dial(callId);
+    expect(verdict).toEqual({ status: 'placed', providerCallId: sandbox.vapi.find(callId)[0]?.id });
+    expect(await dial(callId)).toEqual(verdict);
+    expect(sandbox.vapi.dialled({ name: callId })).toBe(1);
+    expect(await rowOf(callId)).toMatchObject({ dialCount: 1, dialledAt: expect.any(Date) });
+  });
+
+  const sentBefore: DialVerdict = { status: 'unknown', reason: 'the request was sent before' };
+  test.each<[string, object, DialVerdict]>([
+    ['was cancelled', { status: 'ended', outcome: 'canceled', doneAt: new Date() }, sentBefore],
+    ['is in doubt after a request of this number', { dialCount: 1, dialledAt: new Date() }, sentBefore],
+    ['follows one that an event named', { providerCallId: 'vapi-1' }, { status: 'placed', providerCallId: 'vapi-1' }],
+  ])('when the call %s, then nothing is sent, and its row stays as it is', async (_what, fields, verdict) => {
+    const callId = await ownRow(fields);
+    const [before, { creates }] = [await rowOf(callId), sandbox.vapi.counts()];
+    expect(await dial(callId)).toEqual(verdict);
+    expect(sandbox.vapi.counts().creates).toBe(creates);
+    expect(await rowOf(callId)).toEqual(before);
+  });
+});
+
+describe('the result', () => {
+  const noAnswer: CallEnding = { outcome: 'no_answer', endedReason: 'customer-did-not-answer', needsAttention: false };
+  const failed: CallEnding = {
+    outcome: 'failed',
+    endedReason: 'worker-shutdown',
+    error: 'platform: worker-shutdown',
+    needsAttention: true,
+  };
+
+  test('when a result stands, then a second one changes nothing, is told the first, and is not counted', async () => {
+    const callId = await ownRow();
+    const first = await conclude(callId, noAnswer);
+    const written = await rowOf(callId);
+    expect(written).toMatchObject({ status: 'ended', ...noAnswer, error: null, doneAt: expect.any(Date) });
+    expect(await conclude(callId, failed)).toEqual(first);
+    expect(await rowOf(callId)).toEqual(written);
+    expect(counted).toEqual(['no_answer']);
+  });
+
+  test('when several are written at once, then one stands, all are told that one, and it is counted once', async () => {
+    const callId = await ownRow();
+    const told = await Promise.all([noAnswer, failed, noAnswer, failed].map((ending) => conclude(callId, ending)));
+    const { outcome, needsAttention } = await rowOf(callId);
+    expect(told.map(({ result }) => [result.outcome, result.needsAttention])).toEqual(Array(4).fill([outcome, needsAttention]));
+    expect(counted).toEqual([outcome]);
+  });
+
+  test.each([
+    ['call.start.error-subscription-frozen', 'failed', true],
+    ['call.start.error-fraud-check-failed', 'failed', true],
+    ['assistant-not-found', 'failed', true],
+    ['call.start.error-get-phone-number', 'failed', true],
+    ['pipeline-error-openai-llm-failed', 'failed', false],
+    ['call.in-progress.error-vapifault-worker-died', 'failed', false],
+    ['twilio-failed-to-connect-call', 'failed', false],
+    ['some.reason-that-nobody-heard-of', 'failed', false],
+    ['twilio-reported-customer-misdialed', 'invalid_number', false],
+    ['customer-busy', 'busy', false],
+    ['customer-ended-call', 'completed', false],
+    [null, 'unknown', true],
+  ])(
+    'when the record says that it ended with %s, then it is %s, and asks for a person: %s',
+    async (endedReason, outcome, needsAttention) => {
+      const callId = await ownRow({ status: 'ended', endedReason });
+      expect((await conclude(callId)).result).toMatchObject({ outcome, needsAttention });
+      expect(await rowOf(callId)).toMatchObject({ outcome, needsAttention });
+    },
+  );
+});
+
+describe("Vapi's own words", () => {
+  const NUMBER = '12125550123';
+  /** Short, so that a parser's error would quote all of it. */
+  const WORDS = `+${NUMBER} is busy`;
+  const REFUSAL = JSON.stringify({ message: WORDS, error: WORDS });
+
+  /** What is asked of Vapi is answered with this. */
+  async function answered<T>(answer: GivenAnswer, ask: () => Promise<T>): Promise<T> {
+    const stop = between.answer(async () => answer);
+    return await ask().finally(stop);
+  }
+
+  function failureOf(running: Promise<unknown>): Promise<unknown> {
+    return running.then(
+      (value) => Promise.reject(new Error(`it did not fail: ${inspect(value)}`)),
+      (error: unknown) => error,
+    );
+  }
+
+  /** Message, stack, cause and every other field. */
+  function expectNoWordsIn(failure: unknown): void {
+    expect(failure).toMatchObject({ type: 'VapiError.Unavailable' });
+    expect(inspect(failure, { depth: Number.POSITIVE_INFINITY, showHidden: true })).not.toContain(NUMBER);
+  }
+
+  const questions: [string, () => Promise<unknown>][] = [
+    ['what became of a call', async () => environment().run(voice.lookAtCall, { callId: await ownRow(), providerCallId: 'c1' })],
+    ['which call it placed', async () => environment().run(voice.findCall, { callId: await ownRow() })],
+    ['to end a call', () => environment().run(voice.endCall, { providerCallId: 'c1' })],
+  ];
+  const answers: GivenAnswer[] = [
+    { status: 200, body: WORDS },
+    { status: 403, body: REFUSAL },
+    { status: 500, body: WORDS },
+    { status: 302, body: WORDS, headers: { Location: `/${NUMBER}` } },
+  ];
+  test.each(questions)('when Vapi is asked %s and answers with a number, then the failure does not repeat it', async (_what, ask) => {
+    for (const answer of answers) expectNoWordsIn(await answered(answer, () => failureOf(ask())));
+  });
+
+  test('when the address that ends a call answers with a number, then the failure does not repeat it, nor the address', async () => {
+    const call = JSON.stringify({ id: 'c1', status: 'in-progress', monitor: { controlUrl: `${between.url}/control/${NUMBER}` } });
+    const stop = between.answer(async ({ method }) => (method === 'GET' ? { status: 200, body: call } : { status: 500, body: REFUSAL }));
+    const failure = await failureOf(environment().run(voice.endCall, { providerCallId: 'c1' })).finally(stop);
+    expectNoWordsIn(failure);
+  });
+
+  const refused = (httpStatus: number): DialVerdict => ({ status: 'refused', reason: `Vapi refused the call (${httpStatus})` });
+  test.each<[number, string, DialVerdict]>([
+    [400, REFUSAL, refused(400)],
+    [401, REFUSAL, refused(401)],
+    [402, REFUSAL, refused(402)],
+    [403, WORDS, refused(403)],
+    [429, REFUSAL, { status: 'later', reason: 'too many requests', dials: 1 }],
+    [500, WORDS, { status: 'unknown', reason: 'answered 500' }],
+    [201, WORDS, { status: 'unknown', reason: 'answered 201 without a call id' }],
+  ])('when Vapi answers a placement with %i and a number, then the verdict does not repeat it', async (status, body, verdict) => {
+    const callId = await ownRow();
+    expect(await answered({ status, body }, () => dial(callId))).toEqual(verdict);
+  });
+});
+
+test('when Vapi names no way to end a live call, then asking for it fails, so that it is tried again', async () => {
+  const call = JSON.stringify({ id: 'c1', status: 'ringing', monitor: {} });
+  const stop = between.answer(async () => ({ status: 200, body: call }));
+  const asking = environment().run(voice.endCall, { providerCallId: 'c1' }).finally(stop);
+  await expect(asking).rejects.toMatchObject({ type: 'VapiError.NoControl', nonRetryable: false });
+});
