@@ -1,7 +1,7 @@
 /** Voice calls when Vapi says nothing, too little, or something else than it should; and the bounds of a call's workflow. */
 import { randomUUID } from 'node:crypto';
 import { CALL_WORKFLOW, type CallInput, callReported, callStart } from '../workflows/contract';
-import { newNumber, placeCall, request, resultOf } from './support/calls';
+import { historyOf, newNumber, placeCall, request, resultOf } from './support/calls';
 import { eventually } from './support/expectations';
 import { startSuite } from './support/suite';
 import { type System, VAPI_WEBHOOK_SECRET } from './support/system';
@@ -199,6 +199,8 @@ describe('asking about a call', () => {
     ['a page', { status: 200, body: '<html>' }],
     ['a redirect', { status: 302, body: '', headers: { Location: '/elsewhere' } }],
     ['another call', { status: 200, body: JSON.stringify({ id: 'another', status: 'ended', endedReason: 'customer-busy' }) }],
+    ['words', { status: 200, body: '+12125550123 is busy' }],
+    ['a refusal in words', { status: 500, body: JSON.stringify({ message: '+12125550123 is busy' }) }],
   ];
   const placed = new Map<string, { callId: string; id: string }>();
 
@@ -224,6 +226,14 @@ describe('asking about a call', () => {
   test.each(answers)('when Vapi answers with %s, then it is asked again, and the truth counts', async (what) => {
     const { callId = '', id } = placed.get(what) ?? {};
     expect(await resultOf(system, callId)).toMatchObject({ outcome: 'completed', providerCallId: id });
+  });
+
+  test.each(['words', 'a refusal in words'])('when Vapi has answered with %s, then the history tells of it without them', async (what) => {
+    const { callId = '' } = placed.get(what) ?? {};
+    await resultOf(system, callId);
+    const history = await historyOf(system, callId);
+    expect(history).toMatch(/Vapi could not be asked|Vapi answered 500/);
+    expect(history).not.toContain('2125550123');
   });
 });
 
