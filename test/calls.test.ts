@@ -4,7 +4,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { promisify } from 'node:util';
 import { Webhook } from 'standardwebhooks';
 import { type Receiver, startReceiver } from '../src/sandbox/receiver';
-import type { PlayName } from '../src/sandbox/vapi-plays';
+import type { PlayName, Schedule } from '../src/sandbox/vapi-plays';
 import { callbackWorkflowId } from '../workflows/contract';
 import { historyOf, newNumber, placeCall, request, resultOf } from './support/calls';
 import { eventually, outcomesOf } from './support/expectations';
@@ -18,6 +18,8 @@ let system: System;
 let callbacks: Receiver;
 /** The longest road begins first: a placement that Vapi never answers is given up after 30 s. */
 let hanging: { callId: string; to: string };
+/** The next: a request to end a call is given up after 26 s. */
+let unendable: { callId: string };
 
 const vapi = () => system.sandbox.vapi;
 const toOf = (to: string) => ({ when: (asked: { number: string | undefined }) => asked.number === to });
@@ -36,6 +38,7 @@ beforeAll(async () => {
   vapi().play({ ...toOf(to), play: 'no-events' });
   const { body } = await placeCall(system, { to });
   hanging = { callId: body.callId, to };
+  unendable = await cancelledInVain();
 });
 
 afterAll(async () => {
@@ -47,6 +50,18 @@ async function callTo(to: string, more: Record<string, unknown> = {}) {
   const { status, body } = await placeCall(system, { to, ...more });
   expect(status).toBe(202);
   return body.callId;
+}
+
+/** Vapi tells nothing of the call until it is over, and names no way to end it as often as one activity asks. */
+async function cancelledInVain() {
+  const to = newNumber();
+  const schedule: Schedule = (events) => events.filter(({ type, status }) => type === 'end-of-call-report' || status === 'ended');
+  vapi().play({ ...toOf(to), play: 'answered', talkMs: 300_000, schedule });
+  vapi().fault({ ...toOf(to), on: 'end', answer: '404', times: 4 });
+  const callId = await callTo(to);
+  await vapi().waitForStatus(callId, 'in-progress', 15_000);
+  await request(system, 'DELETE', `/api/v1/vapi/calls/${callId}`);
+  return { callId };
 }
 
 async function playedCall(play: PlayName, more: Record<string, unknown> = {}) {
@@ -367,6 +382,16 @@ describe('what must not be found', () => {
     }
     for (const secret of secrets) for (const found of [history, logs, row]) expect(found).not.toContain(secret);
   });
+});
+
+describe('a call that Vapi cannot end yet', () => {
+  test('when it is seen in another state later, then its end is asked for again, only then, and it ends', async () => {
+    const { callId } = unendable;
+    expect(await resultOf(system, callId, 60_000)).toMatchObject({ status: 'ended', endedReason: 'manually-canceled' });
+    const { events } = await system.temporal.workflow.getHandle(`call-${callId}`).fetchHistory();
+    const asked = (events ?? []).flatMap(({ activityTaskScheduledEventAttributes: activity }) => activity?.activityType?.name ?? []);
+    expect(asked).toEqual(['dialCall', 'endCall', 'lookAtCall', 'endCall']);
+  }, 70_000);
 });
 
 describe('a placement that Vapi never answers', () => {
