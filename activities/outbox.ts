@@ -87,7 +87,8 @@ export interface StatusReport {
 /**
  * Keeps the reports and raises the rows that were known to be sent already, which is nearly all of them, in one
  * statement. Returns the ids (WhatsApp's) that are done with; for the others `raiseReply` must be called, after this.
- * Rows are written and locked in the order of their ids, so that two of these cannot wait for each other.
+ * A row that somebody else is writing is left to `raiseReply`, so that no report waits for another one's row; and the
+ * reports are written in one order, so that two of these statements cannot wait for each other.
  */
 export async function keepReports(db: Database, reports: StatusReport[]): Promise<Set<string>> {
   const input = reports.map(({ providerMessageId, status, atMs, error }) => ({
@@ -111,11 +112,11 @@ export async function keepReports(db: Database, reports: StatusReport[]): Promis
       WHERE m.direction = 'outbound' AND m.status >= 'sent' AND (r.highest < 'failed' OR m.status = 'failed')
     ), risen AS (
       SELECT m.id, k.highest FROM messages m JOIN known k ON k.id = m.id WHERE m.status < k.highest
-      ORDER BY m.id FOR UPDATE OF m
+      FOR UPDATE OF m SKIP LOCKED
     ), raised AS (
       UPDATE messages m SET status = r.highest FROM risen r WHERE m.id = r.id
     )
-    SELECT provider_message_id AS id FROM known`);
+    SELECT provider_message_id AS id FROM known k WHERE k.status >= k.highest OR EXISTS (SELECT 1 FROM risen r WHERE r.id = k.id)`);
   return new Set(rows.map((row) => row.id));
 }
 

@@ -76,9 +76,11 @@ export function webhookDoor(webhooks: readonly Webhook[], dependencies: DoorDepe
   };
 }
 
-function pathOf(url: string): string {
-  const end = url.search(/[?#]/);
-  return end < 0 ? url : url.slice(0, end);
+/** The target may be a whole address (RFC 9112, section 3.2.2). */
+function pathOf(target: string): string {
+  const path = target.startsWith('/') ? target : target.replace(/^https?:\/\/[^/?#]*/i, '');
+  const end = path.search(/[?#]/);
+  return end < 0 ? path : path.slice(0, end);
 }
 
 type Receiver = (request: IncomingMessage, response: ServerResponse, path: string) => Promise<void>;

@@ -47,18 +47,21 @@ export function createStatusKeeper(dependencies: StatusDependencies): StatusKeep
     void keepTogether(together);
   }
 
+  /** One statement for all of them; what is left to do for a webhook then, no other waits for. */
   async function keepTogether(deliveries: Delivery[]): Promise<void> {
+    let settled: Set<string>;
     try {
-      await recordStatuses(
+      settled = await keepReports(
+        dependencies.db,
         deliveries.flatMap(({ statuses }) => statuses),
-        dependencies,
       );
-      for (const { done } of deliveries) done();
     } catch (error) {
       // What the record refuses may be a single one, and must not keep the others out.
-      if (deliveries.length > 1 && !isRecordAway(error)) await Promise.all(deliveries.map((delivery) => keepTogether([delivery])));
+      if (deliveries.length > 1 && !isRecordAway(error)) for (const delivery of deliveries) void keepTogether([delivery]);
       else for (const { failed } of deliveries) failed(error);
+      return;
     }
+    for (const { statuses, done, failed } of deliveries) applyStatuses(statuses, settled, dependencies).then(done, failed);
   }
 
   return {
@@ -73,21 +76,23 @@ export function createStatusKeeper(dependencies: StatusDependencies): StatusKeep
 
 const HEIGHT: Record<ReportedStatus, number> = { sent: 1, delivered: 2, read: 3, failed: 4 };
 
-async function recordStatuses(statuses: StatusEvent[], dependencies: StatusDependencies): Promise<void> {
-  const { db, logger } = dependencies;
-  const done = await keepReports(db, statuses);
-  logger.debug(
-    { statuses: statuses.map(({ correlationId, status }) => ({ messageId: ownId(correlationId), status })) },
-    'reply statuses kept',
-  );
-  const highest = new Map<string, StatusEvent>();
-  for (const event of statuses.filter(({ providerMessageId }) => !done.has(providerMessageId))) {
-    const known = highest.get(event.providerMessageId);
-    if (!known || HEIGHT[event.status] > HEIGHT[known.status]) {
-      highest.set(event.providerMessageId, { ...(known?.correlationId ? { correlationId: known.correlationId } : {}), ...event });
-    }
+/** Settles what the statement for all left open: replies whose provider id the record does not have yet, and failures. */
+async function applyStatuses(
+  statuses: readonly StatusEvent[],
+  settled: ReadonlySet<string>,
+  dependencies: StatusDependencies,
+): Promise<void> {
+  const kept = statuses.map(({ correlationId, status }) => ({ messageId: ownId(correlationId), status }));
+  dependencies.logger.debug({ statuses: kept }, 'reply statuses kept');
+  const open = new Map<string, StatusEvent>();
+  for (const event of statuses.filter(({ providerMessageId }) => !settled.has(providerMessageId))) {
+    const known = open.get(event.providerMessageId);
+    const higher = known && HEIGHT[known.status] >= HEIGHT[event.status] ? known : event;
+    // Our id may stand in any of them, and finds the row when WhatsApp's does not.
+    const correlationId = known?.correlationId ?? event.correlationId;
+    open.set(event.providerMessageId, { ...higher, ...(correlationId === undefined ? {} : { correlationId }) });
   }
-  for (const event of highest.values()) await applyStatus(event, dependencies);
+  for (const event of open.values()) await applyStatus(event, dependencies);
 }
 
 /** Our id, when what came back is one: anything else may say anything. */
