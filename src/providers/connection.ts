@@ -18,14 +18,25 @@ const NEVER_LEFT = new Set([
   'ERR_TLS_CERT_ALTNAME_INVALID',
 ]);
 
+/** As Node and undici make them; a host with several addresses fails with one error for each. */
+interface ConnectionError {
+  name?: unknown;
+  code?: unknown;
+  syscall?: unknown;
+  errors?: unknown;
+}
+
 /** Classifies what `sendRequest` rejected with. */
 export function connectionFailure(error: unknown): ConnectionFailure {
-  if (!(error instanceof Error)) return { kind: 'unknown', reason: 'connection failed' };
-  // A host with several addresses fails with one error for each.
-  const errors: NodeJS.ErrnoException[] = [error, ...(error instanceof AggregateError ? error.errors : [])];
-  const code = errors.map((each) => each.code).find((each) => each !== undefined && NEVER_LEFT.has(each));
-  if (code) return { kind: 'not_sent', code };
+  const { name, code, errors } = (error ?? {}) as ConnectionError;
+  const all: ConnectionError[] = [error ?? {}, ...(Array.isArray(errors) ? errors : [])];
+  const before = all.find((each) => typeof each.code === 'string' && NEVER_LEFT.has(each.code) && isBeforeSending(each));
+  if (before) return { kind: 'not_sent', code: String(before.code) };
   // An aborted request has a number for a code.
-  const ownCode: unknown = errors[0]?.code;
-  return { kind: 'unknown', reason: typeof ownCode === 'string' ? ownCode : error.name };
+  return { kind: 'unknown', reason: typeof code === 'string' ? code : typeof name === 'string' ? name : 'connection failed' };
+}
+
+/** A connection that stands can fail with the same codes, when Linux hears that its host has gone: then the request may have arrived. */
+function isBeforeSending({ syscall }: ConnectionError): boolean {
+  return syscall === undefined || syscall === 'connect' || syscall === 'getaddrinfo';
 }
