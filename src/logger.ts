@@ -2,7 +2,7 @@
  * JSON lines on standard output. Ids yes; phone numbers masked; message text, names and keys never:
  * callers log ids and counts, and what slips into an error's text is masked here.
  */
-import { type Logger as PinoLogger, pino } from 'pino';
+import { type DestinationStream, type Logger as PinoLogger, pino } from 'pino';
 
 export type Logger = PinoLogger;
 
@@ -37,5 +37,21 @@ export function createLogger(component: string, level: string, destination?: { w
     formatters: { level: (label: string) => ({ level: label }) },
     serializers: { err: describeError, error: describeError },
   };
-  return destination ? pino(options, destination) : pino(options);
+  return pino(options, destination ?? standardOutput());
+}
+
+/** Lines that nobody has read yet wait in memory, up to this many bytes; then they are dropped. */
+const MAX_WAITING_BYTES = 1_048_576;
+const TRY_AGAIN_MS = 1_000;
+
+/**
+ * Written at once, as long as somebody reads. A reader that stalls must not stop the process: pino by itself would try
+ * again until it reads, and neither answer a request nor end on SIGTERM meanwhile.
+ */
+function standardOutput(): DestinationStream {
+  const options = { fd: 1, sync: true, maxLength: MAX_WAITING_BYTES, periodicFlush: TRY_AGAIN_MS, retryEAGAIN: () => false };
+  const stream = pino.destination(options);
+  // The line stays in the buffer, and goes out with a later one; with nobody left to read, there is nobody to tell.
+  stream.on('error', () => undefined);
+  return stream;
 }

@@ -95,6 +95,32 @@ test.each(['src/server.ts', 'src/worker.ts'])('when the parent of %s is gone bef
   }
 });
 
+test('when nobody reads its log any more, then the API answers all the same, and ends when it is told to', async () => {
+  const port = String(await freePort(0));
+  const env = { ...inherited(), ...system.environment, PORT: port, WEBHOOK_RATE_LIMIT_PER_MINUTE: '100000' };
+  const api = spawn(process.execPath, ['--import', 'tsx', 'src/server.ts'], { env, stdio: ['ignore', 'pipe', 'inherit'] });
+  const ended = once(api, 'exit');
+  try {
+    await eventually(async () => expect((await fetch(`http://127.0.0.1:${port}/healthz`)).status).toBe(200), 30_000);
+    // Each refused webhook is a line: far more than a pipe holds.
+    const refuse = async () => {
+      for (let count = 0; count < 1_000; count += 1) {
+        const answer = await fetch(`http://127.0.0.1:${port}/webhook/kapso`, {
+          method: 'POST',
+          body: '{}',
+          signal: AbortSignal.timeout(5_000),
+        });
+        expect([answer.status, await answer.json()]).toEqual([401, expect.anything()]);
+      }
+    };
+    await Promise.all(Array.from({ length: 6 }, refuse));
+    api.kill('SIGTERM');
+    expect(await Promise.race([ended, once(AbortSignal.timeout(10_000), 'abort')])).toEqual([0, null]);
+  } finally {
+    api.kill('SIGKILL');
+  }
+});
+
 test('when Temporal is down, then readyz names it, and messages are taken again when it is back', async () => {
   expect(await ready()).toEqual(ALL_UP);
   await temporal.down();
