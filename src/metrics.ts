@@ -256,7 +256,7 @@ export const noMetrics: WorkerMetrics = {
 function createProcessMetrics(): ProcessMetrics & { registry: Registry } {
   const registry = new Registry();
   // Every 10 ms, which is the default, the watch over the event loop alone would cost an idle worker 2 % of a core.
-  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 100 });
+  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 50 });
   const querySeconds = new Histogram({
     name: 'parley_query_seconds',
     help: 'Duration of queries of the record, with the wait for a connection; door: single statements (sql) or models (orm)',

@@ -119,6 +119,13 @@ describe('problems', () => {
     expect([head.status, await head.text()]).toEqual([200, '']);
   });
 
+  test('when the target is a whole address, then it is the same webhook', async () => {
+    const answer = await raw(
+      'POST http://parley/webhook/kapso?x=1 HTTP/1.1\r\nHost: parley\r\nContent-Length: 0\r\nConnection: close\r\n\r\n',
+    );
+    expect(answer).toContain('HTTP/1.1 401 ');
+  });
+
   test.each([
     ['an address of 20 kB', `GET /${'a'.repeat(20_000)} HTTP/1.1\r\nHost: parley\r\n\r\n`, 431],
     ['no HTTP at all', 'hello\r\n\r\n', 400],
