@@ -1,4 +1,5 @@
 /** The paths of the OpenAPI document, as the application asks for them: for the labels of metrics and for wrong methods. */
+import type { ServerResponse } from 'node:http';
 import type { RequestHandler } from 'express';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import type { ApiMetrics } from '../metrics';
@@ -46,16 +47,31 @@ function knownPath(template: string, documented: readonly string[]): KnownPath {
 /** Measures each request by the document's path, from its head to the end of its answer. */
 export function measureRequests(find: PathFinder, metrics: ApiMetrics): RequestHandler {
   return (request, response, next) => {
-    const startedAt = performance.now();
     const { method, path } = request;
-    response.once('close', () => {
-      const route = find(path)?.template ?? 'other';
-      // 499, as nginx writes it: the caller went away before the answer.
-      const status = response.writableFinished ? response.statusCode : 499;
-      metrics.requestAnswered({ method, route, status, seconds: (performance.now() - startedAt) / 1_000 });
-    });
+    onceClosed(response, ({ status, seconds }) =>
+      metrics.requestAnswered({ method, route: find(path)?.template ?? 'other', status, seconds }),
+    );
     next();
   };
+}
+
+/** How a request ended. */
+export interface Closed {
+  /** The whole answer went out; otherwise the caller went away before. */
+  isAnswered: boolean;
+  /** 499 without an answer, as nginx writes it. */
+  status: number;
+  /** Since `onceClosed` was called. */
+  seconds: number;
+}
+
+/** Tells how a request ended, once it has. */
+export function onceClosed(response: ServerResponse, tell: (closed: Closed) => void): void {
+  const startedAt = performance.now();
+  response.once('close', () => {
+    const isAnswered = response.writableFinished;
+    tell({ isAnswered, status: isAnswered ? response.statusCode : 499, seconds: (performance.now() - startedAt) / 1_000 });
+  });
 }
 
 /** Answers OPTIONS, and methods that a known path does not have, before anybody asks for a key. */

@@ -6,7 +6,7 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import express, { type Request, type Response } from 'express';
 import { ApiError, answerError } from '../api/errors';
-import type { PathFinder } from '../api/known-paths';
+import { onceClosed, type PathFinder } from '../api/known-paths';
 import type { RateLimits } from '../api/rate-limit';
 import type { Logger } from '../logger';
 import type { ApiMetrics, WebhookResult, WebhookSource } from '../metrics';
@@ -90,15 +90,11 @@ function receiver({ source, bodyLimitMib, take }: Webhook, { limits, metrics, lo
   // Each source has a count of its own: a burst of one takes nothing from another.
   const secondsToWait = limits.webhooks();
   return async (request, response, route) => {
-    const startedAt = performance.now();
     const noted: WebhookNote = {};
-    response.once('close', () => {
-      const seconds = (performance.now() - startedAt) / 1_000;
-      const isAnswered = response.writableFinished;
-      const result = isAnswered ? (noted.result ?? resultOf(response.statusCode)) : 'aborted';
+    onceClosed(response, ({ isAnswered, status, seconds }) => {
+      const result = isAnswered ? (noted.result ?? resultOf(status)) : 'aborted';
       metrics.webhookAnswered({ source, type: noted.type ?? 'other', result, seconds });
-      // 499, as nginx writes it: the sender went away before the answer.
-      metrics.requestAnswered({ method: 'POST', route, status: isAnswered ? response.statusCode : 499, seconds });
+      metrics.requestAnswered({ method: 'POST', route, status, seconds });
     });
     try {
       const waitSeconds = await secondsToWait(request);
