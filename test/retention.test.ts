@@ -346,6 +346,8 @@ describe('open calls without a workflow', () => {
     expect(await run({ action: 'keep' })).toMatchObject({ orphans: { unplaced: 0, unfollowed: 1, stopped: 0 } });
     const result = await resultOf(system, lost, 30_000, 'transcript');
     expect(result).toMatchObject({ outcome: 'completed', transcript: expect.any(String), needsAttention: false });
+    // It ends a moment after its result stands.
+    await system.temporal.workflow.getHandle(callWorkflowId(lost)).result();
     expect(await stateOf(callWorkflowId(lost))).toEqual([CALL_WORKFLOW, 'COMPLETED']);
     expect(await run({ action: 'keep' })).toMatchObject({ orphans: { unplaced: 0, unfollowed: 0, stopped: 0 } });
   });
