@@ -11,6 +11,9 @@ import { signBody } from '../../src/sandbox/webhook-sender';
 import type { Acknowledged, BenchMessage } from './load';
 import { nowMs } from './protocol';
 
+/** More than any answer takes, and less than the API keeps an idle connection (65 s). */
+const SILENT_MS = 30_000;
+
 export interface WebhookTarget {
   url: string;
   secret: string;
@@ -21,7 +24,7 @@ export interface WebhookTarget {
 export class WebhookClient {
   readonly #target: WebhookTarget;
   readonly #connections = new Set<Socket>();
-  readonly #idle: Socket[] = [];
+  readonly #idle = new Set<Socket>();
 
   constructor(target: WebhookTarget) {
     this.#target = target;
@@ -30,11 +33,11 @@ export class WebhookClient {
   /** Resolves with the times of a 200. @throws Error for any other answer */
   async send(message: BenchMessage): Promise<Acknowledged> {
     const request = this.#requestOf(message);
-    const connection = this.#idle.pop() ?? (await this.#connect());
+    const connection = this.#takeIdle() ?? (await this.#connect());
     const startedAtMs = nowMs();
     const status = await exchange(connection, request);
     const endedAtMs = nowMs();
-    this.#idle.push(connection);
+    this.#idle.add(connection);
     if (status !== 200) throw new Error(`the webhook was answered ${status}`);
     return { startedAtMs, endedAtMs };
   }
@@ -55,11 +58,22 @@ export class WebhookClient {
     return Buffer.concat([Buffer.from(`${head.join('\r\n')}\r\n\r\n`), body]);
   }
 
+  #takeIdle(): Socket | undefined {
+    const [connection] = this.#idle;
+    if (connection) this.#idle.delete(connection);
+    return connection;
+  }
+
   async #connect(): Promise<Socket> {
     const { hostname, port } = new URL(this.#target.url);
     const connection = connect({ host: hostname, port: Number(port), noDelay: true });
     this.#connections.add(connection);
-    // One that ends while it is idle fails the request that it is given next.
+    // Idle ones end as well, while the bare side has its turn, and before the API would end them.
+    connection.setTimeout(SILENT_MS, () => connection.destroy(new Error(`the webhook was not answered within ${SILENT_MS / 1_000} s`)));
+    connection.on('close', () => {
+      this.#connections.delete(connection);
+      this.#idle.delete(connection);
+    });
     connection.on('error', () => undefined);
     await once(connection, 'connect');
     return connection;
