@@ -13,6 +13,7 @@ import { createLogger, type Logger } from './logger';
 import { createApiMetrics } from './metrics';
 import { ensureSearchAttributes, openTemporalClient, temporalConfig } from './temporal';
 import type { HandOverDependencies } from './webhooks/hand-over';
+import { createWorkflowSignaller } from './webhooks/signaller';
 import { createStatusKeeper } from './webhooks/statuses';
 import { ensureFirstWorkspace } from './workspace';
 
@@ -74,7 +75,8 @@ async function prepare(parts: {
   });
   await keepTrying('Temporal is not ready', () => ensureSearchAttributes(temporal));
   return {
-    ...{ temporal, db, identity, logger },
+    ...{ db, identity, logger },
+    signaller: createWorkflowSignaller(temporal),
     taskQueue: settings.TEMPORAL_TASK_QUEUE,
     statuses: createStatusKeeper({ db, temporal, logger }),
     defaultPhoneNumberId: settings.KAPSO_PHONE_NUMBER_ID,

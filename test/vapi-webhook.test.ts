@@ -15,6 +15,7 @@ import { createApiMetrics } from '../src/metrics';
 import { VAPI_WEBHOOK_PATH } from '../src/providers/vapi';
 import { ensureSearchAttributes, openTemporalClient } from '../src/temporal';
 import type { HandOverDependencies } from '../src/webhooks/hand-over';
+import { createWorkflowSignaller } from '../src/webhooks/signaller';
 import { createStatusKeeper } from '../src/webhooks/statuses';
 import { callWorkflowId } from '../workflows/contract';
 import { type TestDatabase, testDatabase, testTemporal } from './support/engine';
@@ -47,7 +48,8 @@ beforeAll(async () => {
   temporal = openTemporalClient({ connectionOptions: { address: testTemporal().address }, namespace: testTemporal().namespace });
   await ensureSearchAttributes(temporal);
   const statuses = createStatusKeeper({ db, temporal, logger });
-  ready = { temporal, taskQueue, db, identity: await loadIdentity(db.orm), logger, statuses, defaultPhoneNumberId: undefined };
+  const signaller = createWorkflowSignaller(temporal);
+  ready = { signaller, taskQueue, db, identity: await loadIdentity(db.orm), logger, statuses, defaultPhoneNumberId: undefined };
   url = await serve({ handOverDependencies: () => ready });
 });
 
@@ -372,7 +374,7 @@ describe('when something is away', () => {
 
   test('when Temporal cannot be reached, then the same', async () => {
     const unreachable = openTemporalClient({ connectionOptions: { address: '127.0.0.1:1' }, namespace: 'default' });
-    await expectRetry(await serve({ handOverDependencies: () => ({ ...ready, temporal: unreachable }) }));
+    await expectRetry(await serve({ handOverDependencies: () => ({ ...ready, signaller: createWorkflowSignaller(unreachable) }) }));
     await unreachable.connection.close();
   });
 

@@ -3,7 +3,6 @@
  * Returns only when both are stored; the webhook's 200 depends on it. No model and no vendor call in this path.
  * A spool for the time when Temporal is away belongs into `signalConversations`, in front of `NotStoredError`.
  */
-import type { Client } from '@temporalio/client';
 import {
   CONVERSATION_WORKFLOW,
   conversationStart,
@@ -17,6 +16,7 @@ import type { Database } from '../database';
 import type { Identity } from '../identity';
 import type { Logger } from '../logger';
 import type { MessageEvent, StatusEvent } from './kapso-events';
+import type { WorkflowSignaller } from './signaller';
 import type { StatusKeeper } from './statuses';
 
 /** The engine or the record did not take an event: the sender must come again. */
@@ -25,7 +25,7 @@ export class NotStoredError extends Error {
 }
 
 export interface HandOverDependencies {
-  temporal: Client;
+  signaller: WorkflowSignaller;
   taskQueue: string;
   db: Database;
   identity: Identity;
@@ -35,8 +35,6 @@ export interface HandOverDependencies {
   defaultPhoneNumberId: string | undefined;
 }
 
-/** Temporal refuses or is slow after this long; the sender waits 10 s at most. */
-export const SIGNAL_TIMEOUT_MS = 1_500;
 /** Signals of one delivery under way at once. */
 const SIGNALS_AT_ONCE = 20;
 /** A signal's arguments stay far below Temporal's limit of 2 MB. */
@@ -100,16 +98,11 @@ async function signalConversations(conversations: Delivery[][], dependencies: Ha
   }
 }
 
-async function signalConversation(delivery: Delivery, { temporal, taskQueue, logger }: HandOverDependencies): Promise<void> {
+async function signalConversation(delivery: Delivery, { signaller, taskQueue, logger }: HandOverDependencies): Promise<void> {
   const { phoneNumberId, contactKey, received } = delivery;
   try {
-    await temporal.connection.withDeadline(Date.now() + SIGNAL_TIMEOUT_MS, () =>
-      temporal.workflow.signalWithStart(CONVERSATION_WORKFLOW, {
-        ...conversationStart({ phoneNumberId, contactKey, taskQueue }),
-        signal: messagesReceived,
-        signalArgs: [received],
-      }),
-    );
+    const start = conversationStart({ phoneNumberId, contactKey, taskQueue });
+    await signaller.tell({ workflowType: CONVERSATION_WORKFLOW, start, signal: messagesReceived, fact: received });
   } catch (error) {
     logger.error({ error, ...handedOver(delivery) }, 'Temporal did not take the messages');
     throw new NotStoredError('Temporal did not take the messages');

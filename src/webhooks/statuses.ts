@@ -9,8 +9,8 @@ import { sendReported } from '../../workflows/contract';
 import { isRecordAway } from '../api/record';
 import type { Database } from '../database';
 import type { Logger } from '../logger';
-import { SIGNAL_TIMEOUT_MS } from './hand-over';
 import type { StatusEvent } from './kapso-events';
+import { SIGNAL_TIMEOUT_MS } from './signaller';
 
 export interface StatusKeeper {
   /** Resolves when the statuses stand in the record. Rejects with what the record throws; then none of them may be taken for kept. */

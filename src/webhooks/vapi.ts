@@ -14,7 +14,7 @@ import type { Settings } from '../config';
 import type { Logger } from '../logger';
 import { VAPI_WEBHOOK_PATH } from '../providers/vapi';
 import { jsonAnswer, type ReceivedWebhook, type Webhook, type WebhookAnswer, type WebhookNote } from './door';
-import { type HandOverDependencies, NotStoredError, SIGNAL_TIMEOUT_MS } from './hand-over';
+import { type HandOverDependencies, NotStoredError } from './hand-over';
 import { answerVapi, type VapiAnswerSettings } from './vapi-answers';
 import { isFromVapi, type VapiAuthSettings } from './vapi-auth';
 import { type FactMessage, KNOWN_TYPES, type QuestionMessage, readVapiBody, type SkippedMessage, type VapiMessage } from './vapi-events';
@@ -174,17 +174,11 @@ async function tellWorkflow(
   row: CallRow,
   fact: CallReported,
   settings: VapiWebhookOptions['settings'],
-  { temporal, taskQueue, logger }: HandOverDependencies,
+  { signaller, taskQueue, logger }: HandOverDependencies,
 ): Promise<void> {
   const input = callInput({ id: row.callId, maxDurationSeconds: row.maxDurationSeconds }, settings, { dials: false, queueForMs: 0 });
   try {
-    await temporal.connection.withDeadline(Date.now() + SIGNAL_TIMEOUT_MS, () =>
-      temporal.workflow.signalWithStart(CALL_WORKFLOW, {
-        ...callStart(input, taskQueue),
-        signal: callReported,
-        signalArgs: [fact],
-      }),
-    );
+    await signaller.tell({ workflowType: CALL_WORKFLOW, start: callStart(input, taskQueue), signal: callReported, fact });
   } catch (error) {
     if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
     logger.debug({ callId: row.callId }, 'the workflow of the call has closed; the fact is in the record');

@@ -12,6 +12,7 @@ import { loadIdentity } from '../../src/identity';
 import { createLogger } from '../../src/logger';
 import { createApiMetrics } from '../../src/metrics';
 import { ensureSearchAttributes, openTemporalClient } from '../../src/temporal';
+import { createWorkflowSignaller } from '../../src/webhooks/signaller';
 import { createStatusKeeper } from '../../src/webhooks/statuses';
 import { testDatabase, testTemporal } from './engine';
 import { startProxy, type TcpProxy } from './proxy';
@@ -75,7 +76,8 @@ export async function startTestApi(name: string): Promise<TestApi> {
   const serve = async (extra: Record<string, string> = {}) => {
     const settings = readSettings({ ...environment, ...extra });
     const statuses = createStatusKeeper({ db: itsDb, temporal: itsTemporal, logger });
-    const ready = { temporal: itsTemporal, taskQueue: settings.TEMPORAL_TASK_QUEUE, db: itsDb, identity, logger, statuses };
+    const signaller = createWorkflowSignaller(itsTemporal);
+    const ready = { signaller, taskQueue: settings.TEMPORAL_TASK_QUEUE, db: itsDb, identity, logger, statuses };
     const handOverDependencies = () => ({ ...ready, defaultPhoneNumberId: undefined });
     const metrics = createApiMetrics();
     const app = createApp({ settings, db: itsDb, temporal: itsTemporal, logger, metrics, waiters, handOverDependencies });
