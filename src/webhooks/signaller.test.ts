@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
-import { Client, Connection, type WorkflowClientInterceptor, WorkflowNotFoundError } from '@temporalio/client';
+import { Client, Connection, ServiceError, type WorkflowClientInterceptor } from '@temporalio/client';
 import { defineSignal } from '@temporalio/workflow';
 import { testTemporal } from '../../test/support/engine';
-import { createWorkflowSignaller, type WorkflowSignaller } from './signaller';
+import { startProxy } from '../../test/support/proxy';
+import { createWorkflowSignaller, SIGNAL_TIMEOUT_MS, type WorkflowSignaller } from './signaller';
 
 const said = defineSignal<[string]>('said');
 
@@ -34,7 +35,7 @@ beforeEach(() => {
 });
 
 afterAll(async () => {
-  for (const workflowId of started) await temporal.workflow.getHandle(workflowId).terminate('the test is over');
+  await Promise.allSettled(started.map((workflowId) => temporal.workflow.getHandle(workflowId).terminate('the test is over')));
   await connection?.close();
 });
 
@@ -98,7 +99,7 @@ test('when several are told at once that a workflow has ended, then none of thei
 });
 
 test('when more workflows were told something than are kept in mind, then the one that was silent for longest is forgotten', async () => {
-  const signaller = createWorkflowSignaller(temporal, 2);
+  const signaller = createWorkflowSignaller(temporal, { mostRemembered: 2 });
   const [first, second, third] = [freshWorkflow(), freshWorkflow(), freshWorkflow()];
   for (const workflow of [first, second, first, third]) await tell(signaller, workflow, 'something');
   asked = [];
@@ -107,16 +108,32 @@ test('when more workflows were told something than are kept in mind, then the on
   expect(asked).toEqual(['signal', 'signalWithStart']);
 });
 
-test('when Temporal cannot be reached, then the caller learns so, and the workflow is not taken for one that ended', async () => {
-  const signaller = createWorkflowSignaller(temporal);
+test('when a workflow was told nothing for as long as a session lasts, then its end is not asked for first', async () => {
+  const signaller = createWorkflowSignaller(temporal, { guessForMs: 0 });
   const workflow = freshWorkflow();
-  await tell(signaller, workflow, 'one');
-  const { address, namespace } = testTemporal();
-  const own = Connection.lazy({ address });
-  const cutOff = new Client({ connection: own, namespace });
-  const unreachable = createWorkflowSignaller(cutOff);
-  await tell(unreachable, workflow, 'two');
-  await own.close();
-  await expect(tell(unreachable, workflow, 'three')).rejects.not.toBeInstanceOf(WorkflowNotFoundError);
+  for (const fact of ['one', 'two']) await tell(signaller, workflow, fact);
+  expect(asked).toEqual(['signalWithStart', 'signalWithStart']);
   expect((await toldTo(workflow.workflowId)).facts).toEqual(['one', 'two']);
+});
+
+test('when Temporal hangs, then the caller learns so soon, and the workflow is not taken for one that ended', async () => {
+  const { address, namespace } = testTemporal();
+  const proxy = await startProxy(address);
+  const ownConnection = await Connection.connect({ address: `127.0.0.1:${proxy.port}` });
+  try {
+    const signaller = createWorkflowSignaller(
+      new Client({ connection: ownConnection, namespace, interceptors: { workflow: [listening] } }),
+    );
+    const workflow = freshWorkflow();
+    await tell(signaller, workflow, 'one');
+    proxy.hang();
+    const hungAtMs = Date.now();
+    await expect(tell(signaller, workflow, 'two')).rejects.toBeInstanceOf(ServiceError);
+    expect(Date.now() - hungAtMs).toBeLessThan(2 * SIGNAL_TIMEOUT_MS);
+    // A signal that got no answer may have been stored: sent again as another one, it would be told twice.
+    expect(asked).toEqual(['signalWithStart', 'signal']);
+  } finally {
+    await ownConnection.close();
+    await proxy.close();
+  }
 });

@@ -1,7 +1,7 @@
 /**
- * Brings what a webhook tells to the workflow that it is about, and starts that one when it does not run. Most of them
- * were told something before and run: those get a plain signal, which costs Temporal and the waiting sender less than
- * one that brings all along for a start (docs/decisions/0005).
+ * Brings what a webhook tells to the workflow that it is about, and starts that one when it does not run. Most webhooks
+ * are about a workflow that was told something a moment ago, and runs: it gets a plain signal, which costs Temporal and
+ * the waiting sender less than one that also brings all that a start needs (docs/decisions/0005).
  */
 import { type Client, WorkflowNotFoundError, type WorkflowStartOptions } from '@temporalio/client';
 import type { SignalDefinition } from '@temporalio/common';
@@ -9,10 +9,12 @@ import type { SignalDefinition } from '@temporalio/common';
 /** Temporal refuses or is slow after this long; the sender waits 10 s at most. */
 export const SIGNAL_TIMEOUT_MS = 1_500;
 
+/** The default session timeout: a conversation that was silent for longer has probably ended, and asking it first costs a request. */
+const GUESS_FOR_MS = 30 * 60_000;
 /** How many workflows a process keeps in mind; their ids take a megabyte. */
 const MOST_REMEMBERED = 10_000;
 
-export interface Telling<Fact> {
+export interface SignalOrder<Fact> {
   workflowType: string;
   /** How it is started when it does not run. */
   start: WorkflowStartOptions;
@@ -21,42 +23,55 @@ export interface Telling<Fact> {
 }
 
 export interface WorkflowSignaller {
-  /** Resolves when Temporal has stored the signal. Rejects after 1.5 s, and with what the client throws. */
-  tell<Fact>(telling: Telling<Fact>): Promise<void>;
+  /** Resolves when Temporal has stored the signal. Rejects soon after 1.5 s at the latest, and with what the client throws. */
+  tell<Fact>(order: SignalOrder<Fact>): Promise<void>;
+}
+
+/** Bounds of what is kept in mind. Every field has a default. */
+export interface SignallerMemory {
+  mostRemembered?: number;
+  guessForMs?: number;
 }
 
 /** One per process. What it keeps in mind is a guess: Temporal says which workflows run, and a wrong guess costs a request. */
-export function createWorkflowSignaller(temporal: Client, mostRemembered = MOST_REMEMBERED): WorkflowSignaller {
-  const toldBefore = new Set<string>();
+export function createWorkflowSignaller(
+  temporal: Client,
+  { mostRemembered = MOST_REMEMBERED, guessForMs = GUESS_FOR_MS }: SignallerMemory = {},
+): WorkflowSignaller {
+  /** When each was told something last, the one that was silent for longest first: a map keeps its order. */
+  const toldAtMs = new Map<string, number>();
+
+  function probablyRuns(workflowId: string): boolean {
+    return Date.now() - (toldAtMs.get(workflowId) ?? Number.NEGATIVE_INFINITY) < guessForMs;
+  }
 
   function remember(workflowId: string): void {
-    // A set keeps its order, so the first one is the one that was told nothing for the longest time.
-    toldBefore.delete(workflowId);
-    toldBefore.add(workflowId);
-    for (const oldest of toldBefore) {
-      if (toldBefore.size <= mostRemembered) return;
-      toldBefore.delete(oldest);
+    toldAtMs.delete(workflowId);
+    toldAtMs.set(workflowId, Date.now());
+    for (const oldest of toldAtMs.keys()) {
+      if (toldAtMs.size <= mostRemembered) return;
+      toldAtMs.delete(oldest);
     }
   }
 
-  /** False when it does not run any more. */
-  async function tellRunning<Fact>({ start: { workflowId }, signal, fact }: Telling<Fact>): Promise<boolean> {
+  /** False when it does not run any more. Any other trouble says nothing about that, and the signal may have been stored. */
+  async function signalRunning<Fact>({ start: { workflowId }, signal, fact }: SignalOrder<Fact>): Promise<boolean> {
     try {
       await temporal.workflow.getHandle(workflowId).signal<[Fact]>(signal, fact);
       return true;
     } catch (error) {
       if (!(error instanceof WorkflowNotFoundError)) throw error;
-      toldBefore.delete(workflowId);
+      toldAtMs.delete(workflowId);
       return false;
     }
   }
 
-  async function tell<Fact>(telling: Telling<Fact>): Promise<void> {
-    const { workflowType, start, signal, fact } = telling;
-    if (!toldBefore.has(start.workflowId) || !(await tellRunning(telling)))
+  async function tell<Fact>(order: SignalOrder<Fact>): Promise<void> {
+    const { workflowType, start, signal, fact } = order;
+    if (!probablyRuns(start.workflowId) || !(await signalRunning(order)))
       await temporal.workflow.signalWithStart(workflowType, { ...start, signal, signalArgs: [fact] });
     remember(start.workflowId);
   }
 
-  return { tell: (telling) => temporal.connection.withDeadline(Date.now() + SIGNAL_TIMEOUT_MS, () => tell(telling)) };
+  return { tell: (order) => temporal.connection.withDeadline(Date.now() + SIGNAL_TIMEOUT_MS, () => tell(order)) };
 }

@@ -1,4 +1,4 @@
-/** Calls `signalWithStart` for the bare workflow, with the options of the product's call: what the API does, without anything around it. */
+/** Calls `signalWithStart` for the bare workflow, for each message, with the options that the product starts a conversation with. */
 import { once } from 'node:events';
 import { Client, Connection } from '@temporalio/client';
 import { defineSearchAttributeKey } from '@temporalio/common';

@@ -60,7 +60,8 @@ export async function measure(
   for (const { perSecond, pairs } of measurement.paced) {
     const open: Send = (side, batch) => sendOpenLoop(side, ledger, batch, perSecond);
     for (const [round, count] of parts(seconds * perSecond, rounds).entries()) {
-      pairs.push(await pair(`round ${round + 1} of ${rounds}, ${perSecond} messages/s`, open, count, Math.ceil(count / 2)));
+      const people = Math.ceil((count * conversations) / messages);
+      pairs.push(await pair(`round ${round + 1} of ${rounds}, ${perSecond} messages/s`, open, count, people));
     }
   }
   return measurement;

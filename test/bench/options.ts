@@ -23,7 +23,7 @@ export interface BenchOptions {
 
 export const USAGE = `npm run bench -- [options]
   --messages N       webhooks in the throughput phase (1000)
-  --conversations M  over so many conversations (200)
+  --conversations M  over so many conversations (200); at each pace, a conversation has as many messages
   --rounds R         alternating rounds, ours and bare, in which they are sent (3)
   --seconds S        how long each pace is kept up, on each side (20)
   --concurrency C    messages under way at once in the throughput phase (16)

@@ -5,8 +5,8 @@ import type { BenchOptions } from './options';
 import { median, percentile } from './stats';
 
 /**
- * Whose CPU counts. Ours: everything that an operator runs. Bare: everything that the same load needs without us, with the process
- * that stands where our API stands.
+ * Whose CPU counts. Ours: everything that an operator runs. Bare: everything that the bare workflow needs for the same load,
+ * with the process that stands where our API stands.
  */
 export const COUNTED = {
   ours: ['api', 'worker', 'temporal', 'postgres'],

@@ -58,8 +58,9 @@ export class WebhookClient {
     return Buffer.concat([Buffer.from(`${head.join('\r\n')}\r\n\r\n`), body]);
   }
 
+  /** The one that was used last: those that are not needed for a pace end by themselves. */
   #takeIdle(): Socket | undefined {
-    const [connection] = this.#idle;
+    const connection = [...this.#idle].at(-1);
     if (connection) this.#idle.delete(connection);
     return connection;
   }
