@@ -92,7 +92,7 @@ export function createApiMetrics(): ApiMetrics {
   });
   const webhookSeconds = new Histogram({
     name: 'parley_webhook_answer_seconds',
-    help: 'Time from the head of a webhook to its answer; a status waits up to 50 ms for others to be written with',
+    help: 'Time from the head of a webhook to its answer; a status waits up to 100 ms for others to be written with',
     labelNames: ['source', 'type'],
     buckets: REQUEST_BUCKETS,
     registers,

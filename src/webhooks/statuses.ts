@@ -23,8 +23,8 @@ export interface StatusDependencies {
   logger: Logger;
 }
 
-/** Statuses wait this long for others. Kapso waits 10 s for an answer, and customers for none of this. */
-const GATHER_MS = 50;
+/** Statuses wait this long for others. Kapso gives an answer 10 s, but holds the conversation's next webhook back until it comes. */
+const GATHER_MS = 100;
 /** With so many webhooks nobody waits for more. */
 const MOST_TOGETHER = 100;
 
