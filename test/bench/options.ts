@@ -12,6 +12,8 @@ export interface BenchOptions {
   concurrency: number;
   /** Messages per side before anything is measured: programs that have run for a while are what an operator pays for. */
   warmUp: number;
+  /** It shows that the benchmark runs; its programs are too cold for its figures to mean much. */
+  isSmokeTest: boolean;
   /** Messages in front of every slice: the other side has just had the machine for a while. */
   sliceWarmUp: number;
   jsonFile: string | undefined;
@@ -63,6 +65,6 @@ export function readOptions(args: string[]): BenchOptions | undefined {
   if (rounds > conversations) throw new Error('--rounds must not be more than --conversations: every round has its own');
   return {
     ...{ ...defaults, messages, conversations, rounds, seconds: count('seconds'), concurrency: count('concurrency') },
-    ...{ jsonFile: values.json, check: values.check, profileDir: values.profile },
+    ...{ isSmokeTest: values.quick, jsonFile: values.json, check: values.check, profileDir: values.profile },
   };
 }

@@ -98,12 +98,14 @@ const LABEL_WIDTH = 38;
 const COLUMN_WIDTH = 10;
 
 /** The page that is printed at the end. */
-export function renderReport(report: Report, { messages, conversations, rounds, concurrency, seconds }: BenchOptions): string {
+export function renderReport(report: Report, { messages, conversations, rounds, concurrency, seconds, isSmokeTest }: BenchOptions): string {
   const { throughput, paced, aims } = report;
   return [
     '',
     `Parley against a bare workflow with three empty regular activities; ${cpus().length} cores, Node ${process.versions.node}.`,
-    `Medians of ${rounds} alternating rounds; a ratio is the median of the rounds' own ratios.`,
+    isSmokeTest
+      ? 'A smoke test of one short round: the programs have just started, and these figures say little.'
+      : `Medians of ${rounds} alternating rounds; a ratio is the median of the rounds' own ratios.`,
     '',
     row(`As fast as it goes, ${concurrency} under way`, 'ours', 'bare', 'ratio'),
     `${messages} messages over ${conversations} conversations`,
