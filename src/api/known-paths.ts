@@ -1,8 +1,8 @@
 /** The paths of the OpenAPI document, as the application asks for them: for the labels of metrics and for wrong methods. */
-import type { ServerResponse } from 'node:http';
 import type { RequestHandler } from 'express';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import type { ApiMetrics } from '../metrics';
+import { onceClosed } from './closed';
 import { sendProblem } from './errors';
 
 const METHODS = ['get', 'put', 'post', 'patch', 'delete'] as const;
@@ -53,25 +53,6 @@ export function measureRequests(find: PathFinder, metrics: ApiMetrics): RequestH
     );
     next();
   };
-}
-
-/** How a request ended. */
-export interface Closed {
-  /** The whole answer went out; otherwise the caller went away before. */
-  isAnswered: boolean;
-  /** 499 without an answer, as nginx writes it. */
-  status: number;
-  /** Since `onceClosed` was called. */
-  seconds: number;
-}
-
-/** Tells how a request ended, once it has. */
-export function onceClosed(response: ServerResponse, tell: (closed: Closed) => void): void {
-  const startedAt = performance.now();
-  response.once('close', () => {
-    const isAnswered = response.writableFinished;
-    tell({ isAnswered, status: isAnswered ? response.statusCode : 499, seconds: (performance.now() - startedAt) / 1_000 });
-  });
 }
 
 /** Answers OPTIONS, and methods that a known path does not have, before anybody asks for a key. */

@@ -5,8 +5,9 @@
  */
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import express, { type Request, type Response } from 'express';
+import { onceClosed } from '../api/closed';
 import { ApiError, answerError } from '../api/errors';
-import { onceClosed, type PathFinder } from '../api/known-paths';
+import type { PathFinder } from '../api/known-paths';
 import type { RateLimits } from '../api/rate-limit';
 import type { Logger } from '../logger';
 import type { ApiMetrics, WebhookResult, WebhookSource } from '../metrics';
