@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Client } from '@temporalio/client';
 import { Client as PostgresClient } from 'pg';
+import { raiseReply } from '../../activities/outbox';
 import { type TestDatabase, testDatabase, testTemporal } from '../../test/support/engine';
 import { startProxy } from '../../test/support/proxy';
 import { type Database, openDatabase } from '../database';
@@ -179,4 +180,20 @@ test.each([
     await Promise.all(keepers.map(({ keep }, index) => keep((orders[index] ?? ids).map((id) => report(id, status)))));
   }
   expect(await db.orm.messageStatusEvent.count({ where: { providerMessageId: { in: ids } } })).toBe(2 * ids.length);
+});
+
+test('when a reply is told a lower status than it has, then it stays as high at any time', async () => {
+  const [providerMessageId = ''] = await sentReplies(1);
+  await raiseReply(db, { providerMessageId }, { status: 'read', phoneNumberId: '1' });
+  expect(await raiseReply(db, { providerMessageId }, { status: 'delivered', phoneNumberId: '1' })).toBeNull();
+  expect(await statusesOf([providerMessageId])).toEqual(['read']);
+});
+
+test('when WhatsApp’s id comes later than a status, then it is kept, and the status stays', async () => {
+  const { id: messageId } = await db.orm.message.create({
+    data: { ...conversation, direction: 'outbound', kind: 'text', status: 'delivered' },
+  });
+  const providerMessageId = `wamid.${randomUUID()}`;
+  await raiseReply(db, { messageId }, { status: 'sent', phoneNumberId: '1', providerMessageId });
+  expect(await statusesOf([providerMessageId])).toEqual(['delivered']);
 });
