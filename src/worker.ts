@@ -20,17 +20,12 @@ import { createLanguageModels, type LanguageModels } from './providers/llm';
 import { type CallServer, callServer, createVapiClient } from './providers/vapi';
 import { ensureRetentionSchedule } from './schedules';
 import { ensureSearchAttributes, openTemporalClient, temporalConfig } from './temporal';
+import { compression, polls, stickyTimeout } from './worker-tuning';
 import { workflowBundle } from './workflow-bundle';
 import { ensureFirstWorkspace } from './workspace';
 
 /** What runs may finish for this long: a send takes 10 s, a model attempt longer and is taken over by another worker. */
 const SHUTDOWN_GRACE_MS = 12_000;
-
-/**
- * How long the tasks of a dead worker's sticky queue wait before any worker may take them. Half of the bound
- * that a customer waits after a kill; longer saves replays when a live worker is busy.
- */
-const STICKY_TIMEOUT_MS = 2_500;
 
 async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   const settings = requireSettings(readSettings(environment), {
@@ -90,7 +85,9 @@ async function startWorker(parts: {
   await keepTrying('Temporal is not ready', () => ensureSearchAttributes(client));
   await keepTrying('Temporal is not ready', () => ensureRetentionSchedule(client, settings, logger));
   await client.connection.close();
-  const connection = await keepTrying('Temporal is not ready', () => NativeConnection.connect(config.connectionOptions));
+  const connection = await keepTrying('Temporal is not ready', () =>
+    NativeConnection.connect({ ...config.connectionOptions, ...compression }),
+  );
   return await Worker.create({
     connection,
     namespace: config.namespace,
@@ -109,7 +106,8 @@ async function startWorker(parts: {
       callbacks: createCallbackClient({ ...callbackSettings(settings), timeoutMs: CALLBACK_TIMEOUT_MS }),
       archiveDir: join(settings.DATA_DIR, 'archive', 'calls'),
     }),
-    stickyQueueScheduleToStartTimeout: STICKY_TIMEOUT_MS,
+    ...stickyTimeout,
+    ...polls,
     shutdownGraceTime: SHUTDOWN_GRACE_MS,
   });
 }

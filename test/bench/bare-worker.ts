@@ -1,12 +1,13 @@
-/** The worker of the bare workflow, with the options of the product's worker and none of its code. */
+/**
+ * The worker of the bare workflow, as the SDK makes it: its own polls and compression, or the product's when `BENCH_TUNED` is set.
+ * A task of the sticky queue waits as long as with the product's worker, always.
+ */
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
+import { compression, polls, stickyTimeout } from '../../src/worker-tuning';
 import type { BareActivities } from './bare-workflow';
 import { type FromBareWorker, nowMs } from './protocol';
-
-/** As the product's worker has it. */
-const STICKY_TIMEOUT_MS = 2_500;
 
 function tell(message: FromBareWorker): void {
   process.send?.(message);
@@ -21,15 +22,16 @@ const activities: BareActivities = {
 };
 
 async function main(environment: Record<string, string | undefined>): Promise<void> {
-  const { BENCH_TEMPORAL_ADDRESS = '', BENCH_TASK_QUEUE = '' } = environment;
+  const { BENCH_TEMPORAL_ADDRESS = '', BENCH_TASK_QUEUE = '', BENCH_TUNED } = environment;
   Runtime.install({ logger: new DefaultLogger('WARN'), shutdownSignals: [] });
-  const connection = await NativeConnection.connect({ address: BENCH_TEMPORAL_ADDRESS });
+  const connection = await NativeConnection.connect({ address: BENCH_TEMPORAL_ADDRESS, ...(BENCH_TUNED ? compression : {}) });
   const worker = await Worker.create({
     connection,
     taskQueue: BENCH_TASK_QUEUE,
     workflowsPath: join(__dirname, 'bare-workflow.ts'),
     activities,
-    stickyQueueScheduleToStartTimeout: STICKY_TIMEOUT_MS,
+    ...stickyTimeout,
+    ...(BENCH_TUNED ? polls : {}),
   });
   const running = worker.run();
   tell({ type: 'ready' });

@@ -4,8 +4,8 @@
  *
  * Ours: webhooks to the real API, one real worker, PostgreSQL and the Temporal server as `npm start` has them, an instant model, no
  * debounce, three status webhooks per reply. A message is done when the Kapso double accepts its reply.
- * Bare: one process calls `signalWithStart` per message with the options and the payload of our call, another is the worker. A message is
- * done when its third activity runs.
+ * Bare: one process calls `signalWithStart` per message with the options and the payload of our call, another is the worker, with the
+ * SDK's own settings; `--tuned-bare` gives it our worker's. A message is done when its third activity runs.
  *
  * CPU that counts. Ours: API, worker, Temporal server, PostgreSQL with all its processes: what an operator has to pay for. Bare: the process
  * that signals, its worker, and the Temporal server. The sandbox is not counted, because Kapso and the models are other people's
@@ -48,7 +48,14 @@ async function runOnce(options: BenchOptions, cliPath: string, onProgress: (line
   const interrupt = () => interruption.abort(new Error('interrupted'));
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, interrupt);
   const ledger = new Ledger();
-  const stack = new Stack({ cliPath, profileDir: options.profileDir, ledger, signal: interruption.signal, onProgress });
+  const stack = new Stack({
+    cliPath,
+    profileDir: options.profileDir,
+    tunedBare: options.tunedBare,
+    ledger,
+    signal: interruption.signal,
+    onProgress,
+  });
   try {
     await stack.start();
     const aborted = once(interruption.signal, 'abort').then(() => interruption.signal.throwIfAborted());

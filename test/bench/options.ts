@@ -16,6 +16,8 @@ export interface BenchOptions {
   isSmokeTest: boolean;
   /** Messages in front of every slice: the other side has just had the machine for a while. */
   sliceWarmUp: number;
+  /** The bare worker gets the product's polls and compression instead of the SDK's own. */
+  tunedBare: boolean;
   jsonFile: string | undefined;
   /** Exit code 1 when an aim is not met. */
   check: boolean;
@@ -26,9 +28,10 @@ export interface BenchOptions {
 export const USAGE = `npm run bench -- [options]
   --messages N       webhooks in the throughput phase (1000)
   --conversations M  over so many conversations (200); at each pace, a conversation has as many messages
-  --rounds R         alternating rounds, ours and bare, in which they are sent (3)
+  --rounds R         alternating rounds, ours and bare, in which they are sent (5)
   --seconds S        how long each pace is kept up, on each side (20)
   --concurrency C    messages under way at once in the throughput phase (16)
+  --tuned-bare       the bare worker has our worker's polls and compression, not the SDK's own
   --quick            a smoke test of less than a minute
   --json FILE        writes the numbers there
   --check            exits 1 when an aim is not met
@@ -41,13 +44,14 @@ const FLAGS = {
   seconds: { type: 'string' },
   concurrency: { type: 'string' },
   quick: { type: 'boolean', default: false },
+  'tuned-bare': { type: 'boolean', default: false },
   json: { type: 'string' },
   check: { type: 'boolean', default: false },
   profile: { type: 'string' },
   help: { type: 'boolean', default: false },
 } as const;
 
-const FULL = { messages: 1_000, conversations: 200, rounds: 3, seconds: 20, concurrency: 16, warmUp: 300, sliceWarmUp: 16 };
+const FULL = { messages: 1_000, conversations: 200, rounds: 5, seconds: 20, concurrency: 16, warmUp: 300, sliceWarmUp: 16 };
 const QUICK = { messages: 80, conversations: 40, rounds: 1, seconds: 2, concurrency: 8, warmUp: 20, sliceWarmUp: 4 };
 
 /** Undefined when help was asked for. @throws Error that names a wrong flag */
@@ -65,6 +69,12 @@ export function readOptions(args: string[]): BenchOptions | undefined {
   if (rounds > conversations) throw new Error('--rounds must not be more than --conversations: every round has its own');
   return {
     ...{ ...defaults, messages, conversations, rounds, seconds: count('seconds'), concurrency: count('concurrency') },
-    ...{ isSmokeTest: values.quick, jsonFile: values.json, check: values.check, profileDir: values.profile },
+    ...{
+      tunedBare: values['tuned-bare'],
+      isSmokeTest: values.quick,
+      jsonFile: values.json,
+      check: values.check,
+      profileDir: values.profile,
+    },
   };
 }

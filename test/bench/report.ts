@@ -98,7 +98,10 @@ const LABEL_WIDTH = 38;
 const COLUMN_WIDTH = 10;
 
 /** The page that is printed at the end. */
-export function renderReport(report: Report, { messages, conversations, rounds, concurrency, seconds, isSmokeTest }: BenchOptions): string {
+export function renderReport(
+  report: Report,
+  { messages, conversations, rounds, concurrency, seconds, tunedBare, isSmokeTest }: BenchOptions,
+): string {
   const { throughput, paced, aims } = report;
   return [
     '',
@@ -106,6 +109,7 @@ export function renderReport(report: Report, { messages, conversations, rounds, 
     isSmokeTest
       ? 'A smoke test of one short round: the programs have just started, and these figures say little.'
       : `Medians of ${rounds} alternating rounds; a ratio is the median of the rounds' own ratios.`,
+    `The bare worker has ${tunedBare ? "our worker's polls and compression" : "the SDK's own polls and compression"}.`,
     '',
     row(`As fast as it goes, ${concurrency} under way`, 'ours', 'bare', 'ratio'),
     `${messages} messages over ${conversations} conversations`,

@@ -22,6 +22,8 @@ export type ProcessName = 'api' | 'worker' | 'bareDriver' | 'bareWorker' | 'temp
 export interface StackOptions {
   cliPath: string;
   profileDir: string | undefined;
+  /** The bare worker gets the product's polls and compression. */
+  tunedBare: boolean;
   /** Told which messages are done, on either side. */
   ledger: Ledger;
   signal: AbortSignal;
@@ -78,7 +80,11 @@ export class Stack {
     };
     await this.#startProduct('api', 'src/server.ts', product, 'api ready');
     await this.#startProduct('worker', 'src/worker.ts', product, 'worker ready');
-    await this.#startBare({ BENCH_TEMPORAL_ADDRESS: temporalAddress, BENCH_TASK_QUEUE: 'bench-bare' });
+    await this.#startBare({
+      BENCH_TEMPORAL_ADDRESS: temporalAddress,
+      BENCH_TASK_QUEUE: 'bench-bare',
+      ...(this.#options.tunedBare ? { BENCH_TUNED: 'yes' } : {}),
+    });
     this.#webhooks = new WebhookClient({ url, secret: SECRET, phoneNumberId: PHONE_NUMBER_ID });
   }
 

@@ -1,0 +1,17 @@
+/** What the worker asks of the SDK otherwise than the SDK's own defaults, and why. The benchmark's bare worker can have the same. */
+import type { NativeConnectionOptions, WorkerOptions } from '@temporalio/worker';
+
+/**
+ * How long the tasks of a dead worker's sticky queue wait before any worker may take them. Half of the bound
+ * that a customer waits after a kill; longer saves replays when a live worker is busy.
+ */
+export const stickyTimeout = { stickyQueueScheduleToStartTimeout: 2_500 } as const satisfies Partial<WorkerOptions>;
+
+/**
+ * A workflow task that comes while no poll waits for it is written to Temporal's database and read again. So there are more polls than
+ * the SDK's 10, of which 8 are for conversations that the worker keeps in memory. Autoscaling polls were not enough either.
+ */
+export const polls = { maxConcurrentWorkflowTaskPolls: 20 } as const satisfies Partial<WorkerOptions>;
+
+/** Our requests and their answers are a few kB, so the SDK's gzip would cost both ends more than the bytes do. */
+export const compression = { grpcCompression: { codec: 'none' } } as const satisfies Partial<NativeConnectionOptions>;
