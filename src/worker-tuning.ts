@@ -10,8 +10,14 @@ export const stickyTimeout = { stickyQueueScheduleToStartTimeout: 2_500 } as con
 /**
  * A workflow task that comes while no poll waits for it is written to Temporal's database and read again. So there are more polls than
  * the SDK's 10, of which 8 are for conversations that the worker keeps in memory. Autoscaling polls were not enough either.
+ * The SDK's `maxConcurrentWorkflowTaskPolls` is not it: version 1.24 declares it and reads it nowhere.
  */
-export const polls = { maxConcurrentWorkflowTaskPolls: 20 } as const satisfies Partial<WorkerOptions>;
+export const polls = {
+  workflowTaskPollerBehavior: { type: 'simple-maximum', maximum: 20 },
+} as const satisfies Partial<WorkerOptions>;
 
-/** Our requests and their answers are a few kB, so the SDK's gzip would cost both ends more than the bytes do. */
+/**
+ * Nearly all requests and answers are a few kB, and the SDK's gzip cost more CPU on both ends than their bytes do, on one machine.
+ * Long histories, which a worker reads after a restart, travel uncompressed as well.
+ */
 export const compression = { grpcCompression: { codec: 'none' } } as const satisfies Partial<NativeConnectionOptions>;

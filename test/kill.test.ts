@@ -212,7 +212,9 @@ describe('the API is killed', () => {
     expect(await Promise.race(sending)).toMatchObject({ status: 200 });
     await system.api.kill();
     system.api = await system.startApi();
-    await Promise.all(sending);
+    const deliveries = await Promise.all(sending);
+    expect(deliveries.every(({ status }) => status === 200)).toBe(true);
+    expect(deliveries.some(({ attempts }) => attempts > 1)).toBe(true);
     for (const phone of phones) {
       await kapso().waitForVisible(phone, 1, 2 * RECOVERY_MS);
       expect(await outcomesOf(system, phone, 1, 30_000)).toEqual(['answered']);

@@ -278,6 +278,14 @@ describe('metrics', () => {
   });
 });
 
+test('when the worker runs, then it keeps the polls that it asked the SDK for, most of them for conversations in memory', async () => {
+  await eventually(async () => {
+    const metrics = await (await fetch(workerMetricsUrl)).text();
+    const polls = metrics.match(/^temporal_num_pollers\{.*poller_type="(?:sticky_)?workflow_task".*$/gm) ?? [];
+    expect(polls.map((line) => Number(line.split(' ').at(-1))).toSorted((one, other) => one - other)).toEqual([4, 16]);
+  });
+});
+
 describe('page', () => {
   test('when the page is opened, then everything on it comes from here, and the browser is told to take nothing else', async () => {
     const page = await request('/docs');

@@ -73,7 +73,10 @@ function inboundIdsIn(value: unknown, name = ''): string[] {
   const inside = Object.entries(value).flatMap(([key, item]) => inboundIdsIn(item, key));
   const isInbound = ((kapso as { direction?: unknown } | undefined)?.direction ?? direction ?? 'inbound') === 'inbound';
   const isMessage = /^messages?$/.test(name) && isInbound;
-  return isMessage ? [String(whatsapp_message_id ?? id), ...inside] : inside;
+  if (!isMessage) return inside;
+  const wamid = whatsapp_message_id ?? id;
+  if (typeof wamid !== 'string') throw new Error('a message of a fixture has no id');
+  return [wamid, ...inside];
 }
 
 describe('fixtures', () => {

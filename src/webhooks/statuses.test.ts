@@ -196,4 +196,6 @@ test('when WhatsApp’s id comes later than a status, then it is kept, and the s
   const providerMessageId = `wamid.${randomUUID()}`;
   await raiseReply(db, { messageId }, { status: 'sent', phoneNumberId: '1', providerMessageId });
   expect(await statusesOf([providerMessageId])).toEqual(['delivered']);
+  await raiseReply(db, { messageId }, { status: 'read', phoneNumberId: '1', providerMessageId: 'wamid.another' });
+  expect(await statusesOf([providerMessageId])).toEqual(['read']);
 });

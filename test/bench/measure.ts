@@ -40,14 +40,17 @@ export async function measure(
   const { messages, conversations, rounds, seconds, concurrency, warmUp, sliceWarmUp } = options;
   const measurement: Measurement = { throughput: [], paced: PACES.map((perSecond) => ({ perSecond, pairs: [] })), messagesToOurs: 0 };
   const closed: Send = (side, batch) => sendClosedLoop(side, ledger, batch, concurrency);
-  const pair = async (what: string, send: Send, count: number, people: number): Promise<Pair> => {
+  const pair = async (round: number, what: string, send: Send, count: number, people: number): Promise<Pair> => {
     const slice = async (side: Side) => {
-      onProgress(`${what}: ${count} messages, ${side.name}`);
+      onProgress(`round ${round + 1} of ${rounds}, ${what}: ${count} messages, ${side.name}`);
       await load(side, makeMessages(sliceWarmUp, sliceWarmUp), closed);
       if (side.name === 'ours') measurement.messagesToOurs += sliceWarmUp + count;
       return measuredSlice(stack, side, makeMessages(count, people), send);
     };
-    return { ours: await slice(stack.ours), bare: await slice(stack.bare) };
+    // Who goes first changes: what still trails behind a slice is charged to the next one.
+    const oursFirst = round % 2 === 0 ? await slice(stack.ours) : undefined;
+    const bare = await slice(stack.bare);
+    return { ours: oursFirst ?? (await slice(stack.ours)), bare };
   };
 
   onProgress(`warm-up: ${warmUp} messages on each side`);
@@ -55,13 +58,13 @@ export async function measure(
   measurement.messagesToOurs += warmUp;
   for (const [round, count] of parts(messages, rounds).entries()) {
     const people = parts(conversations, rounds)[round] ?? 1;
-    measurement.throughput.push(await pair(`round ${round + 1} of ${rounds}, as fast as it goes`, closed, count, people));
+    measurement.throughput.push(await pair(round, 'as fast as it goes', closed, count, people));
   }
   for (const { perSecond, pairs } of measurement.paced) {
     const open: Send = (side, batch) => sendOpenLoop(side, ledger, batch, perSecond);
     for (const [round, count] of parts(seconds * perSecond, rounds).entries()) {
       const people = Math.ceil((count * conversations) / messages);
-      pairs.push(await pair(`round ${round + 1} of ${rounds}, ${perSecond} messages/s`, open, count, people));
+      pairs.push(await pair(round, `${perSecond} messages/s`, open, count, people));
     }
   }
   return measurement;
