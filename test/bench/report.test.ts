@@ -2,65 +2,96 @@ import type { Measurement, Pair, Slice } from './measure';
 import { readOptions } from './options';
 import { makeReport, renderReport } from './report';
 
-/** Four messages of two people in a tenth of a second; `ackMs` and `doneMs` are those of each. */
-function slice(cpuMs: Partial<Slice['cpuMs']>, ackMs: number, doneMs: number): Slice {
+interface Planted {
+  cpuMs: Partial<Slice['cpuMs']>;
+  /** Of a hundred messages, the latencies are 1, 2, … 100 times this. */
+  ackStepMs?: number;
+  doneStepMs?: number;
+}
+
+/** A hundred messages of twenty people in five seconds. */
+function slice({ cpuMs, ackStepMs = 1, doneStepMs = 1 }: Planted): Slice {
   const none = { api: 0, worker: 0, bareDriver: 0, bareWorker: 0, temporal: 0, postgres: 0, sandbox: 0, loadGenerator: 0 };
+  const steps = Array.from({ length: 100 }, (_, index) => index + 1);
   return {
-    messages: 4,
-    conversations: 2,
-    ackMs: Array<number>(4).fill(ackMs),
-    doneMs: Array<number>(4).fill(doneMs),
-    elapsedMs: 100,
+    messages: 100,
+    conversations: 20,
+    ackMs: steps.map((step) => step * ackStepMs),
+    doneMs: steps.map((step) => step * doneStepMs),
+    elapsedMs: 5_000,
     cpuMs: { ...none, ...cpuMs },
   };
 }
 
-/** Ours costs `worker` + 30 ms for the four messages, bare 80 ms. */
-function pair({ worker = 50, ackMs = 12, doneMs = 70 }: { worker?: number; ackMs?: number; doneMs?: number } = {}): Pair {
+/** Our side costs `ours` CPU milliseconds a message and the bare one `bare`; what must not be counted costs much more. */
+function pair({ ours = 8, bare = 10, ackStepMs = 1, doneStepMs = 1 } = {}): Pair {
+  const notOurs = { sandbox: 90_000, loadGenerator: 90_000, bareWorker: 90_000, bareDriver: 90_000 };
+  const notBare = { sandbox: 90_000, loadGenerator: 90_000, api: 90_000, worker: 90_000, postgres: 90_000 };
   return {
-    ours: slice({ api: 10, worker, temporal: 15, postgres: 5, sandbox: 1_000, loadGenerator: 1_000, bareWorker: 1_000 }, ackMs, doneMs),
-    bare: slice({ bareDriver: 10, bareWorker: 40, temporal: 30, loadGenerator: 1_000, api: 1_000, postgres: 1_000 }, 10, 60),
+    ours: slice({
+      cpuMs: { api: 100, worker: 100 * ours - 450, temporal: 200, postgres: 150, ...notOurs },
+      ackStepMs,
+      doneStepMs,
+    }),
+    bare: slice({ cpuMs: { bareDriver: 150, bareWorker: 100 * bare - 450, temporal: 300, ...notBare } }),
   };
 }
 
-function measurement(throughput: Pair[], slow: Pair[] = [pair()]): Measurement {
-  return { throughput, paced: [10, 20].map((perSecond) => ({ perSecond, pairs: slow })), messagesToOurs: 4 };
+/** `slow` is the pace of 10 messages/s, which two of the aims name; the other one is far beyond every aim. */
+function measurement({ fast = [pair()], slow = [pair()] }: { fast?: Pair[]; slow?: Pair[] } = {}): Measurement {
+  const beyond = [pair({ ours: 99, ackStepMs: 99, doneStepMs: 99 })];
+  return {
+    throughput: fast,
+    paced: [
+      { perSecond: 10, pairs: slow },
+      { perSecond: 20, pairs: beyond },
+    ],
+    messagesToOurs: 100,
+  };
 }
 
-const met = (report: ReturnType<typeof makeReport>) => report.aims.map((aim) => aim.met);
+const met = (planted: Measurement) => makeReport(planted).aims.map((aim) => aim.met);
 
 test('when CPU is compared, then everything that an operator runs counts, and nothing else', () => {
-  const { throughput } = makeReport(measurement([pair({ worker: 70 })]));
-  expect(throughput.cpuPerMessage).toEqual({ ours: 25, bare: 20, ratio: 1.25 });
+  const { throughput } = makeReport(measurement({ fast: [pair({ ours: 12.5 })] }));
+  expect(throughput.cpuPerMessage).toEqual({ ours: 12.5, bare: 10, ratio: 1.25 });
 });
 
-test('when rounds differ, then the ratio is the middle one', () => {
-  const rounds = [50, 90, 58].map((worker) => pair({ worker }));
-  expect(makeReport(measurement(rounds)).throughput.cpuPerMessage.ratio).toBe(1.1);
+test('when rounds differ, then the ratio is the middle one of the rounds’ own', () => {
+  const rounds = [pair({ ours: 20, bare: 10 }), pair({ ours: 12, bare: 40 }), pair({ ours: 30, bare: 20 })];
+  // The medians of both sides are 20 and 20.
+  expect(makeReport(measurement({ fast: rounds })).throughput.cpuPerMessage.ratio).toBe(1.5);
+});
+
+test('when nothing is beyond its aim, then all are met', () => {
+  expect(met(measurement())).toEqual([true, true, true]);
+  expect(met(measurement({ fast: [pair({ ours: 10 })], slow: [pair({ ackStepMs: 1.3, doneStepMs: 1.6 })] }))).toEqual([true, true, true]);
 });
 
 test.each([
-  ['nothing', [pair()], [pair()], [true, true, true]],
-  ['the CPU', [pair({ worker: 51 })], [pair()], [false, true, true]],
-  ['the answer', [pair({ ackMs: 99 })], [pair({ ackMs: 13.1 })], [true, false, true]],
-  ['the reply', [pair({ doneMs: 999 })], [pair({ doneMs: 80.1 })], [true, true, false]],
-])('when %s is beyond its aim, then that aim is not met', (_what, fast, slow, expected) => {
-  expect(met(makeReport(measurement(fast, slow)))).toEqual(expected);
+  ['the CPU', measurement({ fast: [pair({ ours: 10.1 })] }), [false, true, true]],
+  ['the answer', measurement({ slow: [pair({ ackStepMs: 1.31 })] }), [true, false, true]],
+  ['the reply', measurement({ slow: [pair({ doneStepMs: 1.61 })] }), [true, true, false]],
+])('when %s is beyond its aim, then that aim is not met, and the others are', (_what, planted, expected) => {
+  expect(met(planted)).toEqual(expected);
 });
 
 test('when the page is printed, then it has each figure, both sides and their ratio', () => {
   const options = readOptions([]);
   if (!options) throw new Error('no options');
-  const page = renderReport(makeReport(measurement([pair()])), options);
+  const page = renderReport(makeReport(measurement({ fast: [pair({ ackStepMs: 1.5, doneStepMs: 2 })] })), options);
   const columns = (label: string) => {
     const line = page.split('\n').find((candidate) => candidate.trim().startsWith(label)) ?? '';
     return line.trim().split(/ {2,}/).slice(1);
   };
-  expect(columns('conversations/s')).toEqual(['20.0', '20.0', '1.00']);
-  expect(columns('ack p50, ms')).toEqual(['12.0', '10.0', '1.20']);
-  expect(columns('ack p99, ms')).toEqual(['12.0', '10.0', '1.20']);
-  expect(columns('worker')).toEqual(['12.5', '10.0']);
-  expect(columns('PostgreSQL')).toEqual(['1.25']);
+  expect(columns('conversations/s')).toEqual(['4.00', '4.00', '1.00']);
+  expect(columns('ack p50, ms')).toEqual(['75.0', '50.0', '1.50']);
+  expect(columns('ack p99, ms')).toEqual(['149', '99.0', '1.50']);
+  expect(columns('webhook to send | third activity p50')).toEqual(['100', '50.0', '2.00']);
+  expect(columns('CPU per message, ms')).toEqual(['8.00', '10.0', '0.80']);
+  expect(columns('API | process that signals')).toEqual(['1.00', '1.50']);
+  expect(columns('worker')).toEqual(['3.50', '5.50']);
+  expect(columns('PostgreSQL')).toEqual(['1.50']);
   expect(page).toContain('At 10 messages/s');
   expect(page).toContain('At 20 messages/s');
   expect(page).toContain("the SDK's own polls");
