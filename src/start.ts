@@ -4,6 +4,7 @@
  */
 import { relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
 import { playedCallTimings } from './call-input';
 import { loadEnvFile, readSettings, requireSettings, type Settings } from './config';
 import { openDatabase } from './database';
@@ -27,6 +28,7 @@ import { startTemporalServer } from './embedded/temporal-server';
 import { EXIT_SETTINGS } from './lifecycle';
 import { applyMigrations } from './migrations';
 import { createLanguageModels } from './providers/llm';
+import { messageOf } from './running';
 import { SANDBOX_ASSISTANT_ID, SANDBOX_VAPI_NUMBER_ID } from './sandbox/vapi-bodies';
 import { workspaceState } from './workspace';
 
@@ -53,7 +55,11 @@ interface Start {
 
 type FoundInstance = Omit<RunningInstance, 'pid' | 'pids'>;
 
-async function main(environment: Environment): Promise<void> {
+const USAGE = `usage: npm start
+  Starts everything on this machine. Settings stand in .env or the environment; .env.example names them.`;
+
+async function main(args: string[], environment: Environment): Promise<void> {
+  if (wantsHelp(args)) return say(USAGE);
   const settings = checkSettings(environment);
   const { DATA_DIR } = settings;
   const leftovers = await claimDataDir(DATA_DIR);
@@ -81,6 +87,15 @@ async function main(environment: Environment): Promise<void> {
   } catch (error) {
     if (ending === undefined) complain(error);
     await end(1);
+  }
+}
+
+/** @throws Error for anything but --help: a port that was asked for and not taken would be a surprise */
+function wantsHelp(args: string[]): boolean {
+  try {
+    return parseArgs({ args, options: { help: { type: 'boolean', short: 'h', default: false } } }).values.help;
+  } catch (error) {
+    throw new Error(`${messageOf(error)}\n\n${USAGE}`);
   }
 }
 
@@ -525,7 +540,7 @@ function say(line: string): void {
 }
 
 function complain(error: unknown): void {
-  process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+  process.stderr.write(`${messageOf(error)}\n`);
 }
 
 function shortPath(path: string): string {
@@ -536,7 +551,7 @@ function shortPath(path: string): string {
 loadEnvFile();
 
 // biome-ignore lint/style/noProcessEnv: the entry of a process hands its environment to the one reader of settings
-main(process.env).catch((error: unknown) => {
+main(process.argv.slice(2), process.env).catch((error: unknown) => {
   complain(error);
   process.exitCode = 1;
 });

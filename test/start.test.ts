@@ -212,6 +212,17 @@ test.each(['chat', 'call'])('when %s is asked for help, then it shows its usage 
   expect(terminal.output()).toContain(`usage: npm run ${script} -- `);
 });
 
+test.each([
+  ['--help', 0],
+  ['--port=4000', 1],
+  ['4000', 1],
+] as const)('when start is given %s, then it shows its usage and starts nothing', async (argument, exitCode) => {
+  const start = run('start', argument);
+  expect(await start.exited).toEqual([exitCode, null]);
+  expect(start.output()).toContain('usage: npm start');
+  expect(start.output()).not.toContain('Parley is starting');
+});
+
 test('when the port of the API is taken, then start names the setting and ends', async () => {
   const other = await holdPorts([environment.PORT ?? '']);
   const start = run('start');
