@@ -1,4 +1,4 @@
-# One image for all of Parley: the API (default command), the worker (src/worker.ts) and the migration (src/migrate.ts).
+# One image for all of Parley: the API (default command), the worker (src/processes/worker.ts) and the migration (src/processes/migrate.ts).
 # Debian, not Alpine: Temporal's native part is built for glibc.
 ARG NODE_IMAGE=node:20.20.2-bookworm-slim
 
@@ -20,7 +20,7 @@ FROM base AS build
 RUN npm install --ignore-scripts
 COPY . .
 RUN node prisma/generate.mjs
-RUN node --import tsx --eval "require('./src/workflow-bundle.ts').workflowBundle().then(({ codePath }) => console.log(codePath))"
+RUN node --import tsx --eval "require('./src/processes/workflow-bundle.ts').workflowBundle().then(({ codePath }) => console.log(codePath))"
 
 FROM base AS runtime
 ENV NODE_ENV=production
@@ -40,4 +40,4 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
   CMD ["node", "--eval", "fetch('http://127.0.0.1:' + (process.env.PORT || 3000) + '/readyz').then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]
 # Exec form and no npm in between, so that SIGTERM reaches Node.
-CMD ["node", "--import", "tsx", "src/server.ts"]
+CMD ["node", "--import", "tsx", "src/processes/server.ts"]

@@ -1,10 +1,10 @@
 /** Telling a caller how its call ended. Every step may run twice: the receiver drops what it has by the id of the message. */
 import { ApplicationFailure, Context } from '@temporalio/activity';
-import { callBody } from '../src/call-body';
-import type { Database } from '../src/database';
-import type { Logger } from '../src/logger';
-import type { WorkerMetrics } from '../src/metrics';
-import { type CallbackAnswer, type CallbackClient, isKestraResume } from '../src/providers/callback';
+import { callView } from '../src/api/views/call';
+import type { Database } from '../src/platform/database';
+import type { Logger } from '../src/platform/logger';
+import type { WorkerMetrics } from '../src/platform/metrics';
+import { type CallbackAnswer, type CallbackClient, isKestraResume } from '../src/providers/callback/client';
 
 /** Bound of one delivery. The Standard Webhooks specification recommends 15 to 30 s for a receiver's answer. */
 export const CALLBACK_TIMEOUT_MS = 15_000;
@@ -61,7 +61,7 @@ export function createCallbackActivities({
       const row = await db.orm.vapiCallResult.findUnique({ where: { id: callId } });
       if (!row?.callbackUrl) return { delivered: false, reason: 'no_address' };
       if (row.doneAt === null) throw passing('CallbackError.NotDone', 'the call is not done');
-      const answer = await callbacks.post(row.callbackUrl, callBody(row));
+      const answer = await callbacks.post(row.callbackUrl, callView(row));
       const { attempt, scheduledTimestampMs } = Context.current().info;
       logger.info({ callId, attempt, ...answer }, 'callback');
       const isKestra = URL.canParse(row.callbackUrl) && isKestraResume(new URL(row.callbackUrl));

@@ -1,7 +1,7 @@
 /** The one place that turns a model provider's error into a failure that workflows can branch on. */
 import { ApplicationFailure } from '@temporalio/activity';
 import { APIConnectionError, APIConnectionTimeoutError, APIError, APIUserAbortError } from 'openai';
-import { retryAfterMs } from '../src/providers/retry-after';
+import { retryAfterMs } from '../src/platform/retry-after';
 
 /** Types that pass with time are retried by the activity's policy; the others go to the next provider at once. */
 export type ModelErrorType =

@@ -1,11 +1,11 @@
 /** Everything that workflows can have done, built once per worker from its dependencies. */
-import type { Database } from '../src/database';
-import type { Logger } from '../src/logger';
-import type { WorkerMetrics } from '../src/metrics';
-import type { CallbackClient } from '../src/providers/callback';
-import type { KapsoClient } from '../src/providers/kapso';
-import type { LanguageModels } from '../src/providers/llm';
-import type { VapiClient } from '../src/providers/vapi';
+import type { Database } from '../src/platform/database';
+import type { Logger } from '../src/platform/logger';
+import type { WorkerMetrics } from '../src/platform/metrics';
+import type { CallbackClient } from '../src/providers/callback/client';
+import type { KapsoClient } from '../src/providers/kapso/client';
+import type { LanguageModels } from '../src/providers/models/client';
+import type { VapiClient } from '../src/providers/vapi/client';
 import { type CallbackActivities, createCallbackActivities } from './callback';
 import { createModelActivities, type ModelActivities } from './model';
 import { createRecordActivities, type RecordActivities, type TurnLimits } from './records';

@@ -2,12 +2,12 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { ApplicationFailure, Context } from '@temporalio/activity';
-import { type Database, sql } from '../src/database';
-import type { Logger } from '../src/logger';
-import type { WorkerMetrics } from '../src/metrics';
-import { withDeadline } from '../src/providers/deadline';
-import { MAX_TEXT_LENGTH } from '../src/providers/kapso';
-import type { ChatAnswer, ChatMessage, LanguageModels, ModelChoice } from '../src/providers/llm';
+import { type Database, sql } from '../src/platform/database';
+import { withDeadline } from '../src/platform/deadline';
+import type { Logger } from '../src/platform/logger';
+import type { WorkerMetrics } from '../src/platform/metrics';
+import { MAX_TEXT_LENGTH } from '../src/providers/kapso/client';
+import type { ChatAnswer, ChatMessage, LanguageModels, ModelChoice } from '../src/providers/models/client';
 import { modelFailure, permanentModelFailure } from './failures';
 
 export interface DraftOrder {

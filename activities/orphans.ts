@@ -4,9 +4,9 @@
  */
 import { getClient } from '@temporalio/activity';
 import { WorkflowNotFoundError } from '@temporalio/client';
-import { type Database, sql } from '../src/database';
-import type { Logger } from '../src/logger';
-import type { WorkerMetrics } from '../src/metrics';
+import { type Database, sql } from '../src/platform/database';
+import type { Logger } from '../src/platform/logger';
+import type { WorkerMetrics } from '../src/platform/metrics';
 import { CALL_WORKFLOW, type CallPosition, type CallReported, callReported, callStart, type Orphan } from '../workflows/contract';
 import { progress } from './progress';
 

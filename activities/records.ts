@@ -2,10 +2,10 @@
 
 import { ApplicationFailure } from '@temporalio/activity';
 import type { Prisma } from '../prisma/generated/client';
-import { PROVIDER_NAMES } from '../src/config';
-import { type Database, sql } from '../src/database';
-import type { Logger } from '../src/logger';
-import type { LanguageModels, ModelChoice } from '../src/providers/llm';
+import { PROVIDER_NAMES } from '../src/platform/config';
+import { type Database, sql } from '../src/platform/database';
+import type { Logger } from '../src/platform/logger';
+import type { LanguageModels, ModelChoice } from '../src/providers/models/client';
 import { type ContactIdentity, type InboundMessage, type MessagesReceived, UNASSIGNED_NUMBER } from '../workflows/contract';
 
 /** Bounds of a turn, in milliseconds: one attempt at one model, and everything until a draft stands. */

@@ -14,7 +14,7 @@ import { createInterface } from 'node:readline';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGunzip, createGzip } from 'node:zlib';
-import { type Database, sql } from '../src/database';
+import { type Database, sql } from '../src/platform/database';
 import type { DueMonth } from '../workflows/contract';
 import { createOrphanActivities, type OrphanActivities, type OrphanDependencies } from './orphans';
 import { progress } from './progress';

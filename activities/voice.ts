@@ -2,15 +2,15 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { ApplicationFailure, Context, getClient } from '@temporalio/activity';
-import { type Database, sql } from '../src/database';
-import type { Logger } from '../src/logger';
-import type { WorkerMetrics } from '../src/metrics';
-import { MAX_TEXT_LENGTH } from '../src/providers/kapso';
-import type { CallPlacement, VapiClient } from '../src/providers/vapi';
-import { type CallReport, readCall } from '../src/providers/vapi-report';
-import { type CallResult, CONVERSATION_WORKFLOW, callEnded, conversationStart } from '../workflows/contract';
-import { type CallOutcome, callOutcome } from './call-outcome';
-import { adoptProviderCall, keepCallReport } from './call-record';
+import { type Database, sql } from '../src/platform/database';
+import type { Logger } from '../src/platform/logger';
+import type { WorkerMetrics } from '../src/platform/metrics';
+import { MAX_TEXT_LENGTH } from '../src/providers/kapso/client';
+import type { CallPlacement, VapiClient } from '../src/providers/vapi/client';
+import { readCall } from '../src/providers/vapi/report';
+import { type CallOutcome, callOutcome } from '../src/record/call-outcome';
+import { adoptProviderCall, keepCallReport } from '../src/record/calls';
+import { type CallReport, type CallResult, CONVERSATION_WORKFLOW, callEnded, conversationStart } from '../workflows/contract';
 
 /** Bounds of the requests to Vapi, in milliseconds: placing a call dials before it answers. */
 export const DIAL_TIMEOUT_MS = 30_000;

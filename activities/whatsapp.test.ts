@@ -2,11 +2,11 @@
 import { randomUUID } from 'node:crypto';
 import { MockActivityEnvironment } from '@temporalio/testing';
 import { Client } from 'pg';
-import { type Database, openDatabase } from '../src/database';
-import { createLogger } from '../src/logger';
+import { type Database, openDatabase } from '../src/platform/database';
+import { createLogger } from '../src/platform/logger';
+import { raiseReply } from '../src/record/replies';
 import { type TestDatabase, testDatabase } from '../test/support/engine';
 import { eventually } from '../test/support/expectations';
-import { raiseReply } from './outbox';
 import { createWhatsAppActivities, type SendVerdict } from './whatsapp';
 
 let database: TestDatabase;

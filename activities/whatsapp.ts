@@ -1,11 +1,11 @@
 /** Sending through Kapso, over the outbox row: at most one send per claim, and no claim after an unknown outcome. */
 
 import { Context } from '@temporalio/activity';
-import { type Database, sql } from '../src/database';
-import type { Logger } from '../src/logger';
-import type { WorkerMetrics } from '../src/metrics';
-import type { KapsoClient, ListedMessage, SendAnswer } from '../src/providers/kapso';
-import { joinEarlyReports, raiseReply } from './outbox';
+import { type Database, sql } from '../src/platform/database';
+import type { Logger } from '../src/platform/logger';
+import type { WorkerMetrics } from '../src/platform/metrics';
+import type { KapsoClient, ListedMessage, SendAnswer } from '../src/providers/kapso/client';
+import { joinEarlyReports, raiseReply } from '../src/record/replies';
 
 /** Bound of one send with its answer. Longer, and the outcome is unknown. */
 export const SEND_TIMEOUT_MS = 8_000;

@@ -1,6 +1,6 @@
 /**
  * Generates the Prisma client when it is missing or made from another schema; otherwise does nothing, in milliseconds.
- * Runs after every `npm install`, and before every command through src/bootstrap.mjs.
+ * Runs after every `npm install`, and before every command through src/local/bootstrap.mjs.
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';

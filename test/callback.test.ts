@@ -7,11 +7,11 @@ import { buffer } from 'node:stream/consumers';
 import { WorkflowFailedError } from '@temporalio/client';
 import { Webhook } from 'standardwebhooks';
 import { createCallbackActivities } from '../activities/callback';
-import { callBodySchema } from '../src/call-body';
-import { type Database, openDatabase } from '../src/database';
-import { createLogger } from '../src/logger';
-import { createWorkerMetrics } from '../src/metrics';
-import { createCallbackClient } from '../src/providers/callback';
+import { callViewSchema } from '../src/api/views/call';
+import { type Database, openDatabase } from '../src/platform/database';
+import { createLogger } from '../src/platform/logger';
+import { createWorkerMetrics } from '../src/platform/metrics';
+import { createCallbackClient } from '../src/providers/callback/client';
 import { CALLBACK_WORKFLOW, type CallbackInput, callbackWorkflowId } from '../workflows/contract';
 import { type TestDatabase, testDatabase } from './support/engine';
 import { type InProcessWorker, startInProcessWorker } from './support/in-process-worker';
@@ -103,7 +103,7 @@ test('when the receiver fails twice and then takes it, then it has the flat, sig
   expect(requests).toHaveLength(3);
   expect(new Set(requests.map(({ headers }) => headers['webhook-id']))).toEqual(new Set([`call-${callId}`]));
   for (const { headers, body } of requests) {
-    const posted = callBodySchema.strict().parse(new Webhook(SECRET).verify(body, headers as Record<string, string>));
+    const posted = callViewSchema.strict().parse(new Webhook(SECRET).verify(body, headers as Record<string, string>));
     expect(posted).toMatchObject({
       callId,
       done: true,
@@ -118,7 +118,7 @@ test('when the receiver fails twice and then takes it, then it has the flat, sig
       raw: null,
       links: { self: `/api/v1/vapi/calls/${callId}`, recording: null },
     });
-    expect(Object.keys(JSON.parse(body)).sort()).toEqual(Object.keys(callBodySchema.shape).sort());
+    expect(Object.keys(JSON.parse(body)).sort()).toEqual(Object.keys(callViewSchema.shape).sort());
   }
   expect(await needsAttention(callId)).toBe(false);
 });

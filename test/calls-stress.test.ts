@@ -3,9 +3,9 @@
  * Whatever happens: one result per call, the right one, and no phone rings twice.
  */
 import { randomUUID } from 'node:crypto';
-import type { CallBody } from '../src/call-body';
-import type { CallView } from '../src/sandbox/vapi';
-import type { PlayedEvent, PlayName } from '../src/sandbox/vapi-plays';
+import type { CallView } from '../src/api/views/call';
+import type { CallView as SandboxCall } from '../src/sandbox/vapi/double';
+import type { PlayedEvent, PlayName } from '../src/sandbox/vapi/plays';
 import { newNumber, placeCall, request, resultOf } from './support/calls';
 import { eventually } from './support/expectations';
 import { startProxy, type TcpProxy } from './support/proxy';
@@ -74,7 +74,7 @@ async function placeForSure(body: Record<string, unknown>): Promise<string> {
 }
 
 /** As a caller does: asks again until the result is there, also when the API was away. */
-async function awaited(callId: string): Promise<CallBody> {
+async function awaited(callId: string): Promise<CallView> {
   return await eventually(() => resultOf(system, callId, 10_000), BOUND_MS);
 }
 
@@ -103,7 +103,7 @@ interface StormCall {
   callId: string;
   to: string;
   play: Played;
-  result: CallBody;
+  result: CallView;
 }
 
 /** Places calls whose events are lost, doubled and delayed at random, and waits for all results. `onProgress` runs beside it. */
@@ -118,7 +118,7 @@ async function storm(
   const fates = new Map(calls.map(({ to }) => [to, randomNumbers(Math.floor(random() * 2 ** 31))]));
   for (const { to, play } of calls) vapi().play({ ...toOf(to), play, times: 1 });
   const seen = { events: 0, lost: 0, doubled: 0, mute: 0 };
-  vapi().scheduleEvents((events: PlayedEvent[], { number }: CallView) => {
+  vapi().scheduleEvents((events: PlayedEvent[], { number }: SandboxCall) => {
     const fate = fates.get(number) ?? random;
     const isMute = fate() < 0.1;
     if (isMute) seen.mute += 1;

@@ -4,7 +4,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { promisify } from 'node:util';
 import { Webhook } from 'standardwebhooks';
 import { type Receiver, startReceiver } from '../src/sandbox/receiver';
-import type { PlayName, Schedule } from '../src/sandbox/vapi-plays';
+import type { PlayName, Schedule } from '../src/sandbox/vapi/plays';
 import { callbackWorkflowId } from '../workflows/contract';
 import { historyOf, newNumber, placeCall, request, resultOf } from './support/calls';
 import { eventually, outcomesOf } from './support/expectations';

@@ -153,9 +153,9 @@ describe('docker-compose.yml', () => {
     const constant = (path: string, name: string) =>
       Number(new RegExp(`const ${name} = ([\\d_]+)`).exec(readRoot(path))?.[1]?.replaceAll('_', ''));
     const graceMs = (name: string) => Number(/^(\d+)s$/.exec(service(name).stop_grace_period ?? '')?.[1]) * 1_000;
-    expect(graceMs('api')).toBeGreaterThan(constant('src/server.ts', 'SHUTDOWN_LIMIT_MS'));
+    expect(graceMs('api')).toBeGreaterThan(constant('src/processes/server.ts', 'SHUTDOWN_LIMIT_MS'));
     // The worker adds 5 s to its grace time.
-    expect(graceMs('worker')).toBeGreaterThan(constant('src/worker.ts', 'SHUTDOWN_GRACE_MS') + 5_000);
+    expect(graceMs('worker')).toBeGreaterThan(constant('src/processes/worker.ts', 'SHUTDOWN_GRACE_MS') + 5_000);
     expect(graceMs('worker')).toBeGreaterThanOrEqual(20_000);
   });
 
@@ -182,15 +182,15 @@ describe('Dockerfile', () => {
     expect(dockerfile.match(/^USER .*/gm)).toEqual(['USER node']);
     expect(dockerfile).toMatch(/^STOPSIGNAL SIGTERM$/m);
     expect(dockerfile).toMatch(/^HEALTHCHECK /m);
-    expect(dockerfile.trimEnd().split('\n').at(-1)).toBe('CMD ["node", "--import", "tsx", "src/server.ts"]');
+    expect(dockerfile.trimEnd().split('\n').at(-1)).toBe('CMD ["node", "--import", "tsx", "src/processes/server.ts"]');
   });
 
   it('when a process of the image runs, then every package it imports is a production dependency and every file is in the image', () => {
     const { dependencies } = JSON.parse(readRoot('package.json')) as { dependencies: Record<string, string> };
-    const { packages, files } = imports(['src/server.ts', 'src/worker.ts', 'src/migrate.ts']);
-    expect(files).toContain('src/config.ts');
+    const { packages, files } = imports(['src/processes/server.ts', 'src/processes/worker.ts', 'src/processes/migrate.ts']);
+    expect(files).toContain('src/platform/config.ts');
     expect(packages.filter((name) => !(name in dependencies))).toEqual([]);
-    const leftOut = ['src/sandbox/', 'src/embedded/', 'test/'];
+    const leftOut = ['src/sandbox/', 'src/local/embedded/', 'test/'];
     expect(files.filter((path) => leftOut.some((dir) => path.startsWith(dir)))).toEqual([]);
   });
 });

@@ -1,7 +1,7 @@
 /** Conversations through the whole system: real processes, real Temporal, real PostgreSQL, the vendors' HTTP. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { Client } from 'pg';
-import { failedAfterSent } from '../src/sandbox/kapso-requests';
+import { failedAfterSent } from '../src/sandbox/kapso/requests';
 import { sendReported } from '../workflows/contract';
 import { balance, eventually, inboundOf, newPhone, outcomesOf, repliesOf, workflowIdOf } from './support/expectations';
 import { startSuite } from './support/suite';

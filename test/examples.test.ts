@@ -7,12 +7,12 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { parse } from 'yaml';
-import { callBodySchema } from '../src/call-body';
+import { callViewSchema } from '../src/api/views/call';
 import { testWith } from './support/programs';
 
 const FOLDER = 'examples/kestra';
 const OURS = "{{ secret('PARLEY_URL') }}/api/v1/vapi/calls";
-const FIELDS = Object.keys(callBodySchema.shape);
+const FIELDS = Object.keys(callViewSchema.shape);
 
 interface Task {
   id: string;
@@ -122,7 +122,7 @@ describe.each(flows)('$name', ({ name, flow, source }) => {
     for (const pause of tasks.filter(({ type }) => type.endsWith('.Pause'))) {
       expect(pause.behavior).toBe('FAIL');
       expect(seconds(pause.pauseDuration)).toBeGreaterThan(0);
-      // What the callback brings (src/providers/callback.ts).
+      // What the callback brings (src/providers/callback/client.ts).
       for (const { id } of pause.onResume ?? []) expect(['callId', 'outcome', 'done']).toContain(id);
     }
     expect(tasks.filter(({ type }) => /\.(LoopUntil|Pause)$/.test(type))).toHaveLength(1);

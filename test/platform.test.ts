@@ -4,8 +4,8 @@ import { connect } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { z } from 'zod';
 import type { ZodOpenApiResponseObject, ZodOpenApiResponsesObject } from 'zod-openapi';
-import { apiPaths } from '../src/api/openapi';
-import { freePort } from '../src/embedded/ports';
+import { freePort } from '../src/local/embedded/ports';
+import { apiPaths } from '../src/processes/openapi';
 import { WEBHOOK_PATHS } from '../src/webhooks/kapso';
 import { eventually, newPhone, outcomesOf } from './support/expectations';
 import { startSuite } from './support/suite';
@@ -41,7 +41,7 @@ function postWebhook(body: string, headers: Record<string, string> = {}, apiUrl 
 /** An API of its own with other settings, on another port. */
 async function anotherApi(extra: Record<string, string>, ready = 'api ready'): Promise<{ api: RunningProcess; url: string }> {
   const port = await freePort(0);
-  const api = await startProcess('api', 'src/server.ts', { ...system.environment, PORT: String(port), ...extra }, ready);
+  const api = await startProcess('api', 'src/processes/server.ts', { ...system.environment, PORT: String(port), ...extra }, ready);
   return { api, url: `http://127.0.0.1:${port}` };
 }
 
@@ -235,8 +235,8 @@ describe('metrics', () => {
     expect(metrics).not.toContain(phone);
     expect(metricOf(metrics, 'parley_webhook_answer_seconds_count{source="kapso",type="message"}')).toBeGreaterThan(0);
     expect(metricOf(metrics, 'parley_http_request_seconds_count{method="POST",route="/webhook/kapso",status="401"}')).toBeGreaterThan(0);
-    expect(metricOf(metrics, 'parley_query_seconds_count{door="sql"}')).toBeGreaterThan(0);
-    expect(metricOf(metrics, 'parley_query_seconds_count{door="orm"}')).toBeGreaterThan(0);
+    expect(metricOf(metrics, 'parley_query_seconds_count{kind="sql"}')).toBeGreaterThan(0);
+    expect(metricOf(metrics, 'parley_query_seconds_count{kind="orm"}')).toBeGreaterThan(0);
     expect(metricOf(metrics, 'parley_record_readable')).toBe(1);
   });
 
@@ -270,7 +270,7 @@ describe('metrics', () => {
     expect(metricOf(metrics, 'parley_model_calls_total{provider="sandbox",result="answered"}')).toBeGreaterThan(0);
     expect(metricOf(metrics, 'parley_model_call_seconds_count{provider="sandbox"}')).toBeGreaterThan(0);
     expect(metricOf(metrics, 'parley_sends_total{result="sent"}')).toBeGreaterThan(0);
-    expect(metricOf(metrics, 'parley_query_seconds_count{door="sql"}')).toBeGreaterThan(0);
+    expect(metricOf(metrics, 'parley_query_seconds_count{kind="sql"}')).toBeGreaterThan(0);
     expect(metrics).toMatch(/^temporal_workflow_task_execution_latency\w*\{/m);
     expect(metrics).toMatch(/^temporal_activity_execution_latency\w*\{.*activity_type="generateReply"/m);
     const names = metrics.split('\n').flatMap((line) => /^# TYPE (\S+)/.exec(line)?.[1] ?? []);

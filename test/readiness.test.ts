@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { freePort } from '../src/embedded/ports';
+import { freePort } from '../src/local/embedded/ports';
 import { type TestDatabase, testDatabase, testTemporal } from './support/engine';
 import { balance, eventually, newPhone, outcomesOf } from './support/expectations';
 import { startProxy, type TcpProxy } from './support/proxy';
@@ -69,8 +69,8 @@ test.each([
 });
 
 test.each([
-  ['API', 'src/server.ts', 'api listening'],
-  ['worker', 'src/worker.ts', 'trying again'],
+  ['API', 'src/processes/server.ts', 'api listening'],
+  ['worker', 'src/processes/worker.ts', 'trying again'],
 ])('when the %s is told to stop before it has reached PostgreSQL, then it stops as it should', async (_name, entry, message) => {
   await postgres.down();
   try {
@@ -84,21 +84,29 @@ test.each([
   }
 });
 
-test.each(['src/server.ts', 'src/worker.ts'])('when the parent of %s is gone before it has loaded, then it ends', async (entry) => {
-  const env = { ...inherited(), ...system.environment, PORT: String(await freePort(0)), TEMPORAL_TASK_QUEUE: `${system.taskQueue}-orphan` };
-  const orphan = spawn(process.execPath, ['--import', 'tsx', entry], { env, stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
-  orphan.disconnect();
-  try {
-    expect(await once(orphan, 'exit', { signal: AbortSignal.timeout(30_000) })).toEqual([0, null]);
-  } finally {
-    orphan.kill('SIGKILL');
-  }
-});
+test.each(['src/processes/server.ts', 'src/processes/worker.ts'])(
+  'when the parent of %s is gone before it has loaded, then it ends',
+  async (entry) => {
+    const env = {
+      ...inherited(),
+      ...system.environment,
+      PORT: String(await freePort(0)),
+      TEMPORAL_TASK_QUEUE: `${system.taskQueue}-orphan`,
+    };
+    const orphan = spawn(process.execPath, ['--import', 'tsx', entry], { env, stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
+    orphan.disconnect();
+    try {
+      expect(await once(orphan, 'exit', { signal: AbortSignal.timeout(30_000) })).toEqual([0, null]);
+    } finally {
+      orphan.kill('SIGKILL');
+    }
+  },
+);
 
 test('when nobody reads its log any more, then the API answers all the same, and ends when it is told to', async () => {
   const port = String(await freePort(0));
   const env = { ...inherited(), ...system.environment, PORT: port, WEBHOOK_RATE_LIMIT_PER_MINUTE: '100000' };
-  const api = spawn(process.execPath, ['--import', 'tsx', 'src/server.ts'], { env, stdio: ['ignore', 'pipe', 'inherit'] });
+  const api = spawn(process.execPath, ['--import', 'tsx', 'src/processes/server.ts'], { env, stdio: ['ignore', 'pipe', 'inherit'] });
   const ended = once(api, 'exit');
   try {
     await eventually(async () => expect((await fetch(`http://127.0.0.1:${port}/healthz`)).status).toBe(200), 30_000);

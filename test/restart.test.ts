@@ -2,11 +2,11 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { freePort } from '../src/embedded/ports';
-import { type EmbeddedPostgres, startPostgres } from '../src/embedded/postgres';
-import { findTemporalCli } from '../src/embedded/temporal-cli';
-import { type EmbeddedTemporal, startTemporalServer } from '../src/embedded/temporal-server';
-import { applyMigrations } from '../src/migrations';
+import { freePort } from '../src/local/embedded/ports';
+import { type EmbeddedPostgres, startPostgres } from '../src/local/embedded/postgres';
+import { findTemporalCli } from '../src/local/embedded/temporal-cli';
+import { type EmbeddedTemporal, startTemporalServer } from '../src/local/embedded/temporal-server';
+import { applyMigrations } from '../src/platform/migrations';
 import { signBody } from '../src/sandbox/webhook-sender';
 import { balance, eventually, newPhone, outcomesOf } from './support/expectations';
 import { type System, startSystem, WEBHOOK_SECRET } from './support/system';

@@ -9,8 +9,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { gunzipSync } from 'node:zlib';
 import type { Prisma } from '../prisma/generated/client';
-import { createLogger } from '../src/logger';
-import { ensureRetentionSchedule, retentionScheduleId } from '../src/schedules';
+import { createLogger } from '../src/platform/logger';
+import { ensureRetentionSchedule } from '../src/processes/schedules';
 import {
   CALL_WORKFLOW,
   CALLBACK_WORKFLOW,
@@ -20,6 +20,7 @@ import {
   RETENTION_WORKFLOW,
   type RetentionInput,
   type RetentionProgress,
+  retentionScheduleId,
 } from '../workflows/contract';
 import { newNumber, placeCall, resultOf } from './support/calls';
 import { eventually, outcomesOf } from './support/expectations';
@@ -479,7 +480,7 @@ describe('npm run retention', () => {
   const command = async (...args: string[]) => {
     // biome-ignore lint/style/noProcessEnv: a test starts processes like a shell does
     const env = { ...process.env, ...system.environment };
-    return (await promisify(execFile)(process.execPath, ['--import', 'tsx', 'src/retention.ts', ...args], { env })).stdout;
+    return (await promisify(execFile)(process.execPath, ['--import', 'tsx', 'src/local/commands/retention.ts', ...args], { env })).stdout;
   };
 
   test('when it is asked for a dry run, then it prints months and places; without, it does the work through the schedule', async () => {

@@ -5,7 +5,7 @@ import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { freePort } from '../src/embedded/ports';
+import { freePort } from '../src/local/embedded/ports';
 
 let dataDir: string;
 let environment: Record<string, string>;

@@ -1,4 +1,5 @@
 /** Vapi's webhook over real HTTP, with the real record and the real engine: what is kept, what is told, and what is found nowhere. */
+
 import { createHmac, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
@@ -6,14 +7,15 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Client } from '@temporalio/client';
 import { createCallWaiters } from '../src/api/call-waiters';
-import { createApp } from '../src/app';
-import { readSettings } from '../src/config';
-import { type Database, openDatabase } from '../src/database';
-import { loadIdentity } from '../src/identity';
-import { createLogger } from '../src/logger';
-import { createApiMetrics } from '../src/metrics';
-import { VAPI_WEBHOOK_PATH } from '../src/providers/vapi';
-import { ensureSearchAttributes, openTemporalClient } from '../src/temporal';
+import { readSettings } from '../src/platform/config';
+import { type Database, openDatabase } from '../src/platform/database';
+import { createLogger } from '../src/platform/logger';
+import { createApiMetrics } from '../src/platform/metrics';
+import { openTemporalClient } from '../src/platform/temporal';
+import { createApp } from '../src/processes/app';
+import { ensureSearchAttributes } from '../src/processes/search-attributes';
+import { VAPI_WEBHOOK_PATH } from '../src/providers/vapi/client';
+import { loadIdentity } from '../src/record/identity';
 import type { HandOverDependencies } from '../src/webhooks/hand-over';
 import { createWorkflowSignaller } from '../src/webhooks/signaller';
 import { createStatusKeeper } from '../src/webhooks/statuses';

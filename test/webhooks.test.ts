@@ -1,7 +1,7 @@
 /** The webhook and the REST API over real HTTP: what is taken, what is refused, and what is in the record afterwards. */
 import { createHmac, randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { freePort } from '../src/embedded/ports';
+import { freePort } from '../src/local/embedded/ports';
 import { balance, eventually, newPhone, outcomesOf } from './support/expectations';
 import { startSuite } from './support/suite';
 import { API_KEY, type System, startProcess, WEBHOOK_SECRET } from './support/system';
@@ -252,7 +252,7 @@ describe('when Temporal is away', () => {
     const unreachable = await freePort(46_000);
     const api = await startProcess(
       'api',
-      'src/server.ts',
+      'src/processes/server.ts',
       { ...system.environment, PORT: String(port), TEMPORAL_ADDRESS: `127.0.0.1:${unreachable}` },
       'api listening',
     );
@@ -282,7 +282,7 @@ describe('starting the API', () => {
     ['without a database', { DATABASE_URL: '' }, 'DATABASE_URL'],
     ['with a port that is none', { PORT: 'x' }, 'PORT'],
   ])('when it starts %s, then it refuses and names the setting', async (_what, environment, name) => {
-    const start = startProcess('api', 'src/server.ts', { ...system.environment, ...environment }, 'api listening');
+    const start = startProcess('api', 'src/processes/server.ts', { ...system.environment, ...environment }, 'api listening');
     await expect(start).rejects.toThrow(name);
   });
 });

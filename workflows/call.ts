@@ -3,11 +3,19 @@
  * Vapi promises neither that an event comes, nor once, nor in order: states only go forward, every wait is bounded, and Vapi
  * itself is asked once when an event is missing. Placing is never repeated after an unknown outcome: a phone may ring.
  */
-import { defineSearchAttributeKey } from '@temporalio/common';
 import { ActivityFailure, CancellationScope, condition, setCurrentDetails, setHandler, upsertSearchAttributes } from '@temporalio/workflow';
 import type { DialVerdict as ActivityVerdict, CallEnding, CallLook } from '../activities';
 import { startCallback } from './callback';
-import { type CallInput, type CallReported, type CallResult, callReported, endRequested, searchAttributes } from './contract';
+import {
+  attentionAttribute,
+  type CallInput,
+  type CallReported,
+  type CallResult,
+  callOutcomeAttribute,
+  callReported,
+  callStatusAttribute,
+  endRequested,
+} from './contract';
 import { calls, dialling, telling, voice } from './proxies';
 
 /** Vapi's own names, from lowest to highest. A status that is not among them is recorded, and never applied. */
@@ -27,10 +35,6 @@ const LONGEST_CALL_MS = 43_200_000;
 
 /** The way in which Vapi ends a call that it did not place for want of a slot (Vapi, ended reasons). */
 const NO_FREE_SLOT = /concurrency-limit-reached$/;
-
-const statusAttribute = defineSearchAttributeKey(searchAttributes.callStatus, 'KEYWORD');
-const outcomeAttribute = defineSearchAttributeKey(searchAttributes.callOutcome, 'KEYWORD');
-const attentionAttribute = defineSearchAttributeKey(searchAttributes.attention, 'BOOL');
 
 export async function callWorkflow(input: CallInput): Promise<CallResult> {
   const call = new Call(input);
@@ -284,8 +288,8 @@ class Call {
       },
     ]);
     upsertSearchAttributes([
-      { key: statusAttribute, value: result.status },
-      { key: outcomeAttribute, value: result.outcome },
+      { key: callStatusAttribute, value: result.status },
+      { key: callOutcomeAttribute, value: result.outcome },
       { key: attentionAttribute, value: result.needsAttention },
     ]);
     this.#status = result.status;
@@ -324,7 +328,7 @@ class Call {
   #enter(status: string): void {
     this.#status = status;
     this.#statusSinceMs = Date.now();
-    upsertSearchAttributes([{ key: statusAttribute, value: status }]);
+    upsertSearchAttributes([{ key: callStatusAttribute, value: status }]);
   }
 
   #showAttention(attention: boolean): void {

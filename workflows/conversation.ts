@@ -3,7 +3,6 @@
  * It decides; activities act. Messages come in by signal only, are recorded, wait for a quiet moment together,
  * and are answered by one reply. One turn at a time.
  */
-import { defineSearchAttributeKey } from '@temporalio/common';
 import {
   ActivityFailure,
   ApplicationFailure,
@@ -20,6 +19,7 @@ import {
 } from '@temporalio/workflow';
 import type { Activities, Draft, DraftOrder, Recorded, RecordOrder, SendVerdict } from '../activities';
 import {
+  attentionAttribute,
   type CallEnded,
   type ConversationInput,
   type ConversationResult,
@@ -29,7 +29,7 @@ import {
   conversationState,
   type MessagesReceived,
   messagesReceived,
-  searchAttributes,
+  modeAttribute,
   sendReported,
 } from './contract';
 import { Inbox } from './inbox';
@@ -61,9 +61,6 @@ const MODEL_GRACE_MS = 20_000;
 /** Before a provider is asked again that was not at fault; doubled each time. */
 const FIRST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 20_000;
-
-const modeAttribute = defineSearchAttributeKey(searchAttributes.mode, 'KEYWORD');
-const attentionAttribute = defineSearchAttributeKey(searchAttributes.attention, 'BOOL');
 
 type RecordOutcome = Awaited<ReturnType<Activities['recordInbound']>>;
 

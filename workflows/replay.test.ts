@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DefaultLogger, Runtime, Worker } from '@temporalio/worker';
-import { workflowBundle } from '../src/workflow-bundle';
+import { workflowBundle } from '../src/processes/workflow-bundle';
 import * as workflows from '.';
 
 const FOLDER = join(__dirname, 'histories');

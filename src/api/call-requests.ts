@@ -1,11 +1,11 @@
 /** What callers of the voice API send: the schemas that read it and that the OpenAPI document shows. */
 import { z } from 'zod';
-import { CALL_INCLUDES } from '../call-body';
-import { phoneSchema } from '../phone';
-import { boundedJson, MAX_DEPTH } from '../storable';
-import { vapiId } from '../vapi-id';
-import { ApiError } from './errors';
-import { booleanParameter, integerParameter } from './requests';
+import { ApiError } from '../http/errors';
+import { booleanParameter, integerParameter } from '../http/requests';
+import { phoneSchema } from '../platform/phone';
+import { boundedJson, MAX_DEPTH } from '../platform/text';
+import { vapiId } from '../providers/vapi/id';
+import { CALL_INCLUDES } from './views/call';
 
 /** Below the minute after which proxies usually give an idle request up. */
 const MAX_WAIT_SECONDS = 55;
@@ -48,7 +48,7 @@ export const START_EXAMPLE = { to: '+15550100' } satisfies z.input<typeof startB
  * To be asked before `startBody`: zod walks into what is nested, and runs out of stack some thousand levels down.
  * @throws ApiError 400 that names the field of which PostgreSQL would not keep the value as it is
  */
-export function refuseUnstorable(body: unknown): void {
+export function refuseUnsafeText(body: unknown): void {
   if (typeof body !== 'object' || body === null) return;
   for (const [name, value] of Object.entries(body)) {
     if (!(name in startBody.shape)) continue;

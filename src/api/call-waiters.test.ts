@@ -1,5 +1,5 @@
-import { createLogger } from '../logger';
-import { openTemporalClient } from '../temporal';
+import { createLogger } from '../platform/logger';
+import { openTemporalClient } from '../platform/temporal';
 import { createCallWaiters } from './call-waiters';
 
 /** Connects with its first call, and none is made. */

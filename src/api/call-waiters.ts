@@ -3,7 +3,7 @@
  * The answer itself is read from the record afterwards; this says only when it is worth reading.
  */
 import { type Client, WorkflowNotFoundError } from '@temporalio/client';
-import type { Logger } from '../logger';
+import type { Logger } from '../platform/logger';
 
 /** What is open at the moment, and how often Temporal was asked to wait since the process began. */
 export interface WaiterCounts {

@@ -8,22 +8,24 @@ import express, { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import { Prisma, type PrismaClient, type VapiCallResult } from '../../prisma/generated/client';
-import { CALL_WORKFLOW, callStart, callWorkflowId, endRequested } from '../../workflows/contract';
-import { type CallInclude, callBody, callBodySchema } from '../call-body';
-import { callInput, QUEUE_FOR_MS } from '../call-input';
-import type { Settings } from '../config';
-import type { Database } from '../database';
-import type { Identity } from '../identity';
-import type { Logger } from '../logger';
-import { normalisedPhone } from '../phone';
-import { callbackProblem, callbackSettings } from '../providers/callback';
-import { vapiId } from '../vapi-id';
+import { CALL_WORKFLOW, callInput, callStart, callWorkflowId, endRequested, QUEUE_FOR_MS } from '../../workflows/contract';
+import { ApiError, guardedProblems, problems, RETRY_AFTER } from '../http/errors';
+import { keyHash } from '../http/rate-limits';
+import { clientLeft, noQuery, parsed } from '../http/requests';
+import type { Settings } from '../platform/config';
+import type { Database } from '../platform/database';
+import { fromRecord } from '../platform/database-errors';
+import type { Logger } from '../platform/logger';
+import { normalisedPhone } from '../platform/phone';
+import { callbackProblem, callbackSettings } from '../providers/callback/client';
+import { vapiId } from '../providers/vapi/id';
+import type { Identity } from '../record/identity';
 import {
   callIdParameter,
   listQuery,
   pageQuery,
   phoneParameter,
-  refuseUnstorable,
+  refuseUnsafeText,
   START_EXAMPLE,
   type StartBody,
   showQuery,
@@ -31,10 +33,7 @@ import {
   startHeaders,
 } from './call-requests';
 import type { CallWaiters } from './call-waiters';
-import { ApiError, guardedProblems, problems, RETRY_AFTER } from './errors';
-import { keyHash } from './rate-limit';
-import { fromRecord } from './record';
-import { clientLeft, noQuery, parsed } from './requests';
+import { type CallInclude, callView, callViewSchema } from './views/call';
 
 export interface CallDependencies {
   settings: Settings;
@@ -54,7 +53,7 @@ const LOOK_AGAIN_MS = 5_000;
 
 const callPage = z
   .object({
-    data: z.array(callBodySchema),
+    data: z.array(callViewSchema),
     next: z.string().nullable().meta({ description: '`before` of the next page; null on the last.' }),
   })
   .meta({ id: 'CallPage', description: 'Newest first.' });
@@ -76,7 +75,7 @@ async function startCall(dependencies: CallDependencies, request: Request, respo
   const { settings, db, logger } = dependencies;
   parsed(noQuery, request.query);
   const { 'Idempotency-Key': idempotencyKey } = parsed(startHeaders, { 'Idempotency-Key': request.get('Idempotency-Key') });
-  refuseUnstorable(request.body);
+  refuseUnsafeText(request.body);
   const body = parsed(startBody, request.body);
   const identity = dependencies.identity();
   if (!identity) throw new ApiError(503, 'the record has not been reached yet; please come again', RETRY_AFTER);
@@ -88,7 +87,7 @@ async function startCall(dependencies: CallDependencies, request: Request, respo
   if (row.doneAt === null) await startWorkflow(dependencies, row);
   // No word of the caller's: a reference may be somebody's name or number.
   logger.info({ callId, workflowId: row.workflowId }, 'call taken');
-  response.status(202).location(callBody(row).links.self).json(callBody(row));
+  response.status(202).location(callView(row).links.self).json(callView(row));
 }
 
 interface Placement {
@@ -206,7 +205,7 @@ async function whenDone(
 }
 
 function answer(response: Response, row: VapiCallResult, parts: readonly CallInclude[]): void {
-  response.set('Cache-Control', 'no-store').json(callBody(row, parts));
+  response.set('Cache-Control', 'no-store').json(callView(row, parts));
 }
 
 /** @throws ApiError 404 */
@@ -237,7 +236,7 @@ async function endCall(dependencies: CallDependencies, request: Request, respons
     }
     logger.info({ callId: row.id }, 'end of the call asked for');
   }
-  response.status(row.doneAt === null ? 202 : 200).json(callBody(row));
+  response.status(row.doneAt === null ? 202 : 200).json(callView(row));
 }
 
 async function listCalls({ db }: CallDependencies, request: Request, response: Response): Promise<void> {
@@ -277,7 +276,7 @@ async function callPageOf(
   );
   const last = rows[limit - 1];
   return {
-    data: rows.slice(0, limit).map((row) => callBody(row)),
+    data: rows.slice(0, limit).map((row) => callView(row)),
     next: rows.length > limit && last ? `${last.createdAt.getTime()}_${last.id}` : null,
   };
 }
@@ -297,7 +296,7 @@ export const callPaths: ZodOpenApiPathsObject = {
       requestParams: { header: startHeaders },
       requestBody: { required: true, content: { 'application/json': { schema: startBody, example: START_EXAMPLE } } },
       responses: {
-        202: { description: 'Taken. `done` is true when the same key was used before and the call is over.', ...json(callBodySchema) },
+        202: { description: 'Taken. `done` is true when the same key was used before and the call is over.', ...json(callViewSchema) },
         ...guardedProblems,
         ...problems({
           409: 'The key was used with another body.',
@@ -335,7 +334,7 @@ export const callPaths: ZodOpenApiPathsObject = {
       description: 'Always 200 while the call is known, with every field. A call that failed is no error of this request: see `outcome`.',
       requestParams: { path: callIdParameter, query: showQuery },
       responses: {
-        200: { description: 'The call as it stands.', ...json(callBodySchema) },
+        200: { description: 'The call as it stands.', ...json(callViewSchema) },
         ...guardedProblems,
         ...problems({ 404: 'No such call.' }),
       },
@@ -347,8 +346,8 @@ export const callPaths: ZodOpenApiPathsObject = {
       summary: 'End a call, or take it out of the queue',
       requestParams: { path: callIdParameter },
       responses: {
-        200: { description: 'It was over already.', ...json(callBodySchema) },
-        202: { description: 'Its end was asked for; wait for it with GET.', ...json(callBodySchema) },
+        200: { description: 'It was over already.', ...json(callViewSchema) },
+        202: { description: 'Its end was asked for; wait for it with GET.', ...json(callViewSchema) },
         ...guardedProblems,
         ...problems({ 404: 'No such call.', 409: 'The call is not running.' }),
       },

@@ -10,9 +10,9 @@ import {
   type Prisma,
   type PrismaClient,
 } from '../../prisma/generated/client';
-import { ApiError, guardedProblems, problems } from './errors';
-import { fromRecord } from './record';
-import { booleanParameter, integerParameter, noQuery, parsed } from './requests';
+import { ApiError, guardedProblems, problems } from '../http/errors';
+import { booleanParameter, integerParameter, noQuery, parsed } from '../http/requests';
+import { fromRecord } from '../platform/database-errors';
 
 const limit = integerParameter(1, 100).default(50).meta({ description: 'How many at most; 50 when it is not given.', example: 20 });
 const position = z

@@ -6,9 +6,9 @@ import type { AddressInfo } from 'node:net';
 import express from 'express';
 import { type TestDatabase, testDatabase } from '../../test/support/engine';
 import { eventually } from '../../test/support/expectations';
-import { type Database, openDatabase } from '../database';
-import { createLogger } from '../logger';
-import { errorHandler } from './errors';
+import { errorHandler } from '../http/errors';
+import { type Database, openDatabase } from '../platform/database';
+import { createLogger } from '../platform/logger';
 import { recordingRoutes } from './recording';
 
 const SOUND = Buffer.from(Array.from({ length: 5_000 }, (_, index) => index % 251));

@@ -9,15 +9,15 @@ import type { ReadableStream } from 'node:stream/web';
 import { type Response as ApiResponse, type Request, type RequestHandler, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathItemObject } from 'zod-openapi';
-import type { Database } from '../database';
-import type { Logger } from '../logger';
-import { withDeadline } from '../providers/deadline';
-import { retryAfterMs } from '../providers/retry-after';
-import { vapiId } from '../vapi-id';
+import { ApiError, guardedProblems, problems } from '../http/errors';
+import { clientLeft, noQuery, parsed } from '../http/requests';
+import type { Database } from '../platform/database';
+import { fromRecord } from '../platform/database-errors';
+import { withDeadline } from '../platform/deadline';
+import type { Logger } from '../platform/logger';
+import { retryAfterMs } from '../platform/retry-after';
+import { vapiId } from '../providers/vapi/id';
 import { callIdParameter } from './call-requests';
-import { ApiError, guardedProblems, problems } from './errors';
-import { fromRecord } from './record';
-import { clientLeft, noQuery, parsed } from './requests';
 
 /** Until the headers of an answer are there. The body has no bound but the one between two pieces (undici, 300 s): it may be long. */
 const HEADERS_TIMEOUT_MS = 10_000;

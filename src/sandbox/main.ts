@@ -1,10 +1,10 @@
 /** The sandbox as a process of its own, for `npm start` without keys and for the benchmark. */
-import { loadEnvFile, readSettings, requireSettings, type Settings } from '../config';
-import { onShutdown, runProcess } from '../lifecycle';
-import { createLogger } from '../logger';
+import { loadEnvFile, readSettings, requireSettings, type Settings } from '../platform/config';
+import { onShutdown, runProcess } from '../platform/lifecycle';
+import { createLogger } from '../platform/logger';
 import { startSandbox } from './sandbox';
-import type { VapiDoubleOptions } from './vapi';
-import type { VapiWebhookAuth } from './vapi-webhooks';
+import type { VapiDoubleOptions } from './vapi/double';
+import type { VapiWebhookAuth } from './vapi/webhooks';
 
 const SANDBOX_PHONE_NUMBER_ID = '100000000000001';
 const SHUTDOWN_LIMIT_MS = 5_000;

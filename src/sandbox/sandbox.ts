@@ -3,11 +3,11 @@ import { once } from 'node:events';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import express, { type NextFunction, type Request, type Response } from 'express';
-import { controlRoutes, type Doubles } from './control';
-import { describeSandbox } from './control-help';
-import { KapsoDouble, type KapsoDoubleOptions } from './kapso';
-import { ModelDouble } from './models';
-import { VapiDouble, type VapiDoubleOptions } from './vapi';
+import { describeSandbox } from './control/help';
+import { controlRoutes, type Doubles } from './control/routes';
+import { KapsoDouble, type KapsoDoubleOptions } from './kapso/double';
+import { ModelDouble } from './models/double';
+import { VapiDouble, type VapiDoubleOptions } from './vapi/double';
 
 export interface SandboxOptions extends KapsoDoubleOptions {
   /** Port on 127.0.0.1; 0 for a free one. */

@@ -12,10 +12,10 @@ import {
   messagesReceived,
   UNASSIGNED_NUMBER,
 } from '../../workflows/contract';
-import type { Database } from '../database';
-import type { Identity } from '../identity';
-import type { Logger } from '../logger';
-import type { MessageEvent, StatusEvent } from './kapso-events';
+import type { Database } from '../platform/database';
+import type { Logger } from '../platform/logger';
+import type { MessageEvent, StatusEvent } from '../providers/kapso/events';
+import type { Identity } from '../record/identity';
 import type { WorkflowSignaller } from './signaller';
 import type { StatusKeeper } from './statuses';
 

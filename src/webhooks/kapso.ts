@@ -5,13 +5,13 @@
 import { type Request, type RequestHandler, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
-import { ApiError, guardedProblems, logged, problems, RETRY_AFTER, tooManyRequests, webhookProblems } from '../api/errors';
-import type { Logger } from '../logger';
-import type { WebhookResult } from '../metrics';
-import { jsonAnswer, type ReceivedWebhook, type Webhook, type WebhookAnswer } from './door';
+import { ApiError, guardedProblems, logged, problems, RETRY_AFTER, tooManyRequests, webhookProblems } from '../http/errors';
+import { jsonAnswer, type ReceivedWebhook, type Webhook, type WebhookAnswer } from '../http/webhook-ingress';
+import type { Logger } from '../platform/logger';
+import type { WebhookResult } from '../platform/metrics';
+import { type KapsoEvent, type MessageEvent, readKapsoBody, type SkippedEvent, type StatusEvent } from '../providers/kapso/events';
+import { isSigned } from '../providers/kapso/signature';
 import { type HandedOver, type HandOverDependencies, handOver } from './hand-over';
-import { type KapsoEvent, type MessageEvent, readKapsoBody, type SkippedEvent, type StatusEvent } from './kapso-events';
-import { isSigned } from './signature';
 
 /** Meta's largest webhook (Meta's webhook reference). */
 const BODY_LIMIT_MIB = 3;

@@ -1,13 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import type { Client } from '@temporalio/client';
 import { Client as PostgresClient } from 'pg';
-import { raiseReply } from '../../activities/outbox';
 import { type TestDatabase, testDatabase, testTemporal } from '../../test/support/engine';
 import { startProxy } from '../../test/support/proxy';
-import { type Database, openDatabase } from '../database';
-import { createLogger } from '../logger';
-import { openTemporalClient } from '../temporal';
-import type { StatusEvent } from './kapso-events';
+import { type Database, openDatabase } from '../platform/database';
+import { createLogger } from '../platform/logger';
+import { openTemporalClient } from '../platform/temporal';
+import type { StatusEvent } from '../providers/kapso/events';
+import { raiseReply } from '../record/replies';
 import { createStatusKeeper, type StatusKeeper } from './statuses';
 
 let database: TestDatabase;

@@ -4,12 +4,12 @@
  * written together, which costs the record a fraction.
  */
 import type { Client } from '@temporalio/client';
-import { joinEarlyReports, keepReports, type ReportedStatus, raiseReply } from '../../activities/outbox';
-import { sendReported } from '../../workflows/contract';
-import { isRecordAway } from '../api/record';
-import type { Database } from '../database';
-import type { Logger } from '../logger';
-import type { StatusEvent } from './kapso-events';
+import { type ReportedStatus, sendReported } from '../../workflows/contract';
+import type { Database } from '../platform/database';
+import { isRecordAway } from '../platform/database-errors';
+import type { Logger } from '../platform/logger';
+import type { StatusEvent } from '../providers/kapso/events';
+import { joinEarlyReports, keepReports, raiseReply } from '../record/replies';
 import { SIGNAL_TIMEOUT_MS } from './signaller';
 
 export interface StatusKeeper {

@@ -6,18 +6,24 @@
 import { WorkflowExecutionAlreadyStartedError } from '@temporalio/client';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
-import { type CallRow, keepCallEvent, keepCallReport } from '../../activities/call-record';
-import { CALL_WORKFLOW, type CallReported, callReported, callStart } from '../../workflows/contract';
-import { ApiError, logged, RETRY_AFTER, webhookProblems } from '../api/errors';
-import { type CallTimings, callInput } from '../call-input';
-import type { Settings } from '../config';
-import type { Logger } from '../logger';
-import { VAPI_WEBHOOK_PATH } from '../providers/vapi';
-import { jsonAnswer, type ReceivedWebhook, type Webhook, type WebhookAnswer, type WebhookNote } from './door';
+import { CALL_WORKFLOW, type CallReported, type CallTimings, callInput, callReported, callStart } from '../../workflows/contract';
+import { ApiError, logged, RETRY_AFTER, webhookProblems } from '../http/errors';
+import { jsonAnswer, type ReceivedWebhook, type Webhook, type WebhookAnswer, type WebhookNote } from '../http/webhook-ingress';
+import type { Settings } from '../platform/config';
+import type { Logger } from '../platform/logger';
+import { answerVapi, type VapiAnswerSettings } from '../providers/vapi/answers';
+import { VAPI_WEBHOOK_PATH } from '../providers/vapi/client';
+import {
+  type FactMessage,
+  KNOWN_TYPES,
+  type QuestionMessage,
+  readVapiBody,
+  type SkippedMessage,
+  type VapiMessage,
+} from '../providers/vapi/events';
+import { isFromVapi, type VapiAuthSettings } from '../providers/vapi/signature';
+import { type CallRow, keepCallEvent, keepCallReport } from '../record/calls';
 import { type HandOverDependencies, NotStoredError } from './hand-over';
-import { answerVapi, type VapiAnswerSettings } from './vapi-answers';
-import { isFromVapi, type VapiAuthSettings } from './vapi-auth';
-import { type FactMessage, KNOWN_TYPES, type QuestionMessage, readVapiBody, type SkippedMessage, type VapiMessage } from './vapi-events';
 
 /** A report holds the same conversation three or four times (Vapi's end-of-call-report). */
 const BODY_LIMIT_MIB = 12;

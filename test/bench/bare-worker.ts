@@ -5,7 +5,7 @@
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
-import { compression, polls, stickyTimeout } from '../../src/worker-tuning';
+import { compression, polls, stickyTimeout } from '../../src/processes/worker-tuning';
 import type { BareActivities } from './bare-workflow';
 import { type FromBareWorker, nowMs } from './protocol';
 

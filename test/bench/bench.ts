@@ -14,8 +14,8 @@
  */
 import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
-import { loadEnvFile, readSettings } from '../../src/config';
-import { findTemporalCli } from '../../src/embedded/temporal-cli';
+import { findTemporalCli } from '../../src/local/embedded/temporal-cli';
+import { loadEnvFile, readSettings } from '../../src/platform/config';
 import { Ledger } from './load';
 import { type Measurement, measure } from './measure';
 import { type BenchOptions, readOptions, USAGE } from './options';

@@ -3,8 +3,8 @@
  * the marks of the messages that it was asked about; accepted replies are reported with their time.
  */
 import { once } from 'node:events';
-import { createLogger } from '../../src/logger';
-import type { ModelRequest } from '../../src/sandbox/models';
+import { createLogger } from '../../src/platform/logger';
+import type { ModelRequest } from '../../src/sandbox/models/double';
 import { type Sandbox, startSandbox } from '../../src/sandbox/sandbox';
 import { type FromSandbox, MARK, nowMs, type ToSandbox } from './protocol';
 

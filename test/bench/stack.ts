@@ -3,12 +3,12 @@ import { randomUUID } from 'node:crypto';
 import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { settingsSchema } from '../../src/config';
-import { freePort } from '../../src/embedded/ports';
-import { startPostgres } from '../../src/embedded/postgres';
-import { startTemporalServer } from '../../src/embedded/temporal-server';
-import { applyMigrations } from '../../src/migrations';
-import { freshWamid } from '../../src/sandbox/kapso-store';
+import { freePort } from '../../src/local/embedded/ports';
+import { startPostgres } from '../../src/local/embedded/postgres';
+import { startTemporalServer } from '../../src/local/embedded/temporal-server';
+import { settingsSchema } from '../../src/platform/config';
+import { applyMigrations } from '../../src/platform/migrations';
+import { freshWamid } from '../../src/sandbox/kapso/store';
 import { type Child, type ChildOptions, startChild } from './child';
 import type { Acknowledged, BenchMessage, Ledger, Side } from './load';
 import type { BareOrder, FromBareDriver, FromBareWorker, FromSandbox, ToSandbox } from './protocol';
@@ -78,8 +78,8 @@ export class Stack {
       DATABASE_URL: databaseUrl,
       TEMPORAL_ADDRESS: temporalAddress,
     };
-    await this.#startProduct('api', 'src/server.ts', product, 'api ready');
-    await this.#startProduct('worker', 'src/worker.ts', product, 'worker ready');
+    await this.#startProduct('api', 'src/processes/server.ts', product, 'api ready');
+    await this.#startProduct('worker', 'src/processes/worker.ts', product, 'worker ready');
     await this.#startBare({
       BENCH_TEMPORAL_ADDRESS: temporalAddress,
       BENCH_TASK_QUEUE: 'bench-bare',

@@ -5,8 +5,8 @@
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
-import { receivedEvent, type StoredConversation, type StoredMessage } from '../../src/sandbox/kapso-bodies';
-import { freshWamid } from '../../src/sandbox/kapso-store';
+import { receivedEvent, type StoredConversation, type StoredMessage } from '../../src/sandbox/kapso/bodies';
+import { freshWamid } from '../../src/sandbox/kapso/store';
 import { signBody } from '../../src/sandbox/webhook-sender';
 import type { Acknowledged, BenchMessage } from './load';
 import { nowMs } from './protocol';

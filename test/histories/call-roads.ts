@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Prisma } from '../../prisma/generated/client';
 import type { Receiver } from '../../src/sandbox/receiver';
-import type { PlayName } from '../../src/sandbox/vapi-plays';
+import type { PlayName } from '../../src/sandbox/vapi/plays';
 import { callbackWorkflowId, callWorkflowId, RETENTION_WORKFLOW, type RetentionInput } from '../../workflows/contract';
 import { newNumber, placeCall, request } from '../support/calls';
 import { eventually, outcomesOf, workflowIdOf } from '../support/expectations';

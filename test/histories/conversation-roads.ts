@@ -1,5 +1,5 @@
 /** The roads through a conversation whose histories are kept. */
-import { failedAfterSent } from '../../src/sandbox/kapso-requests';
+import { failedAfterSent } from '../../src/sandbox/kapso/requests';
 import { eventually, inboundOf, newPhone, outcomesOf, workflowIdOf } from '../support/expectations';
 import type { Road } from './road';
 

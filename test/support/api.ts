@@ -1,17 +1,19 @@
 /** The API in this process, on the run's servers behind proxies: for what a test must see of its inside, or take away from it. No worker. */
+
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Client } from '@temporalio/client';
 import { type CallWaiters, createCallWaiters } from '../../src/api/call-waiters';
-import { createApp } from '../../src/app';
-import { readSettings } from '../../src/config';
-import { type Database, openDatabase } from '../../src/database';
-import { loadIdentity } from '../../src/identity';
-import { createLogger } from '../../src/logger';
-import { createApiMetrics } from '../../src/metrics';
-import { ensureSearchAttributes, openTemporalClient } from '../../src/temporal';
+import { readSettings } from '../../src/platform/config';
+import { type Database, openDatabase } from '../../src/platform/database';
+import { createLogger } from '../../src/platform/logger';
+import { createApiMetrics } from '../../src/platform/metrics';
+import { openTemporalClient } from '../../src/platform/temporal';
+import { createApp } from '../../src/processes/app';
+import { ensureSearchAttributes } from '../../src/processes/search-attributes';
+import { loadIdentity } from '../../src/record/identity';
 import { createWorkflowSignaller } from '../../src/webhooks/signaller';
 import { createStatusKeeper } from '../../src/webhooks/statuses';
 import { testDatabase, testTemporal } from './engine';

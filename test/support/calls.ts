@@ -1,6 +1,6 @@
 /** Voice calls as a caller of the API places and reads them. */
 import { randomUUID } from 'node:crypto';
-import type { CallBody } from '../../src/call-body';
+import type { CallView } from '../../src/api/views/call';
 import { callWorkflowId } from '../../workflows/contract';
 import { API_KEY, type System } from './system';
 
@@ -11,7 +11,7 @@ export interface Answered<T> {
 }
 
 /** A request with the key. */
-export async function request<T = CallBody>(
+export async function request<T = CallView>(
   { apiUrl }: Pick<System, 'apiUrl'>,
   method: string,
   path: string,
@@ -30,12 +30,12 @@ export async function placeCall(
   system: Pick<System, 'apiUrl'>,
   body: Record<string, unknown>,
   idempotencyKey: string = randomUUID(),
-): Promise<Answered<CallBody>> {
+): Promise<Answered<CallView>> {
   return await request(system, 'POST', '/api/v1/vapi/calls', { body, headers: { 'Idempotency-Key': idempotencyKey } });
 }
 
 /** Waits for the result as a Kestra flow does: asks again until `done`. @throws Error after `timeoutMs` */
-export async function resultOf(system: Pick<System, 'apiUrl'>, callId: string, timeoutMs = 30_000, include = ''): Promise<CallBody> {
+export async function resultOf(system: Pick<System, 'apiUrl'>, callId: string, timeoutMs = 30_000, include = ''): Promise<CallView> {
   const deadlineMs = Date.now() + timeoutMs;
   for (;;) {
     const query = `wait=5${include ? `&include=${include}` : ''}`;

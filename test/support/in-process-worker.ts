@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { Client, Connection } from '@temporalio/client';
 import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
-import { workflowBundle } from '../../src/workflow-bundle';
+import { workflowBundle } from '../../src/processes/workflow-bundle';
 import { testTemporal } from './engine';
 
 export interface InProcessWorker {

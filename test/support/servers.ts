@@ -6,12 +6,12 @@ import { writeFileSync } from 'node:fs';
 import { chmod, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
-import { isRunning, type RecordedProcess, signal, stopLeftovers } from '../../src/embedded/leftovers';
-import { freePort } from '../../src/embedded/ports';
-import { startPostgres } from '../../src/embedded/postgres';
-import { findTemporalCli } from '../../src/embedded/temporal-cli';
-import { startTemporalServer } from '../../src/embedded/temporal-server';
-import { applyMigrations } from '../../src/migrations';
+import { isRunning, type RecordedProcess, signal, stopLeftovers } from '../../src/local/embedded/leftovers';
+import { freePort } from '../../src/local/embedded/ports';
+import { startPostgres } from '../../src/local/embedded/postgres';
+import { findTemporalCli } from '../../src/local/embedded/temporal-cli';
+import { startTemporalServer } from '../../src/local/embedded/temporal-server';
+import { applyMigrations } from '../../src/platform/migrations';
 
 /** The migrated database that every test database is copied from. Nothing may connect to it after the setup: a copy would fail. */
 export const TEMPLATE_DATABASE = 'parley_template';

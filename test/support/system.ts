@@ -8,12 +8,12 @@ import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { Client, Connection } from '@temporalio/client';
 import type { PrismaClient } from '../../prisma/generated/client';
-import { openDatabase } from '../../src/database';
-import { freePort } from '../../src/embedded/ports';
-import { createLogger } from '../../src/logger';
+import { freePort } from '../../src/local/embedded/ports';
+import { openDatabase } from '../../src/platform/database';
+import { createLogger } from '../../src/platform/logger';
 import type { Sandbox, SandboxOptions } from '../../src/sandbox/sandbox';
 import { startSandbox } from '../../src/sandbox/sandbox';
-import { SANDBOX_ASSISTANT_ID, SANDBOX_VAPI_NUMBER_ID } from '../../src/sandbox/vapi-bodies';
+import { SANDBOX_ASSISTANT_ID, SANDBOX_VAPI_NUMBER_ID } from '../../src/sandbox/vapi/bodies';
 
 export const WEBHOOK_SECRET = 'test-secret-0123456789abcdef';
 export const VAPI_WEBHOOK_SECRET = 'test-vapi-secret-0123456789abcdef';
@@ -178,8 +178,8 @@ export async function startSystem(options: SystemOptions): Promise<System> {
     processes.push(running);
     return running;
   };
-  const startApi = (extra: Record<string, string> = {}) => start('api', 'src/server.ts', extra, 'api ready');
-  const startWorker = (extra: Record<string, string> = {}) => start('worker', 'src/worker.ts', extra, 'worker ready');
+  const startApi = (extra: Record<string, string> = {}) => start('api', 'src/processes/server.ts', extra, 'api ready');
+  const startWorker = (extra: Record<string, string> = {}) => start('worker', 'src/processes/worker.ts', extra, 'worker ready');
   const api = await startApi();
   const workers = await Promise.all(Array.from({ length: options.workers ?? 1 }, () => startWorker()));
   return {

@@ -1,0 +1,132 @@
+/**
+ * A call as callers see it: the one projection of its row, for the API and for callbacks alike. Flat, and every field is
+ * always there (`null` when unknown): a flow fails on a missing field, not on a null (measured with Kestra).
+ */
+import { z } from 'zod';
+import type { VapiCallResult } from '../../../prisma/generated/client';
+
+/** Fields that are large or personal: null unless they are asked for. */
+export const CALL_INCLUDES = ['transcript', 'messages', 'raw'] as const;
+export type CallInclude = (typeof CALL_INCLUDES)[number];
+
+const isoTime = z.iso.datetime();
+const EXAMPLE_ID = '5f0c3b8e-1d2a-8c4b-a6f7-0123456789ab';
+
+/** What `callView` makes. Strings that Vapi names stay open to new values. */
+export const callViewSchema = z
+  .object({
+    callId: z.guid().meta({ description: 'Our id of the call', example: EXAMPLE_ID }),
+    providerCallId: z
+      .string()
+      .nullable()
+      .meta({ description: "Vapi's id of the call; null until it is known", example: '01990000-0000-7000-8000-000000000001' }),
+    status: z.string().meta({
+      description: 'Where the call is: scheduled, queued, ringing, in-progress, forwarding, ended; open to new values',
+      example: 'ended',
+    }),
+    done: z.boolean().meta({
+      description: 'Whether the result stands. Afterwards a late report only fills what is missing, or an outcome unknown',
+      example: true,
+    }),
+    outcome: z.string().nullable().meta({
+      description:
+        'How the call ended: completed, no_answer, busy, voicemail, invalid_number, canceled, transfer_failed, failed, unknown; null until it is done',
+      example: 'completed',
+    }),
+    endedReason: z.string().nullable().meta({ description: 'The reason in the words of Vapi', example: 'customer-ended-call' }),
+    error: z.string().nullable().meta({
+      description:
+        'Of a call that failed: whose fault it is (account, platform, provider, config, telephony, media, unknown) and the reason',
+      example: null,
+    }),
+    needsAttention: z.boolean().meta({ description: 'Whether a person should look at the call', example: false }),
+    direction: z.enum(['outbound', 'inbound', 'web']).meta({ description: 'Who called', example: 'outbound' }),
+    from: z.string().nullable().meta({ description: 'Number of the caller (E.164)', example: '+15550199' }),
+    to: z.string().nullable().meta({ description: 'Number that was called (E.164)', example: '+15550100' }),
+    assistantId: z.string().nullable().meta({ description: "Vapi's id of the assistant", example: 'assistant-1' }),
+    phoneNumberId: z.string().nullable().meta({ description: "Vapi's id of the number that was used", example: 'number-1' }),
+    serviceRequestId: z.string().nullable().meta({ description: 'The service request that the caller named', example: 'SR-1001' }),
+    conversationId: z.guid().nullable().meta({ description: 'The WhatsApp conversation with the same person', example: null }),
+    metadata: z
+      .record(z.string(), z.unknown())
+      .nullable()
+      .meta({ description: 'What the caller gave along', example: { ticket: 'T-7' } }),
+    createdAt: isoTime.meta({ description: 'When the call was first known here', example: '2026-11-21T10:00:00.000Z' }),
+    startedAt: isoTime.nullable().meta({ description: 'When the call began', example: '2026-11-21T10:00:02.000Z' }),
+    answeredAt: isoTime
+      .nullable()
+      .meta({ description: 'When the other side was first in conversation', example: '2026-11-21T10:00:09.000Z' }),
+    endedAt: isoTime.nullable().meta({ description: 'When the call ended', example: '2026-11-21T10:01:14.000Z' }),
+    doneAt: isoTime.nullable().meta({ description: 'When the result stood', example: '2026-11-21T10:01:20.000Z' }),
+    durationSeconds: z.number().nullable().meta({ description: 'Length of the call in seconds', example: 72 }),
+    cost: z.number().nullable().meta({ description: 'Cost of the call in US dollars', example: 0.12 }),
+    summary: z.string().nullable().meta({ description: 'Summary of the conversation', example: 'The customer confirmed the appointment.' }),
+    structuredData: z.unknown().meta({ description: 'What the assistant was told to find out (JSON); null when nothing', example: null }),
+    successEvaluation: z
+      .string()
+      .nullable()
+      .meta({ description: 'Success by the rubric of the assistant; a string such as true, 7 or Good', example: 'true' }),
+    hasRecording: z.boolean().meta({ description: 'Whether there is a recording', example: true }),
+    transcript: z.string().nullable().meta({ description: 'Null unless asked for (include=transcript)', example: null }),
+    messages: z.unknown().meta({ description: 'What was said, turn by turn; null unless asked for (include=messages)', example: null }),
+    raw: z.unknown().meta({ description: 'What Vapi reported, without its secrets; null unless asked for (include=raw)', example: null }),
+    links: z
+      .object({
+        self: z.string().meta({ description: 'This call', example: `/api/v1/vapi/calls/${EXAMPLE_ID}` }),
+        recording: z
+          .string()
+          .nullable()
+          .meta({ description: 'Its recording; null when there is none', example: `/api/v1/vapi/calls/${EXAMPLE_ID}/recording` }),
+      })
+      .meta({ description: 'Addresses, relative to this API' }),
+  })
+  .meta({ id: 'Call', description: 'A voice call. Every field is always there; null when it is unknown.' });
+
+export type CallView = z.output<typeof callViewSchema>;
+
+/** The body of a row; `include` names the large fields that were asked for. */
+export function callView(row: VapiCallResult, include: readonly CallInclude[] = []): CallView {
+  const self = `/api/v1/vapi/calls/${row.id}`;
+  const hasRecording = row.recordingUrl !== null;
+  return {
+    callId: row.id,
+    providerCallId: row.providerCallId,
+    status: row.status,
+    done: row.doneAt !== null,
+    outcome: row.outcome,
+    endedReason: row.endedReason,
+    error: row.error,
+    needsAttention: row.needsAttention,
+    direction: row.direction,
+    from: row.fromNumber,
+    to: row.toNumber,
+    assistantId: row.assistantId,
+    phoneNumberId: row.phoneNumberId,
+    serviceRequestId: row.serviceRequestId,
+    conversationId: row.conversationId,
+    metadata: objectOrNull(row.metadata),
+    createdAt: row.createdAt.toISOString(),
+    startedAt: iso(row.startedAt),
+    answeredAt: iso(row.answeredAt),
+    endedAt: iso(row.endedAt),
+    doneAt: iso(row.doneAt),
+    durationSeconds: row.durationSeconds,
+    cost: row.cost,
+    summary: row.summary,
+    structuredData: row.structuredData,
+    successEvaluation: row.successEvaluation,
+    hasRecording,
+    transcript: include.includes('transcript') ? row.transcript : null,
+    messages: include.includes('messages') ? row.messages : null,
+    raw: include.includes('raw') ? row.rawPayload : null,
+    links: { self, recording: hasRecording ? `${self}/recording` : null },
+  };
+}
+
+function iso(time: Date | null): string | null {
+  return time === null ? null : time.toISOString();
+}
+
+function objectOrNull(value: unknown): Record<string, unknown> | null {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : null;
+}

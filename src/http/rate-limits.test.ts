@@ -1,0 +1,129 @@
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import express from 'express';
+import { createLogger } from '../platform/logger';
+import { createApiMetrics } from '../platform/metrics';
+import { requireApiKey } from './access';
+import { errorHandler } from './errors';
+import { createRateLimits } from './rate-limits';
+import { jsonAnswer, type Webhook, webhookIngress } from './webhook-ingress';
+
+const API_LIMIT = 200;
+const WEBHOOK_LIMIT = 3;
+/** A tenth of the API's. */
+const BAD_KEY_LIMIT = 20;
+
+interface Asked {
+  path: string;
+  from?: string;
+  key?: string;
+}
+
+/** An application with the limits in front of plain answers, behind one proxy, as long as `use` runs. */
+async function withApp(use: (ask: (asked: Asked) => Promise<Response>) => Promise<void>): Promise<void> {
+  const limits = createRateLimits({
+    API_RATE_LIMIT_PER_MINUTE: API_LIMIT,
+    WEBHOOK_RATE_LIMIT_PER_MINUTE: WEBHOOK_LIMIT,
+    TRUST_PROXY_HOPS: 1,
+  });
+  const logger = createLogger('test', 'silent');
+  const webhook = (source: 'kapso' | 'vapi'): Webhook => ({
+    ...{ source, paths: [`/${source}`], bodyLimitMib: 1 },
+    take: async () => jsonAnswer({}),
+  });
+  const findPath = (template: string) => ({ template, methods: new Set(['POST']), allow: 'POST' });
+  const takeWebhook = webhookIngress([webhook('kapso'), webhook('vapi')], { findPath, limits, metrics: createApiMetrics(), logger });
+  const app = express();
+  app.use('/api', requireApiKey(['good', 'other'], limits));
+  app.use((_request, response) => {
+    response.send('in');
+  });
+  app.use(errorHandler(logger));
+  const server = createServer((request, response) => {
+    if (!takeWebhook(request, response)) app(request, response);
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  try {
+    await use(({ path, from = '192.0.2.1', key }) =>
+      fetch(`http://127.0.0.1:${port}${path}`, {
+        method: 'POST',
+        headers: { 'X-Forwarded-For': from, ...(key ? { Authorization: `Bearer ${key}` } : {}) },
+      }),
+    );
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+}
+
+async function statuses(ask: (asked: Asked) => Promise<Response>, asked: Asked, count: number): Promise<number[]> {
+  const answers: number[] = [];
+  for (let index = 0; index < count; index += 1) answers.push((await ask(asked)).status);
+  return answers;
+}
+
+const times = (count: number, status: number) => Array.from({ length: count }, () => status);
+
+describe('limits', () => {
+  test('when an address sends more webhooks than it may, then it is told when to come again, and no other address or source is', async () => {
+    await withApp(async (ask) => {
+      expect(await statuses(ask, { path: '/kapso' }, WEBHOOK_LIMIT)).toEqual(times(WEBHOOK_LIMIT, 200));
+      const refused = await ask({ path: '/kapso' });
+      expect([refused.status, refused.headers.get('content-type')]).toEqual([429, 'application/problem+json; charset=utf-8']);
+      const waitSeconds = Number(refused.headers.get('retry-after'));
+      expect(waitSeconds).toBeGreaterThan(0);
+      expect(waitSeconds).toBeLessThanOrEqual(60);
+      expect(await refused.json()).toEqual({ type: 'about:blank', title: 'Too Many Requests', status: 429, detail: 'too many requests' });
+      expect((await ask({ path: '/kapso', from: '192.0.2.2' })).status).toBe(200);
+      expect((await ask({ path: '/vapi' })).status).toBe(200);
+    });
+  });
+
+  test('when IPv6 addresses are of one network, then they share a count', async () => {
+    await withApp(async (ask) => {
+      for (let host = 1; host <= WEBHOOK_LIMIT; host += 1) await ask({ path: '/kapso', from: `2001:db8:0:${host}::1` });
+      expect((await ask({ path: '/kapso', from: '2001:db8:0:9::1' })).status).toBe(429);
+      expect((await ask({ path: '/kapso', from: '2001:db8:1::1' })).status).toBe(200);
+    });
+  });
+
+  test('when an IPv4 address is written as an IPv6 one, then it is the same sender, and shares with no other', async () => {
+    await withApp(async (ask) => {
+      for (let index = 0; index < WEBHOOK_LIMIT; index += 1) await ask({ path: '/kapso', from: '::ffff:192.0.2.1' });
+      expect((await ask({ path: '/kapso', from: '192.0.2.1' })).status).toBe(429);
+      expect((await ask({ path: '/kapso', from: '::ffff:192.0.2.2' })).status).toBe(200);
+    });
+  });
+
+  test('when a proxy that is not ours is named before the last one, then the address that our proxy saw counts', async () => {
+    await withApp(async (ask) => {
+      for (let index = 0; index < WEBHOOK_LIMIT; index += 1) await ask({ path: '/kapso', from: `198.51.100.${index}, 192.0.2.1` });
+      expect((await ask({ path: '/kapso', from: '198.51.100.99, 192.0.2.1' })).status).toBe(429);
+    });
+  });
+
+  test('when a key has used up its requests, then another key from the same address has not', async () => {
+    await withApp(async (ask) => {
+      expect(await statuses(ask, { path: '/api', key: 'good' }, API_LIMIT)).toEqual(times(API_LIMIT, 200));
+      const { status, headers } = await ask({ path: '/api', key: 'good' });
+      expect([status, headers.get('ratelimit')]).toEqual([429, expect.stringMatching(/r=0; t=\d+/)]);
+      expect(headers.get('ratelimit-policy')).toMatch(new RegExp(`q=${API_LIMIT}; w=60`));
+      expect(Number(headers.get('retry-after'))).toBeGreaterThan(0);
+      expect((await ask({ path: '/api', key: 'good', from: '192.0.2.2' })).status).toBe(429);
+      expect((await ask({ path: '/api', key: 'other' })).status).toBe(200);
+    });
+  });
+
+  test('when wrong keys come from an address, each another one, then it is refused sooner, and a good key still gets in', async () => {
+    await withApp(async (ask) => {
+      const answers: number[] = [];
+      for (let index = 0; index <= BAD_KEY_LIMIT; index += 1) answers.push((await ask({ path: '/api', key: `wrong-${index}` })).status);
+      expect(answers).toEqual([...times(BAD_KEY_LIMIT, 401), 429]);
+      expect((await ask({ path: '/api' })).status).toBe(429);
+      expect((await ask({ path: '/api', key: 'good' })).status).toBe(200);
+      expect((await ask({ path: '/api', from: '192.0.2.2' })).status).toBe(401);
+    });
+  });
+});

@@ -1,0 +1,29 @@
+/**
+ * `npm run balance` asks the one query of the books (prisma/balance.sql) and prints its row: inbound messages are the sum of their
+ * outcomes and of what is pending. Exits with 1 when they are not.
+ */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Client } from 'pg';
+import { loadEnvFile, readSettings } from '../../platform/config';
+import { messageOf, readInstanceFile } from '../instance-file';
+
+async function main(): Promise<void> {
+  loadEnvFile();
+  // biome-ignore lint/style/noProcessEnv: the entry of a process hands its environment to config.ts
+  const settings = readSettings(process.env);
+  const client = new Client({ connectionString: settings.DATABASE_URL ?? readInstanceFile(settings.DATA_DIR).databaseUrl });
+  await client.connect();
+  const { rows } = await client.query<Record<string, unknown>>(
+    readFileSync(join(__dirname, '..', '..', '..', 'prisma', 'balance.sql'), 'utf8'),
+  );
+  await client.end();
+  const row = rows[0] ?? {};
+  for (const [name, value] of Object.entries(row)) process.stdout.write(`${name.padEnd(12)} ${value}\n`);
+  if (row.balanced !== true) process.exitCode = 1;
+}
+
+main().catch((error: unknown) => {
+  process.stderr.write(`${messageOf(error)}\n`);
+  process.exitCode = 1;
+});

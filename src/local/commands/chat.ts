@@ -1,0 +1,286 @@
+/** `npm run chat`: a terminal in which one is a customer on WhatsApp. It talks to the sandbox of a running instance, and to nothing else. */
+import { createInterface, type Interface } from 'node:readline';
+import { parseArgs } from 'node:util';
+import { z } from 'zod';
+import { loadEnvFile, readSettings } from '../../platform/config';
+import { type Instance, messageOf, readEvents, readInstanceFile, TerminalError, workflowsLink } from '../instance-file';
+import { findConversation } from './find-conversation';
+
+const eventSchema = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('reply'), wamid: z.string(), text: z.string(), atMs: z.number() }),
+  z.object({ type: z.literal('ticks'), wamid: z.string(), direction: z.enum(['inbound', 'outbound']), status: z.string() }),
+  z.object({ type: z.literal('typing') }),
+]);
+type ChatEvent = z.output<typeof eventSchema>;
+const sentSchema = z.object({ wamid: z.string(), delivered: z.number(), attempts: z.number() });
+
+interface Options {
+  phone: string;
+  name: string;
+  /** How long no reply may have come before piped input counts as answered, in ms. */
+  quietMs: number;
+  /** How long to wait for the first reply to piped input, in ms. */
+  timeoutMs: number;
+}
+
+const TICKS: Record<string, string> = { sent: '✓', delivered: '✓✓', read: '✓✓', failed: '✗' };
+
+/** Writes the chat. On a terminal, the ticks of the last line change in place. */
+class Screen {
+  readonly #terminal = process.stdout.isTTY === true;
+  #prompt: Interface | undefined;
+  #lastTicks: string | undefined;
+
+  prompt(input: Interface): void {
+    this.#prompt = input;
+    if (this.#terminal) input.prompt();
+  }
+
+  line(text: string): void {
+    this.#lastTicks = undefined;
+    this.#write(text);
+  }
+
+  ticks(wamid: string, status: string, direction: 'inbound' | 'outbound'): void {
+    const of = direction === 'inbound' ? 'your message' : 'reply';
+    const word = status === 'taken' ? 'delivered' : status;
+    if (this.#terminal) this.#colouredTicks(wamid, word, of);
+    else this.#write(`  (${of}: ${word})`);
+  }
+
+  #colouredTicks(wamid: string, status: string, of: string): void {
+    const colour = status === 'read' ? 36 : status === 'failed' ? 31 : 90;
+    const above = this.#lastTicks === wamid ? '\x1b[1A\x1b[2K\r' : '';
+    this.#write(`\x1b[${colour}m  ${TICKS[status] ?? ''} ${of} ${status}\x1b[0m`, above);
+    this.#lastTicks = wamid;
+  }
+
+  /** Enter moved the cursor below what was typed: ticks above it can no longer change in place. */
+  typed(): void {
+    this.#lastTicks = undefined;
+  }
+
+  bold(text: string): string {
+    return this.#terminal ? `\x1b[1m${text}\x1b[0m` : text;
+  }
+
+  #write(text: string, above = ''): void {
+    process.stdout.write(`${this.#terminal ? `\r\x1b[2K${above}` : ''}${text}\n`);
+    if (this.#terminal) this.#prompt?.prompt(true);
+  }
+}
+
+const OPTIONS = {
+  phone: { type: 'string', default: '15550100001' },
+  name: { type: 'string', default: 'Sandbox Customer' },
+  quiet: { type: 'string', default: '5000' },
+  timeout: { type: 'string', default: '60000' },
+  help: { type: 'boolean', short: 'h', default: false },
+} as const;
+const HELP = `usage: npm run chat -- [--phone ${OPTIONS.phone.default}] [--name "${OPTIONS.name.default}"]
+
+Writes to a running Parley (npm start) as a customer on the played WhatsApp. Ctrl-D ends. Piped lines are sent, then answers awaited.
+
+  --phone <digits>  number of the customer
+  --name <name>     name of the customer
+  --quiet <ms>      piped lines: done when no reply came for so long (${OPTIONS.quiet.default})
+  --timeout <ms>    piped lines: wait for the first reply for so long (${OPTIONS.timeout.default})
+  -h, --help        show this`;
+
+/** Undefined when help is asked for. @throws TerminalError */
+function readOptions(): Options | undefined {
+  try {
+    const { values } = parseArgs({ options: OPTIONS });
+    return values.help ? undefined : optionsOf(values);
+  } catch (error) {
+    throw new TerminalError(`${messageOf(error)} (options: ${Object.keys(OPTIONS).join(', ')})`);
+  }
+}
+
+function optionsOf(values: { phone: string; name: string; quiet: string; timeout: string }): Options {
+  const milliseconds = z.coerce.number().int().min(1);
+  const schema = z.object({ phone: z.string().regex(/^\+?\d{5,15}$/), name: z.string(), quiet: milliseconds, timeout: milliseconds });
+  const parsed = schema.safeParse(values);
+  if (!parsed.success) throw new Error(parsed.error.issues.map((issue) => `--${issue.path.join('.')}: ${issue.message}`).join('; '));
+  return { phone: parsed.data.phone, name: parsed.data.name, quietMs: parsed.data.quiet, timeoutMs: parsed.data.timeout };
+}
+
+/** A customer's chat in the sandbox. */
+class Chat {
+  /** Replies since the last own message. */
+  replies = 0;
+  lastReplyAtMs = 0;
+  readonly #url: string;
+  readonly #name: string;
+  readonly #screen: Screen;
+  #firstTaken: () => void;
+  #changed: () => void = () => undefined;
+
+  /** `firstTaken` is told once, when Parley has taken a first message. */
+  constructor(sandboxUrl: string, options: Options, screen: Screen, firstTaken: () => void) {
+    this.#url = `${sandboxUrl}/sandbox/customers/${encodeURIComponent(options.phone)}`;
+    this.#name = options.name;
+    this.#screen = screen;
+    this.#firstTaken = firstTaken;
+  }
+
+  /** Starts to watch; resolves when the sandbox sends events. `ended` is told when it stops. @throws TerminalError when it is not there */
+  async watch(ended: (error: Error) => void): Promise<void> {
+    const response = await this.#fetch('/events', {});
+    const body = response.body;
+    if (!response.ok || body === null) throw new TerminalError(`the sandbox answered ${response.status}`);
+    this.#follow(body).then(
+      () => ended(new TerminalError('the sandbox ended')),
+      () => ended(new TerminalError('the sandbox ended')),
+    );
+  }
+
+  /** Sends a line, and says whether Parley took it. @returns whether it did */
+  async send(text: string): Promise<boolean> {
+    this.replies = 0;
+    this.lastReplyAtMs = 0;
+    const response = await this.#fetch('/messages', {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify({ text, name: this.#name }),
+    });
+    if (!response.ok) throw new TerminalError(`the sandbox refused the message (HTTP ${response.status})`);
+    const { delivered, attempts } = sentSchema.parse(await response.json());
+    if (delivered === 200) {
+      this.#firstTaken();
+      this.#firstTaken = () => undefined;
+      return true;
+    }
+    this.#screen.line(`  not delivered: Parley answered ${delivered === 0 ? 'nothing' : `HTTP ${delivered}`} (${attempts} attempts)`);
+    return false;
+  }
+
+  /** Resolves after the next event, or after `ms`. */
+  nextEvent(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#changed = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+
+  async #fetch(path: string, init: RequestInit): Promise<Response> {
+    try {
+      return await fetch(`${this.#url}${path}`, init);
+    } catch {
+      throw new TerminalError('the sandbox does not answer; start Parley again: npm start');
+    }
+  }
+
+  async #follow(body: ReadableStream<Uint8Array>): Promise<void> {
+    for await (const event of readEvents(body)) {
+      this.#show(eventSchema.parse(event));
+      this.#changed();
+    }
+  }
+
+  #show(event: ChatEvent): void {
+    switch (event.type) {
+      case 'reply':
+        this.replies += 1;
+        this.lastReplyAtMs = Date.now();
+        this.#screen.line(`${this.#screen.bold('Parley:')} ${event.text.replaceAll('\n', '\n        ')}`);
+        break;
+      case 'ticks':
+        this.#screen.ticks(event.wamid, event.status, event.direction);
+        break;
+      case 'typing':
+        this.#screen.line('  Parley is typing…');
+        break;
+    }
+  }
+}
+
+/** Piped input: every line is sent, then replies are awaited until none came for a while. @returns the exit code */
+async function answerPiped(chat: Chat, input: Interface, options: Options): Promise<number> {
+  let sent = 0;
+  for await (const line of input) {
+    if (line.trim() === '') continue;
+    process.stdout.write(`You: ${line}\n`);
+    if (!(await chat.send(line))) return 1;
+    sent += 1;
+  }
+  if (sent === 0) return 0;
+  const startedAtMs = Date.now();
+  for (;;) {
+    const quietSinceMs = chat.replies > 0 ? chat.lastReplyAtMs : undefined;
+    const dueAtMs = quietSinceMs === undefined ? startedAtMs + options.timeoutMs : quietSinceMs + options.quietMs;
+    const leftMs = dueAtMs - Date.now();
+    if (leftMs <= 0 && quietSinceMs !== undefined) return 0;
+    if (leftMs <= 0) throw new TerminalError(`no reply came within ${options.timeoutMs / 1000} s`);
+    await chat.nextEvent(leftMs);
+  }
+}
+
+/** A person types: ends with the input. A message that Parley does not take at once does not hold up the next one. @returns the exit code */
+async function answerTyped(chat: Chat, input: Interface, screen: Screen): Promise<number> {
+  screen.prompt(input);
+  for await (const line of input) {
+    screen.typed();
+    if (line.trim() !== '') chat.send(line).catch((error: unknown) => screen.line(`  not sent: ${messageOf(error)}`));
+    screen.prompt(input);
+  }
+  process.stdout.write('\n');
+  return 0;
+}
+
+function greeting(options: Options): string {
+  return `You are ${options.name} (${options.phone}), writing to Parley on a played WhatsApp. Ctrl-D ends.`;
+}
+
+/** Says where an operator sees this customer's conversation: known when its first message is recorded. */
+async function sayConversation(running: Instance, { phone }: Options, screen: Screen): Promise<void> {
+  const { apiUrl, temporalUiUrl } = running;
+  const workflowId = await findConversation(running, phone);
+  if (workflowId === undefined) return screen.line(`  Your conversation is not recorded yet; ${apiUrl}/api/v1/conversations will list it.`);
+  screen.line(`  Your conversation is the workflow ${workflowId}`);
+  if (temporalUiUrl) screen.line(`  ${workflowsLink(temporalUiUrl, `WorkflowId="${workflowId}"`)}`);
+}
+
+async function main(): Promise<number> {
+  loadEnvFile();
+  const options = readOptions();
+  if (options === undefined) {
+    process.stdout.write(`${HELP}\n`);
+    return 0;
+  }
+  // biome-ignore lint/style/noProcessEnv: an entry file hands the environment to the one reader of settings
+  const running = readInstanceFile(readSettings(process.env).DATA_DIR);
+  if (!running.sandboxUrl) {
+    process.stdout.write('Parley is connected to the real Kapso: WhatsApp itself is the chat.\n');
+    return 0;
+  }
+  process.stdout.write(`${greeting(options)}\n`);
+  return converse(running, running.sandboxUrl, options);
+}
+
+/** The input is opened last: lines that come before somebody reads them would be lost. */
+async function converse(running: Instance, sandboxUrl: string, options: Options): Promise<number> {
+  const screen = new Screen();
+  const chat = new Chat(sandboxUrl, options, screen, () => void sayConversation(running, options, screen));
+  let ended: (error: Error) => void = () => undefined;
+  const lost = new Promise<never>((_resolve, reject) => {
+    ended = reject;
+  });
+  await chat.watch(ended);
+  const person = process.stdin.isTTY === true;
+  const input = createInterface({ input: process.stdin, ...(person ? { output: process.stdout } : {}), prompt: 'You: ' });
+  input.on('SIGINT', () => input.close());
+  return Promise.race([person ? answerTyped(chat, input, screen) : answerPiped(chat, input, options), lost]);
+}
+
+/** Exits at once: the event stream would keep the process alive. */
+main().then(
+  (code) => process.exit(code),
+  (error: unknown) => {
+    process.stderr.write(`${messageOf(error)}\n`);
+    process.exit(1);
+  },
+);

@@ -1,0 +1,181 @@
+/**
+ * `npm run retention` runs the retention of calls now, by triggering its schedule; `npm run retention -- --dry-run` prints what
+ * it would do and changes nothing. A worker does the work and knows the record and the files: this command only asks and shows.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { type Client, ScheduleNotFoundError, ScheduleOverlapPolicy, WorkflowNotFoundError } from '@temporalio/client';
+import {
+  type DueMonth,
+  RETENTION_WORKFLOW,
+  type RetentionProgress,
+  retentionInput,
+  retentionProgress,
+  retentionScheduleId,
+} from '../../../workflows/contract';
+import { loadEnvFile, readSettings, type Settings, SettingsError } from '../../platform/config';
+import { EXIT_SETTINGS } from '../../platform/lifecycle';
+import { openTemporalClient, temporalConfig } from '../../platform/temporal';
+import { readInstanceFile } from '../instance-file';
+
+const USAGE = `usage: npm run retention [-- --dry-run]
+Archives or deletes the calls that are old enough (CALL_RETENTION_*), now and not at night; --dry-run says which, and changes nothing.`;
+
+const LOOK_EVERY_MS = 500;
+
+/** A worker that is there has taken the run by then. */
+const NO_WORKER_AFTER_MS = 20_000;
+
+async function main(): Promise<void> {
+  const options = { 'dry-run': { type: 'boolean', default: false }, help: { type: 'boolean', default: false } } as const;
+  const { values } = parseArgs({ options });
+  if (values.help) return say(USAGE);
+  loadEnvFile();
+  // biome-ignore lint/style/noProcessEnv: the entry of a process hands its environment to config.ts
+  const environment = process.env;
+  const settings = readSettings(environment);
+  const client = openTemporalClient(temporalConfig(withRunning(environment, settings)));
+  try {
+    const workflowId = values['dry-run'] ? await startDryRun(client, settings) : await startNow(client, settings);
+    say(`follow it in the Temporal UI: ${workflowId}`);
+    printResult(await follow(client, workflowId));
+  } finally {
+    await client.connection.close();
+  }
+}
+
+/** Without an address of Temporal's in the settings it is the one that `npm start` runs. @throws TerminalError when nothing runs */
+function withRunning(environment: NodeJS.ProcessEnv, settings: Settings): Record<string, string | undefined> {
+  if (settings.TEMPORAL_ADDRESS !== undefined) return environment;
+  const { temporalAddress } = readInstanceFile(settings.DATA_DIR);
+  return { ...environment, TEMPORAL_ADDRESS: temporalAddress ?? undefined };
+}
+
+async function startDryRun(client: Client, settings: Settings): Promise<string> {
+  const { workflowId } = await client.workflow.start(RETENTION_WORKFLOW, {
+    workflowId: `${retentionScheduleId(settings.TEMPORAL_TASK_QUEUE)}-dry-run`,
+    workflowIdConflictPolicy: 'TERMINATE_EXISTING',
+    taskQueue: settings.TEMPORAL_TASK_QUEUE,
+    args: [{ ...retentionInput(settings), dryRun: true }],
+    staticSummary: 'says which calls are due; changes nothing',
+  });
+  return workflowId;
+}
+
+/** Through the schedule, which sees to it that two runs never overlap. One that runs already is followed instead. */
+async function startNow(client: Client, settings: Settings): Promise<string> {
+  const handle = client.schedule.getHandle(retentionScheduleId(settings.TEMPORAL_TASK_QUEUE));
+  const before = await runsOf(handle);
+  if (before.running !== undefined) return before.running;
+  await handle.trigger(ScheduleOverlapPolicy.SKIP);
+  for (let waitedMs = 0; waitedMs < NO_WORKER_AFTER_MS; waitedMs += LOOK_EVERY_MS) {
+    const { running, latest } = await runsOf(handle);
+    if (running !== undefined) return running;
+    if (latest !== undefined && latest !== before.latest) return latest;
+    await delay(LOOK_EVERY_MS);
+  }
+  throw new Error('the schedule started nothing; look at it in the Temporal UI');
+}
+
+async function runsOf(handle: ReturnType<Client['schedule']['getHandle']>): Promise<{ running?: string; latest?: string }> {
+  const { info } = await handle.describe();
+  const running = info.runningActions.at(-1)?.workflow.workflowId;
+  const latest = info.recentActions.at(-1)?.action.workflow.workflowId;
+  return { ...(running === undefined ? {} : { running }), ...(latest === undefined ? {} : { latest }) };
+}
+
+/** Prints what changes until the run has ended. @throws when it failed, or no worker takes it */
+async function follow(client: Client, workflowId: string): Promise<RetentionProgress> {
+  const handle = client.workflow.getHandle(workflowId);
+  const result: Promise<RetentionProgress> = handle.result();
+  let ended = false;
+  result.then(
+    () => {
+      ended = true;
+    },
+    () => {
+      ended = true;
+    },
+  );
+  const startedAtMs = Date.now();
+  let shown = '';
+  while (!ended) {
+    const { historyLength } = await handle.describe();
+    // Scheduled, and never taken: the first three events are the start and the first task.
+    if (historyLength <= 2 && Date.now() - startedAtMs > NO_WORKER_AFTER_MS)
+      throw new Error('no worker takes the run: start one (npm start, or npm run worker); the run waits for it');
+    const progress = historyLength > 3 ? await currentProgress(client, workflowId) : undefined;
+    const line = progress === undefined ? '' : progressLine(progress);
+    if (line !== '' && line !== shown) say(line);
+    shown = line;
+    await Promise.race([delay(LOOK_EVERY_MS), result.catch(() => undefined)]);
+  }
+  return await result;
+}
+
+/** Undefined while the worker is busy: the next look comes soon. */
+async function currentProgress(client: Client, workflowId: string): Promise<RetentionProgress | undefined> {
+  try {
+    return await client.connection.withDeadline(Date.now() + 5_000, () => client.workflow.getHandle(workflowId).query(retentionProgress));
+  } catch (error) {
+    if (error instanceof WorkflowNotFoundError) throw error;
+    return undefined;
+  }
+}
+
+function progressLine({ due, removed, action }: RetentionProgress): string {
+  if (due.length === 0) return '';
+  return `${action}: ${removed} of ${due.reduce((sum, { calls }) => sum + calls, 0)} calls`;
+}
+
+function printResult(progress: RetentionProgress): void {
+  const { action, dryRun, due, removed, files, orphans, cutoffAtMs } = progress;
+  say('');
+  if (action === 'keep') say('calls are kept (CALL_RETENTION_ACTION)');
+  else say(`calls done before ${day(cutoffAtMs)}: ${due.reduce((sum, { calls }) => sum + calls, 0)}`);
+  for (const month of due) say(`  ${monthLine(month)}`);
+  say(orphanLine('calls that were never started', orphans.unplaced, dryRun ? '' : ', closed as failed'));
+  say(orphanLine('calls that nobody followed', orphans.unfollowed, dryRun ? '' : ', followed to their end now'));
+  say(orphanLine('calls whose workflow was stopped', orphans.stopped, dryRun ? '' : ', followed to their end now'));
+  if (dryRun) sayWhatWouldBe(progress);
+  else {
+    if (action !== 'keep') say(`${action === 'archive' ? 'archived and deleted' : 'deleted'}: ${removed} calls with their events`);
+    for (const file of files) say(`  ${file}`);
+  }
+}
+
+function orphanLine(what: string, calls: number, done: string): string {
+  return `${what}: ${calls}${calls === 0 ? '' : done}`;
+}
+
+function sayWhatWouldBe({ action, due, files }: RetentionProgress): void {
+  if (action === 'delete' && due.length > 0) say('a run would delete them with their events');
+  for (const folder of due.length > 0 ? files : []) {
+    say(`a run would write them to ${folder} on the machine of the worker, then delete them:`);
+    for (const { month } of due) say(`  calls-${month}.<time>.jsonl.gz`);
+  }
+  say('dry run: nothing was changed');
+}
+
+function monthLine({ month, calls, oldestAtMs, newestAtMs }: DueMonth): string {
+  return `${month}: ${calls} calls, the oldest of ${day(oldestAtMs)}, the newest of ${day(newestAtMs)}`;
+}
+
+function day(atMs: number): string {
+  return new Date(atMs).toISOString().slice(0, 10);
+}
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+function reasonOf(error: unknown): string {
+  if (error instanceof ScheduleNotFoundError) return 'there is no schedule yet: a worker makes it when it starts';
+  if (!(error instanceof Error)) return String(error);
+  return error.cause instanceof Error ? `${error.message} (${error.cause.message})` : error.message;
+}
+
+main().catch((error: unknown) => {
+  process.stderr.write(`${reasonOf(error)}\n`);
+  process.exitCode = error instanceof SettingsError ? EXIT_SETTINGS : 1;
+});

@@ -1,0 +1,81 @@
+/** The HTTP application: webhook, REST API and health, over whatever the process has opened. */
+
+import type { RequestListener } from 'node:http';
+import type { Client } from '@temporalio/client';
+import express from 'express';
+import type { CallWaiters } from '../api/call-waiters';
+import { callRoutes } from '../api/calls';
+import { conversationRoutes } from '../api/conversations';
+import { recordingRoutes } from '../api/recording';
+import { requireApiKey } from '../http/access';
+import { docsRoutes } from '../http/docs';
+import { errorHandler, notFound } from '../http/errors';
+import { healthRoutes } from '../http/health';
+import { measureRequests, pathFinder, refuseWrongMethods } from '../http/paths';
+import { createRateLimits } from '../http/rate-limits';
+import { webhookIngress } from '../http/webhook-ingress';
+import type { Settings } from '../platform/config';
+import type { Database } from '../platform/database';
+import type { Logger } from '../platform/logger';
+import type { ApiMetrics } from '../platform/metrics';
+import { countRecord } from '../record/counts';
+import type { HandOverDependencies } from '../webhooks/hand-over';
+import { handshakeRoutes, kapsoWebhook } from '../webhooks/kapso';
+import { vapiWebhook } from '../webhooks/vapi';
+import { apiPaths, openApiDocument } from './openapi';
+
+export interface AppDependencies {
+  settings: Settings;
+  db: Database;
+  temporal: Client;
+  logger: Logger;
+  metrics: ApiMetrics;
+  waiters: CallWaiters;
+  handOverDependencies(): HandOverDependencies | undefined;
+}
+
+/** Builds the application; it listens nowhere yet. */
+export function createApp({ settings, db, temporal, logger, metrics, waiters, handOverDependencies }: AppDependencies): RequestListener {
+  const limits = createRateLimits(settings);
+  const findPath = pathFinder(apiPaths);
+  const secrets = settings.KAPSO_WEBHOOK_SECRET;
+  const webhooks = [
+    kapsoWebhook({ secrets, logShapes: settings.DEBUG_WEBHOOK, logger, handOverDependencies }),
+    vapiWebhook({ settings, logger, handOverDependencies }),
+  ];
+  const takeWebhook = webhookIngress(webhooks, { findPath, limits, metrics, logger });
+
+  const app = express();
+  app.disable('x-powered-by');
+  app.disable('etag');
+  app.use(measureRequests(findPath, metrics), refuseWrongMethods(findPath));
+  app.use(handshakeRoutes(settings.KAPSO_WEBHOOK_TOKEN, limits.open));
+  const withKey = requireApiKey(settings.API_KEYS, limits);
+  app.use('/api/v1/conversations', withKey, conversationRoutes(db.orm));
+  const vapi = { baseUrl: settings.VAPI_BASE_URL, apiKey: settings.VAPI_API_KEY };
+  const identity = () => handOverDependencies()?.identity;
+  app.use(
+    '/api/v1/vapi/calls',
+    withKey,
+    callRoutes({ settings, db, temporal, waiters, logger, identity }),
+    recordingRoutes({ db, logger, vapi }),
+  );
+
+  app.use(
+    healthRoutes({
+      temporal,
+      db,
+      metrics,
+      countWaiters: () => waiters.counts(),
+      countRecord: () => countRecord(db),
+      isStarted: () => handOverDependencies() !== undefined,
+    }),
+  );
+  app.use(['/openapi.json', '/docs'], limits.open);
+  app.use(docsRoutes(openApiDocument()));
+  app.use(notFound);
+  app.use(errorHandler(logger));
+  return (request, response) => {
+    if (!takeWebhook(request, response)) app(request, response);
+  };
+}

@@ -1,0 +1,34 @@
+/** The workflow code as one file, bundled once per version of its sources: bundling costs a worker's start seconds. */
+import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { bundleWorkflowCode } from '@temporalio/worker';
+import { version } from '@temporalio/worker/package.json';
+
+const WORKFLOWS = join(__dirname, '..', '..', 'workflows');
+const CACHE = join(__dirname, '..', '..', 'dist');
+
+/** Returns the bundle's file; makes it when there is none for today's sources. */
+export async function workflowBundle(): Promise<{ codePath: string }> {
+  const codePath = join(CACHE, `workflows-${await sourcesHash()}.js`);
+  if (!existsSync(codePath)) {
+    const { code } = await bundleWorkflowCode({ workflowsPath: join(WORKFLOWS, 'index.ts'), logger: silent });
+    await mkdir(CACHE, { recursive: true });
+    // Written aside and renamed: two workers may start at once.
+    const unfinished = `${codePath}.${process.pid}`;
+    await writeFile(unfinished, code);
+    await rename(unfinished, codePath);
+  }
+  return { codePath };
+}
+
+async function sourcesHash(): Promise<string> {
+  const hash = createHash('sha256').update(version);
+  const files = (await readdir(WORKFLOWS, { recursive: true })).filter((file) => file.endsWith('.ts') && !file.endsWith('.test.ts')).sort();
+  for (const file of files) hash.update(file).update(await readFile(join(WORKFLOWS, file)));
+  return hash.digest('hex').slice(0, 16);
+}
+
+const quiet = () => undefined;
+const silent = { log: quiet, trace: quiet, debug: quiet, info: quiet, warn: quiet, error: quiet };

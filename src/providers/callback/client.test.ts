@@ -1,0 +1,251 @@
+/** Where callbacks may go, and what is sent: real receivers on this machine; only the resolver of names is given. */
+import { once } from 'node:events';
+import { createServer, type IncomingMessage, type RequestListener, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { buffer } from 'node:stream/consumers';
+import { Webhook } from 'standardwebhooks';
+import { type Address, callbackProblem, checkCallbackUrl, createCallbackClient, isKestraResume, isPublicAddress } from './client';
+
+const SECRET = `whsec_${Buffer.alloc(32, 7).toString('base64')}`;
+const CALL_ID = '5f0c3b8e-1d2a-8c4b-a6f7-0123456789ab';
+const body = { callId: CALL_ID, outcome: 'completed', done: true };
+
+const servers: Server[] = [];
+
+afterEach(async () => {
+  for (const server of servers.splice(0)) {
+    server.closeAllConnections();
+    server.close();
+    await once(server, 'close');
+  }
+});
+
+async function listen(listener: RequestListener): Promise<number> {
+  const server = createServer(listener).listen(0, '127.0.0.1');
+  servers.push(server);
+  await once(server, 'listening');
+  return (server.address() as AddressInfo).port;
+}
+
+interface Received {
+  request: IncomingMessage;
+  body: Buffer;
+}
+
+/** A receiver that answers with the given statuses, the last one from then on. */
+async function receiver(...statuses: number[]): Promise<{ port: number; received: Received[] }> {
+  const received: Received[] = [];
+  const port = await listen((request, response) => {
+    void buffer(request).then((content) => {
+      received.push({ request, body: content });
+      response.writeHead(statuses[Math.min(received.length, statuses.length) - 1] ?? 200).end('seen');
+    });
+  });
+  return { port, received };
+}
+
+function client(options: { allowedHosts: string[]; resolve?: (hostname: string) => Promise<Address[]>; timeoutMs?: number }) {
+  return createCallbackClient({
+    timeoutMs: 2_000,
+    signingSecret: SECRET,
+    kestraAuthorization: 'Basic a2VzdHJhOnNlY3JldA==',
+    ...options,
+  });
+}
+
+describe('the address of a callback', () => {
+  const hosts = ['hooks.example.com', 'flows.example.com:8080', '127.0.0.1:9000', '[::1]:9001', '10.0.0.7', 'bücher.example'];
+
+  test.each([
+    'https://hooks.example.com/x?y=1',
+    'https://HOOKS.example.com:443/x',
+    'http://flows.example.com:8080/api/v1/main/executions/a/resume',
+    'https://flows.example.com:8080/',
+    'http://127.0.0.1:9000/',
+    'http://2130706433:9000/',
+    'http://0177.0.0.1:9000/',
+    'http://[::1]:9001/',
+    'https://xn--bcher-kva.example/',
+  ])('when it is %s, then it is allowed', (url) => {
+    expect(checkCallbackUrl(url, hosts)).toMatchObject({ ok: true });
+  });
+
+  test.each([
+    ['http://hooks.example.com/', 'https'],
+    ['https://hooks.example.com:8443/', 'port'],
+    ['https://flows.example.com/', 'not allowed'],
+    ['https://evil.example/', 'not allowed'],
+    ['https://hooks.example.com.evil.example/', 'not allowed'],
+    ['https://hooks.example.com./', 'not allowed'],
+    ['https://evil.example#@hooks.example.com/', 'not allowed'],
+    ['https://evil.example\\@hooks.example.com/', 'not allowed'],
+    ['https://hooks.example.com@evil.example/', 'user name'],
+    ['https://user:pass@hooks.example.com/', 'user name'],
+    ['https://hooks.example.com:443@evil.example/', 'user name'],
+    ['ftp://hooks.example.com/', 'https'],
+    ['file:///etc/passwd', 'https'],
+    ['gopher://hooks.example.com:443/', 'https'],
+    ['//hooks.example.com/', 'URL'],
+    ['hooks.example.com', 'URL'],
+    ['', 'URL'],
+    ['http://127.0.0.1:9002/', 'not allowed'],
+    ['http://localhost:9000/', 'not allowed'],
+    ['http://localhost.:9000/', 'not allowed'],
+    ['http://[::ffff:127.0.0.1]:9000/', 'not allowed'],
+    ['http://2130706433/', 'not allowed'],
+    ['http://169.254.169.254/latest/meta-data', 'not allowed'],
+    ['https://10.0.0.7/', 'internal'],
+    ['https://0xa.7/', 'internal'],
+  ])('when it is %s, then it is refused', (url, words) => {
+    expect(checkCallbackUrl(url, hosts)).toMatchObject({ ok: false, problem: expect.stringContaining(words) });
+  });
+
+  test('when it is longer than servers take, then it is refused', () => {
+    expect(checkCallbackUrl(`https://hooks.example.com/${'x'.repeat(2_048)}`, hosts)).toMatchObject({ ok: false });
+  });
+
+  test('when no host is allowed, then callbacks are refused', () => {
+    expect(callbackProblem('https://hooks.example.com/', { allowedHosts: [] })).toContain('CALLBACK_ALLOWED_HOSTS');
+  });
+
+  test('when there is no key to sign with, then only a Kestra resume address is taken', () => {
+    const settings = { allowedHosts: hosts };
+    expect(callbackProblem('https://hooks.example.com/', settings)).toContain('CALLBACK_SIGNING_SECRET');
+    expect(callbackProblem('https://hooks.example.com/api/v1/main/executions/a/resume', settings)).toBeUndefined();
+    expect(callbackProblem('https://hooks.example.com/', { ...settings, signingSecret: SECRET })).toBeUndefined();
+  });
+});
+
+test.each([
+  ['8.8.8.8', true],
+  ['2606:4700:4700::1111', true],
+  ['127.0.0.1', false],
+  ['127.8.8.8', false],
+  ['0.0.0.0', false],
+  ['10.1.2.3', false],
+  ['172.16.0.1', false],
+  ['192.168.1.1', false],
+  ['100.64.0.1', false],
+  ['169.254.169.254', false],
+  ['224.0.0.1', false],
+  ['255.255.255.255', false],
+  ['192.0.0.192', false],
+  ['198.18.0.1', false],
+  ['::', false],
+  ['::1', false],
+  ['::ffff:127.0.0.1', false],
+  ['::ffff:8.8.8.8', false],
+  ['::127.0.0.1', false],
+  ['64:ff9b::7f00:1', false],
+  ['64:ff9b:1::a00:1', false],
+  ['2002:7f00:1::', false],
+  ['2001::7f00:1', false],
+  ['fe80::1', false],
+  ['fc00::1', false],
+  ['fd12::1', false],
+  ['fec0::1', false],
+  ['ff02::1', false],
+  ['2001:db8::1', false],
+  ['not an address', false],
+])('when the address is %s, then "public" is %s', (address, expected) => {
+  expect(isPublicAddress(address)).toBe(expected);
+});
+
+describe('delivery', () => {
+  test('when a receiver checks the signature with the library, then it holds, and the id is the same at every attempt', async () => {
+    const { port, received } = await receiver(500, 204);
+    const callbacks = client({ allowedHosts: [`127.0.0.1:${port}`] });
+    const url = `http://127.0.0.1:${port}/hook?a=1`;
+    expect(await callbacks.post(url, body)).toEqual({ kind: 'answered', httpStatus: 500 });
+    expect(await callbacks.post(url, body)).toEqual({ kind: 'answered', httpStatus: 204 });
+    const ids = received.map(({ request, body: content }) => {
+      expect(new Webhook(SECRET).verify(content, request.headers as Record<string, string>)).toEqual(body);
+      expect(request.url).toBe('/hook?a=1');
+      expect(request.headers.authorization).toBeUndefined();
+      return request.headers['webhook-id'];
+    });
+    expect(ids).toEqual([`call-${CALL_ID}`, `call-${CALL_ID}`]);
+  });
+
+  test('when the address resumes a Kestra execution, then it gets the inputs as a form, with the login', async () => {
+    const { port, received } = await receiver(204);
+    const url = `http://127.0.0.1:${port}/api/v1/main/executions/abc/resume`;
+    expect(await client({ allowedHosts: [`127.0.0.1:${port}`] }).post(url, body)).toEqual({ kind: 'answered', httpStatus: 204 });
+    const [first] = received;
+    const form = await new Response(first?.body, { headers: { 'Content-Type': first?.request.headers['content-type'] ?? '' } }).formData();
+    expect(Object.fromEntries(form)).toEqual({ callId: CALL_ID, outcome: 'completed', done: 'true' });
+    expect(first?.request.headers.authorization).toBe('Basic a2VzdHJhOnNlY3JldA==');
+  });
+
+  test('when a receiver redirects to the metadata service, then nobody follows', async () => {
+    const port = await listen((_request, response) => {
+      response.writeHead(307, { Location: 'http://169.254.169.254/latest/meta-data' }).end();
+    });
+    const answer = await client({ allowedHosts: [`127.0.0.1:${port}`] }).post(`http://127.0.0.1:${port}/`, body);
+    expect(answer).toEqual({ kind: 'answered', httpStatus: 307 });
+  });
+
+  test.each([
+    ['loopback', [{ address: '127.0.0.1', family: 4 }]],
+    ['a mapped loopback', [{ address: '::ffff:127.0.0.1', family: 6 }]],
+    [
+      'a public and a private address',
+      [
+        { address: '8.8.8.8', family: 4 },
+        { address: '10.0.0.1', family: 4 },
+      ],
+    ],
+  ])('when an allowed name leads to %s, then nothing is sent', async (_what, addresses) => {
+    const callbacks = client({ allowedHosts: ['hooks.example.com'], resolve: async () => addresses });
+    expect(await callbacks.post('https://hooks.example.com/', body)).toEqual({
+      kind: 'forbidden',
+      problem: expect.stringContaining('internal'),
+    });
+  });
+
+  test('when a name leads elsewhere after it was checked, then the connection goes to the checked address all the same', async () => {
+    const { port, received } = await receiver(200);
+    let asked = 0;
+    const resolve = async () => {
+      asked += 1;
+      return [{ address: '127.0.0.1', family: 4 }];
+    };
+    // The name exists nowhere: were it looked up again, the connection would fail.
+    const callbacks = client({ allowedHosts: [`rebinding.invalid:${port}`], resolve });
+    expect(await callbacks.post(`http://rebinding.invalid:${port}/`, body)).toEqual({ kind: 'answered', httpStatus: 200 });
+    expect([asked, received[0]?.request.headers.host]).toEqual([1, `rebinding.invalid:${port}`]);
+  });
+
+  test('when the list has changed since the call was taken, then nothing is sent', async () => {
+    const { port, received } = await receiver(200);
+    const answer = await client({ allowedHosts: ['other.example'] }).post(`http://127.0.0.1:${port}/`, body);
+    expect([answer.kind, received.length]).toEqual(['forbidden', 0]);
+  });
+
+  test('when the receiver is busy, then its time is handed on', async () => {
+    const port = await listen((_request, response) => {
+      response.writeHead(429, { 'Retry-After': '7' }).end();
+    });
+    const answer = await client({ allowedHosts: [`127.0.0.1:${port}`] }).post(`http://127.0.0.1:${port}/`, body);
+    expect(answer).toEqual({ kind: 'answered', httpStatus: 429, retryAfterMs: 7_000 });
+  });
+
+  test('when the receiver never answers, is not there, or the look-up hangs, then the attempt ends in time with a reason', async () => {
+    const silent = await listen(() => undefined);
+    const allowedHosts = [`127.0.0.1:${silent}`, '127.0.0.1:1', 'hooks.example.com'];
+    const callbacks = client({ allowedHosts, timeoutMs: 200, resolve: () => new Promise(() => undefined) });
+    expect(await callbacks.post(`http://127.0.0.1:${silent}/`, body)).toEqual({ kind: 'no_answer', reason: 'took too long' });
+    expect(await callbacks.post('http://127.0.0.1:1/', body)).toEqual({ kind: 'no_answer', reason: 'ECONNREFUSED' });
+    expect(await callbacks.post('https://hooks.example.com/', body)).toEqual({ kind: 'no_answer', reason: 'took too long' });
+  });
+});
+
+test.each([
+  ['https://k.example/api/v1/main/executions/4x/resume', true],
+  ['https://k.example/base/api/v1/executions/4x/resume', true],
+  ['https://k.example/api/v1/main/executions/4x/actions/resume', true],
+  ['https://k.example/api/v1/main/executions/4x/actions/restart', false],
+  ['https://k.example/hook?next=/executions/4x/resume', false],
+])('when the address is %s, then "resumes Kestra" is %s', (url, expected) => {
+  expect(isKestraResume(new URL(url))).toBe(expected);
+});

@@ -1,0 +1,184 @@
+/**
+ * Thin client of the two Kapso calls that Parley makes. No retries, no hidden state: every result says
+ * what is known about the send, and the caller decides. Facts: Kapso's and Meta's documentation, as of November 2026.
+ */
+import { z } from 'zod';
+import { type ConnectionFailure, connectionFailure } from '../../platform/connection-failure';
+import { withDeadline } from '../../platform/deadline';
+import { type HttpAnswer, sendRequest } from '../../platform/http-request';
+import { retryAfterMs } from '../../platform/retry-after';
+
+/** WhatsApp's longest text (Meta, send messages). */
+export const MAX_TEXT_LENGTH = 4096;
+
+/** A minute or two at Meta's default throughput of 80 messages/s. */
+const MAX_PAGES = 100;
+
+const SEND_PATH_VERSION = 'v24.0';
+
+export interface Recipient {
+  /** Digits only. */
+  phone?: string | undefined;
+  businessScopedUserId?: string | undefined;
+}
+
+export interface TextSend {
+  phoneNumberId: string;
+  recipient: Recipient;
+  text: string;
+  /** Comes back in the status webhooks (`biz_opaque_callback_data`, at most 512 characters). */
+  correlationId: string;
+}
+
+/**
+ * What is known after a send. `accepted`: WhatsApp has it. `refused`: it certainly has not.
+ * `not_sent`: the request never left. `unknown`: it may have it; sending again could show it twice.
+ */
+export type SendAnswer =
+  | { kind: 'accepted'; providerMessageId: string }
+  | { kind: 'refused'; httpStatus: number; graphCode?: number; kapsoError?: string; retryAfterMs?: number }
+  | ConnectionFailure;
+
+/** An outbound message as Kapso lists it. */
+export interface ListedMessage {
+  providerMessageId: string;
+  text?: string;
+  /** Digits of the recipient, when Kapso names one. */
+  to?: string;
+  sentAtMs: number;
+  correlationIds: string[];
+  statuses: { status: string; atMs: number }[];
+}
+
+export interface KapsoClient {
+  sendText(send: TextSend): Promise<SendAnswer>;
+  /** All outbound messages between two times, newest first. @throws when Kapso cannot be asked, or the list is longer than can be read */
+  listSent(query: { phoneNumberId: string; sinceMs: number; untilMs: number }): Promise<ListedMessage[]>;
+}
+
+const accepted = z.object({ messages: z.array(z.object({ id: z.string().min(1) })).min(1) });
+const graphError = z.object({ error: z.object({ code: z.number() }) });
+const kapsoError = z.object({ error: z.string() });
+const listPage = z.object({
+  data: z.array(
+    z.object({
+      id: z.string(),
+      timestamp: z.coerce.number().catch(0),
+      to: z.string().nullish().catch(undefined),
+      text: z.object({ body: z.string() }).nullish().catch(undefined),
+      kapso: z
+        .object({
+          phone_number: z.string().nullish(),
+          statuses: z
+            .array(
+              z.object({
+                status: z.string(),
+                timestamp: z.coerce.number().catch(0),
+                biz_opaque_callback_data: z.string().nullish().catch(undefined),
+              }),
+            )
+            .nullish(),
+        })
+        .nullish(),
+    }),
+  ),
+  paging: z.object({ next: z.string().nullish() }).nullish(),
+});
+
+/** A client for one Kapso project. `timeoutMs` bounds each request with its answer's body. */
+export function createKapsoClient(options: { baseUrl: string; apiKey: string; timeoutMs: number }): KapsoClient {
+  const headers = { 'X-API-Key': options.apiKey, 'Content-Type': 'application/json' };
+  const messagesUrl = (phoneNumberId: string) =>
+    `${options.baseUrl}/meta/whatsapp/${SEND_PATH_VERSION}/${encodeURIComponent(phoneNumberId)}/messages`;
+
+  return {
+    async sendText(send) {
+      try {
+        return await withDeadline(options.timeoutMs, async (signal) => {
+          const body = JSON.stringify(sendBody(send));
+          return readSendAnswer(await sendRequest(messagesUrl(send.phoneNumberId), { method: 'POST', headers, body, signal }));
+        });
+      } catch (error) {
+        return connectionFailure(error);
+      }
+    },
+
+    async listSent({ phoneNumberId, sinceMs, untilMs }) {
+      const found: ListedMessage[] = [];
+      let after: string | undefined;
+      for (let page = 0; page < MAX_PAGES; page += 1) {
+        const query = new URLSearchParams({
+          direction: 'outbound',
+          since: new Date(sinceMs).toISOString(),
+          until: new Date(untilMs).toISOString(),
+          limit: '100',
+        });
+        if (after) query.set('after', after);
+        const { data, paging } = await withDeadline(options.timeoutMs, async (signal) => {
+          const { status, text } = await sendRequest(`${messagesUrl(phoneNumberId)}?${query}`, { method: 'GET', headers, signal });
+          if (status !== 200) throw new Error(`Kapso's message list answered ${status}`);
+          return listPage.parse(JSON.parse(text));
+        });
+        found.push(...data.map(listedMessage));
+        if (!paging?.next || data.length === 0) return found;
+        after = paging.next;
+      }
+      // Half a list proves nothing.
+      throw new Error(`Kapso's message list has more than ${MAX_PAGES} pages for the time of one send`);
+    },
+  };
+}
+
+function sendBody({ recipient, text, correlationId }: TextSend): Record<string, unknown> {
+  return {
+    messaging_product: 'whatsapp',
+    recipient_type: 'individual',
+    ...(recipient.phone ? { to: `+${recipient.phone}` } : { recipient: recipient.businessScopedUserId }),
+    type: 'text',
+    text: { body: text, preview_url: false },
+    biz_opaque_callback_data: correlationId,
+  };
+}
+
+/** Reads Meta's object, Kapso's string, or something that is neither (an outage's HTML page), in this order. */
+function readSendAnswer({ status: httpStatus, headers, text }: HttpAnswer): SendAnswer {
+  const json = parseJson(text);
+  if (httpStatus >= 200 && httpStatus < 300) {
+    const message = accepted.safeParse(json);
+    return message.success
+      ? { kind: 'accepted', providerMessageId: message.data.messages[0]?.id ?? '' }
+      : { kind: 'unknown', reason: `answered ${httpStatus} without a message id` };
+  }
+  const graphCode = graphError.safeParse(json).data?.error.code;
+  if (httpStatus >= 500 && graphCode === undefined) return { kind: 'unknown', reason: `answered ${httpStatus}` };
+  const said = kapsoError.safeParse(json).data?.error;
+  const waitMs = retryAfterMs(headers);
+  return {
+    kind: 'refused',
+    httpStatus,
+    ...(graphCode === undefined ? {} : { graphCode }),
+    ...(said === undefined ? {} : { kapsoError: said }),
+    ...(waitMs === undefined ? {} : { retryAfterMs: waitMs }),
+  };
+}
+
+function listedMessage(row: z.output<typeof listPage>['data'][number]): ListedMessage {
+  const statuses = row.kapso?.statuses ?? [];
+  const to = row.to ?? row.kapso?.phone_number ?? undefined;
+  return {
+    providerMessageId: row.id,
+    ...(row.text ? { text: row.text.body } : {}),
+    ...(to ? { to: to.replace(/\D/g, '') } : {}),
+    sentAtMs: row.timestamp * 1000,
+    correlationIds: [...new Set(statuses.flatMap((entry) => entry.biz_opaque_callback_data ?? []))],
+    statuses: statuses.map((entry) => ({ status: entry.status, atMs: entry.timestamp * 1000 })),
+  };
+}
+
+function parseJson(body: string): unknown {
+  try {
+    return JSON.parse(body);
+  } catch {
+    return undefined;
+  }
+}

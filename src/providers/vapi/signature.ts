@@ -1,0 +1,93 @@
+/**
+ * Whether a webhook is Vapi's: a shared secret, a bearer token, or an HMAC over the raw bytes, as the settings say. Facts:
+ * Vapi's server authentication page and the HMACAuthenticationPlan of its OpenAPI document.
+ */
+import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
+import type { IncomingHttpHeaders } from 'node:http';
+import type { Settings } from '../../platform/config';
+
+export type VapiAuthSettings = Pick<
+  Settings,
+  | 'VAPI_WEBHOOK_AUTH'
+  | 'VAPI_WEBHOOK_SECRET'
+  | 'VAPI_HMAC_HEADER'
+  | 'VAPI_HMAC_TIMESTAMP_HEADER'
+  | 'VAPI_HMAC_PREFIX'
+  | 'VAPI_HMAC_ENCODING'
+  | 'VAPI_HMAC_ALGORITHM'
+  | 'VAPI_HMAC_SECRET_ENCODING'
+  | 'VAPI_HMAC_TOLERANCE_SECONDS'
+>;
+
+/** The name of the timestamp header that says that the body alone is signed. */
+const NO_TIMESTAMP = 'none';
+/** The unit of the timestamp is in no document; as seconds, this would be the year 33658. */
+const MILLISECONDS_FROM = 1e12;
+
+/**
+ * Whether one of the secrets vouches for the request. Never without a secret: where no credential is set up, Vapi sends
+ * `X-Vapi-Secret` with an empty value.
+ */
+export function isFromVapi(headers: IncomingHttpHeaders, rawBody: Buffer, settings: VapiAuthSettings, nowMs = Date.now()): boolean {
+  const secrets = settings.VAPI_WEBHOOK_SECRET.filter((secret) => secret.trim() !== '');
+  switch (settings.VAPI_WEBHOOK_AUTH) {
+    case 'secret':
+      return isOneOf(secrets, header(headers, 'x-vapi-secret'));
+    case 'bearer':
+      return isOneOf(secrets, /^bearer +(.+)$/i.exec(header(headers, 'authorization') ?? '')?.[1]);
+    case 'hmac':
+      return isSigned(headers, rawBody, secrets, settings, nowMs);
+  }
+}
+
+function header(headers: IncomingHttpHeaders, name: string): string | undefined {
+  const value = headers[name];
+  return typeof value === 'string' ? value.trim() : undefined;
+}
+
+/** Compares digests, so that neither the length nor the first wrong byte shows in the time. */
+function isOneOf(secrets: readonly string[], given: string | undefined): boolean {
+  if (!given) return false;
+  const digest = (text: string) => createHash('sha256').update(text).digest();
+  return secrets.filter((secret) => timingSafeEqual(digest(secret), digest(given))).length > 0;
+}
+
+function isSigned(
+  headers: IncomingHttpHeaders,
+  rawBody: Buffer,
+  secrets: readonly string[],
+  settings: VapiAuthSettings,
+  nowMs: number,
+): boolean {
+  const given = signatureOf(header(headers, settings.VAPI_HMAC_HEADER), settings);
+  if (!given) return false;
+  const hasTimestamp = settings.VAPI_HMAC_TIMESTAMP_HEADER !== NO_TIMESTAMP;
+  const timestamp = hasTimestamp ? header(headers, settings.VAPI_HMAC_TIMESTAMP_HEADER) : undefined;
+  if (hasTimestamp && !isRecent(timestamp, settings.VAPI_HMAC_TOLERANCE_SECONDS, nowMs)) return false;
+  const keys = secrets.map((secret) => Buffer.from(secret, settings.VAPI_HMAC_SECRET_ENCODING === 'base64' ? 'base64' : 'utf8'));
+  return (
+    keys.filter((key) => {
+      if (key.length === 0) return false;
+      const hmac = createHmac(settings.VAPI_HMAC_ALGORITHM, key);
+      if (hasTimestamp) hmac.update(`${timestamp}.`);
+      const wanted = hmac.update(rawBody).digest();
+      return wanted.length === given.length && timingSafeEqual(wanted, given);
+    }).length > 0
+  );
+}
+
+function signatureOf(value: string | undefined, settings: VapiAuthSettings): Buffer | undefined {
+  const { VAPI_HMAC_PREFIX: prefix, VAPI_HMAC_ENCODING: encoding } = settings;
+  if (!value?.startsWith(prefix)) return undefined;
+  const encoded = value.slice(prefix.length);
+  // Buffer.from stops at the first character that does not belong; what follows it must not be ignored.
+  const pattern = encoding === 'hex' ? /^(?:[0-9a-f]{2})+$/i : /^[A-Za-z0-9+/]+={0,2}$/;
+  return pattern.test(encoded) ? Buffer.from(encoded, encoding) : undefined;
+}
+
+function isRecent(timestamp: string | undefined, toleranceSeconds: number, nowMs: number): boolean {
+  if (!timestamp || !/^\d{1,16}$/.test(timestamp)) return false;
+  const count = Number(timestamp);
+  const atMs = count > MILLISECONDS_FROM ? count : count * 1_000;
+  return Math.abs(nowMs - atMs) <= toleranceSeconds * 1_000;
+}

@@ -1,0 +1,144 @@
+/** What the Kapso double remembers: conversations and messages, bounded: the oldest go first. */
+import { randomBytes, randomUUID } from 'node:crypto';
+import { cursorOf, cursorTarget, messageRow, type StoredConversation, type StoredMessage } from './bodies';
+
+/** What a list is asked for; `since` and `until` in ms. */
+export interface ListQuery {
+  phoneNumberId?: string | undefined;
+  customer?: string | undefined;
+  direction?: string | undefined;
+  status?: string | undefined;
+  since?: number | undefined;
+  until?: number | undefined;
+  after?: string | undefined;
+  limit: number;
+}
+
+/** A fresh message id. Real ones contain the phone number; these do not, so that ids may be logged. */
+export function freshWamid(): string {
+  return `wamid.${randomBytes(30).toString('base64')}`;
+}
+
+/** Messages in the order in which they came, and the conversations they belong to. */
+export class KapsoStore {
+  readonly #messages = new Map<string, StoredMessage>();
+  readonly #conversations = new Map<string, StoredConversation>();
+  readonly #byCustomer = new Map<string, StoredMessage[]>();
+  readonly #keep: number;
+  #log: StoredMessage[] = [];
+  #dropped = 0;
+  #sequence = 0;
+
+  constructor(keep: number) {
+    this.#keep = keep;
+  }
+
+  /** The conversation with a customer, and whether it is new. */
+  conversation(customer: string, phoneNumberId: string): { conversation: StoredConversation; isNew: boolean } {
+    const found = this.#conversations.get(customer);
+    if (found !== undefined) return { conversation: found, isNew: false };
+    const now = Date.now();
+    const conversation = {
+      id: randomUUID(),
+      customer,
+      phoneNumberId,
+      contactName: 'Sandbox Customer',
+      createdAtMs: now,
+      lastActiveAtMs: now,
+      messagesCount: 0,
+    };
+    this.#conversations.set(customer, conversation);
+    return { conversation, isNew: true };
+  }
+
+  /** Keeps a message, and moves its conversation on. */
+  add(fields: Omit<StoredMessage, 'sequence'>): StoredMessage {
+    const message = { ...fields, sequence: this.#sequence++ };
+    const { conversation } = this.conversation(message.customer, message.phoneNumberId);
+    conversation.messagesCount += 1;
+    conversation.last = message;
+    conversation.lastActiveAtMs = message.createdAtMs;
+    conversation[message.direction === 'inbound' ? 'lastInboundAtMs' : 'lastOutboundAtMs'] = message.createdAtMs;
+    this.#messages.set(message.wamid, message);
+    this.#log.push(message);
+    const own = this.#byCustomer.get(message.customer);
+    if (own === undefined) this.#byCustomer.set(message.customer, [message]);
+    else own.push(message);
+    if (this.#messages.size > this.#keep) this.#dropOldest();
+    return message;
+  }
+
+  /** A message by its id. */
+  find(wamid: string): StoredMessage | undefined {
+    return this.#messages.get(wamid);
+  }
+
+  /** All kept messages with a customer, oldest first. */
+  of(customer: string): StoredMessage[] {
+    return this.#byCustomer.get(customer) ?? [];
+  }
+
+  /** A page of rows, newest first, as the lists answer it. */
+  page(query: ListQuery): object {
+    const found: StoredMessage[] = [];
+    let place = this.#startOf(query.after);
+    let more = false;
+    for (; place >= 0 && !more; place -= 1) {
+      const message = this.#log[place];
+      if (message === undefined || (query.since !== undefined && message.createdAtMs < query.since)) break;
+      if (!matches(message, query)) continue;
+      more = found.length === query.limit;
+      if (!more) found.push(message);
+    }
+    return this.#pageBody(found, more);
+  }
+
+  /** The row of one message. */
+  row(message: StoredMessage): object {
+    return messageRow(message, this.conversation(message.customer, message.phoneNumberId).conversation);
+  }
+
+  #pageBody(found: StoredMessage[], more: boolean): object {
+    const [first, last] = [found[0], found.at(-1)];
+    const after = last === undefined ? null : cursorOf(last);
+    const before = first === undefined ? null : cursorOf(first);
+    return {
+      data: found.map((message) => this.row(message)),
+      paging: { cursors: { before, after }, next: more ? after : null, previous: null },
+    };
+  }
+
+  #startOf(after: string | undefined): number {
+    if (after === undefined) return this.#log.length - 1;
+    const target = this.#messages.get(cursorTarget(after) ?? '');
+    return target === undefined ? -1 : target.sequence - this.#dropped - 1;
+  }
+
+  /** A tenth at once, so that the cost of moving the list is spread. */
+  #dropOldest(): void {
+    const count = Math.ceil(this.#keep / 10);
+    const gone = this.#log.slice(0, count);
+    this.#log = this.#log.slice(count);
+    this.#dropped += gone.length;
+    for (const message of gone) this.#messages.delete(message.wamid);
+    for (const customer of new Set(gone.map((message) => message.customer))) this.#prune(customer);
+  }
+
+  #prune(customer: string): void {
+    const left = this.of(customer).filter((message) => this.#messages.has(message.wamid));
+    if (left.length > 0) this.#byCustomer.set(customer, left);
+    else this.#byCustomer.delete(customer);
+  }
+}
+
+function matches(message: StoredMessage, query: ListQuery): boolean {
+  const status = message.direction === 'inbound' ? 'received' : (message.statuses.at(-1)?.status ?? 'pending');
+  return (
+    message.listed &&
+    (query.phoneNumberId === undefined || query.phoneNumberId === message.phoneNumberId) &&
+    (query.customer === undefined || message.customer.includes(query.customer)) &&
+    (query.direction === undefined || query.direction === message.direction) &&
+    (query.status === undefined || query.status === status) &&
+    (query.until === undefined || message.createdAtMs <= query.until)
+  );
+}

@@ -1,0 +1,63 @@
+/** Webhooks as Kapso writes them: signed, with its headers; 200 alone is success, few retries. */
+import { randomUUID } from 'node:crypto';
+import { signBody, type Webhook, type WebhookTargets } from '../webhook-sender';
+
+export interface KapsoWebhookOptions {
+  targets: WebhookTargets;
+  secret: string;
+  /** Waits before the second, third… attempt, in ms (default 10 s, 40 s). */
+  retryDelaysMs?: number[] | undefined;
+  /** How long an attempt may take, in ms (default 10 s). */
+  timeoutMs?: number | undefined;
+}
+
+export interface KapsoEvent {
+  event: string;
+  body: string | Buffer;
+  /** Events with the same order key are delivered one after the other. */
+  order?: string | undefined;
+  idempotencyKey?: string | undefined;
+  batchSize?: number | undefined;
+}
+
+/** An event with Kapso's signature and headers; all attempts are the same bytes with the same key. */
+export function kapsoWebhook(options: KapsoWebhookOptions, event: KapsoEvent): Webhook {
+  return webhook(options, event.body, headersOf(options.secret, event), event.order);
+}
+
+/** These very bytes; headers given win over the ones that a received event would have, and an empty one takes a header away. */
+export function rawKapsoWebhook(options: KapsoWebhookOptions, body: string | Buffer, headers: Record<string, string>): Webhook {
+  const usual = headersOf(options.secret, { event: 'whatsapp.message.received', body });
+  return webhook(options, body, withoutEmpty({ ...lowerCase(usual), ...lowerCase(headers) }), undefined);
+}
+
+function webhook(options: KapsoWebhookOptions, body: string | Buffer, headers: Record<string, string>, order: string | undefined): Webhook {
+  const { targets, retryDelaysMs = [10_000, 40_000], timeoutMs = 10_000 } = options;
+  return {
+    targets,
+    write: () => ({ body, headers }),
+    order,
+    isTaken: (status) => status === 200,
+    retryDelayMs: (attempts) => retryDelaysMs[attempts - 1],
+    timeoutMs,
+  };
+}
+
+function headersOf(secret: string, event: KapsoEvent): Record<string, string> {
+  return {
+    'Content-Type': 'application/json',
+    'X-Webhook-Event': event.event,
+    'X-Webhook-Signature': signBody(secret, event.body),
+    'X-Idempotency-Key': event.idempotencyKey ?? randomUUID(),
+    'X-Webhook-Payload-Version': 'v2',
+    ...(event.batchSize === undefined ? {} : { 'X-Webhook-Batch': 'true', 'X-Batch-Size': String(event.batchSize) }),
+  };
+}
+
+function lowerCase(headers: Record<string, string>): Record<string, string> {
+  return Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]));
+}
+
+function withoutEmpty(headers: Record<string, string>): Record<string, string> {
+  return Object.fromEntries(Object.entries(headers).filter(([, value]) => value !== ''));
+}

@@ -1,0 +1,219 @@
+/** A double of the model providers: the OpenAI chat protocol as aimock speaks it, answers and faults as they are programmed per model. */
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { once } from 'node:events';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { type ChatCompletionRequest, createServer, type FixtureResponse, type ServerInstance } from '@copilotkit/aimock';
+import { z } from 'zod';
+import { Programs } from '../programs';
+import { Changes, Timers } from '../waiting';
+
+/** What shall happen with requests of a model, as JSON. What is not named goes as usual. */
+export const modelProgramSchema = z.strictObject({
+  /** The model it is for; not set: every model. */
+  model: z.string().min(1).optional(),
+  times: z.number().int().min(1).optional(),
+  skip: z.number().int().min(0).optional(),
+  /** ms before the answer. */
+  delayMs: z.number().int().min(0).max(600_000).optional(),
+  /** The answer's text; may be empty. */
+  reply: z.string().optional(),
+  finishReason: z.enum(['stop', 'length', 'content_filter']).optional(),
+  /** Token counts of the answer; estimated from the texts when not set. */
+  usage: z.strictObject({ prompt_tokens: z.number().int().min(0), completion_tokens: z.number().int().min(0) }).optional(),
+  /** An error answer in OpenAI's form. */
+  error: z
+    .strictObject({
+      status: z.number().int().min(400).max(599),
+      message: z.string().optional(),
+      code: z.string().optional(),
+      retryAfterSeconds: z.number().min(0).optional(),
+    })
+    .optional(),
+  /** A body sent as it is, JSON or not. */
+  raw: z
+    .strictObject({
+      status: z.number().int().min(200).max(599).optional(),
+      contentType: z.string().optional(),
+      /** Added to the content type, such as a Retry-After that is no number. */
+      headers: z.record(z.string(), z.string()).optional(),
+      body: z.string(),
+    })
+    .optional(),
+  /** No answer at all: held open, or cut. */
+  connection: z.enum(['hang', 'cut']).optional(),
+});
+
+/** A request as the double saw it. */
+export interface ModelRequest {
+  model: string;
+  /** ms since 1970. */
+  atMs: number;
+  messages: { role: string; content: string }[];
+  /** The whole body. */
+  body: ChatCompletionRequest;
+}
+
+/** A program of the model double; a function as `reply`, and `when`, are for callers in the same process. */
+export interface ModelProgram extends Omit<z.output<typeof modelProgramSchema>, 'reply'> {
+  reply?: string | ((request: ModelRequest) => string | Promise<string>) | undefined;
+  when?: ((request: ModelRequest) => boolean) | undefined;
+}
+
+interface ModelRecord {
+  count: number;
+  recent: ModelRequest[];
+}
+
+const RECENT_REQUESTS = 200;
+const QUOTE_LIMIT = 400;
+
+/** The answer of an unprogrammed model: says what it is, and quotes what was written since the last answer. */
+export function sandboxReply(request: ModelRequest): string {
+  const lastAnswer = request.messages.findLastIndex(({ role }) => role === 'assistant');
+  const written = request.messages.slice(lastAnswer + 1).filter(({ role, content }) => role === 'user' && content.trim() !== '');
+  const quotes = written.map(({ content }) => `“${shorten(content.trim())}”`);
+  const quoted = quotes.length === 0 ? 'I got your message.' : `You wrote: ${quotes.join(' and ')}`;
+  return `(sandbox model, no AI) ${quoted}\nSet a model key to get real answers.`;
+}
+
+/** The models, played. */
+export class ModelDouble {
+  readonly #programs = new Programs<ModelProgram>();
+  readonly #records = new Map<string, ModelRecord>();
+  readonly #changes = new Changes();
+  readonly #timers = new Timers();
+  readonly #response = new AsyncLocalStorage<ServerResponse>();
+  #server: ServerInstance | undefined;
+
+  /** Starts aimock; requests come through `handle`. Its journal is kept short, so that a long benchmark stays in bounded memory. */
+  async start(): Promise<void> {
+    const options = { host: '127.0.0.1', port: 0, journalMaxEntries: 10, fixtureCountsMaxTestIds: 10 };
+    this.#server = await createServer([{ match: { endpoint: 'chat' }, response: (body) => this.#answer(body) }], options);
+  }
+
+  /** Answers a request under /v1. aimock sees the request alone, so the response travels beside it for cuts and raw bodies. */
+  handle(request: IncomingMessage, response: ServerResponse): void {
+    this.#response.run(response, () => this.#server?.server.emit('request', request, response));
+  }
+
+  /** Adds a program; the returned function takes it back. Counted programs come first, in their order, then the latest lasting one. */
+  program(program: ModelProgram): () => void {
+    return this.#programs.add(program);
+  }
+
+  /** Takes back the programs of a model, or all. */
+  clear(model?: string): void {
+    this.#programs.clear((program) => model === undefined || program.model === model);
+  }
+
+  /** The programs that still wait for requests. */
+  programs(): ModelProgram[] {
+    return this.#programs.list();
+  }
+
+  /** How many requests a model got. */
+  count(model: string): number {
+    return this.#records.get(model)?.count ?? 0;
+  }
+
+  /** How many requests each model got. */
+  counts(): Record<string, number> {
+    return Object.fromEntries([...this.#records].map(([model, { count }]) => [model, count]));
+  }
+
+  /** The latest requests of a model (at most 200), oldest first. */
+  requests(model: string): ModelRequest[] {
+    return [...(this.#records.get(model)?.recent ?? [])];
+  }
+
+  /** Resolves when a model got at least `count` requests. @throws Error after `timeoutMs` */
+  waitForRequests(model: string, count: number, timeoutMs: number): Promise<ModelRequest[]> {
+    const look = () => (this.count(model) >= count ? this.requests(model) : undefined);
+    return this.#changes.until(model, look, timeoutMs, () => `${model} got ${this.count(model)} of ${count} requests`);
+  }
+
+  /** Ends delays and waits. */
+  async close(): Promise<void> {
+    this.#timers.close();
+    this.#changes.close();
+    if (this.#server === undefined) return;
+    const closed = once(this.#server.server, 'close');
+    this.#server.server.close();
+    this.#server = undefined;
+    await closed;
+  }
+
+  async #answer(body: ChatCompletionRequest): Promise<FixtureResponse> {
+    const request = { model: String(body.model), atMs: Date.now(), messages: body.messages.map(plainMessage), body };
+    const program = this.#programs.take((candidate) => applies(candidate, request)) ?? {};
+    this.#record(request);
+    if (program.delayMs !== undefined) await this.#timers.sleep(program.delayMs);
+    if (program.connection !== undefined) return this.#leave(program.connection);
+    if (program.raw !== undefined) return this.#writeRaw(program.raw);
+    if (program.error !== undefined) return this.#fail(program.error);
+    const reply = program.reply ?? sandboxReply;
+    return {
+      content: typeof reply === 'string' ? reply : await reply(request),
+      ...(program.finishReason === undefined ? {} : { finishReason: program.finishReason }),
+      ...(program.usage === undefined ? {} : { usage: program.usage }),
+    };
+  }
+
+  #record(request: ModelRequest): void {
+    const record = this.#records.get(request.model) ?? { count: 0, recent: [] };
+    record.count += 1;
+    record.recent.push(request);
+    if (record.recent.length > 2 * RECENT_REQUESTS) record.recent = record.recent.slice(-RECENT_REQUESTS);
+    this.#records.set(request.model, record);
+    this.#changes.notify(request.model);
+  }
+
+  #leave(how: 'hang' | 'cut'): Promise<never> {
+    if (how === 'cut') this.#response.getStore()?.socket?.resetAndDestroy();
+    return never();
+  }
+
+  #writeRaw(raw: NonNullable<ModelProgram['raw']>): Promise<never> {
+    const response = this.#response.getStore();
+    response?.writeHead(raw.status ?? 200, { 'Content-Type': raw.contentType ?? 'text/html', ...raw.headers }).end(raw.body);
+    return never();
+  }
+
+  /** aimock writes Retry-After for 429 alone; for other statuses it is set here. */
+  #fail(error: NonNullable<ModelProgram['error']>): FixtureResponse {
+    const { status, retryAfterSeconds } = error;
+    if (retryAfterSeconds !== undefined) this.#response.getStore()?.setHeader('Retry-After', String(retryAfterSeconds));
+    const message = error.message ?? `The sandbox model answers ${status}, as it was told to.`;
+    return {
+      error: { message, type: ERROR_TYPES[status] ?? 'server_error', ...(error.code === undefined ? {} : { code: error.code }) },
+      status,
+      ...(retryAfterSeconds === undefined ? {} : { retryAfter: retryAfterSeconds }),
+    };
+  }
+}
+
+/** A new one each time: one shared promise would remember everyone who ever awaited it. */
+function never(): Promise<never> {
+  return new Promise(() => undefined);
+}
+
+const ERROR_TYPES: Record<number, string> = {
+  400: 'invalid_request_error',
+  401: 'authentication_error',
+  403: 'permission_error',
+  404: 'invalid_request_error',
+  429: 'rate_limit_error',
+};
+
+function applies(program: ModelProgram, request: ModelRequest): boolean {
+  return (program.model === undefined || program.model === request.model) && (program.when?.(request) ?? true);
+}
+
+function plainMessage({ role, content }: ChatCompletionRequest['messages'][number]): { role: string; content: string } {
+  if (typeof content === 'string') return { role, content };
+  return { role, content: (content ?? []).map((part) => part.text ?? '').join('') };
+}
+
+function shorten(text: string): string {
+  return text.length <= QUOTE_LIMIT ? text : `${text.slice(0, QUOTE_LIMIT)}…`;
+}
