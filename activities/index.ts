@@ -13,11 +13,11 @@ import { createRetentionActivities, type RetentionActivities } from './retention
 import { createVoiceActivities, type VoiceActivities } from './voice';
 import { createWhatsAppActivities, type WhatsAppActivities } from './whatsapp';
 
+export type { RecordOrder } from '../src/record/inbound';
 export type { CallbackDelivery } from './callback';
 export type { Draft, DraftOrder } from './model';
-export type { Recorded, RecordOrder, TurnLimits } from './records';
+export type { Recorded, TurnLimits } from './records';
 export type { CallEnding, CallLook, Conclusion, DialVerdict } from './voice';
-export type { SendVerdict } from './whatsapp';
 
 export interface ActivityDependencies {
   db: Database;

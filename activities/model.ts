@@ -2,12 +2,14 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { ApplicationFailure, Context } from '@temporalio/activity';
-import { type Database, sql } from '../src/platform/database';
+import type { Database } from '../src/platform/database';
 import { withDeadline } from '../src/platform/deadline';
 import type { Logger } from '../src/platform/logger';
 import type { WorkerMetrics } from '../src/platform/metrics';
 import { MAX_TEXT_LENGTH } from '../src/providers/kapso/client';
 import type { ChatAnswer, ChatMessage, LanguageModels, ModelChoice } from '../src/providers/models/client';
+import { loadPromptMaterial } from '../src/record/prompts';
+import { storeDraft } from '../src/record/replies';
 import { modelFailure, permanentModelFailure } from './failures';
 
 export interface DraftOrder {
@@ -102,17 +104,26 @@ export function createModelActivities({ db, models, logger, metrics }: ModelDepe
     return answer;
   }
 
+  async function store(
+    { conversationId, messageIds, provider, model }: DraftOrder,
+    { text, promptTokens, completionTokens }: ChatAnswer,
+    run: { latencyMs: number; attempts: number },
+  ): Promise<Draft> {
+    const draft = { provider, model, promptTokens, completionTokens };
+    return { messageId: await storeDraft(db, { conversationId, messageIds, text: fitting(text), ...draft, ...run }), ...draft };
+  }
+
   async function storePatiently(order: DraftOrder, answer: ChatAnswer, run: { latencyMs: number; attempts: number }): Promise<Draft> {
     for (const pauseMs of STORE_PAUSES_MS) {
       try {
-        return await storeDraft(db, order, answer, run);
+        return await store(order, answer, run);
       } catch (error) {
         if (isRefusal(error)) throw error;
         logger.warn({ error, conversationId: order.conversationId }, 'the draft could not be stored yet');
         await delay(pauseMs);
       }
     }
-    return await storeDraft(db, order, answer, run);
+    return await store(order, answer, run);
   }
 }
 
@@ -137,80 +148,26 @@ async function fromRecord<T>(step: () => Promise<T>): Promise<T> {
   }
 }
 
-interface PromptRow {
-  systemPrompt: string;
-  /** Newest first. */
-  said: { direction: 'inbound' | 'outbound' | 'note'; kind: string; text: string | null }[] | null;
-  draft: Draft | null;
-}
-
-/** What the model is to read: the system prompt, the last messages that the customer has seen or written, and the turn. */
-async function loadPrompt(
-  db: Database,
-  { conversationId, messageIds }: DraftOrder,
-): Promise<{ draft: Draft | null; messages: ChatMessage[] }> {
-  const lastId = messageIds.at(-1);
-  const rows = await db.query<PromptRow>(sql`
-    SELECT s.system_prompt AS "systemPrompt",
-      (SELECT json_agg(h ORDER BY h.position DESC) FROM (
-        SELECT m.position, m.direction, m.kind, m.text FROM messages m
-        WHERE m.conversation_id = c.id AND m.position <= (SELECT position FROM messages WHERE id = ${lastId}::uuid)
-          AND m.status NOT IN ('pending', 'sending', 'failed')
-        ORDER BY m.position DESC LIMIT s.history_limit + ${messageIds.length}
-      ) h) AS said,
-      (SELECT json_build_object('messageId', d.id, 'provider', d.provider, 'model', d.model,
-          'promptTokens', COALESCE(d.prompt_tokens, 0), 'completionTokens', COALESCE(d.completion_tokens, 0))
-        FROM messages d WHERE d.reply_to_id = ${lastId}::uuid) AS draft
-    FROM conversations c JOIN chatbot_settings s ON s.workspace_id = c.workspace_id
-    WHERE c.id = ${conversationId}::uuid`);
-  const row = rows[0];
-  if (!row)
+/** What the model is to read, and the draft that the turn has already. */
+async function loadPrompt(db: Database, order: DraftOrder): Promise<{ draft: Draft | null; messages: ChatMessage[] }> {
+  const material = await loadPromptMaterial(db, order);
+  if (!material)
     throw ApplicationFailure.create({
       type: 'RecordError.Refused',
       message: 'the conversation or its settings are not in the record',
       nonRetryable: true,
     });
-  const said = (row.said ?? []).reverse().map(({ direction, kind, text }): ChatMessage => {
+  const said = (material.said ?? []).reverse().map(({ direction, kind, text }): ChatMessage => {
     const content = text?.trim() || `[${kind}]`;
     if (direction === 'note')
       return { role: 'system', content: `Between these messages there was a ${kind.replace('_', ' ')}. ${content}` };
     return { role: direction === 'inbound' ? 'user' : 'assistant', content };
   });
-  return { draft: row.draft, messages: [{ role: 'system', content: row.systemPrompt }, ...said] };
+  return { draft: material.draft, messages: [{ role: 'system', content: material.systemPrompt }, ...said] };
 }
 
 /** WhatsApp's longest text; what a model says beyond it is cut, visibly, before it is recorded: the record shows what was sent. */
 function fitting(text: string): string {
   const storable = text.replaceAll('\0', '').toWellFormed();
   return storable.length <= MAX_TEXT_LENGTH ? storable : `${storable.slice(0, MAX_TEXT_LENGTH - 1)}…`.toWellFormed();
-}
-
-/** Writes the reply and the turn of its messages in one statement. An existing reply of the turn wins. */
-async function storeDraft(
-  db: Database,
-  order: DraftOrder,
-  answer: ChatAnswer,
-  run: { latencyMs: number; attempts: number },
-): Promise<Draft> {
-  const { conversationId, messageIds, provider, model } = order;
-  const lastId = messageIds.at(-1);
-  const rows = await db.query<{ id: string }>(sql`
-    WITH turn AS (
-      UPDATE messages SET turn_id = ${lastId}::uuid WHERE id = ANY(${messageIds}::uuid[])
-    ), abandoned AS (
-      -- A draft that a terminated workflow left behind, whose messages are in this turn now.
-      UPDATE messages SET status = 'failed', failure = 'replaced by a later draft'
-      WHERE reply_to_id = ANY(${messageIds}::uuid[]) AND reply_to_id <> ${lastId}::uuid AND status = 'pending'
-    )
-    INSERT INTO messages (workspace_id, conversation_id, direction, kind, text, status, reply_to_id, provider, model, attempts, latency_ms,
-      prompt_tokens, completion_tokens)
-    SELECT c.workspace_id, c.id, 'outbound', 'text', ${fitting(answer.text)}, 'pending', ${lastId}::uuid, ${provider}, ${model},
-      ${run.attempts}, ${run.latencyMs}, ${answer.promptTokens}, ${answer.completionTokens}
-    FROM conversations c WHERE c.id = ${conversationId}::uuid
-    ON CONFLICT (reply_to_id) DO UPDATE SET reply_to_id = EXCLUDED.reply_to_id
-    RETURNING id`);
-  const row = rows[0];
-  if (!row) throw new Error('the draft was not written');
-  const { promptTokens, completionTokens } = answer;
-  return { messageId: row.id, provider, model, promptTokens, completionTokens };
 }

@@ -7,7 +7,8 @@ import { createLogger } from '../src/platform/logger';
 import { raiseReply } from '../src/record/replies';
 import { type TestDatabase, testDatabase } from '../test/support/engine';
 import { eventually } from '../test/support/expectations';
-import { createWhatsAppActivities, type SendVerdict } from './whatsapp';
+import type { SendVerdict } from '../workflows/contract';
+import { createWhatsAppActivities } from './whatsapp';
 
 let database: TestDatabase;
 let db: Database;

@@ -17,7 +17,7 @@ import {
   upsertSearchAttributes,
   workflowInfo,
 } from '@temporalio/workflow';
-import type { Activities, Draft, DraftOrder, Recorded, RecordOrder, SendVerdict } from '../activities';
+import type { Activities, Draft, DraftOrder, Recorded, RecordOrder } from '../activities';
 import {
   attentionAttribute,
   type CallEnded,
@@ -30,6 +30,7 @@ import {
   type MessagesReceived,
   messagesReceived,
   modeAttribute,
+  type SendVerdict,
   sendReported,
 } from './contract';
 import { Inbox } from './inbox';

@@ -9,8 +9,99 @@
  */
 
 import type { Prisma } from '../../prisma/generated/client';
-import type { ReportedStatus, StatusReport } from '../../workflows/contract';
+import type { ReportedStatus, SendVerdict, StatusReport } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
+
+/** A model's answer on its way to become a reply. */
+export interface NewDraft {
+  conversationId: string;
+  /** The inbound messages of the turn, oldest first. The reply hangs on the last one. */
+  messageIds: string[];
+  text: string;
+  provider: string;
+  model: string;
+  attempts: number;
+  latencyMs: number;
+  promptTokens: number;
+  completionTokens: number;
+}
+
+/** Writes the reply and the turn of its messages in one statement, and returns the reply's id. An existing reply of the turn wins. */
+export async function storeDraft(db: Database, draft: NewDraft): Promise<string> {
+  const { conversationId, messageIds, provider, model, text, promptTokens, completionTokens } = draft;
+  const lastId = messageIds.at(-1);
+  const rows = await db.query<{ id: string }>(sql`
+    WITH turn AS (
+      UPDATE messages SET turn_id = ${lastId}::uuid WHERE id = ANY(${messageIds}::uuid[])
+    ), abandoned AS (
+      -- A draft that a terminated workflow left behind, whose messages are in this turn now.
+      UPDATE messages SET status = 'failed', failure = 'replaced by a later draft'
+      WHERE reply_to_id = ANY(${messageIds}::uuid[]) AND reply_to_id <> ${lastId}::uuid AND status = 'pending'
+    )
+    INSERT INTO messages (workspace_id, conversation_id, direction, kind, text, status, reply_to_id, provider, model, attempts, latency_ms,
+      prompt_tokens, completion_tokens)
+    SELECT c.workspace_id, c.id, 'outbound', 'text', ${text}, 'pending', ${lastId}::uuid, ${provider}, ${model},
+      ${draft.attempts}, ${draft.latencyMs}, ${promptTokens}, ${completionTokens}
+    FROM conversations c WHERE c.id = ${conversationId}::uuid
+    ON CONFLICT (reply_to_id) DO UPDATE SET reply_to_id = EXCLUDED.reply_to_id
+    RETURNING id`);
+  const row = rows[0];
+  if (!row) throw new Error('the draft was not written');
+  return row.id;
+}
+
+/** A reply that the claim allows to be sent, once. */
+export interface ClaimedReply {
+  text: string;
+  phone: string | null;
+  businessScopedUserId: string | null;
+  phoneNumberId: string;
+  sendAttempts: number;
+  lastInboundAgeMs: number;
+}
+
+/** One atomic UPDATE: whoever gets the row sends; everybody else gets nothing. */
+export async function claimReply(db: Database, messageId: string): Promise<ClaimedReply | undefined> {
+  const rows = await db.query<ClaimedReply>(sql`
+    UPDATE messages m SET status = 'sending', claimed_at = now(), send_attempts = m.send_attempts + 1
+    FROM conversations c, contacts p, workspaces w
+    WHERE m.id = ${messageId}::uuid AND m.status = 'pending'
+      AND c.id = m.conversation_id AND p.id = c.contact_id AND w.id = m.workspace_id
+    RETURNING m.text, p.phone, p.business_scoped_user_id AS "businessScopedUserId", w.kapso_phone_number_id AS "phoneNumberId",
+      m.send_attempts AS "sendAttempts",
+      (extract(epoch FROM now() - (SELECT i.created_at FROM messages i WHERE i.id = m.reply_to_id)) * 1000)::float8 AS "lastInboundAgeMs"`);
+  return rows[0];
+}
+
+/** Ends our own claim without a send that is known to have happened. A row that a status webhook has raised meanwhile stays. */
+export async function endClaim(db: Database, messageId: string, status: 'pending' | 'unconfirmed'): Promise<void> {
+  await db.query(sql`UPDATE messages SET status = ${status}::message_status WHERE id = ${messageId}::uuid AND status = 'sending'`);
+}
+
+/**
+ * What the row says. A row in `sending` that we did not claim was left by a worker that died or hangs:
+ * its outcome is unknown.
+ */
+export async function endForeignClaim(db: Database, messageId: string): Promise<SendVerdict> {
+  const rows = await db.query<{ status: string; failure: string | null }>(sql`
+    UPDATE messages SET status = CASE WHEN status = 'sending' THEN 'unconfirmed'::message_status ELSE status END
+    WHERE id = ${messageId}::uuid RETURNING status::text, failure`);
+  const row = rows[0];
+  switch (row?.status) {
+    case 'sent':
+    case 'delivered':
+    case 'read':
+      return { status: 'sent' };
+    case 'pending':
+      return { status: 'pending', retryAfterMs: 0, reason: 'not delivered' };
+    case 'failed':
+      return { status: 'failed', reason: row.failure ?? 'unknown' };
+    case undefined:
+      return { status: 'failed', reason: 'the reply is not in the record' };
+    default:
+      return { status: 'unconfirmed' };
+  }
+}
 
 /** How the row is found: by our id, which travels with the send, or by WhatsApp's. */
 export type ReplyKey = { messageId: string } | { providerMessageId: string };
@@ -126,4 +217,53 @@ export async function joinEarlyReports(db: Database, reply: { providerMessageId:
     { providerMessageId: reply.providerMessageId },
     { status: highest.status, phoneNumberId: reply.phoneNumberId, ...(highest.failure ? { failure: `whatsapp ${highest.failure}` } : {}) },
   );
+}
+
+/** What is needed to find a sent reply in Kapso's list. */
+export interface SentReply {
+  phoneNumberId: string;
+  draftedAtMs: number;
+  claimedAtMs: number;
+  text: string;
+  phone: string | null;
+}
+
+export async function findSentReply(db: Database, messageId: string): Promise<SentReply> {
+  const rows = await db.query<SentReply>(sql`
+    SELECT w.kapso_phone_number_id AS "phoneNumberId", (extract(epoch FROM m.claimed_at) * 1000)::float8 AS "claimedAtMs",
+      (extract(epoch FROM m.created_at) * 1000)::float8 AS "draftedAtMs", m.text, p.phone
+    FROM messages m JOIN workspaces w ON w.id = m.workspace_id
+    JOIN conversations c ON c.id = m.conversation_id JOIN contacts p ON p.id = c.contact_id
+    WHERE m.id = ${messageId}::uuid`);
+  const reply = rows[0];
+  if (!reply) throw new Error(`message ${messageId} is not in the record`);
+  return reply;
+}
+
+/** Ids that belong to other rows already: a reply with the same words must not be taken for this one. */
+export async function findOtherReplies(db: Database, ids: string[], messageId: string): Promise<Set<string>> {
+  const rows = await db.query<{ id: string }>(sql`
+    SELECT provider_message_id AS id FROM messages WHERE provider_message_id = ANY(${ids}) AND id <> ${messageId}::uuid`);
+  return new Set(rows.map((row) => row.id));
+}
+
+/** Proven not delivered: the row may be claimed again. */
+export async function releaseReply(db: Database, messageId: string): Promise<SendVerdict> {
+  await db.query(sql`UPDATE messages SET status = 'pending' WHERE id = ${messageId}::uuid AND status = 'unconfirmed'`);
+  return await endForeignClaim(db, messageId);
+}
+
+/** Ends a turn that got no reply: its messages failed, its draft goes nowhere, and the conversation asks for a person. */
+export async function failTurn(
+  db: Database,
+  { conversationId, messageIds, reason }: { conversationId: string; messageIds: string[]; reason: string },
+): Promise<void> {
+  await db.query(sql`
+    WITH failed AS (
+      UPDATE messages SET outcome = 'failed', failure = ${reason}
+      WHERE id = ANY(${messageIds}::uuid[]) AND outcome IS NULL
+    ), abandoned AS (
+      UPDATE messages SET status = 'failed', failure = ${reason} WHERE reply_to_id = ANY(${messageIds}::uuid[]) AND status = 'pending'
+    )
+    UPDATE conversations SET needs_attention = true, attention_reason = ${reason}, updated_at = now() WHERE id = ${conversationId}::uuid`);
 }

@@ -1,6 +1,8 @@
-/** The first workspace, made from the settings at start. */
-import type { PrismaClient } from '../../prisma/generated/client';
+/** Workspaces: the first one is made from the settings at start. */
+import type { Prisma, PrismaClient } from '../../prisma/generated/client';
+import { UNASSIGNED_NUMBER } from '../../workflows/contract';
 import type { Settings } from '../platform/config';
+import { type Database, sql } from '../platform/database';
 
 /**
  * Makes the workspace of `KAPSO_PHONE_NUMBER_ID` if there is none, and applies the settings that are set.
@@ -38,4 +40,17 @@ function chosenSettings(settings: Settings): Record<string, boolean | number | s
     sendConfirmMs: settings.SEND_CONFIRM_MS,
   };
   return Object.fromEntries(Object.entries(all).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])));
+}
+
+/** Condition on `workspaces w`. A body that named no number belongs to the first workspace. */
+export function isWorkspaceOf(phoneNumberId: string): Prisma.Sql {
+  return phoneNumberId === UNASSIGNED_NUMBER
+    ? sql`w.id = (SELECT id FROM workspaces ORDER BY created_at, id LIMIT 1)`
+    : sql`w.kapso_phone_number_id = ${phoneNumberId}`;
+}
+
+/** Whether a workspace has the number. */
+export async function hasWorkspace(db: Database, phoneNumberId: string): Promise<boolean> {
+  const rows = await db.query<unknown>(sql`SELECT 1 FROM workspaces w WHERE ${isWorkspaceOf(phoneNumberId)}`);
+  return rows.length > 0;
 }

@@ -80,6 +80,13 @@ export interface ConversationState extends ConversationTotals {
   conversationId?: string;
 }
 
+/** Where a reply stands after a step of the outbox. `pending` means that it is certain that nothing went out. */
+export type SendVerdict =
+  | { status: 'sent' }
+  | { status: 'unconfirmed' }
+  | { status: 'pending'; retryAfterMs: number; reason: string }
+  | { status: 'failed'; reason: string };
+
 /** A send whose outcome was unknown is known now, or a sent reply failed later. */
 export interface SendReported {
   messageId: string;

@@ -1,0 +1,62 @@
+/** What Kapso's answer to a send means. */
+import type { SendVerdict } from '../../../workflows/contract';
+import type { SendAnswer } from './client';
+
+/** Kapso throttles by the minute (429 without a header). */
+const KAPSO_RATE_WINDOW_MS = 60_000;
+/** Another send of the conversation is in flight: Kapso asks for 1 to 3 seconds. */
+const IN_FLIGHT_MS = 2_000;
+/** The window state at Kapso can lag behind a message that has just come in. */
+const WINDOW_LAG_MS = 3_000;
+const WINDOW_LAG_TRIES = 3;
+const DAY_MS = 24 * 60 * 60_000;
+
+/** Graph codes that refuse for now: throughput (130429, 4, 80007) and one recipient too often (131056). */
+const THROTTLED = new Set([130429, 4, 80007]);
+const PAIR_THROTTLED = 131056;
+/** Graph codes after which Meta may have sent all the same: a second send could show twice. */
+const AMBIGUOUS = new Set([1, 2, 131000, 131016, 131057, 133004]);
+const WINDOW_CLOSED = 131047;
+
+/** What is known of the send beside its answer. */
+export interface SendAttempt {
+  /** 1 for the first. */
+  sendAttempts: number;
+  /** Since the message that is answered came in. */
+  lastInboundAgeMs: number;
+}
+
+/** Turns Kapso's answer into what to do next (Meta's error codes and Kapso's own errors; first match wins). */
+export function judgeSend(answer: SendAnswer, { sendAttempts, lastInboundAgeMs }: SendAttempt, isLast: boolean): SendVerdict {
+  const again = (retryAfterMs: number, reason: string): SendVerdict =>
+    isLast ? { status: 'failed', reason: `${reason}, for too long` } : { status: 'pending', retryAfterMs, reason };
+  const backoffMs = Math.min(60_000, 1_000 * 2 ** Math.min(sendAttempts - 1, 6));
+  // Never shorter than our own pause: a provider that says "at once" each time would be asked without end.
+  const throttled = (waitMs: number, reason: string) => again(Math.max(waitMs, backoffMs), reason);
+  switch (answer.kind) {
+    case 'accepted':
+      return { status: 'sent' };
+    case 'unknown':
+      return { status: 'unconfirmed' };
+    case 'not_sent':
+      return again(backoffMs, `unreachable ${answer.code}`);
+    case 'refused':
+      break;
+  }
+  const { httpStatus, graphCode, kapsoError, retryAfterMs } = answer;
+  if (graphCode !== undefined && AMBIGUOUS.has(graphCode)) return { status: 'unconfirmed' };
+  if (graphCode !== undefined && THROTTLED.has(graphCode)) return throttled(retryAfterMs ?? backoffMs, `throttled ${graphCode}`);
+  if (graphCode === PAIR_THROTTLED) return throttled(retryAfterMs ?? 4 ** Math.min(sendAttempts, 5) * 1_000, `throttled ${graphCode}`);
+  if (graphCode === WINDOW_CLOSED) return { status: 'failed', reason: 'WhatsAppSendError.WindowClosed' };
+  if (graphCode !== undefined) return { status: 'failed', reason: `WhatsAppSendError.Refused ${graphCode}` };
+  if (httpStatus === 429) return throttled(retryAfterMs ?? KAPSO_RATE_WINDOW_MS, 'throttled by Kapso');
+  if (httpStatus === 409) return throttled(retryAfterMs ?? IN_FLIGHT_MS, 'another send is in flight');
+  if (httpStatus === 422 && /24-hour window/i.test(kapsoError ?? '')) {
+    const mayLag = lastInboundAgeMs < DAY_MS && sendAttempts < WINDOW_LAG_TRIES;
+    return mayLag ? again(WINDOW_LAG_MS, 'the window may lag behind') : { status: 'failed', reason: 'WhatsAppSendError.WindowClosed' };
+  }
+  if (httpStatus === 401 || httpStatus === 403) return { status: 'failed', reason: 'WhatsAppSendError.Unauthorized' };
+  if (httpStatus === 402) return { status: 'failed', reason: 'WhatsAppSendError.Plan' };
+  if (httpStatus === 404) return { status: 'failed', reason: 'WhatsAppSendError.UnknownNumber' };
+  return { status: 'failed', reason: `WhatsAppSendError.Refused http ${httpStatus}` };
+}

@@ -1,0 +1,23 @@
+/** Messages for a number that no workspace has. They become rows of a conversation once one has it. */
+import type { Prisma } from '../../prisma/generated/client';
+import type { ContactIdentity, InboundMessage } from '../../workflows/contract';
+import type { Database } from '../platform/database';
+import type { RecordOrder } from './inbound';
+
+/** Parks the messages; those that are parked already stay as they are. */
+export async function parkMessages(db: Database, order: RecordOrder): Promise<void> {
+  const kept: { message: InboundMessage; contact: ContactIdentity }[] = order.messages.map((message) => ({
+    message,
+    contact: order.contact,
+  }));
+  await db.orm.parkedMessage.createMany({
+    data: kept.map(({ message, contact }) => ({
+      phoneNumberId: order.phoneNumberId,
+      providerMessageId: message.providerMessageId,
+      workflowId: order.workflowId,
+      reason: 'no workspace has this number',
+      message: { contact, ...message } as unknown as Prisma.InputJsonObject,
+    })),
+    skipDuplicates: true,
+  });
+}

@@ -1,0 +1,45 @@
+/** What a model is to read, from the record. One statement, because it is on the way of every reply. */
+import { type Database, sql } from '../platform/database';
+
+/** A reply that was drafted before. */
+export interface StoredDraft {
+  messageId: string;
+  provider: string;
+  model: string;
+  promptTokens: number;
+  completionTokens: number;
+}
+
+/** What a prompt is made of. */
+export interface PromptMaterial {
+  systemPrompt: string;
+  /** Newest first. */
+  said: { direction: 'inbound' | 'outbound' | 'note'; kind: string; text: string | null }[] | null;
+  /** The reply that this turn has already. */
+  draft: StoredDraft | null;
+}
+
+/**
+ * The system prompt, the last messages that the customer has seen or written, and the turn. Undefined when the conversation or its
+ * settings are not there.
+ */
+export async function loadPromptMaterial(
+  db: Database,
+  { conversationId, messageIds }: { conversationId: string; messageIds: string[] },
+): Promise<PromptMaterial | undefined> {
+  const lastId = messageIds.at(-1);
+  const rows = await db.query<PromptMaterial>(sql`
+    SELECT s.system_prompt AS "systemPrompt",
+      (SELECT json_agg(h ORDER BY h.position DESC) FROM (
+        SELECT m.position, m.direction, m.kind, m.text FROM messages m
+        WHERE m.conversation_id = c.id AND m.position <= (SELECT position FROM messages WHERE id = ${lastId}::uuid)
+          AND m.status NOT IN ('pending', 'sending', 'failed')
+        ORDER BY m.position DESC LIMIT s.history_limit + ${messageIds.length}
+      ) h) AS said,
+      (SELECT json_build_object('messageId', d.id, 'provider', d.provider, 'model', d.model,
+          'promptTokens', COALESCE(d.prompt_tokens, 0), 'completionTokens', COALESCE(d.completion_tokens, 0))
+        FROM messages d WHERE d.reply_to_id = ${lastId}::uuid) AS draft
+    FROM conversations c JOIN chatbot_settings s ON s.workspace_id = c.workspace_id
+    WHERE c.id = ${conversationId}::uuid`);
+  return rows[0];
+}
