@@ -2,5 +2,5 @@
 export { callWorkflow } from './call';
 
 export { callbackWorkflow } from './callback';
-export { conversationWorkflow } from './conversation';
+export { conversationWorkflow } from './conversation/workflow';
 export { retentionWorkflow } from './retention';

@@ -1,4 +1,4 @@
-import type { InboundMessage, MessagesReceived } from './contract';
+import type { InboundMessage, MessagesReceived } from '../contract';
 import { Inbox, SEEN_LIMIT } from './inbox';
 
 const message = (providerMessageId: string): InboundMessage => ({

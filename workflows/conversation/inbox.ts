@@ -2,7 +2,7 @@
  * The inbox of a conversation: what has arrived and is not recorded yet, and which ids were seen.
  * Pure: no Temporal API, so that its rules can be read and tested alone.
  */
-import type { InboundMessage, MessagesReceived } from './contract';
+import type { InboundMessage, MessagesReceived } from '../contract';
 
 /**
  * How many message ids are remembered. A sender's retries come within minutes; what is older

@@ -1,0 +1,93 @@
+/** What an operator sees of a conversation in the Temporal UI: details, search attributes and the query's answer. */
+import { setCurrentDetails, upsertSearchAttributes } from '@temporalio/workflow';
+import {
+  attentionAttribute,
+  type ConversationResult,
+  type ConversationSnapshot,
+  type ConversationState,
+  type ConversationTotals,
+  modeAttribute,
+} from '../contract';
+import type { Inbox } from './inbox';
+
+const NOTHING_YET: ConversationTotals = {
+  messages: 0,
+  replies: 0,
+  failedTurns: 0,
+  duplicatesDropped: 0,
+  promptTokens: 0,
+  completionTokens: 0,
+};
+
+/** The part of a snapshot that belongs to the view. */
+type ViewSnapshot = Pick<ConversationSnapshot, 'totals' | 'attention' | 'mode' | 'lastReply' | 'conversationId'>;
+
+export class ConversationView {
+  readonly totals: ConversationTotals;
+  conversationId: string | undefined;
+  lastReply: string;
+  readonly #phoneNumberId: string;
+  readonly #inbox: Inbox;
+  #attention: boolean;
+  #mode: string;
+  #phase = 'waiting for a message';
+
+  constructor(phoneNumberId: string, inbox: Inbox, snapshot: ViewSnapshot | undefined) {
+    this.#phoneNumberId = phoneNumberId;
+    this.#inbox = inbox;
+    this.totals = snapshot?.totals ?? { ...NOTHING_YET };
+    this.#attention = snapshot?.attention ?? false;
+    this.#mode = snapshot?.mode ?? 'ai';
+    this.lastReply = snapshot?.lastReply ?? 'none yet';
+    this.conversationId = snapshot?.conversationId;
+  }
+
+  showMode(mode: string): void {
+    if (mode === this.#mode) return;
+    this.#mode = mode;
+    upsertSearchAttributes([{ key: modeAttribute, value: mode }]);
+  }
+
+  showAttention(attention: boolean): void {
+    if (attention === this.#attention) return;
+    this.#attention = attention;
+    upsertSearchAttributes([{ key: attentionAttribute, value: attention }]);
+  }
+
+  showPhase(phase: string): void {
+    this.#phase = phase;
+    const { messages, replies, failedTurns } = this.totals;
+    setCurrentDetails(
+      [
+        `WhatsApp conversation · number id ${this.#phoneNumberId}`,
+        `**${phase}**${this.#attention ? ' · needs attention' : ''}`,
+        `messages ${messages} · replies ${replies} · failed turns ${failedTurns} · waiting ${this.#inbox.size}`,
+        `mode ${this.#mode} · last reply ${this.lastReply}`,
+        this.conversationId ? `conversation ${this.conversationId}` : '',
+      ].join('\n\n'),
+    );
+  }
+
+  state(): ConversationState {
+    return { ...this.result(), phase: this.#phase, pendingMessages: this.#inbox.size, attention: this.#attention };
+  }
+
+  result(): ConversationResult {
+    return {
+      ...this.totals,
+      duplicatesDropped: this.totals.duplicatesDropped + this.#inbox.duplicatesDropped,
+      ...(this.conversationId ? { conversationId: this.conversationId } : {}),
+    };
+  }
+
+  snapshot(): ViewSnapshot {
+    const { conversationId } = this;
+    return {
+      totals: this.result(),
+      attention: this.#attention,
+      mode: this.#mode,
+      lastReply: this.lastReply,
+      ...(conversationId ? { conversationId } : {}),
+    };
+  }
+}
