@@ -4,11 +4,12 @@ import { PROVIDER_NAMES } from '../src/platform/config';
 import type { Database } from '../src/platform/database';
 import type { Logger } from '../src/platform/logger';
 import type { LanguageModels, ModelChoice } from '../src/providers/models/client';
-import { raiseAttention } from '../src/record/attention';
+import { clearAttention, raiseAttention } from '../src/record/attention';
 import { ensureConversation, findInboundContext, type InboundContext, insertMessages, type RecordOrder } from '../src/record/inbound';
 import { parkMessages } from '../src/record/parked-messages';
 import { failTurn } from '../src/record/replies';
 import { hasWorkspace } from '../src/record/workspaces';
+import type { AttentionKind } from '../workflows/contract';
 
 /** Bounds of a turn, in milliseconds: one attempt at one model, and everything until a draft stands. */
 export interface TurnLimits {
@@ -26,6 +27,8 @@ export interface Timings extends TurnLimits {
 /** What stands in the record now, and what it asks for. */
 export interface Recorded {
   kind: 'recorded';
+  /** Which behaviour the conversation follows from here on; results of workers before 0.2 have none and mean 1. */
+  flow?: number;
   conversationId: string;
   mode: string;
   needsAttention: boolean;
@@ -40,10 +43,19 @@ export interface RecordActivities {
   recordInbound(order: RecordOrder): Promise<Recorded | { kind: 'unknown_number' }>;
   recordFailedTurn(order: { conversationId: string; messageIds: string[]; reason: string }): Promise<void>;
   /** Asks for a person to look at the conversation; nothing else changes. */
-  requestAttention(order: { conversationId: string; reason: string }): Promise<void>;
+  requestAttention(order: { conversationId: string; reason: string; kind?: AttentionKind; subject?: string }): Promise<void>;
+  /** Takes reasons back. Returns whether others still ask for a person. */
+  clearAttention(order: { conversationId: string; kinds: AttentionKind[] }): Promise<{ needsAttention: boolean }>;
   /** @throws ApplicationFailure `RecordError.UnknownNumber` as long as no workspace has the number */
   awaitWorkspace(order: { phoneNumberId: string }): Promise<void>;
 }
+
+/**
+ * The conversation's behaviour, announced with each delivery that is recorded: a run that was begun by an older worker goes on in
+ * its old way until then, so that its history replays. 2: messages are recorded on arrival, the provider chain is walked again,
+ * a doubtful send is settled beside the conversation.
+ */
+const FLOW = 2;
 
 /** The record's activities. */
 export function createRecordActivities({
@@ -70,6 +82,7 @@ export function createRecordActivities({
       const { quietMs, quietMaxMs, sessionTimeoutMs, sendConfirmMs } = context;
       return {
         kind: 'recorded',
+        flow: FLOW,
         conversationId,
         mode,
         needsAttention: context.needsAttention ?? false,
@@ -84,8 +97,17 @@ export function createRecordActivities({
       await failTurn(db, { conversationId, messageIds, reason });
     },
 
-    async requestAttention({ conversationId, reason }) {
-      await raiseAttention(db, { conversationId, reason });
+    async requestAttention({ conversationId, reason, kind, subject }) {
+      await raiseAttention(db, {
+        conversationId,
+        kind: kind ?? 'send_unconfirmed',
+        text: reason,
+        ...(subject === undefined ? {} : { subject }),
+      });
+    },
+
+    async clearAttention(order) {
+      return { needsAttention: await clearAttention(db, order) };
     },
 
     async awaitWorkspace({ phoneNumberId }) {

@@ -1,9 +1,9 @@
 -- Every inbound message is in exactly one place: it has an outcome, or it is pending (in the record, or parked until
 -- a workspace has its number). One row; `balanced` is the invariant.
 SELECT inbound + parked AS total,
-       answered, merged, human, paused, ai_disabled, unsupported, history, failed,
+       answered, merged, human, paused, ai_disabled, unsupported, history, failed, unconfirmed,
        pending + parked AS pending,
-       inbound = answered + merged + human + paused + ai_disabled + unsupported + history + failed + pending
+       inbound = answered + merged + human + paused + ai_disabled + unsupported + history + failed + unconfirmed + pending
          AND replies_per_answer_ok AS balanced
 FROM (
   SELECT count(*) AS inbound,
@@ -15,11 +15,13 @@ FROM (
          count(*) FILTER (WHERE outcome = 'unsupported') AS unsupported,
          count(*) FILTER (WHERE outcome = 'history') AS history,
          count(*) FILTER (WHERE outcome = 'failed') AS failed,
+         count(*) FILTER (WHERE outcome = 'unconfirmed') AS unconfirmed,
          count(*) FILTER (WHERE outcome IS NULL) AS pending,
          -- What counts as answered has a reply that WhatsApp took; what was merged belongs to a turn that ended so.
          COALESCE(bool_and(CASE outcome
            WHEN 'answered' THEN EXISTS (SELECT 1 FROM messages r WHERE r.reply_to_id = m.id AND r.status IN ('sent', 'delivered', 'read'))
            WHEN 'merged' THEN EXISTS (SELECT 1 FROM messages r WHERE r.reply_to_id = m.turn_id AND m.turn_id <> m.id AND r.status IN ('sent', 'delivered', 'read'))
+           WHEN 'unconfirmed' THEN EXISTS (SELECT 1 FROM messages r WHERE r.reply_to_id = m.turn_id AND r.status = 'unconfirmed')
            ELSE true END), true) AS replies_per_answer_ok
   FROM messages m WHERE direction = 'inbound'
 ) counted,

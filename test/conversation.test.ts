@@ -379,7 +379,7 @@ describe('the provider chain', () => {
     expect(kapso().visibleTo(phone)).toEqual([]);
     expect(await system.db.conversation.findFirst({ where: { contact: { phone } } })).toMatchObject({
       needsAttention: true,
-      attentionReason: expect.stringContaining('anthropic: ModelError.Unauthorized'),
+      attention: [expect.objectContaining({ kind: 'turn_failed', text: expect.stringContaining('anthropic: ModelError.Unauthorized') })],
     });
     const described = await eventually(async () => {
       const description = await system.temporal.workflow.getHandle(await workflowIdOf(system, phone)).describe();
@@ -686,7 +686,7 @@ describe('what could wedge or lose a conversation', () => {
     expect(await outcomesOf(system, phone, 2)).toEqual(['failed', 'answered']);
     expect(await system.db.conversation.findFirst({ where: { contact: { phone } } })).toMatchObject({
       needsAttention: false,
-      attentionReason: null,
+      attention: [],
     });
     await eventually(async () => {
       const description = await system.temporal.workflow.getHandle(await workflowIdOf(system, phone)).describe();

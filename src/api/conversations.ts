@@ -42,6 +42,19 @@ export const messagesQuery = z.strictObject({ limit, before: position.optional()
 
 const time = z.iso.datetime().meta({ description: 'UTC.', example: '2026-11-21T12:00:00.000Z' });
 
+const attentionReasonSchema = z
+  .object({
+    kind: z.string().meta({
+      description: '`turn_failed`, `reply_failed`, `send_unconfirmed`, `waiting_for_model`, `dead_letter`; open to new values.',
+      example: 'turn_failed',
+    }),
+    since: time,
+    text: z.string().meta({ description: 'What is wrong, for a person.', example: 'deepseek: ModelError.Unauthorized' }),
+    subject: z.string().optional().meta({ description: 'What it is about, such as the id of a reply.' }),
+  })
+  .meta({ id: 'AttentionReason' });
+const attentionSchema = z.array(attentionReasonSchema);
+
 /** A conversation as it is answered. */
 export const conversationSchema = z
   .object({
@@ -50,7 +63,9 @@ export const conversationSchema = z
     workflowId: z.string().meta({ description: 'Its workflow in Temporal.' }),
     mode: z.enum(ConversationMode).meta({ description: 'Who answers: the AI, a person, or nobody.' }),
     needsAttention: z.boolean(),
-    attentionReason: z.string().nullable(),
+    attention: z
+      .array(attentionReasonSchema)
+      .meta({ description: 'Why a person is asked for; a reason stays until what it names is cured.' }),
     lastMessageAt: time.nullable(),
     lastMessagePreview: z.string().nullable(),
     unreadCount: z.int(),
@@ -143,7 +158,7 @@ const conversationFields = {
   workflowId: true,
   mode: true,
   needsAttention: true,
-  attentionReason: true,
+  attention: true,
   lastMessageAt: true,
   lastMessagePreview: true,
   unreadCount: true,
@@ -238,7 +253,8 @@ async function listMessages(db: PrismaClient, request: Request, response: Respon
 }
 
 function conversationAnswer(row: Prisma.ConversationGetPayload<{ select: typeof conversationFields }>): z.input<typeof conversationSchema> {
-  return { ...row, lastMessageAt: row.lastMessageAt?.toISOString() ?? null, createdAt: row.createdAt.toISOString() };
+  const attention = attentionSchema.catch([]).parse(row.attention);
+  return { ...row, attention, lastMessageAt: row.lastMessageAt?.toISOString() ?? null, createdAt: row.createdAt.toISOString() };
 }
 
 function messageAnswer(row: Prisma.MessageGetPayload<{ select: typeof messageFields }>): z.input<typeof messageSchema> {

@@ -1,8 +1,52 @@
-/** What asks for a person to look at a conversation. */
+/** Why conversations ask for a person. A reason stays until what it names is cured. */
+import type { Prisma } from '../../prisma/generated/client';
+import type { AttentionKind } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
 
+/** What a reply that went out cures: the customer has heard from us, and the model has seen what went unanswered before. */
+export const CURED_BY_REPLY: AttentionKind[] = ['turn_failed', 'reply_failed', 'waiting_for_model'];
+
+interface Reason {
+  kind: AttentionKind;
+  text: string;
+  subject?: string;
+}
+
+const isAbout = (reason: Prisma.Sql, kind: AttentionKind, subject: string | undefined) =>
+  sql`(${reason}->>'kind' = ${kind} AND ${reason}->>'subject' IS NOT DISTINCT FROM ${subject ?? null}::text)`;
+
+/** The reasons `attention` with this one added; one that is there already keeps its time and gets the new text. */
+export function withReason(attention: Prisma.Sql, { kind, text, subject }: Reason): Prisma.Sql {
+  const added = JSON.stringify({ kind, text, ...(subject === undefined ? {} : { subject }) });
+  return sql`(
+    SELECT COALESCE(jsonb_agg(r) FILTER (WHERE NOT ${isAbout(sql`r`, kind, subject)}), '[]')
+      || (${added}::jsonb || jsonb_build_object('since',
+        COALESCE(min(r->>'since') FILTER (WHERE ${isAbout(sql`r`, kind, subject)}), to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))))
+    FROM jsonb_array_elements(${attention}) r)`;
+}
+
+/** The reasons `attention` without those of these kinds, and without those about this subject. */
+export function withoutReasons(attention: Prisma.Sql, kinds: readonly AttentionKind[], subject?: Prisma.Sql): Prisma.Sql {
+  const remains = subject === undefined ? sql`true` : sql`r->>'subject' IS DISTINCT FROM ${subject}`;
+  return sql`(
+    SELECT COALESCE(jsonb_agg(r), '[]') FROM jsonb_array_elements(${attention}) r WHERE r->>'kind' <> ALL(${[...kinds]}) AND ${remains})`;
+}
+
 /** Asks for a person; nothing else of the conversation changes. */
-export async function raiseAttention(db: Database, { conversationId, reason }: { conversationId: string; reason: string }): Promise<void> {
+export async function raiseAttention(db: Database, { conversationId, ...reason }: Reason & { conversationId: string }): Promise<void> {
   await db.query(sql`
-    UPDATE conversations SET needs_attention = true, attention_reason = ${reason}, updated_at = now() WHERE id = ${conversationId}::uuid`);
+    UPDATE conversations c SET attention = ${withReason(sql`c.attention`, reason)}, needs_attention = true, updated_at = now()
+    WHERE id = ${conversationId}::uuid`);
+}
+
+/** Takes the reasons of these kinds back. Returns whether others still ask for a person. */
+export async function clearAttention(
+  db: Database,
+  { conversationId, kinds }: { conversationId: string; kinds: AttentionKind[] },
+): Promise<boolean> {
+  const left = withoutReasons(sql`c.attention`, kinds);
+  const rows = await db.query<{ needsAttention: boolean }>(sql`
+    UPDATE conversations c SET attention = ${left}, needs_attention = ${left} <> '[]', updated_at = now()
+    WHERE id = ${conversationId}::uuid RETURNING needs_attention AS "needsAttention"`);
+  return rows[0]?.needsAttention ?? false;
 }

@@ -11,6 +11,7 @@
 import type { Prisma } from '../../prisma/generated/client';
 import type { ReportedStatus, SendVerdict, StatusReport } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
+import { CURED_BY_REPLY, withoutReasons, withReason } from './attention';
 
 /** A model's answer on its way to become a reply. */
 export interface NewDraft {
@@ -111,6 +112,8 @@ export interface RaisedReply {
   previous: string;
   status: string;
   workflowId: string;
+  /** Whether the conversation still asks for a person. */
+  needsAttention: boolean;
 }
 
 function keyCondition(key: ReplyKey): Prisma.Sql {
@@ -129,6 +132,10 @@ export async function raiseReply(
   fact: { status: ReportedStatus; phoneNumberId: string; providerMessageId?: string; failure?: string; onlyWhileSending?: boolean },
 ): Promise<RaisedReply | null> {
   const failed = fact.status === 'failed';
+  const settled = withoutReasons(sql`c.attention`, failed ? [] : CURED_BY_REPLY, sql`r.id::text`);
+  const attention = failed
+    ? withReason(settled, { kind: 'reply_failed', text: fact.failure ?? 'WhatsApp did not deliver a reply' })
+    : settled;
   const rows = await db.query<RaisedReply>(sql`
     WITH target AS (
       SELECT m.id, m.status AS previous, m.conversation_id, m.reply_to_id, m.text
@@ -148,19 +155,21 @@ export async function raiseReply(
       UPDATE messages i
       SET outcome = CASE WHEN ${failed} THEN 'failed' WHEN i.id = r.reply_to_id THEN 'answered' ELSE 'merged' END::message_outcome
       FROM raised r
-      WHERE i.turn_id = r.reply_to_id AND i.direction = 'inbound' AND (i.outcome IS NULL OR ${failed})
+      WHERE i.turn_id = r.reply_to_id AND i.direction = 'inbound' AND (i.outcome IS NULL OR i.outcome = 'unconfirmed' OR ${failed})
     ), noted AS (
       UPDATE conversations c
-      SET needs_attention = ${failed},
-          attention_reason = CASE WHEN ${failed} THEN 'reply failed' END,
+      SET attention = CASE WHEN ${failed} OR c.needs_attention THEN ${attention} ELSE c.attention END,
+          needs_attention = ${failed} OR (c.needs_attention AND ${attention} <> '[]'),
           last_message_at = CASE WHEN ${failed} THEN c.last_message_at ELSE now() END,
           last_message_preview = CASE WHEN ${failed} THEN c.last_message_preview ELSE left(r.text, 100) END,
           unread_count = CASE WHEN ${failed} THEN c.unread_count ELSE 0 END,
           updated_at = now()
       FROM raised r
       WHERE c.id = r.conversation_id AND (${failed} OR r.previous < 'sent')
+      RETURNING c.needs_attention
     )
-    SELECT r.id AS "messageId", r.previous::text AS previous, r.status::text AS status, c.workflow_id AS "workflowId"
+    SELECT r.id AS "messageId", r.previous::text AS previous, r.status::text AS status, c.workflow_id AS "workflowId",
+      COALESCE((SELECT needs_attention FROM noted), c.needs_attention) AS "needsAttention"
     FROM raised r JOIN conversations c ON c.id = r.conversation_id`);
   return rows[0] ?? null;
 }
@@ -258,6 +267,7 @@ export async function failTurn(
   db: Database,
   { conversationId, messageIds, reason }: { conversationId: string; messageIds: string[]; reason: string },
 ): Promise<void> {
+  const attention = withReason(sql`c.attention`, { kind: 'turn_failed', text: reason });
   await db.query(sql`
     WITH failed AS (
       UPDATE messages SET outcome = 'failed', failure = ${reason}
@@ -265,5 +275,5 @@ export async function failTurn(
     ), abandoned AS (
       UPDATE messages SET status = 'failed', failure = ${reason} WHERE reply_to_id = ANY(${messageIds}::uuid[]) AND status = 'pending'
     )
-    UPDATE conversations SET needs_attention = true, attention_reason = ${reason}, updated_at = now() WHERE id = ${conversationId}::uuid`);
+    UPDATE conversations c SET attention = ${attention}, needs_attention = true, updated_at = now() WHERE id = ${conversationId}::uuid`);
 }
