@@ -19,17 +19,17 @@ const isAbout = (reason: Prisma.Sql, kind: AttentionKind, subject: string | unde
 export function withReason(attention: Prisma.Sql, { kind, text, subject }: Reason): Prisma.Sql {
   const added = JSON.stringify({ kind, text, ...(subject === undefined ? {} : { subject }) });
   return sql`(
-    SELECT COALESCE(jsonb_agg(r) FILTER (WHERE NOT ${isAbout(sql`r`, kind, subject)}), '[]')
+    SELECT COALESCE(jsonb_agg(reason) FILTER (WHERE NOT ${isAbout(sql`reason`, kind, subject)}), '[]')
       || (${added}::jsonb || jsonb_build_object('since',
-        COALESCE(min(r->>'since') FILTER (WHERE ${isAbout(sql`r`, kind, subject)}), to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))))
-    FROM jsonb_array_elements(${attention}) r)`;
+        COALESCE(min(reason->>'since') FILTER (WHERE ${isAbout(sql`reason`, kind, subject)}), to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))))
+    FROM jsonb_array_elements(${attention}) reason)`;
 }
 
 /** The reasons `attention` without those of these kinds, and without those about this subject. */
 export function withoutReasons(attention: Prisma.Sql, kinds: readonly AttentionKind[], subject?: Prisma.Sql): Prisma.Sql {
-  const remains = subject === undefined ? sql`true` : sql`r->>'subject' IS DISTINCT FROM ${subject}`;
+  const remains = subject === undefined ? sql`true` : sql`reason->>'subject' IS DISTINCT FROM ${subject}`;
   return sql`(
-    SELECT COALESCE(jsonb_agg(r), '[]') FROM jsonb_array_elements(${attention}) r WHERE r->>'kind' <> ALL(${[...kinds]}) AND ${remains})`;
+    SELECT COALESCE(jsonb_agg(reason), '[]') FROM jsonb_array_elements(${attention}) reason WHERE reason->>'kind' <> ALL(${[...kinds]}) AND ${remains})`;
 }
 
 /** Asks for a person; nothing else of the conversation changes. */
