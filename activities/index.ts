@@ -1,4 +1,5 @@
 /** Everything that workflows can have done, built once per worker from its dependencies. */
+import type { BackgroundWork } from '../src/platform/background';
 import type { Database } from '../src/platform/database';
 import type { Logger } from '../src/platform/logger';
 import type { WorkerMetrics } from '../src/platform/metrics';
@@ -21,6 +22,7 @@ export type { CallEnding, CallLook, Conclusion, DialVerdict } from './voice';
 
 export interface ActivityDependencies {
   db: Database;
+  background: BackgroundWork;
   kapso: KapsoClient;
   vapi: VapiClient;
   models: LanguageModels;

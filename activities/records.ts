@@ -7,9 +7,9 @@ import type { LanguageModels, ModelChoice } from '../src/providers/models/client
 import { clearAttention, raiseAttention } from '../src/record/attention';
 import { ensureConversation, findInboundContext, type InboundContext, insertMessages, type RecordOrder } from '../src/record/inbound';
 import { parkMessages } from '../src/record/parked-messages';
-import { failTurn } from '../src/record/replies';
+import { doubtReply, failTurn } from '../src/record/replies';
 import { hasWorkspace } from '../src/record/workspaces';
-import type { AttentionKind } from '../workflows/contract';
+import type { AttentionKind, MessagesReceived } from '../workflows/contract';
 
 /** Bounds of a turn, in milliseconds: one attempt at one model, and everything until a draft stands. */
 export interface TurnLimits {
@@ -40,8 +40,14 @@ export interface Recorded {
 }
 
 export interface RecordActivities {
-  recordInbound(order: RecordOrder): Promise<Recorded | { kind: 'unknown_number' }>;
+  /** `unknown_number`: no workspace has it, and the messages are parked. `refused`: the database takes none of them. */
+  recordInbound(order: RecordOrder): Promise<Recorded | { kind: 'unknown_number'; flow?: number } | { kind: 'refused' }>;
   recordFailedTurn(order: { conversationId: string; messageIds: string[]; reason: string }): Promise<void>;
+  /**
+   * Nobody knows whether the reply went out, and the conversation waits no longer: its messages are `unconfirmed`, and a person is asked
+   * for. `isSettled`: the row knows by now, and nothing was changed.
+   */
+  recordDoubt(order: { messageId: string; conversationId: string }): Promise<{ isSettled: boolean }>;
   /** Asks for a person to look at the conversation; nothing else changes. */
   requestAttention(order: { conversationId: string; reason: string; kind?: AttentionKind; subject?: string }): Promise<void>;
   /** Takes reasons back. Returns whether others still ask for a person. */
@@ -70,11 +76,12 @@ export function createRecordActivities({
   logger: Logger;
 }): RecordActivities {
   return {
-    async recordInbound(order) {
+    async recordInbound({ deliveries, ...workflow }) {
+      const order = { ...workflow, ...merged(deliveries) };
       const context = await findInboundContext(db, order);
       if (!context) {
         await parkMessages(db, order);
-        return { kind: 'unknown_number' };
+        return { kind: 'unknown_number', flow: FLOW };
       }
       const conversationId = await ensureConversation(db, context, order);
       const mode = context.mode ?? 'ai';
@@ -97,6 +104,12 @@ export function createRecordActivities({
       await failTurn(db, { conversationId, messageIds, reason });
     },
 
+    async recordDoubt({ messageId, conversationId }) {
+      const isSettled = !(await doubtReply(db, { messageId, conversationId }));
+      if (!isSettled) logger.error({ conversationId, messageId }, 'unknown whether a reply went out; a person must look');
+      return { isSettled };
+    },
+
     async requestAttention({ conversationId, reason, kind, subject }) {
       await raiseAttention(db, {
         conversationId,
@@ -117,6 +130,14 @@ export function createRecordActivities({
         message: `no workspace has the number id ${phoneNumberId}; its messages are parked until one has`,
       });
     },
+  };
+}
+
+/** One delivery; the newest knowledge of the contact wins, and messages stand in the order in which they were written. */
+function merged(deliveries: MessagesReceived[]): MessagesReceived {
+  return {
+    contact: Object.assign({}, ...deliveries.map(({ contact }) => contact)) as MessagesReceived['contact'],
+    messages: deliveries.flatMap(({ messages }) => messages).sort((one, other) => one.sentAtMs - other.sentAtMs),
   };
 }
 

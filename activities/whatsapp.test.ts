@@ -2,12 +2,13 @@
 import { randomUUID } from 'node:crypto';
 import { MockActivityEnvironment } from '@temporalio/testing';
 import { Client } from 'pg';
+import { createBackgroundWork } from '../src/platform/background';
 import { type Database, openDatabase } from '../src/platform/database';
 import { createLogger } from '../src/platform/logger';
 import { raiseReply } from '../src/record/replies';
 import { type TestDatabase, testDatabase } from '../test/support/engine';
 import { eventually } from '../test/support/expectations';
-import type { SendVerdict } from '../workflows/contract';
+import type { SendProgress } from '../workflows/contract';
 import { createWhatsAppActivities } from './whatsapp';
 
 let database: TestDatabase;
@@ -66,17 +67,18 @@ test('when two workers take the same reply at the same moment, then one of them 
         sent.push(correlationId);
         return { kind: 'accepted', providerMessageId: `wamid.${correlationId}` };
       },
-      listSent: async () => [],
+      listSent: async () => ({ messages: [], unreadable: [] }),
     },
     logger: createLogger('test', 'silent'),
     metrics: { sendTried: () => undefined },
+    background: createBackgroundWork(),
   });
-  const send = (): Promise<SendVerdict> => new MockActivityEnvironment().run(sendReply, { messageId, isLast: false });
+  const send = (): Promise<SendProgress> => new MockActivityEnvironment().run(sendReply, { messageId, isLast: false });
   const row = await holdRow(messageId);
   const verdicts = Promise.all([send(), send()]);
   await row.waiting(2);
   await row.release();
-  expect(await verdicts).toContainEqual({ status: 'sent' });
+  expect(await verdicts).toContainEqual({ status: 'sent', needsAttention: false });
   expect(sent).toEqual([messageId]);
   expect(await rowOf(messageId)).toMatchObject({ status: 'sent', sendAttempts: 1 });
 });

@@ -13,3 +13,6 @@ export function failureType(error: unknown): string {
   if (cause instanceof ApplicationFailure) return cause.type ?? 'unknown';
   return cause?.name ?? 'unknown';
 }
+
+/** PostgreSQL understood a statement and said no, which it would again. */
+export const REFUSED_BY_DATABASE = 'RecordError.Refused';

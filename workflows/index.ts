@@ -4,3 +4,4 @@ export { callWorkflow } from './call';
 export { callbackWorkflow } from './callback';
 export { conversationWorkflow } from './conversation/workflow';
 export { retentionWorkflow } from './retention';
+export { settlementWorkflow } from './settlement';

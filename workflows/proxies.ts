@@ -11,16 +11,16 @@ import type { Activities } from '../activities';
  */
 const untilTheDatabaseIsBack = { initialInterval: '500 ms', backoffCoefficient: 2, maximumInterval: '20 s' } as const;
 
-export const records = proxyLocalActivities<Pick<Activities, 'recordInbound' | 'recordFailedTurn' | 'requestAttention' | 'clearAttention'>>(
-  {
-    // A few indexed statements; 5 s is a database in trouble.
-    startToCloseTimeout: '5 s',
-    localRetryThreshold: '5 s',
-    retry: untilTheDatabaseIsBack,
-  },
-);
+export const records = proxyLocalActivities<
+  Pick<Activities, 'recordInbound' | 'recordFailedTurn' | 'requestAttention' | 'clearAttention' | 'recordDoubt'>
+>({
+  // A few indexed statements; 5 s is a database in trouble.
+  startToCloseTimeout: '5 s',
+  localRetryThreshold: '5 s',
+  retry: untilTheDatabaseIsBack,
+});
 
-export const outbox = proxyLocalActivities<Pick<Activities, 'sendReply'>>({
+export const outbox = proxyLocalActivities<Pick<Activities, 'sendReply' | 'checkSend'>>({
   // 8 s for Kapso's answer (see activities/whatsapp.ts) and 2 s for the row before and after it.
   startToCloseTimeout: '10 s',
   localRetryThreshold: '5 s',

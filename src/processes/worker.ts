@@ -9,6 +9,7 @@ import { createActivities } from '../../activities';
 import { CALLBACK_TIMEOUT_MS } from '../../activities/callback';
 import { ASK_TIMEOUT_MS, DIAL_TIMEOUT_MS } from '../../activities/voice';
 import { SEND_TIMEOUT_MS } from '../../activities/whatsapp';
+import { type BackgroundWork, createBackgroundWork } from '../platform/background';
 import { loadEnvFile, PROVIDER_NAMES, readSettings, requireSettings, type Settings } from '../platform/config';
 import { type Database, openDatabase } from '../platform/database';
 import { withDeadline } from '../platform/deadline';
@@ -39,6 +40,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   installRuntime(logger, sdkMetricsAddress);
   const metrics = createWorkerMetrics(() => readSdkMetrics(sdkMetricsAddress));
   const stopping = new AbortController();
+  const background = createBackgroundWork();
   const running: { worker?: Worker; finished?: Promise<void>; health?: Server } = {};
   const db = openDatabase(settings.DATABASE_URL, {
     onConnectionLost: (error) => logger.warn({ error }, 'connection to PostgreSQL lost'),
@@ -48,12 +50,13 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
     stopping.abort();
     running.worker?.shutdown();
     await running.finished;
+    await background.settled();
     running.health?.close();
     await db.close();
   });
   if (settings.WORKER_HEALTH_PORT)
     running.health = serveHealth(settings.WORKER_HEALTH_PORT, settings.HOST, metrics, () => running.worker?.getState() === 'RUNNING');
-  running.worker = await startWorker({ settings, environment, db, logger, metrics, signal: stopping.signal });
+  running.worker = await startWorker({ settings, environment, db, background, logger, metrics, signal: stopping.signal });
   running.finished = running.worker.run();
   logger.info({ taskQueue: settings.TEMPORAL_TASK_QUEUE }, 'worker ready');
   await running.finished;
@@ -63,11 +66,12 @@ async function startWorker(parts: {
   settings: Settings & { DATABASE_URL: string; KAPSO_API_KEY: string };
   environment: NodeJS.ProcessEnv;
   db: Database;
+  background: BackgroundWork;
   logger: Logger;
   metrics: WorkerMetrics;
   signal: AbortSignal;
 }): Promise<Worker> {
-  const { settings, environment, db, logger, metrics, signal } = parts;
+  const { settings, environment, db, background, logger, metrics, signal } = parts;
   const keepTrying = patiently(logger, signal);
   const config = temporalConfig(environment);
   const models = createLanguageModels(settings);
@@ -97,6 +101,7 @@ async function startWorker(parts: {
     workflowBundle: bundle,
     activities: createActivities({
       db,
+      background,
       kapso,
       vapi,
       models,

@@ -7,8 +7,17 @@ import type { ContactIdentity, InboundMessage, MessagesReceived } from '../../wo
 import { type Database, sql } from '../platform/database';
 import { isWorkspaceOf } from './workspaces';
 
-/** One delivery as its workflow hands it on to be recorded. */
-export interface RecordOrder extends MessagesReceived {
+/** What a workflow hands on to be recorded. */
+export interface RecordOrder {
+  phoneNumberId: string;
+  contactKey: string;
+  workflowId: string;
+  /** Each knows its own contact. */
+  deliveries: MessagesReceived[];
+}
+
+/** A delivery on its way into the database. */
+export interface InboundDelivery extends MessagesReceived {
   phoneNumberId: string;
   contactKey: string;
   workflowId: string;
@@ -43,7 +52,7 @@ const PREVIEW_LENGTH = 100;
 /** The workspace with its settings and, when the contact is known, the conversation: found by key, else by business-scoped id. */
 export async function findInboundContext(
   db: Database,
-  { phoneNumberId, contactKey, contact }: RecordOrder,
+  { phoneNumberId, contactKey, contact }: InboundDelivery,
 ): Promise<InboundContext | undefined> {
   const rows = await db.query<InboundContext>(sql`
     SELECT w.id AS "workspaceId", COALESCE(s.chatbot_enabled, false) AS "chatbotEnabled", COALESCE(s.ai_enabled, false) AS "aiEnabled",
@@ -75,7 +84,7 @@ function knowsMore(contact: ContactIdentity, known: InboundContext): boolean {
 }
 
 /** Returns the conversation's id; writes only when something about the person or the workflow is new. */
-export async function ensureConversation(db: Database, workspace: InboundContext, order: RecordOrder): Promise<string> {
+export async function ensureConversation(db: Database, workspace: InboundContext, order: InboundDelivery): Promise<string> {
   const { contact, contactKey, workflowId } = order;
   const isKnown = workspace.conversationId !== null && workspace.workflowId === workflowId;
   if (isKnown && workspace.conversationId && !knowsMore(contact, workspace)) return workspace.conversationId;
@@ -111,7 +120,7 @@ export async function insertMessages(
   workspace: InboundContext,
   conversationId: string,
   mode: string,
-  order: RecordOrder,
+  order: InboundDelivery,
 ): Promise<string[]> {
   const input = order.messages.map((message, index) => ({
     ord: index,

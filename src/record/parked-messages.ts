@@ -2,10 +2,10 @@
 import type { Prisma } from '../../prisma/generated/client';
 import type { ContactIdentity, InboundMessage } from '../../workflows/contract';
 import type { Database } from '../platform/database';
-import type { RecordOrder } from './inbound';
+import type { InboundDelivery } from './inbound';
 
 /** Parks the messages; those that are parked already stay as they are. */
-export async function parkMessages(db: Database, order: RecordOrder): Promise<void> {
+export async function parkMessages(db: Database, order: InboundDelivery): Promise<void> {
   const kept: { message: InboundMessage; contact: ContactIdentity }[] = order.messages.map((message) => ({
     message,
     contact: order.contact,

@@ -9,7 +9,7 @@
  */
 
 import type { Prisma } from '../../prisma/generated/client';
-import type { ReportedStatus, SendVerdict, StatusReport } from '../../workflows/contract';
+import type { ReportedStatus, SendProgress, SendVerdict, StatusReport } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
 import { CURED_BY_REPLY, withoutReasons, withReason } from './attention';
 
@@ -74,9 +74,14 @@ export async function claimReply(db: Database, messageId: string): Promise<Claim
   return rows[0];
 }
 
-/** Ends our own claim without a send that is known to have happened. A row that a status webhook has raised meanwhile stays. */
-export async function endClaim(db: Database, messageId: string, status: 'pending' | 'unconfirmed'): Promise<void> {
-  await db.query(sql`UPDATE messages SET status = ${status}::message_status WHERE id = ${messageId}::uuid AND status = 'sending'`);
+/** Ends our own claim (`sendAttempts` tells it from a later one) without a send that is known to have happened. A row that a status webhook has raised meanwhile stays. */
+export async function endClaim(
+  db: Database,
+  { messageId, sendAttempts, status }: { messageId: string; sendAttempts: number; status: 'pending' | 'unconfirmed' },
+): Promise<void> {
+  await db.query(sql`
+    UPDATE messages SET status = ${status}::message_status
+    WHERE id = ${messageId}::uuid AND status = 'sending' AND send_attempts = ${sendAttempts}`);
 }
 
 /**
@@ -84,15 +89,32 @@ export async function endClaim(db: Database, messageId: string, status: 'pending
  * its outcome is unknown.
  */
 export async function endForeignClaim(db: Database, messageId: string): Promise<SendVerdict> {
-  const rows = await db.query<{ status: string; failure: string | null }>(sql`
-    UPDATE messages SET status = CASE WHEN status = 'sending' THEN 'unconfirmed'::message_status ELSE status END
-    WHERE id = ${messageId}::uuid RETURNING status::text, failure`);
-  const row = rows[0];
+  const rows = await db.query<ReplyState>(sql`
+    UPDATE messages m SET status = CASE WHEN m.status = 'sending' THEN 'unconfirmed'::message_status ELSE m.status END
+    FROM conversations c WHERE m.id = ${messageId}::uuid AND c.id = m.conversation_id
+    RETURNING m.status::text, m.failure, c.needs_attention AS "needsAttention"`);
+  return verdictOf(rows[0]);
+}
+
+/** What the row says of a send that was claimed less than `freshForMs` ago; after that, like `endForeignClaim`. */
+export async function checkClaim(db: Database, messageId: string, freshForMs: number): Promise<SendProgress> {
+  const rows = await db.query<unknown>(sql`
+    SELECT 1 FROM messages WHERE id = ${messageId}::uuid AND status = 'sending' AND claimed_at > now() - ${freshForMs} * interval '1 ms'`);
+  return rows.length > 0 ? { status: 'under_way' } : await endForeignClaim(db, messageId);
+}
+
+interface ReplyState {
+  status: string;
+  failure: string | null;
+  needsAttention: boolean;
+}
+
+function verdictOf(row: ReplyState | undefined): SendVerdict {
   switch (row?.status) {
     case 'sent':
     case 'delivered':
     case 'read':
-      return { status: 'sent' };
+      return { status: 'sent', needsAttention: row.needsAttention };
     case 'pending':
       return { status: 'pending', retryAfterMs: 0, reason: 'not delivered' };
     case 'failed':
@@ -123,13 +145,13 @@ function keyCondition(key: ReplyKey): Prisma.Sql {
 /**
  * Raises the row to `status`, keeps WhatsApp's id, and settles the turn: on `sent` and above its messages are
  * answered or merged and nobody needs to look any more, on `failed` they failed and the conversation needs attention.
- * Null when there is no such row or it stands as high already. `onlyWhileSending`: a fact about a send in flight, which a
- * status that came meanwhile overrules.
+ * Null when there is no such row or it stands as high already. `claim`: a fact about the
+ * send of this claim, which whatever came meanwhile overrules; `isLate`: about a reply that is still in doubt.
  */
 export async function raiseReply(
   db: Database,
   key: ReplyKey,
-  fact: { status: ReportedStatus; phoneNumberId: string; providerMessageId?: string; failure?: string; onlyWhileSending?: boolean },
+  fact: { status: ReportedStatus; phoneNumberId: string; providerMessageId?: string; failure?: string; claim?: number; isLate?: boolean },
 ): Promise<RaisedReply | null> {
   const failed = fact.status === 'failed';
   const settled = withoutReasons(sql`c.attention`, failed ? [] : CURED_BY_REPLY, sql`r.id::text`);
@@ -149,7 +171,8 @@ export async function raiseReply(
           failure = COALESCE(${fact.failure ?? null}, m.failure)
       FROM target t
       WHERE m.id = t.id AND (m.status < ${fact.status}::message_status OR m.provider_message_id IS NULL)
-        AND (m.status = 'sending' OR NOT ${fact.onlyWhileSending ?? false})
+        AND (${fact.claim ?? null}::int IS NULL OR (m.status = 'sending' AND m.send_attempts = ${fact.claim ?? null}::int))
+        AND (m.status = 'unconfirmed' OR NOT ${fact.isLate ?? false})
       RETURNING m.id, t.previous, m.status, m.conversation_id, m.reply_to_id, m.text
     ), settled AS (
       UPDATE messages i
@@ -235,12 +258,14 @@ export interface SentReply {
   claimedAtMs: number;
   text: string;
   phone: string | null;
+  businessScopedUserId: string | null;
 }
 
 export async function findSentReply(db: Database, messageId: string): Promise<SentReply> {
   const rows = await db.query<SentReply>(sql`
     SELECT w.kapso_phone_number_id AS "phoneNumberId", (extract(epoch FROM m.claimed_at) * 1000)::float8 AS "claimedAtMs",
-      (extract(epoch FROM m.created_at) * 1000)::float8 AS "draftedAtMs", m.text, p.phone
+      (extract(epoch FROM m.created_at) * 1000)::float8 AS "draftedAtMs", m.text, p.phone,
+      p.business_scoped_user_id AS "businessScopedUserId"
     FROM messages m JOIN workspaces w ON w.id = m.workspace_id
     JOIN conversations c ON c.id = m.conversation_id JOIN contacts p ON p.id = c.contact_id
     WHERE m.id = ${messageId}::uuid`);
@@ -254,6 +279,42 @@ export async function findOtherReplies(db: Database, ids: string[], messageId: s
   const rows = await db.query<{ id: string }>(sql`
     SELECT provider_message_id AS id FROM messages WHERE provider_message_id = ANY(${ids}) AND id <> ${messageId}::uuid`);
   return new Set(rows.map((row) => row.id));
+}
+
+/**
+ * Gives the messages of a reply in doubt an outcome of their own, and asks for a person. False when the row is no longer in doubt.
+ * The row is locked, so that a status which settles it comes either before or after.
+ */
+export async function doubtReply(
+  db: Database,
+  { messageId, conversationId }: { messageId: string; conversationId: string },
+): Promise<boolean> {
+  const text = 'unknown whether a reply went out, and Kapso cannot say';
+  const attention = withReason(sql`c.attention`, { kind: 'send_unconfirmed', text, subject: messageId });
+  const rows = await db.query<unknown>(sql`
+    WITH doubtful AS (
+      SELECT id, reply_to_id FROM messages WHERE id = ${messageId}::uuid AND status = 'unconfirmed' FOR UPDATE
+    ), unconfirmed AS (
+      UPDATE messages i SET outcome = 'unconfirmed' FROM doubtful d
+      WHERE i.turn_id = d.reply_to_id AND i.direction = 'inbound' AND i.outcome IS NULL
+    ), noted AS (
+      UPDATE conversations c SET attention = ${attention}, needs_attention = true, updated_at = now()
+      FROM doubtful WHERE c.id = ${conversationId}::uuid
+    )
+    SELECT 1 FROM doubtful`);
+  return rows.length > 0;
+}
+
+/** Found nowhere when it is too late to send again: the reply failed. */
+export async function failLateReply(
+  db: Database,
+  { messageId, phoneNumberId }: { messageId: string; phoneNumberId: string },
+): Promise<void> {
+  await raiseReply(
+    db,
+    { messageId },
+    { status: 'failed', phoneNumberId, failure: 'not delivered, and too late to send again', isLate: true },
+  );
 }
 
 /** Proven not delivered: the row may be claimed again. */

@@ -64,6 +64,12 @@ export interface ConversationSnapshot {
   sessionTimeoutMs: number;
   lastReply: string;
   followUps?: CallEnded[];
+  /** The conversation's behaviour, see `Recorded.flow`; 1 when missing. */
+  flow?: number;
+  /** The turn that is being collected, in the workflow's own form. */
+  open?: unknown;
+  /** Since when no workspace has the number; milliseconds since 1970. */
+  waitingSinceMs?: number;
   conversationId?: string;
 }
 
@@ -82,10 +88,14 @@ export interface ConversationState extends ConversationTotals {
 
 /** Where a reply stands after a step of the outbox. `pending` means that it is certain that nothing went out. */
 export type SendVerdict =
-  | { status: 'sent' }
+  /** `needsAttention`: whether the conversation still asks for a person. */
+  | { status: 'sent'; needsAttention?: boolean }
   | { status: 'unconfirmed' }
   | { status: 'pending'; retryAfterMs: number; reason: string }
   | { status: 'failed'; reason: string };
+
+/** `under_way`: Kapso has not answered yet, and the row will say how it ended. */
+export type SendProgress = SendVerdict | { status: 'under_way' };
 
 /** A send whose outcome was unknown is known now, or a sent reply failed later. */
 export interface SendReported {

@@ -9,3 +9,4 @@ export * from './conversation';
 export * from './facts';
 export * from './retention';
 export * from './search-attributes';
+export * from './settlement';

@@ -1,8 +1,10 @@
 /** Brings a reply to the customer exactly once, or says that it could not. */
 import { condition, sleep } from '@temporalio/workflow';
-import type { SendReported, SendVerdict } from '../contract';
-import { failureType } from '../failures';
+import type { SendProgress, SendReported, SendVerdict } from '../contract';
+import { failureType, REFUSED_BY_DATABASE } from '../failures';
 import { outbox, records, settlement } from '../proxies';
+import { startSettlement } from '../settlement';
+import { failTurn } from './turn';
 import type { ConversationView } from './view';
 
 /** When, within the time that an unconfirmed send is given, Kapso's list is asked. The last look decides. */
@@ -14,10 +16,14 @@ const MAX_RESENDS = 3;
 /** A certain refusal (throttled, unreachable) is tried again for this long: longer, and the answer comes too late to help. */
 const SEND_RETRY_MS = 60 * 60_000;
 
-/** When Kapso could not be asked at the end of the time of proof, it is asked again after this long… */
+/** The activity waits so long for Kapso's answer: it holds a slot that other conversations need. Then the row is looked at. */
+const ANSWER_WAIT_MS = 2_000;
+const CHECK_AFTER_MS = 1_000;
+
+/** A send in doubt is settled for a day: then the customer's window is closed, and a person must find out. */
+const SETTLE_FOR_MS = 24 * 60 * 60_000;
+/** Flow 1: when Kapso could not be asked at the end of the time of proof, it is asked again after this long. */
 const ASK_AGAIN_MS = 2 * 60_000;
-/** …for a day: then the customer's window is closed, and a person must find out. */
-const ASK_FOR_MS = 24 * 60 * 60_000;
 
 /** A reply in the outbox. */
 export interface OutboxReply {
@@ -27,6 +33,8 @@ export interface OutboxReply {
   sendConfirmMs: number;
   /** The messages that it answers; none for what is sent after a call. */
   answeredIds: string[];
+  /** The conversation's behaviour, see `Recorded.flow`. */
+  flow: number;
 }
 
 export class Delivery {
@@ -41,9 +49,9 @@ export class Delivery {
     return this.#reports.size > 0;
   }
 
-  /** Runs inside a signal handler: never throws. */
-  report({ messageId, status }: SendReported): void {
-    this.#reports.set(messageId, status);
+  /** Runs inside a signal handler: never throws, whatever the signal carries. */
+  report(reported: SendReported | undefined): void {
+    if (typeof reported?.messageId === 'string') this.#reports.set(reported.messageId, reported.status);
   }
 
   /** Reports about earlier replies: a late failure needs a person. */
@@ -52,20 +60,30 @@ export class Delivery {
     this.#reports.clear();
   }
 
+  /** Whether the reply went out. */
   async deliver(reply: OutboxReply): Promise<boolean> {
-    const { messageId } = reply;
+    try {
+      return await this.#deliver(reply);
+    } catch (error) {
+      if (failureType(error) !== REFUSED_BY_DATABASE) throw error;
+      return await this.#giveUp(reply, 'send: the database refused the reply');
+    }
+  }
+
+  async #deliver(reply: OutboxReply): Promise<boolean> {
     const giveUpAtMs = Date.now() + SEND_RETRY_MS;
     let resends = 0;
     for (;;) {
       this.#view.showPhase('sending the reply');
-      const isLast = Date.now() >= giveUpAtMs;
-      let verdict: SendVerdict = await outbox.sendReply.executeWithOptions({ summary: 'send reply' }, [{ messageId, isLast }]);
+      let verdict: SendVerdict = await this.#send(reply, Date.now() >= giveUpAtMs);
       if (verdict.status === 'unconfirmed') {
         verdict = await this.#settle(reply);
-        if (verdict.status === 'pending' && ++resends > MAX_RESENDS) return await this.#giveUp(reply);
+        if (verdict.status === 'pending' && ++resends > MAX_RESENDS)
+          return await this.#giveUp(reply, 'send: proven not delivered, too often');
       }
       switch (verdict.status) {
         case 'sent':
+          this.#showSent(reply, verdict.needsAttention);
           return true;
         case 'failed':
         case 'unconfirmed':
@@ -76,10 +94,26 @@ export class Delivery {
     }
   }
 
-  async #giveUp({ conversationId, answeredIds }: OutboxReply): Promise<false> {
-    await records.recordFailedTurn.executeWithOptions({ summary: 'reply not delivered: needs attention' }, [
-      { conversationId, messageIds: answeredIds, reason: 'send: proven not delivered, too often' },
-    ]);
+  async #send({ messageId, flow }: OutboxReply, isLast: boolean): Promise<SendVerdict> {
+    const order = { messageId, isLast, ...(flow >= 2 ? { waitMs: ANSWER_WAIT_MS } : {}) };
+    let verdict: SendProgress = await outbox.sendReply.executeWithOptions({ summary: 'send reply' }, [order]);
+    for (let waitMs = CHECK_AFTER_MS; verdict.status === 'under_way'; waitMs *= 2) {
+      this.#view.showPhase("waiting for Kapso's answer");
+      await condition(() => this.#reports.has(messageId), waitMs, { summary: 'Kapso is slow to answer' });
+      verdict = await outbox.checkSend.executeWithOptions({ summary: 'see whether Kapso has answered' }, [{ messageId }]);
+    }
+    return verdict;
+  }
+
+  /** Flow 1 took every reason back with every reply to a message. */
+  #showSent({ flow, answeredIds }: OutboxReply, needsAttention: boolean | undefined): void {
+    if (flow >= 2 && needsAttention !== undefined) this.#view.showAttention(needsAttention);
+    if (flow < 2 && answeredIds.length > 0) this.#view.showAttention(false);
+  }
+
+  async #giveUp({ conversationId, answeredIds }: OutboxReply, reason: string): Promise<false> {
+    this.#view.showAttention(true);
+    await failTurn({ conversationId, messageIds: answeredIds, reason }, 'reply not delivered: needs attention');
     return false;
   }
 
@@ -87,19 +121,37 @@ export class Delivery {
    * A send whose outcome is unknown is never blindly repeated: its `sent` webhook settles it, or a look into
    * Kapso's list does. Only when the last look finds nothing is it proven not delivered, and pending again.
    */
-  async #settle({ messageId, conversationId, sendConfirmMs: confirmMs }: OutboxReply): Promise<SendVerdict> {
+  async #settle(reply: OutboxReply): Promise<SendVerdict> {
+    const { messageId, sendConfirmMs } = reply;
     const startedAtMs = Date.now();
     for (const part of LOOKS) {
-      const waitMs = Math.max(1, startedAtMs + confirmMs * part - Date.now());
+      const waitMs = Math.max(1, startedAtMs + sendConfirmMs * part - Date.now());
       const verdict = await this.#lookUp(messageId, waitMs, part === 1);
       if (verdict.status !== 'unconfirmed') return verdict;
     }
+    return reply.flow >= 2 ? await this.#settleApart(reply, startedAtMs) : await this.#settleHere(reply, startedAtMs);
+  }
+
+  /** The doubt stays: the messages get their outcome, the customer's next ones are not held back any longer. */
+  async #settleApart({ messageId, conversationId, sendConfirmMs }: OutboxReply, startedAtMs: number): Promise<SendVerdict> {
+    const { isSettled } = await records.recordDoubt.executeWithOptions({ summary: 'send unconfirmed: needs attention' }, [
+      { messageId, conversationId },
+    ]);
+    if (isSettled) return await this.#lookUp(messageId, 1, true);
+    this.#view.showAttention(true);
+    // Asked as rarely as the time of proof is long: tests shorten both.
+    await startSettlement({ messageId, untilMs: startedAtMs + SETTLE_FOR_MS, firstPauseMs: 2 * sendConfirmMs });
+    return { status: 'unconfirmed' };
+  }
+
+  /** Flow 1: the conversation itself waits for a day. May go with 0.3. */
+  async #settleHere({ messageId, conversationId }: OutboxReply, startedAtMs: number): Promise<SendVerdict> {
     await records.requestAttention.executeWithOptions({ summary: 'send unconfirmed: needs attention' }, [
       { conversationId, reason: 'unknown whether the reply went out, and Kapso cannot be asked' },
     ]);
     this.#view.showAttention(true);
     let verdict: SendVerdict = { status: 'unconfirmed' };
-    while (verdict.status === 'unconfirmed' && Date.now() - startedAtMs < ASK_FOR_MS)
+    while (verdict.status === 'unconfirmed' && Date.now() - startedAtMs < SETTLE_FOR_MS)
       verdict = await this.#lookUp(messageId, ASK_AGAIN_MS, true);
     return verdict;
   }

@@ -2,7 +2,7 @@ import type { InboundMessage, MessagesReceived } from '../contract';
 import { Inbox, SEEN_LIMIT } from './inbox';
 
 const message = (providerMessageId: string): InboundMessage => ({
-  id: `id-${providerMessageId}`,
+  id: '01234567-89ab-8def-a123-456789abcdef',
   providerMessageId,
   kind: 'text',
   text: 'x',
@@ -10,13 +10,15 @@ const message = (providerMessageId: string): InboundMessage => ({
 });
 const delivery = (...ids: string[]): MessagesReceived => ({ contact: { phone: '1' }, messages: ids.map(message) });
 
+const messagesOf = (deliveries: MessagesReceived[]) => deliveries.flatMap(({ messages }) => messages);
+
 describe('inbox', () => {
   test('when the same message comes again, alone or in a batch, then it is taken once', () => {
     const inbox = new Inbox();
     expect(inbox.add(delivery('a'))).toBe(1);
     expect(inbox.add(delivery('a'))).toBe(0);
     expect(inbox.add(delivery('a', 'b', 'b'))).toBe(1);
-    expect(inbox.takeAll().messages.map(({ providerMessageId }) => providerMessageId)).toEqual(['a', 'b']);
+    expect(messagesOf(inbox.takeAll()).map(({ providerMessageId }) => providerMessageId)).toEqual(['a', 'b']);
     expect(inbox.duplicatesDropped).toBe(3);
   });
 
@@ -44,7 +46,7 @@ describe('inbox', () => {
     const { pending, seenIds } = JSON.parse(JSON.stringify(inbox.snapshot()));
     const restored = new Inbox(pending, seenIds);
     expect(restored.add(delivery('a', 'b'))).toBe(0);
-    expect(restored.takeAll().messages.map(({ providerMessageId }) => providerMessageId)).toEqual(['b']);
+    expect(messagesOf(restored.takeAll()).map(({ providerMessageId }) => providerMessageId)).toEqual(['b']);
   });
 
   test('when something is put back, then it comes first again, and the newest can be looked at', () => {
@@ -53,15 +55,49 @@ describe('inbox', () => {
     const taken = inbox.takeAll();
     inbox.add(delivery('b'));
     inbox.putBack(taken);
-    expect(inbox.newest(1).messages.map(({ providerMessageId }) => providerMessageId)).toEqual(['b']);
+    expect(messagesOf(inbox.newest(1)).map(({ providerMessageId }) => providerMessageId)).toEqual(['b']);
     expect(inbox.size).toBe(2);
-    expect(inbox.takeAll().messages.map(({ providerMessageId }) => providerMessageId)).toEqual(['a', 'b']);
+    expect(messagesOf(inbox.takeAll()).map(({ providerMessageId }) => providerMessageId)).toEqual(['a', 'b']);
   });
 
-  test('when deliveries know different things of a contact, then the newest knowledge wins', () => {
+  test('when deliveries know different things of a contact, then each keeps what it knows', () => {
     const inbox = new Inbox();
     inbox.add({ contact: { phone: '1', name: 'old' }, messages: [message('a')] });
-    inbox.add({ contact: { phone: '1', name: 'new', username: '@n' }, messages: [message('b')] });
-    expect(inbox.takeAll().contact).toEqual({ phone: '1', name: 'new', username: '@n' });
+    inbox.add({ contact: { businessScopedUserId: 'u' }, messages: [message('b')] });
+    expect(inbox.takeAll().map(({ contact }) => contact)).toEqual([{ phone: '1', name: 'old' }, { businessScopedUserId: 'u' }]);
+  });
+
+  test('when the newest are looked at, then their deliveries are cut to the count, and the count may span several', () => {
+    const inbox = new Inbox();
+    inbox.add(delivery('a', 'b'));
+    inbox.add(delivery('c', 'd'));
+    expect(inbox.newest(3)).toEqual([delivery('b'), delivery('c', 'd')]);
+  });
+
+  const readable = message('ok');
+  test.each([
+    ['nothing', undefined],
+    ['null', null],
+    ['a text', 'hello'],
+    ['a number', 7],
+    ['a list', []],
+    ['an empty object', {}],
+    ['no contact', { messages: [readable] }],
+    ['a contact without identity', { contact: {}, messages: [readable] }],
+    ['messages that are no list', { contact: { phone: '1' }, messages: 'x' }],
+    [
+      'messages of all wrong kinds',
+      { contact: { phone: '1' }, messages: [null, 1, 'x', {}, { ...readable, id: 'no uuid' }, { ...readable, text: 5 }] },
+    ],
+    ['a message without a time', { contact: { phone: '1' }, messages: [{ ...readable, sentAtMs: undefined }] }],
+  ])('when a signal carries %s, then nothing is taken and nothing is thrown', (_what, received) => {
+    const inbox = new Inbox();
+    expect(inbox.add(received)).toBe(0);
+    expect(inbox.isEmpty).toBe(true);
+  });
+
+  test('when one message of a signal is readable, then it is taken without the others', () => {
+    const inbox = new Inbox();
+    expect(inbox.add({ contact: { phone: '1' }, messages: [null, readable] })).toBe(1);
   });
 });

@@ -2,7 +2,7 @@
  * The inbox of a conversation: what has arrived and is not recorded yet, and which ids were seen.
  * Pure: no Temporal API, so that its rules can be read and tested alone.
  */
-import type { InboundMessage, MessagesReceived } from '../contract';
+import type { ContactIdentity, InboundMessage, MessagesReceived } from '../contract';
 
 /**
  * How many message ids are remembered. A sender's retries come within minutes; what is older
@@ -20,11 +20,15 @@ export class Inbox {
     this.#seen = new Set(seenIds);
   }
 
-  /** Takes what is new. Never throws: it runs inside a signal handler. Returns how many messages were new. */
-  add(received: MessagesReceived): number {
-    const fresh = received.messages.filter((message) => this.#remember(message.providerMessageId));
-    this.duplicatesDropped += received.messages.length - fresh.length;
-    if (fresh.length > 0) this.#pending.push({ contact: received.contact, messages: fresh });
+  /**
+   * Takes what is new. Never throws, whatever it is given: it runs inside a signal handler, and an operator may have typed the
+   * argument. Returns how many messages were new.
+   */
+  add(received: unknown): number {
+    const { contact, messages } = readable(received);
+    const fresh = messages.filter((message) => this.#remember(message.providerMessageId));
+    this.duplicatesDropped += messages.length - fresh.length;
+    if (fresh.length > 0) this.#pending.push({ contact, messages: fresh });
     return fresh.length;
   }
 
@@ -33,25 +37,30 @@ export class Inbox {
   }
 
   get size(): number {
-    return this.#pending.reduce((sum, received) => sum + received.messages.length, 0);
+    return countMessages(this.#pending);
   }
 
   /** Puts back what was taken: it came before everything else that waits. */
-  putBack(taken: MessagesReceived): void {
-    this.#pending.unshift(taken);
+  putBack(taken: MessagesReceived[]): void {
+    this.#pending.unshift(...taken);
   }
 
-  /** The `count` messages that came last, as one delivery; they stay. */
-  newest(count: number): MessagesReceived {
-    const { contact, messages } = merged(this.#pending);
-    return { contact, messages: messages.slice(-count) };
+  /** The deliveries that came last and hold `count` messages together; they stay. */
+  newest(count: number): MessagesReceived[] {
+    const newest: MessagesReceived[] = [];
+    for (const { contact, messages } of [...this.#pending].reverse()) {
+      const wanted = count - countMessages(newest);
+      if (wanted <= 0) break;
+      newest.unshift({ contact, messages: messages.slice(-wanted) });
+    }
+    return newest;
   }
 
-  /** Everything that waits, as one delivery; the newest knowledge of the contact wins. Empties the inbox. */
-  takeAll(): MessagesReceived {
+  /** Everything that waits, delivery by delivery: each knows its own contact. Empties the inbox. */
+  takeAll(): MessagesReceived[] {
     const taken = this.#pending;
     this.#pending = [];
-    return merged(taken);
+    return taken;
   }
 
   snapshot(): { pending: MessagesReceived[]; seenIds: string[] } {
@@ -69,9 +78,36 @@ export class Inbox {
   }
 }
 
-function merged(deliveries: MessagesReceived[]): MessagesReceived {
-  return {
-    contact: Object.assign({}, ...deliveries.map((received) => received.contact)) as MessagesReceived['contact'],
-    messages: deliveries.flatMap((received): InboundMessage[] => received.messages),
-  };
+export function countMessages(deliveries: readonly MessagesReceived[]): number {
+  return deliveries.reduce((sum, { messages }) => sum + messages.length, 0);
+}
+
+/** What of a signal's argument can be recorded. Webhooks send nothing else. */
+function readable(received: unknown): MessagesReceived {
+  const { contact, messages } = (isObject(received) ? received : {}) as { contact?: unknown; messages?: unknown };
+  if (!isContact(contact) || !Array.isArray(messages)) return { contact: {}, messages: [] };
+  return { contact, messages: messages.filter(isMessage) };
+}
+
+function isContact(value: unknown): value is ContactIdentity {
+  if (!isObject(value)) return false;
+  const { phone, businessScopedUserId } = value;
+  return isText(phone) || isText(businessScopedUserId);
+}
+
+const UUID = /^[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i;
+
+function isMessage(value: unknown): value is InboundMessage {
+  if (!isObject(value)) return false;
+  const { id, providerMessageId, kind, text, sentAtMs } = value;
+  const isKnown = typeof id === 'string' && UUID.test(id) && isText(providerMessageId) && isText(kind);
+  return isKnown && (text === undefined || typeof text === 'string') && Number.isFinite(sentAtMs);
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null;
+}
+
+function isText(value: unknown): value is string {
+  return typeof value === 'string' && value !== '';
 }

@@ -1,8 +1,8 @@
 /** One turn: what is collected for one reply, and the walk along the provider chain until a draft stands. */
-import { sleep } from '@temporalio/workflow';
+import { log, sleep } from '@temporalio/workflow';
 import type { Draft, DraftOrder, Recorded } from '../../activities';
-import { diedWithItsWorker, failureType } from '../failures';
-import { model } from '../proxies';
+import { diedWithItsWorker, failureType, REFUSED_BY_DATABASE } from '../failures';
+import { model, records } from '../proxies';
 import type { ConversationView } from './view';
 
 /** Over the bound of an attempt, for reading the prompt and storing the draft; a database that is away gets as much. */
@@ -29,6 +29,16 @@ export function extendTurn(turn: Turn | undefined, recorded: Recorded, arrivedAt
 /** How long the customer must still be quiet; bounded from the turn's first message on. */
 export function quietLeftMs({ firstAtMs, lastAtMs, recorded: { timings } }: Turn): number {
   return Math.min(lastAtMs + timings.quietMs, firstAtMs + timings.quietMaxMs) - Date.now();
+}
+
+/** Records that a turn got no reply. What the database refuses even of that is shown and logged: the conversation goes on. */
+export async function failTurn(turn: { conversationId: string; messageIds: string[]; reason: string }, summary: string): Promise<void> {
+  try {
+    await records.recordFailedTurn.executeWithOptions({ summary }, [turn]);
+  } catch (error) {
+    if (failureType(error) !== REFUSED_BY_DATABASE) throw error;
+    log.error('the database refused to record a failed turn', { conversationId: turn.conversationId, reason: turn.reason });
+  }
 }
 
 /** Walks the provider chain. Retrying one provider is the activity's policy; going to the next is decided here. */

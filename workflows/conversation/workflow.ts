@@ -1,12 +1,14 @@
 /**
- * One execution per contact of a workspace, for as long as the person is writing.
- * It decides; activities act. Messages come in by signal only, are recorded, wait for a quiet moment together,
+ * One execution per person who writes to a workspace, for as long as they are writing.
+ * It decides; activities act. Messages come in by signal only, are recorded when they arrive, wait for a quiet moment together,
  * and are answered by one reply. One turn at a time.
  */
 import {
   CancellationScope,
   CancelledFailure,
   condition,
+  isCancellation,
+  log,
   makeContinueAsNewFunc,
   setHandler,
   sleep,
@@ -23,14 +25,18 @@ import {
   messagesReceived,
   sendReported,
 } from '../contract';
+import { failureType, REFUSED_BY_DATABASE } from '../failures';
 import { records, workspaces } from '../proxies';
 import { Delivery } from './delivery';
-import { Inbox } from './inbox';
-import { draftReply, extendTurn, quietLeftMs, type Turn } from './turn';
+import { countMessages, Inbox } from './inbox';
+import { draftReply, extendTurn, failTurn, quietLeftMs, type Turn } from './turn';
 import { ConversationView } from './view';
 
 /** Until the first record tells the workspace's own value. */
 const DEFAULT_SESSION_TIMEOUT_MS = 30 * 60_000;
+
+/** A number that no workspace has for so long was not only added late; its parked messages stay in the database. */
+const WAIT_FOR_WORKSPACE_MS = 24 * 60 * 60_000;
 
 /** Temporal ends a workflow whose input is larger than 2 MB. */
 const MAX_SNAPSHOT_JSON = 500_000;
@@ -52,10 +58,23 @@ class Conversation {
   readonly #delivery: Delivery;
   /** Messages that wait in the outbox to be sent after a call. */
   readonly #followUps: CallEnded[];
+  /** See `Recorded.flow`: from 2 on, messages are recorded whatever else the conversation is doing. */
+  #flow: number;
+  /** Running while messages are being recorded. */
+  #recording: Promise<void> | undefined;
+  /** Recorded, and not yet being answered. */
+  #open: Turn | undefined;
+  /** Being drafted: what arrives meanwhile belongs to it. */
+  #drafting: Turn | undefined;
+  /** Messages of turns that this run has taken. A look into the database that began earlier may still call them open. */
+  readonly #takenIds = new Set<string>();
   #sessionTimeoutMs: number;
   #lastActivityMs = Date.now();
   #sessionTimerRuns = false;
+  #waitingSinceMs: number | undefined;
+  #hasGivenUpOnWorkspace = false;
   #isEnding = false;
+  #isContinuingAsNew = false;
 
   constructor(input: ConversationInput) {
     const snapshot = input.snapshot;
@@ -65,16 +84,22 @@ class Conversation {
     this.#delivery = new Delivery(this.#view);
     this.#sessionTimeoutMs = snapshot?.sessionTimeoutMs ?? DEFAULT_SESSION_TIMEOUT_MS;
     this.#followUps = snapshot?.followUps ?? [];
-    setHandler(messagesReceived, (received: MessagesReceived) => {
+    this.#flow = snapshot?.flow ?? 1;
+    this.#open = snapshot?.open as Turn | undefined;
+    this.#waitingSinceMs = snapshot?.waitingSinceMs;
+    // Handlers never throw: an operator may have typed the argument in the Temporal UI.
+    setHandler(messagesReceived, (received) => {
       this.#inbox.add(received);
     });
     setHandler(sendReported, (report) => this.#delivery.report(report));
-    setHandler(callEnded, (call) => {
+    setHandler(callEnded, (call: CallEnded | undefined) => {
+      if (typeof call?.conversationId !== 'string') return;
       this.#view.conversationId ??= call.conversationId;
-      // The note stands in the record, where the next prompt finds it; only a message to be sent is work.
+      // The next prompt finds the note in the database; only a message to be sent is work.
       if (call.followUpId) this.#followUps.push(call);
     });
     setHandler(conversationState, () => this.#view.state());
+    if (this.#flow >= 2) void this.#recordOnArrival();
   }
 
   async run(): Promise<ConversationResult> {
@@ -83,8 +108,9 @@ class Conversation {
       // Nothing may be awaited between this look into the inbox and the return: a signal in between would be lost.
       if (this.#nothingWaits() && this.#isIdle()) return this.#view.result();
       if (this.#nothingWaits() && this.#isEnding) throw new CancelledFailure('an operator ended the session');
-      if (!this.#inbox.isEmpty) {
+      if (this.#hasMessages()) {
         const turn = await this.#collectTurn();
+        if (this.#hasGivenUpOnWorkspace) return this.#endWithoutWorkspace();
         if (turn) await this.#answer(turn);
         this.#lastActivityMs = Date.now();
       } else if (this.#followUps.length > 0) await this.#followUp();
@@ -93,8 +119,12 @@ class Conversation {
     }
   }
 
+  #hasMessages(): boolean {
+    return !this.#inbox.isEmpty || this.#recording !== undefined || this.#open !== undefined;
+  }
+
   #nothingWaits(): boolean {
-    return this.#inbox.isEmpty && this.#followUps.length === 0;
+    return !this.#hasMessages() && this.#followUps.length === 0;
   }
 
   /** Ends the session as soon as nothing waits. */
@@ -122,89 +152,178 @@ class Conversation {
     return !this.#sessionTimerRuns && Date.now() - this.#lastActivityMs >= this.#sessionTimeoutMs;
   }
 
-  /** Records what arrives until the customer was quiet for a moment. Undefined when nothing of it wants a reply. */
+  /** Waits until the customer was quiet for a moment. Undefined when nothing of what arrived wants a reply. */
   async #collectTurn(): Promise<Turn | undefined> {
-    let turn: Turn | undefined;
-    while (!this.#inbox.isEmpty) {
-      const arrivedAtMs = Date.now();
-      const delivery = this.#inbox.takeAll();
-      const recorded = this.#recorded(delivery, await this.#record(delivery));
-      if (!recorded) {
-        // The messages are back in the inbox: they are recorded when the workspace is there, or by the next run.
-        if (await this.#workspaceAppeared()) continue;
+    for (let isQuiet = false; ; ) {
+      if (this.#hasArrivals()) {
+        this.#view.showPhase('recording');
+        await this.#recordArrivals();
+      }
+      const turn = this.#open;
+      const quietMs: number = turn && !isQuiet ? quietLeftMs(turn) : 0;
+      if (quietMs <= 0) {
+        this.#open = undefined;
         return turn;
       }
-      turn = extendTurn(turn, recorded, arrivedAtMs);
-      const quietMs = turn ? quietLeftMs(turn) : 0;
-      if (quietMs > 0) await this.#quiet(quietMs);
+      this.#view.showPhase('waiting for the customer to finish');
+      isQuiet = !(await condition(() => this.#hasArrivals(), quietMs, { summary: 'customer may still be typing' }));
     }
-    return turn;
   }
 
-  /** Ends early when more arrives. */
-  #quiet(waitMs: number): Promise<boolean> {
-    this.#view.showPhase('waiting for the customer to finish');
-    return condition(() => !this.#inbox.isEmpty, waitMs, { summary: 'customer may still be typing' });
+  #hasArrivals(): boolean {
+    return !this.#inbox.isEmpty || this.#recording !== undefined;
   }
 
-  #record(delivery: MessagesReceived): Promise<RecordOutcome> {
-    this.#view.showPhase('recording');
-    const count = delivery.messages.length;
+  /** Flow 2: while a model thinks or a send is in doubt, too. */
+  async #recordOnArrival(): Promise<void> {
+    for (;;) {
+      await condition(() => !this.#inbox.isEmpty && this.#mayRecordOnArrival());
+      await this.#recordArrivals();
+    }
+  }
+
+  /** What waits for a workspace is the main loop's affair. */
+  #mayRecordOnArrival(): boolean {
+    return this.#recording === undefined && !this.#isContinuingAsNew && this.#waitingSinceMs === undefined;
+  }
+
+  /** Empties the inbox into the database. One at a time: whoever asks meanwhile gets the same promise. */
+  #recordArrivals(): Promise<void> {
+    const done = () => {
+      this.#recording = undefined;
+    };
+    this.#recording ??= this.#drainInbox().finally(done);
+    return this.#recording;
+  }
+
+  async #drainInbox(): Promise<void> {
+    while (!this.#inbox.isEmpty) {
+      const arrivedAtMs = Date.now();
+      const deliveries = this.#inbox.takeAll();
+      const outcome = await this.#record(deliveries);
+      switch (outcome.kind) {
+        case 'recorded':
+          this.#applyRecorded(outcome, countMessages(deliveries), arrivedAtMs);
+          break;
+        case 'refused':
+          this.#view.showAttention(true);
+          break;
+        case 'unknown_number':
+          // Parked by now. They are recorded when a workspace has the number, or by the next run.
+          this.#inbox.putBack(deliveries);
+          if (!(await this.#workspaceAppeared(outcome.flow ?? 1))) return;
+      }
+    }
+  }
+
+  async #record(deliveries: MessagesReceived[]): Promise<RecordOutcome> {
+    const count = countMessages(deliveries);
     const options = { summary: `record ${count} message${count === 1 ? '' : 's'}` };
-    return records.recordInbound.executeWithOptions(options, [this.#recordOrder(delivery)]);
-  }
-
-  /** Undefined when no workspace has the number: then the record has parked the messages, and the inbox has them back. */
-  #recorded(delivery: MessagesReceived, outcome: RecordOutcome): Recorded | undefined {
-    if (outcome.kind === 'unknown_number') {
-      this.#inbox.putBack(delivery);
-      return undefined;
+    try {
+      return await records.recordInbound.executeWithOptions(options, [this.#recordOrder(deliveries)]);
+    } catch (error) {
+      if (failureType(error) !== REFUSED_BY_DATABASE) throw error;
+      log.error('the database refused messages, and to keep them as dead letters', { count });
+      return { kind: 'refused' };
     }
-    this.#view.totals.messages += delivery.messages.length;
-    this.#view.conversationId = outcome.conversationId;
-    this.#sessionTimeoutMs = outcome.timings.sessionTimeoutMs;
-    this.#view.showMode(outcome.mode);
-    this.#view.showAttention(outcome.needsAttention);
-    return outcome;
   }
 
-  #recordOrder(delivery: MessagesReceived): RecordOrder {
+  #applyRecorded(recorded: Recorded, count: number, arrivedAtMs: number): void {
+    this.#view.totals.messages += count;
+    this.#view.conversationId = recorded.conversationId;
+    this.#sessionTimeoutMs = recorded.timings.sessionTimeoutMs;
+    this.#waitingSinceMs = undefined;
+    this.#view.showMode(recorded.mode);
+    this.#view.showAttention(recorded.needsAttention);
+    this.#collect(recorded, arrivedAtMs);
+    const recordedOnArrival = this.#flow >= 2;
+    this.#flow = Math.max(this.#flow, recorded.flow ?? 1);
+    if (!recordedOnArrival && this.#flow >= 2) void this.#recordOnArrival();
+  }
+
+  /** Adds what wants a reply to the turn that is being drafted, else to the next one. */
+  #collect(recorded: Recorded, arrivedAtMs: number): void {
+    const answerableIds = this.#flow < 2 ? recorded.answerableIds : recorded.answerableIds.filter((id) => !this.#takenIds.has(id));
+    const fresh = { ...recorded, answerableIds };
+    if (this.#drafting) Object.assign(this.#drafting, extendTurn(this.#drafting, fresh, arrivedAtMs));
+    else this.#open = extendTurn(this.#open, fresh, arrivedAtMs);
+  }
+
+  #recordOrder(deliveries: MessagesReceived[]): RecordOrder {
     const { phoneNumberId, contactKey } = this.#input;
-    return { phoneNumberId, contactKey, workflowId: workflowInfo().workflowId, ...delivery };
+    return { phoneNumberId, contactKey, workflowId: workflowInfo().workflowId, deliveries };
   }
 
   /**
    * Waits until a workspace has the number; what arrives meanwhile is parked as well. False when the history has grown
-   * long before: then the next run goes on waiting.
+   * long before (then the next run goes on waiting), and from flow 2 on when the session was ended or a day has passed.
    */
-  async #workspaceAppeared(): Promise<boolean> {
+  async #workspaceAppeared(flow: number): Promise<boolean> {
     const { phoneNumberId } = this.#input;
     this.#view.showAttention(true);
+    this.#waitingSinceMs ??= Date.now();
+    const waiting = new CancellationScope();
     let appeared = false;
-    const waiting = workspaces.awaitWorkspace
-      .executeWithOptions({ summary: `wait for a workspace with number id ${phoneNumberId}` }, [{ phoneNumberId }])
-      .then(() => {
+    let isOver = false;
+    const summary = `wait for a workspace with number id ${phoneNumberId}`;
+    const asked = waiting.run(() => workspaces.awaitWorkspace.executeWithOptions({ summary }, [{ phoneNumberId }]));
+    const answered = asked.then(
+      () => {
         appeared = true;
-      });
+      },
+      (error: unknown) => {
+        // Cancelled below, when nobody waits for it any more.
+        if (!isCancellation(error)) throw error;
+      },
+    );
+    if (flow >= 2) {
+      const leftMs = Math.max(1, this.#waitingSinceMs + WAIT_FOR_WORKSPACE_MS - Date.now());
+      const end = () => {
+        isOver = true;
+      };
+      void waiting.run(() => condition(() => this.#isEnding, leftMs, { summary: 'give up waiting for a workspace' })).then(end, end);
+    }
     let parked = this.#inbox.size;
     while (!appeared && !this.#mayContinueAsNew()) {
       this.#view.showPhase(`waiting for a workspace with number id ${phoneNumberId}`);
-      await Promise.race([waiting, condition(() => this.#inbox.size > parked)]);
-      if (appeared || this.#inbox.size === parked) continue;
-      const arrived = this.#inbox.newest(this.#inbox.size - parked);
-      parked = this.#inbox.size;
-      await records.recordInbound.executeWithOptions({ summary: 'park what arrived meanwhile' }, [this.#recordOrder(arrived)]);
+      await Promise.race([answered, condition(() => this.#inbox.size > parked || isOver)]);
+      if (this.#inbox.size > parked && !appeared) {
+        const arrived = this.#inbox.newest(this.#inbox.size - parked);
+        parked = this.#inbox.size;
+        await records.recordInbound.executeWithOptions({ summary: 'park what arrived meanwhile' }, [this.#recordOrder(arrived)]);
+      } else if (isOver && !appeared) {
+        this.#hasGivenUpOnWorkspace = true;
+        break;
+      }
     }
+    if (flow >= 2) waiting.cancel();
     return appeared;
+  }
+
+  /** Everything that waits is parked; it is worked on by a new run when a workspace has the number. */
+  #endWithoutWorkspace(): ConversationResult {
+    if (this.#isEnding) throw new CancelledFailure('an operator ended the session');
+    return this.#view.result();
   }
 
   async #answer(turn: Turn): Promise<void> {
     const { conversationId, timings } = turn.recorded;
+    this.#drafting = turn;
+    const asked = [...turn.messageIds];
     const draft = await draftReply(turn, this.#view);
-    if ('failure' in draft) return await this.#turnFailed(turn, draft.failure);
+    this.#drafting = undefined;
+    this.#take(turn, asked);
+    if ('failure' in draft) return await this.#turnFailed(turn, asked, draft.failure);
     const { messageId } = draft;
-    const { sendConfirmMs } = timings;
-    this.#answered(draft, await this.#delivery.deliver({ messageId, conversationId, sendConfirmMs, answeredIds: turn.messageIds }));
+    const reply = { messageId, conversationId, sendConfirmMs: timings.sendConfirmMs, answeredIds: asked, flow: this.#flow };
+    this.#answered(draft, await this.#delivery.deliver(reply));
+  }
+
+  /** What arrived after the model was asked is the next turn. */
+  #take(turn: Turn, askedIds: string[]): void {
+    for (const id of askedIds) this.#takenIds.add(id);
+    const messageIds = turn.messageIds.filter((id) => !this.#takenIds.has(id));
+    if (messageIds.length > 0) this.#open = { ...turn, messageIds, firstAtMs: turn.lastAtMs };
   }
 
   #answered(draft: Draft, isDelivered: boolean): void {
@@ -213,8 +332,6 @@ class Conversation {
     totals.completionTokens += draft.completionTokens;
     if (isDelivered) {
       totals.replies += 1;
-      // The model has seen what went unanswered before, and the customer has heard from us.
-      this.#view.showAttention(false);
       this.#view.lastReply = `by ${draft.provider} (${draft.model})`;
     } else {
       totals.failedTurns += 1;
@@ -222,10 +339,8 @@ class Conversation {
     }
   }
 
-  async #turnFailed(turn: Turn, reason: string): Promise<void> {
-    await records.recordFailedTurn.executeWithOptions({ summary: 'no reply: needs attention' }, [
-      { conversationId: turn.recorded.conversationId, messageIds: turn.messageIds, reason },
-    ]);
+  async #turnFailed({ recorded: { conversationId } }: Turn, messageIds: string[], reason: string): Promise<void> {
+    await failTurn({ conversationId, messageIds, reason }, 'no reply: needs attention');
     this.#view.totals.failedTurns += 1;
     this.#view.showAttention(true);
   }
@@ -235,8 +350,8 @@ class Conversation {
     const call = this.#followUps.shift();
     if (!call?.followUpId) return;
     const { conversationId, sendConfirmMs } = call;
-    const isDelivered = await this.#delivery.deliver({ messageId: call.followUpId, conversationId, sendConfirmMs, answeredIds: [] });
-    if (isDelivered) this.#view.lastReply = 'after a voice call';
+    const reply = { messageId: call.followUpId, conversationId, sendConfirmMs, answeredIds: [], flow: this.#flow };
+    if (await this.#delivery.deliver(reply)) this.#view.lastReply = 'after a voice call';
     else this.#view.showAttention(true);
     this.#lastActivityMs = Date.now();
   }
@@ -251,6 +366,8 @@ class Conversation {
   /** Handlers are synchronous, so none is running here; what waits in the inbox travels along. */
   async #continueAsNew(): Promise<never> {
     const continueAsNew = makeContinueAsNewFunc<typeof conversationWorkflow>();
+    this.#isContinuingAsNew = true;
+    while (this.#recording) await this.#recording;
     this.#delivery.applyReports();
     return await continueAsNew({
       ...this.#input,
@@ -259,6 +376,9 @@ class Conversation {
         ...this.#view.snapshot(),
         sessionTimeoutMs: this.#sessionTimeoutMs,
         followUps: this.#followUps,
+        flow: this.#flow,
+        ...(this.#open ? { open: this.#open } : {}),
+        ...(this.#waitingSinceMs === undefined ? {} : { waitingSinceMs: this.#waitingSinceMs }),
       },
     });
   }

@@ -50,39 +50,39 @@ export interface ListedMessage {
   statuses: { status: string; atMs: number }[];
 }
 
+/** Kapso's list, row by row. */
+export interface SentList {
+  messages: ListedMessage[];
+  /** Rows of a form that nobody knows, as they came. */
+  unreadable: unknown[];
+}
+
 export interface KapsoClient {
   sendText(send: TextSend): Promise<SendAnswer>;
-  /** All outbound messages between two times, newest first. @throws when Kapso cannot be asked, or the list is longer than can be read */
-  listSent(query: { phoneNumberId: string; sinceMs: number; untilMs: number }): Promise<ListedMessage[]>;
+  /** The outbound messages between two times, newest first. @throws when Kapso cannot be asked, or the list is longer than can be read */
+  listSent(query: { phoneNumberId: string; sinceMs: number; untilMs: number }): Promise<SentList>;
 }
 
 const accepted = z.object({ messages: z.array(z.object({ id: z.string().min(1) })).min(1) });
 const graphError = z.object({ error: z.object({ code: z.number() }) });
 const kapsoError = z.object({ error: z.string() });
-const listPage = z.object({
-  data: z.array(
-    z.object({
-      id: z.string(),
-      timestamp: z.coerce.number().catch(0),
-      to: z.string().nullish().catch(undefined),
-      text: z.object({ body: z.string() }).nullish().catch(undefined),
-      kapso: z
-        .object({
-          phone_number: z.string().nullish(),
-          statuses: z
-            .array(
-              z.object({
-                status: z.string(),
-                timestamp: z.coerce.number().catch(0),
-                biz_opaque_callback_data: z.string().nullish().catch(undefined),
-              }),
-            )
-            .nullish(),
-        })
-        .nullish(),
-    }),
-  ),
-  paging: z.object({ next: z.string().nullish() }).nullish(),
+const text = z.string().nullish().catch(undefined);
+const listPage = z.object({ data: z.array(z.unknown()), paging: z.object({ next: text }).nullish().catch(undefined) });
+/** Side fields that are odd are left out: a row is unreadable only without an id. */
+const listRow = z.object({
+  id: z.string().min(1),
+  timestamp: z.coerce.number().catch(0),
+  to: text,
+  text: z.object({ body: z.string() }).nullish().catch(undefined),
+  kapso: z
+    .object({ phone_number: text, statuses: z.array(z.unknown()).nullish().catch(undefined) })
+    .nullish()
+    .catch(undefined),
+});
+const listedStatus = z.object({
+  status: z.string(),
+  timestamp: z.coerce.number().catch(0),
+  biz_opaque_callback_data: text,
 });
 
 /** A client for one Kapso project. `timeoutMs` bounds each request with its answer's body. */
@@ -104,7 +104,7 @@ export function createKapsoClient(options: { baseUrl: string; apiKey: string; ti
     },
 
     async listSent({ phoneNumberId, sinceMs, untilMs }) {
-      const found: ListedMessage[] = [];
+      const list: SentList = { messages: [], unreadable: [] };
       let after: string | undefined;
       for (let page = 0; page < MAX_PAGES; page += 1) {
         const query = new URLSearchParams({
@@ -119,8 +119,8 @@ export function createKapsoClient(options: { baseUrl: string; apiKey: string; ti
           if (status !== 200) throw new Error(`Kapso's message list answered ${status}`);
           return listPage.parse(JSON.parse(text));
         });
-        found.push(...data.map(listedMessage));
-        if (!paging?.next || data.length === 0) return found;
+        for (const row of data) addRow(list, row);
+        if (!paging?.next || data.length === 0) return list;
         after = paging.next;
       }
       // Half a list proves nothing.
@@ -162,8 +162,14 @@ function readSendAnswer({ status: httpStatus, headers, text }: HttpAnswer): Send
   };
 }
 
-function listedMessage(row: z.output<typeof listPage>['data'][number]): ListedMessage {
-  const statuses = row.kapso?.statuses ?? [];
+function addRow(list: SentList, row: unknown): void {
+  const parsed = listRow.safeParse(row);
+  if (parsed.success) list.messages.push(listedMessage(parsed.data));
+  else list.unreadable.push(row);
+}
+
+function listedMessage(row: z.output<typeof listRow>): ListedMessage {
+  const statuses = (row.kapso?.statuses ?? []).flatMap((entry) => listedStatus.safeParse(entry).data ?? []);
   const to = row.to ?? row.kapso?.phone_number ?? undefined;
   return {
     providerMessageId: row.id,

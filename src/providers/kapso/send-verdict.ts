@@ -18,6 +18,17 @@ const PAIR_THROTTLED = 131056;
 const AMBIGUOUS = new Set([1, 2, 131000, 131016, 131057, 133004]);
 const WINDOW_CLOSED = 131047;
 
+/** Graph codes that Meta documents as a refusal, whatever HTTP status they come with (Meta, error codes). */
+const REFUSALS = new Set([
+  0, 3, 10, 33, 100, 190, 368, 130472, 130497, 131005, 131008, 131009, 131021, 131026, 131031, 131037, 131042, 131048, 131049, 131050,
+  131051, 131052, 131053, 132000, 132001, 132005, 132007, 132012, 132015, 132016, 133010,
+]);
+
+/** 200 to 299: a permission is missing. */
+function isKnownRefusal(graphCode: number): boolean {
+  return REFUSALS.has(graphCode) || (graphCode >= 200 && graphCode <= 299);
+}
+
 /** What is known of the send beside its answer. */
 export interface SendAttempt {
   /** 1 for the first. */
@@ -48,6 +59,8 @@ export function judgeSend(answer: SendAnswer, { sendAttempts, lastInboundAgeMs }
   if (graphCode !== undefined && THROTTLED.has(graphCode)) return throttled(retryAfterMs ?? backoffMs, `throttled ${graphCode}`);
   if (graphCode === PAIR_THROTTLED) return throttled(retryAfterMs ?? 4 ** Math.min(sendAttempts, 5) * 1_000, `throttled ${graphCode}`);
   if (graphCode === WINDOW_CLOSED) return { status: 'failed', reason: 'WhatsAppSendError.WindowClosed' };
+  // A server error of a kind that nobody knows proves nothing.
+  if (graphCode !== undefined && httpStatus >= 500 && !isKnownRefusal(graphCode)) return { status: 'unconfirmed' };
   if (graphCode !== undefined) return { status: 'failed', reason: `WhatsAppSendError.Refused ${graphCode}` };
   if (httpStatus === 429) return throttled(retryAfterMs ?? KAPSO_RATE_WINDOW_MS, 'throttled by Kapso');
   if (httpStatus === 409) return throttled(retryAfterMs ?? IN_FLIGHT_MS, 'another send is in flight');
