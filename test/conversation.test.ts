@@ -573,7 +573,7 @@ describe('sending', () => {
 });
 
 describe('what could wedge or lose a conversation', () => {
-  test('when Kapso is away for longer than the time of proof, then the reply waits, and is settled when Kapso is back', async () => {
+  test('when Kapso is away for longer than the time of proof, then the message is unconfirmed, and is settled by a late status', async () => {
     const phone = newPhone();
     await configure({ sendConfirmMs: 1_000 });
     kapso().fault({ on: 'send', match: { to: phone }, answer: '502_html', accepted: true, dropStatuses: ['sent', 'delivered', 'read'] });
@@ -582,7 +582,7 @@ describe('what could wedge or lose a conversation', () => {
     await eventually(async () => {
       expect(await system.db.conversation.findFirst({ where: { contact: { phone } } })).toMatchObject({ needsAttention: true });
     }, 40_000);
-    expect((await inboundOf(system, phone)).map((row) => row.outcome)).toEqual([null]);
+    expect((await inboundOf(system, phone)).map((row) => row.outcome)).toEqual(['unconfirmed']);
     kapso().clearFaults();
     // What an operator's report, or a late webhook, does: it wakes the wait up.
     const [reply] = await repliesOf(system, phone);

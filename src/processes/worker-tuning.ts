@@ -21,3 +21,13 @@ export const polls = {
  * Long histories, which a worker reads after a restart, travel uncompressed as well.
  */
 export const compression = { grpcCompression: { codec: 'none' } } as const satisfies Partial<NativeConnectionOptions>;
+
+/**
+ * Steps wait for databases and vendors, they do not compute: hundreds of slow sends must leave room for the next customer. A local
+ * activity holds a workflow task as long as it runs, so there are as many of these.
+ */
+export const slots = {
+  maxConcurrentWorkflowTaskExecutions: 500,
+  maxConcurrentLocalActivityExecutions: 500,
+  maxConcurrentActivityTaskExecutions: 500,
+} as const satisfies Partial<WorkerOptions>;

@@ -24,7 +24,7 @@ import { type CallServer, callServer, createVapiClient } from '../providers/vapi
 import { ensureFirstWorkspace } from '../record/workspaces';
 import { ensureRetentionSchedule } from './schedules';
 import { ensureSearchAttributes } from './search-attributes';
-import { compression, polls, stickyTimeout } from './worker-tuning';
+import { compression, polls, slots, stickyTimeout } from './worker-tuning';
 import { workflowBundle } from './workflow-bundle';
 
 /** What runs may finish for this long: a send takes 10 s, a model attempt longer and is taken over by another worker. */
@@ -115,6 +115,7 @@ async function startWorker(parts: {
     }),
     ...stickyTimeout,
     ...polls,
+    ...slots,
     shutdownGraceTime: SHUTDOWN_GRACE_MS,
   });
 }

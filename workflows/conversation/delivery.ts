@@ -10,6 +10,9 @@ import type { ConversationView } from './view';
 /** When, within the time that an unconfirmed send is given, Kapso's list is asked. The last look decides. */
 const LOOKS = [0.05, 0.2, 0.5, 1] as const;
 
+/** A look that takes longer, with its retries, holds the customer's next reply back for too long. */
+const LEAST_LOOK_MS = 5_000;
+
 /** A reply that was proven not delivered is sent again this often at most; then a person must look. */
 const MAX_RESENDS = 3;
 
@@ -124,9 +127,10 @@ export class Delivery {
   async #settle(reply: OutboxReply): Promise<SendVerdict> {
     const { messageId, sendConfirmMs } = reply;
     const startedAtMs = Date.now();
-    for (const part of LOOKS) {
+    for (const [index, part] of LOOKS.entries()) {
       const waitMs = Math.max(1, startedAtMs + sendConfirmMs * part - Date.now());
-      const verdict = await this.#lookUp(messageId, waitMs, part === 1);
+      const untilNextMs = sendConfirmMs * ((LOOKS[index + 1] ?? part) - part);
+      const verdict = await this.#lookUp(messageId, { waitMs, isLast: part === 1, withinMs: Math.max(LEAST_LOOK_MS, untilNextMs) });
       if (verdict.status !== 'unconfirmed') return verdict;
     }
     return reply.flow >= 2 ? await this.#settleApart(reply, startedAtMs) : await this.#settleHere(reply, startedAtMs);
@@ -137,7 +141,7 @@ export class Delivery {
     const { isSettled } = await records.recordDoubt.executeWithOptions({ summary: 'send unconfirmed: needs attention' }, [
       { messageId, conversationId },
     ]);
-    if (isSettled) return await this.#lookUp(messageId, 1, true);
+    if (isSettled) return await this.#lookUp(messageId, { waitMs: 1, isLast: true, withinMs: LEAST_LOOK_MS });
     this.#view.showAttention(true);
     // Asked as rarely as the time of proof is long: tests shorten both.
     await startSettlement({ messageId, untilMs: startedAtMs + SETTLE_FOR_MS, firstPauseMs: 2 * sendConfirmMs });
@@ -152,17 +156,21 @@ export class Delivery {
     this.#view.showAttention(true);
     let verdict: SendVerdict = { status: 'unconfirmed' };
     while (verdict.status === 'unconfirmed' && Date.now() - startedAtMs < SETTLE_FOR_MS)
-      verdict = await this.#lookUp(messageId, ASK_AGAIN_MS, true);
+      verdict = await this.#lookUp(messageId, { waitMs: ASK_AGAIN_MS, isLast: true, withinMs: ASK_AGAIN_MS });
     return verdict;
   }
 
   /** Waits for a report or `waitMs`, then looks. Stays unconfirmed when Kapso could not be asked: only an answer is proof. */
-  async #lookUp(messageId: string, waitMs: number, isLast: boolean): Promise<SendVerdict> {
+  async #lookUp(
+    messageId: string,
+    { waitMs, isLast, withinMs }: { waitMs: number; isLast: boolean; withinMs: number },
+  ): Promise<SendVerdict> {
     this.#view.showPhase('waiting for proof of the send');
     await condition(() => this.#reports.has(messageId), waitMs, { summary: 'unknown whether the reply went out' });
     this.#reports.delete(messageId);
     try {
-      return await settlement.lookUpSend.executeWithOptions({ summary: 'look the reply up at Kapso' }, [{ messageId, isLast }]);
+      const options = { summary: 'look the reply up at Kapso', scheduleToCloseTimeout: withinMs };
+      return await settlement.lookUpSend.executeWithOptions(options, [{ messageId, isLast }]);
     } catch (error) {
       // Anything but the activity's own failure is not ours to swallow.
       failureType(error);
