@@ -12,7 +12,7 @@ const problemsOf = (environment: Record<string, string>): string[] => {
 };
 
 describe('settings', () => {
-  test('when nothing is set, then every default is there', () => {
+  test('when nothing is set, then the defaults apply', () => {
     const settings = readSettings({});
     expect(settings.PORT).toBe(3000);
     expect(settings.KAPSO_BASE_URL).toBe('https://api.kapso.ai');
@@ -20,7 +20,7 @@ describe('settings', () => {
     expect(settings.CHATBOT_ENABLED).toBeUndefined();
   });
 
-  test('when several values are wrong, then all are named at once, without the values', () => {
+  test('when several values are invalid, then all are reported at once, without the values', () => {
     const problems = problemsOf({
       PORT: 'eighty',
       DATABASE_URL: 'mysql://secret@host/db',
@@ -39,35 +39,35 @@ describe('settings', () => {
     expect(readSettings({ KAPSO_WEBHOOK_SECRET: ' new , old ,' }).KAPSO_WEBHOOK_SECRET).toEqual(['new', 'old']);
   });
 
-  test('when the address of an Ollama server is bare, then the protocol path is added; other paths stay', () => {
+  test('when the URL of an Ollama server has no path, then /v1 is added; any other path stays', () => {
     expect(readSettings({ SEALION_URL: 'http://localhost:11434' }).SEALION_URL).toBe('http://localhost:11434/v1');
     expect(readSettings({ SEALION_URL: 'http://localhost:11434/v1/' }).SEALION_URL).toBe('http://localhost:11434/v1');
   });
 
-  test('when the longest wait is shorter than the quiet time, then it is refused', () => {
+  test('when the longest wait is shorter than the quiet period, then it is rejected', () => {
     expect(problemsOf({ REPLY_QUIET_MS: '6000', REPLY_QUIET_MAX_MS: '1000' })).toEqual([
       'REPLY_QUIET_MAX_MS: must not be smaller than REPLY_QUIET_MS',
     ]);
   });
 
-  test('when an allowed host has a scheme or a path, then it is named; with or without a port it is taken', () => {
+  test('when an allowed host has a scheme or a path, then it is rejected; a port is optional', () => {
     const hosts = ['hooks.example.com', 'kestra:8080', '127.0.0.1:9000', '[::1]:9000'];
     expect(readSettings({ CALLBACK_ALLOWED_HOSTS: hosts.join() }).CALLBACK_ALLOWED_HOSTS).toEqual(hosts);
     for (const wrong of ['https://hooks.example.com', 'hooks.example.com/path', 'a host', 'host:99999'])
-      expect(problemsOf({ CALLBACK_ALLOWED_HOSTS: wrong })).toEqual([expect.stringContaining(`"${wrong}" is no host`)]);
+      expect(problemsOf({ CALLBACK_ALLOWED_HOSTS: wrong })).toEqual([expect.stringContaining(`"${wrong}" is not a host`)]);
   });
 
-  test('when the provider chain is "default", then an earlier choice is undone', () => {
+  test('when the provider chain is "default", then an earlier choice is reset', () => {
     expect(readSettings({ AI_PROVIDERS: 'default' }).AI_PROVIDERS).toEqual([]);
   });
 
-  test('when a required setting is missing, then it is named with its reason', () => {
+  test('when a required setting is missing, then the error names it and says why it is required', () => {
     expect(() => requireSettings(readSettings({}), { KAPSO_WEBHOOK_SECRET: 'anybody could post' })).toThrow(
       /KAPSO_WEBHOOK_SECRET.*anybody could post/,
     );
   });
 
-  test('when .env.example is read, then it names every setting with a sentence, and no other', () => {
+  test('when .env.example is read, then it lists exactly the settings, each with a comment', () => {
     const lines = readFileSync('.env.example', 'utf8').split('\n');
     const named = lines.flatMap((line) => /^([A-Z_]+)=/.exec(line)?.[1] ?? []);
     expect([...named].sort()).toEqual(Object.keys(settingsSchema.shape).sort());
@@ -77,7 +77,7 @@ describe('settings', () => {
     }
   });
 
-  test('when .env.example is used as it is, then it is valid', () => {
+  test('when .env.example is used unchanged, then it is valid', () => {
     const entries = readFileSync('.env.example', 'utf8')
       .split('\n')
       .flatMap((line) => {

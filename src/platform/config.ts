@@ -1,6 +1,6 @@
 /**
- * The settings: one schema of the environment and its one reader. Nothing else reads `process.env`.
- * Every name stands in `.env.example` with a sentence; a test holds the two together.
+ * Settings: the schema of the environment variables, and the only code that reads them.
+ * `.env.example` documents every setting; a test keeps the two in step.
  */
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
@@ -10,7 +10,7 @@ const flag = z
   .enum(['true', 'false', '1', '0', 'yes', 'no', 'on', 'off'], { error: 'must be true or false' })
   .transform((value) => ['true', '1', 'yes', 'on'].includes(value));
 const port = z.coerce.number({ error: 'must be a port number' }).int().min(1).max(65_535);
-const address = z.url({ protocol: /^https?$/, error: 'must be an http(s) address' }).transform((url) => url.replace(/\/+$/, ''));
+const httpUrl = z.url({ protocol: /^https?$/, error: 'must be an http(s) URL' }).transform((url) => url.replace(/\/+$/, ''));
 const commaList = z.string().transform((value) =>
   value
     .split(',')
@@ -21,23 +21,23 @@ const commaList = z.string().transform((value) =>
 const hostList = commaList.superRefine((entries, context) => {
   for (const entry of entries) {
     if (/^(\[[\da-fA-F:.]+\]|[^\s:/@[\]]+)(:\d{1,5})?$/.test(entry) && URL.canParse(`https://${entry}`)) continue;
-    context.addIssue({ code: 'custom', message: `"${entry}" is no host; entries are host or host:port` });
+    context.addIssue({ code: 'custom', message: `"${entry}" is not a host; write host or host:port` });
   }
 });
-/** An id that a provider made. */
-const providerId = z.string().regex(/^[\w.-]{1,64}$/, 'must be an id of letters and digits');
+/** An id issued by a provider. */
+const providerId = z.string().regex(/^[\w.-]{1,64}$/, 'must be an id: letters, digits, "_", "." or "-"');
 const headerName = z
   .string()
-  .regex(/^[\w-]{1,64}$/, 'must be the name of a header')
+  .regex(/^[\w-]{1,64}$/, 'must be a header name')
   .toLowerCase();
 const seconds = (max: number) => z.coerce.number({ error: 'must be a number of seconds' }).int().min(1).max(max);
 const milliseconds = (max: number) => z.coerce.number({ error: 'must be a number of milliseconds' }).int().min(0).max(max);
 
-/** The model providers that Parley can ask, in the order of the default chain. All speak the OpenAI chat protocol. */
+/** The supported model providers, in the order of the default chain. All speak the OpenAI chat protocol. */
 export const PROVIDER_NAMES = ['deepseek', 'openai', 'anthropic', 'grok', 'sealion', 'sandbox'] as const;
 export type ProviderName = (typeof PROVIDER_NAMES)[number];
 
-/** `default` stands for every provider with a key; it also undoes an earlier choice. */
+/** `default` means every provider that has a key; it also resets an earlier choice. */
 const providerChain = commaList
   .transform((entries) => (entries.join() === 'default' ? [] : entries))
   .superRefine((entries, context) => {
@@ -46,7 +46,7 @@ const providerChain = commaList
       if (!(PROVIDER_NAMES as readonly string[]).includes(name)) {
         context.addIssue({
           code: 'custom',
-          message: `"${entry}" names no known provider (${PROVIDER_NAMES.join(', ')}); entries are provider:model`,
+          message: `"${entry}" names an unknown provider (known: ${PROVIDER_NAMES.join(', ')}); write provider:model`,
         });
       }
     }
@@ -55,13 +55,13 @@ const providerChain = commaList
 const MINUTE_MS = 60_000;
 const DAY_MS = 24 * 60 * MINUTE_MS;
 
-/** Ollama serves the OpenAI protocol under /v1; people write its bare address. */
-const ollamaAddress = address.transform((url) => (new URL(url).pathname === '/' ? `${url}/v1` : url));
+/** Ollama serves the OpenAI protocol under /v1, but people configure its bare URL. */
+const ollamaUrl = httpUrl.transform((url) => (new URL(url).pathname === '/' ? `${url}/v1` : url));
 
 export const settingsSchema = z.object({
   PORT: port.default(3000),
   HOST: z.string().optional(),
-  DATABASE_URL: z.url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// address' }).optional(),
+  DATABASE_URL: z.url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// URL' }).optional(),
   DATA_DIR: z
     .string()
     .default('.data')
@@ -80,11 +80,11 @@ export const settingsSchema = z.object({
   TEMPORAL_UI_PORT: port.default(8233),
   POSTGRES_PORT: port.default(5433),
   SANDBOX_PORT: port.default(3900),
-  SANDBOX_URL: address.optional(),
-  WEBHOOK_TARGET_URL: address.optional(),
+  SANDBOX_URL: httpUrl.optional(),
+  WEBHOOK_TARGET_URL: httpUrl.optional(),
 
   KAPSO_API_KEY: z.string().optional(),
-  KAPSO_BASE_URL: address.default('https://api.kapso.ai'),
+  KAPSO_BASE_URL: httpUrl.default('https://api.kapso.ai'),
   KAPSO_PHONE_NUMBER_ID: providerId.optional(),
   KAPSO_WEBHOOK_SECRET: commaList.default([]),
   KAPSO_WEBHOOK_TOKEN: z.string().optional(),
@@ -103,16 +103,16 @@ export const settingsSchema = z.object({
   MODEL_TIMEOUT_MS: milliseconds(5 * MINUTE_MS).default(30_000),
   TURN_TIMEOUT_MS: milliseconds(30 * MINUTE_MS).default(180_000),
   DEEPSEEK_API_KEY: z.string().optional(),
-  DEEPSEEK_BASE_URL: address.default('https://api.deepseek.com/v1'),
+  DEEPSEEK_BASE_URL: httpUrl.default('https://api.deepseek.com/v1'),
   OPENAI_API_KEY: z.string().optional(),
-  OPENAI_BASE_URL: address.default('https://api.openai.com/v1'),
+  OPENAI_BASE_URL: httpUrl.default('https://api.openai.com/v1'),
   ANTHROPIC_API_KEY: z.string().optional(),
-  ANTHROPIC_BASE_URL: address.default('https://api.anthropic.com/v1'),
+  ANTHROPIC_BASE_URL: httpUrl.default('https://api.anthropic.com/v1'),
   GROK_API_KEY: z.string().optional(),
-  GROK_BASE_URL: address.default('https://api.x.ai/v1'),
-  SEALION_URL: ollamaAddress.optional(),
+  GROK_BASE_URL: httpUrl.default('https://api.x.ai/v1'),
+  SEALION_URL: ollamaUrl.optional(),
   VAPI_API_KEY: z.string().optional(),
-  VAPI_BASE_URL: address.default('https://api.vapi.ai'),
+  VAPI_BASE_URL: httpUrl.default('https://api.vapi.ai'),
   VAPI_ASSISTANT_ID: providerId.optional(),
   VAPI_PHONE_NUMBER_ID: providerId.optional(),
   VAPI_WEBHOOK_AUTH: z.enum(['secret', 'bearer', 'hmac'], { error: 'must be secret, bearer or hmac' }).default('secret'),
@@ -127,23 +127,23 @@ export const settingsSchema = z.object({
   VAPI_INBOUND_ASSISTANT_ID: providerId.optional(),
   VAPI_TRANSFER_NUMBER: z
     .string()
-    .regex(/^\+[1-9]\d{6,14}$/, 'must be a number in E.164 form, such as +15550100')
+    .regex(/^\+[1-9]\d{6,14}$/, 'must be a number in E.164 format, such as +15550100')
     .optional(),
-  PUBLIC_URL: address.optional(),
+  PUBLIC_URL: httpUrl.optional(),
   CALL_REPORT_GRACE_SECONDS: seconds(60 * 60).default(90),
   CALL_RING_TIMEOUT_SECONDS: seconds(60 * 60).default(120),
   CALL_RETENTION_DAYS: z.coerce
     .number({ error: 'must be a number of days' })
     .int()
-    .min(1, 'must be 1 day at least')
-    .max(3_650, 'must be 3650 days at most')
+    .min(1, 'must be at least 1 day')
+    .max(3_650, 'must be at most 3650 days')
     .default(90),
   CALL_RETENTION_ACTION: z.enum(['archive', 'delete', 'keep'], { error: 'must be archive, delete or keep' }).default('archive'),
   CALL_FOLLOW_UP_TEXT: z.string().max(4_096).optional(),
   CALLBACK_ALLOWED_HOSTS: hostList.default([]),
   CALLBACK_SIGNING_SECRET: z
     .string()
-    .regex(/^whsec_[A-Za-z0-9+/]{32,}={0,2}$/, 'must be whsec_ and at least 24 bytes in base64')
+    .regex(/^whsec_[A-Za-z0-9+/]{32,}={0,2}$/, 'must be whsec_ followed by at least 24 bytes in base64')
     .optional(),
   CALLBACK_KESTRA_AUTHORIZATION: z.string().optional(),
 
@@ -154,39 +154,39 @@ export const settingsSchema = z.object({
 
 export type Settings = z.output<typeof settingsSchema>;
 
-/** What no single setting can show to be wrong. */
-const settingsTogether = settingsSchema.refine(
+/** Adds the checks that involve more than one setting. */
+const consistentSettingsSchema = settingsSchema.refine(
   ({ REPLY_QUIET_MS = 0, REPLY_QUIET_MAX_MS = Number.POSITIVE_INFINITY }) => REPLY_QUIET_MS <= REPLY_QUIET_MAX_MS,
   { path: ['REPLY_QUIET_MAX_MS'], error: 'must not be smaller than REPLY_QUIET_MS' },
 );
 
-/** What is wrong with the environment: one line per setting, never a value (it may be a secret). */
+/** Invalid settings: one problem per setting, never with the value, which may be a secret. */
 export class SettingsError extends Error {
   override name = 'SettingsError';
   constructor(readonly problems: string[]) {
-    super(`These settings are wrong:\n${problems.map((problem) => `  - ${problem}`).join('\n')}`);
+    super(`These settings are invalid:\n${problems.map((problem) => `  - ${problem}`).join('\n')}`);
   }
 }
 
 /**
- * Reads the settings. An empty value counts as not set, as in a copied `.env.example`.
- * @throws SettingsError with every problem at once
+ * Reads the settings. An empty value counts as not set, so that a copy of `.env.example` works.
+ * @throws SettingsError that lists every problem
  */
 export function readSettings(environment: Record<string, string | undefined>): Settings {
   const present = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== undefined && value.trim() !== ''));
-  const parsed = settingsTogether.safeParse(present);
+  const parsed = consistentSettingsSchema.safeParse(present);
   if (parsed.success) return parsed.data;
   throw new SettingsError(parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`));
 }
 
-/** Brings `.env` into the environment, without overriding what is set there already. */
+/** Loads `.env` into the environment; variables that are already set win. */
 export function loadEnvFile(): void {
   if (existsSync('.env')) process.loadEnvFile('.env');
 }
 
 type RequiredSetting = 'DATABASE_URL' | 'KAPSO_API_KEY' | 'KAPSO_WEBHOOK_SECRET' | 'VAPI_WEBHOOK_SECRET' | 'WEBHOOK_TARGET_URL';
 
-/** The settings that `name` may not be without. @throws SettingsError */
+/** Checks that each setting named in `reasons` is set; the error message gives the reason. @throws SettingsError */
 export function requireSettings<K extends RequiredSetting>(
   settings: Settings,
   reasons: Record<K, string>,

@@ -1,10 +1,10 @@
-/** What a request that failed without an answer says about itself: did it leave, or may it have been carried out? */
+/** Classifies requests that failed without a response: was the request never sent, or may the server have processed it? */
 
-/** `not_sent`: the request never left. `unknown`: it may have been carried out, so that repeating it could do the thing twice. */
+/** `not_sent`: the request never left this process. `unknown`: the server may have processed it; a retry could do it twice. */
 export type ConnectionFailure = { kind: 'not_sent'; code: string } | { kind: 'unknown'; reason: string };
 
-/** Errors of the connection that come before a byte of the request has left (Node and undici error codes). */
-const NEVER_LEFT = new Set([
+/** Node and undici error codes for failures before the first byte of the request is sent. */
+const CONNECT_ERROR_CODES = new Set([
   'ECONNREFUSED',
   'ENOTFOUND',
   'EAI_AGAIN',
@@ -18,7 +18,7 @@ const NEVER_LEFT = new Set([
   'ERR_TLS_CERT_ALTNAME_INVALID',
 ]);
 
-/** As Node and undici make them; a host with several addresses fails with one error for each. */
+/** The shape of Node's and undici's errors. A host with several addresses fails with one error per address. */
 interface ConnectionError {
   name?: unknown;
   code?: unknown;
@@ -26,17 +26,17 @@ interface ConnectionError {
   errors?: unknown;
 }
 
-/** Classifies what `sendRequest` rejected with. */
+/** Classifies the error of a rejected `sendRequest`. */
 export function connectionFailure(error: unknown): ConnectionFailure {
   const { name, code, errors } = (error ?? {}) as ConnectionError;
   const all: ConnectionError[] = [error ?? {}, ...(Array.isArray(errors) ? errors : [])];
-  const before = all.find((each) => typeof each.code === 'string' && NEVER_LEFT.has(each.code) && isBeforeSending(each));
-  if (before) return { kind: 'not_sent', code: String(before.code) };
-  // An aborted request has a number for a code.
+  const connectError = all.find((each) => typeof each.code === 'string' && CONNECT_ERROR_CODES.has(each.code) && isConnecting(each));
+  if (connectError) return { kind: 'not_sent', code: String(connectError.code) };
+  // The code of an aborted request is a number.
   return { kind: 'unknown', reason: typeof code === 'string' ? code : typeof name === 'string' ? name : 'connection failed' };
 }
 
-/** A connection that stands can fail with the same codes, when Linux hears that its host has gone: then the request may have arrived. */
-function isBeforeSending({ syscall }: ConnectionError): boolean {
+/** Linux reports a vanished host with the same codes on an open connection; the request may then have arrived. */
+function isConnecting({ syscall }: ConnectionError): boolean {
   return syscall === undefined || syscall === 'connect' || syscall === 'getaddrinfo';
 }

@@ -4,33 +4,33 @@ import { isDatabaseReachable, openDatabase, sql } from './database';
 
 let proxy: TcpProxy | undefined;
 
-// Also when the test has run out of time: a connection that waits for ever would keep the pool from closing, and the run from ending.
+// Runs after a timed-out test as well: a connection that hangs forever would keep the pool from closing and the run from ending.
 afterEach(async () => {
   await proxy?.close();
 });
 
-describe('the record', () => {
-  test('when the network swallows what is sent, then the connections are given up, and the next ones work', async () => {
+describe('the database', () => {
+  test('when the network drops packets, then the connections are dropped, and new ones work', async () => {
     const database = await testDatabase('connections');
     const url = new URL(database.url);
     proxy = await startProxy(url.host);
     url.port = String(proxy.port);
     const db = openDatabase(url.href, { poolSize: 2, statementTimeoutMs: 100 });
     try {
-      const ask = () => Promise.allSettled([db.query(sql`SELECT 1`), db.orm.workspace.count()]);
-      expect((await ask()).map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled']);
+      const runQueries = () => Promise.allSettled([db.query(sql`SELECT 1`), db.orm.workspace.count()]);
+      expect((await runQueries()).map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled']);
       proxy.hang();
       expect(await isDatabaseReachable(db, 100)).toBe(false);
-      expect((await ask()).map(({ status }) => status)).toEqual(['rejected', 'rejected']);
+      expect((await runQueries()).map(({ status }) => status)).toEqual(['rejected', 'rejected']);
       await proxy.up();
-      expect((await ask()).map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled']);
+      expect((await runQueries()).map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled']);
     } finally {
       await db.close();
       await database.drop();
     }
   });
 
-  test('when a statement waits for a lock, then PostgreSQL itself cancels it, and says so', async () => {
+  test('when a statement runs too long, then PostgreSQL itself cancels it, with its own error code', async () => {
     const database = await testDatabase('connections');
     const db = openDatabase(database.url, { statementTimeoutMs: 100 });
     try {

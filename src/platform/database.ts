@@ -1,48 +1,46 @@
-/**
- * Access to PostgreSQL: Prisma's models and single statements. Whoever opens it closes it.
- */
+/** PostgreSQL access: Prisma's models and prepared SQL statements over one pool. The caller that opens it closes it. */
 import { PrismaPg } from '@prisma/adapter-pg';
 import { Pool, type QueryResultRow } from 'pg';
 import { Prisma, PrismaClient } from '../../prisma/generated/client';
 
-/** Bounds of one process's connections. Every field has a default. */
+/** Limits for the connections of one process. Every field has a default. */
 export interface DatabaseOptions {
-  /** Most connections at once (default 10: five such processes stay below PostgreSQL's own default of 100). */
+  /** Maximum number of connections (default 10: five such processes stay below PostgreSQL's default limit of 100). */
   poolSize?: number;
-  /** Milliseconds to wait for a connection, new or from the pool, before a query fails (default 5000). */
+  /** Timeout in ms for getting a connection, new or pooled (default 5000). */
   connectTimeoutMs?: number;
   /**
-   * Milliseconds after which PostgreSQL cancels a statement (default 15000); keeps a stuck lock from holding the pool. One that has
-   * not even said so 2 s later cannot be reached any more, and its connection is given up.
+   * Statement timeout in ms, enforced by PostgreSQL (default 15000), so that a stuck lock cannot exhaust the pool. If the server
+   * has not reported the timeout 2 s later, it is considered unreachable, and the connection is dropped.
    */
   statementTimeoutMs?: number;
-  /** Milliseconds after which an unused connection is closed (default 60000). */
+  /** Idle time in ms after which a connection is closed (default 60000). */
   idleTimeoutMs?: number;
-  /** Told how long each query took, with the wait for a connection, whether it failed or not. Must not throw. */
+  /** Called after each query, failed or not, with its duration including the wait for a connection. Must not throw. */
   onQuery?: (kind: 'sql' | 'orm', seconds: number) => void;
-  /** Told when an idle connection breaks; the pool replaces it by itself. */
+  /** Called when an idle connection breaks; the pool replaces it. */
   onConnectionLost?: (error: Error) => void;
 }
 
-/** The database. Models and single statements share one pool of connections. */
+/** An open database. Models and SQL statements share one connection pool. */
 export interface Database {
-  /** The models of the schema, for everything that is not asked for with each message. */
+  /** Prisma's models, for everything off the per-message path. */
   orm: PrismaClient;
   /**
-   * Runs one statement, prepared once per connection. For the statements of a message's way: they are single, atomic,
-   * and the ORM would cost more than PostgreSQL does (docs/decisions/0005). Rows come as the driver reads them.
+   * Runs one statement, prepared once per connection. For the per-message path, whose statements are single and atomic, and
+   * where the ORM would use more CPU than PostgreSQL itself (docs/decisions/0005). Returns rows as the driver parses them.
    */
   query<T>(statement: Prisma.Sql): Promise<T[]>;
   close(): Promise<void>;
 }
 
-/** PostgreSQL's own cancellation comes first, because it says what it cancelled. */
+/** How long PostgreSQL's own statement timeout gets to report first: its error says what was cancelled. */
 const CANCEL_GRACE_MS = 2_000;
 
-/** Makes a statement of a template; values become parameters, and statements may be nested. */
+/** Builds a statement from a template literal; values become parameters, and statements can be nested. */
 export const sql = Prisma.sql;
 
-/** Opens the record at `url`. Connects with the first query, so an unreachable server shows there, not here. */
+/** Opens the database at `url`. It connects on the first query, so an unreachable server fails there, not here. */
 export function openDatabase(url: string, options: DatabaseOptions = {}): Database {
   const statementTimeoutMs = options.statementTimeoutMs ?? 15_000;
   const pool = new Pool({
@@ -51,15 +49,15 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Databa
     connectionTimeoutMillis: options.connectTimeoutMs ?? 5_000,
     idleTimeoutMillis: options.idleTimeoutMs ?? 60_000,
     statement_timeout: statementTimeoutMs,
-    // Without it, a network that swallows packets would hold every connection of the pool for ever.
+    // Without this, a network that drops packets would block every connection of the pool forever.
     query_timeout: statementTimeoutMs + CANCEL_GRACE_MS,
     application_name: 'parley',
   });
-  // A broken idle connection would end the process; the pool replaces it by itself.
+  // Without a listener, a broken idle connection would crash the process; the pool replaces it anyway.
   pool.on('error', (error) => options.onConnectionLost?.(error));
   const { onQuery } = options;
   const orm = new PrismaClient({ adapter: new PrismaPg(pool), log: [{ emit: 'event', level: 'query' }] });
-  // Only the duration is read: the event also has the values.
+  // Read the duration only: the event also carries the query's values.
   if (onQuery) orm.$on('query', ({ duration }) => onQuery('orm', duration / 1_000));
   const nameOf = statementNames();
   return {
@@ -81,12 +79,12 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Databa
   };
 }
 
-/** More different statements than our own code has; a text beyond them is planned each time. */
+/** More distinct statements than our code has. Statements beyond this limit are not prepared. */
 const MAX_PREPARED = 200;
 
 /**
- * Names for prepared statements, so that PostgreSQL parses and plans each text once per connection. Bounded, because a
- * text that varies would fill the server's memory.
+ * Assigns names to prepared statements, so that PostgreSQL parses and plans each text once per connection. Limited, because
+ * a text that varies would fill the server's memory.
  */
 function statementNames(): (text: string) => string | undefined {
   const names = new Map<string, string>();
@@ -99,17 +97,17 @@ function statementNames(): (text: string) => string | undefined {
   };
 }
 
-/** Whether PostgreSQL answers within `timeoutMs`. */
+/** Whether PostgreSQL responds within `timeoutMs`. */
 export async function isDatabaseReachable(db: Database, timeoutMs: number): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined;
-  const tooSlow = new Promise<false>((resolve) => {
+  const timeout = new Promise<false>((resolve) => {
     timer = setTimeout(() => resolve(false), timeoutMs);
   });
-  const answered = db.query(sql`SELECT 1`).then(
+  const responded = db.query(sql`SELECT 1`).then(
     () => true,
     () => false,
   );
-  const reachable = await Promise.race([answered, tooSlow]);
+  const reachable = await Promise.race([responded, timeout]);
   clearTimeout(timer);
   return reachable;
 }

@@ -1,9 +1,9 @@
 /**
- * A bound for one HTTP request. Not `AbortSignal.timeout` and `AbortSignal.any`: on Node 20 a composed signal can be
- * collected before it fires, and the request then hangs: the test "never answers" of test/conversation.test.ts saw it.
+ * A timeout for one HTTP request. `AbortSignal.timeout` with `AbortSignal.any` does not work: on Node 20 a composed signal can
+ * be garbage-collected before it fires, and the request hangs (seen in test/conversation.test.ts, "never answers").
  */
 
-/** Runs `request` with a signal that fires after `timeoutMs` or when `outer` does, and lets go of both afterwards. */
+/** Runs `request` with a signal that aborts after `timeoutMs` or together with `outer`; releases both afterwards. */
 export async function withDeadline<T>(timeoutMs: number, request: (signal: AbortSignal) => Promise<T>, outer?: AbortSignal): Promise<T> {
   const controller = new AbortController();
   const abort = () => controller.abort();

@@ -1,4 +1,4 @@
-/** What a request says when it fails, and what it does on the way: only what has certainly not left may be sent again. */
+/** Requests to providers and the classification of their failures: only a request that was certainly not sent may be retried. */
 import { once } from 'node:events';
 import { createServer as createHttpServer, type RequestListener } from 'node:http';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
@@ -14,7 +14,7 @@ afterAll(() => {
   for (const socket of sockets) socket.destroy();
 });
 
-async function listening(server: Server, host = '127.0.0.1'): Promise<number> {
+async function listen(server: Server, host = '127.0.0.1'): Promise<number> {
   servers.push(server);
   server.on('connection', (socket) => sockets.add(socket));
   server.listen(0, host);
@@ -22,12 +22,12 @@ async function listening(server: Server, host = '127.0.0.1'): Promise<number> {
   return (server.address() as AddressInfo).port;
 }
 
-const serving = async (listener: RequestListener) => `http://127.0.0.1:${await listening(createHttpServer(listener))}`;
+const serve = async (listener: RequestListener) => `http://127.0.0.1:${await listen(createHttpServer(listener))}`;
 
-/** A port on which nobody listens. */
+/** A port on which nothing listens. */
 async function freePort(): Promise<number> {
   const server = createServer();
-  const port = await listening(server);
+  const port = await listen(server);
   server.close();
   await once(server, 'close');
   return port;
@@ -46,65 +46,65 @@ async function failureOf(url: string, timeoutMs?: number) {
 }
 
 describe('a request', () => {
-  test('when it is answered, then the answer comes as it is, and it was asked by name and for no compression', async () => {
-    let asked: object = {};
-    const url = await serving((request, response) => {
-      asked = request.headers;
+  test('when it is answered, then the response is returned as is; the request has a user agent and accepts no compression', async () => {
+    let requestHeaders: object = {};
+    const url = await serve((request, response) => {
+      requestHeaders = request.headers;
       response.writeHead(429, { 'Retry-After': '7' }).end('later');
     });
     const { status, headers, text } = await post(url);
     expect([status, headers.get('retry-after'), text]).toEqual([429, '7', 'later']);
-    expect(asked).toMatchObject({ 'user-agent': 'parley', 'accept-encoding': 'identity' });
+    expect(requestHeaders).toMatchObject({ 'user-agent': 'parley', 'accept-encoding': 'identity' });
   });
 
-  test.each([301, 307, 308])('when it is sent on by a %i, then it is not followed', async (status) => {
-    let seen = 0;
-    const target = await serving((_request, response) => {
-      seen += 1;
+  test.each([301, 307, 308])('when it is redirected with a %i, then the redirect is not followed', async (status) => {
+    let requestCount = 0;
+    const target = await serve((_request, response) => {
+      requestCount += 1;
       response.end();
     });
-    const url = await serving((_request, response) => {
+    const url = await serve((_request, response) => {
       response.writeHead(status, { Location: target }).end();
     });
-    expect([(await post(url)).status, seen]).toEqual([status, 0]);
+    expect([(await post(url)).status, requestCount]).toEqual([status, 0]);
   });
 
-  test('when its time is over while it is still connecting, then it ends, and nothing is sent afterwards', async () => {
-    const greetings: Buffer[] = [];
-    const port = await listening(createServer((socket) => socket.on('data', (bytes) => greetings.push(bytes))));
+  test('when it times out while connecting, then it fails, and nothing is sent afterwards', async () => {
+    const received: Buffer[] = [];
+    const port = await listen(createServer((socket) => socket.on('data', (bytes) => received.push(bytes))));
     const startedAtMs = Date.now();
     expect(await failureOf(`https://127.0.0.1:${port}`, 300)).toEqual({ kind: 'unknown', reason: 'AbortError' });
     expect(Date.now() - startedAtMs).toBeLessThan(3_000);
-    // The beginning of TLS, and no request.
-    expect(Buffer.concat(greetings).toString('latin1')).not.toContain('POST');
+    // The TLS handshake has begun, but no request was sent.
+    expect(Buffer.concat(received).toString('latin1')).not.toContain('POST');
   });
 });
 
 describe('a failure', () => {
-  test('when nobody listens, then the request never left, also where a host has several addresses', async () => {
+  test('when nothing listens on the port, then the request was not sent, even if the host has several addresses', async () => {
     const port = await freePort();
     expect(await failureOf(`http://127.0.0.1:${port}`)).toEqual({ kind: 'not_sent', code: 'ECONNREFUSED' });
     expect(await failureOf(`http://localhost:${port}`)).toEqual({ kind: 'not_sent', code: 'ECONNREFUSED' });
   });
 
-  test('when a name leads nowhere, then the request never left', async () => {
+  test('when the host does not resolve, then the request was not sent', async () => {
     expect(await failureOf('http://nowhere.invalid')).toMatchObject({ kind: 'not_sent' });
   });
 
   test.each([
-    ['before its head', (socket: Socket) => socket.destroy()],
+    ['before its headers', (socket: Socket) => socket.destroy()],
     ['by a reset', (socket: Socket) => socket.resetAndDestroy()],
     ['in the middle of its body', (socket: Socket) => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf')],
-    ['by something that is no HTTP', (socket: Socket) => socket.end('hello\r\n\r\n')],
-  ])('when the answer is cut %s, then nobody knows what became of the request', async (_where, cut) => {
-    const port = await listening(createServer((socket) => socket.once('data', () => cut(socket)).on('error', () => undefined)));
+    ['by bytes that are not HTTP', (socket: Socket) => socket.end('hello\r\n\r\n')],
+  ])('when the response is cut off %s, then the outcome is unknown', async (_where, cut) => {
+    const port = await listen(createServer((socket) => socket.once('data', () => cut(socket)).on('error', () => undefined)));
     expect(await failureOf(`http://127.0.0.1:${port}`)).toMatchObject({ kind: 'unknown' });
   });
 
   const failed = (code: string, syscall?: string) => Object.assign(new Error('failed'), { code, ...(syscall ? { syscall } : {}) });
 
   test.each(['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH'])(
-    'when an open connection ends with %s, as Linux reports a host that has gone, then the request may have arrived',
+    'when an open connection fails with %s, as Linux reports a vanished host, then the outcome is unknown',
     (code) => {
       expect(connectionFailure(failed(code, 'read'))).toEqual({ kind: 'unknown', reason: code });
       expect(connectionFailure(failed(code, 'connect'))).toEqual({ kind: 'not_sent', code });
@@ -121,12 +121,12 @@ describe('a failure', () => {
     [failed('UNABLE_TO_VERIFY_LEAF_SIGNATURE'), 'UNABLE_TO_VERIFY_LEAF_SIGNATURE'],
     [failed('ERR_TLS_CERT_ALTNAME_INVALID'), 'ERR_TLS_CERT_ALTNAME_INVALID'],
     [new AggregateError([failed('ENETUNREACH', 'connect'), failed('ECONNREFUSED', 'connect')]), 'ENETUNREACH'],
-  ])('when it comes before anything is sent (%s), then the request never left', (error, code) => {
+  ])('when it happens before anything is sent (%s), then the request was not sent', (error, code) => {
     expect(connectionFailure(error)).toEqual({ kind: 'not_sent', code });
   });
 
   test.each([failed('UND_ERR_SOCKET'), failed('ECONNRESET', 'read'), failed('EPIPE', 'write'), failed('UND_ERR_BODY_TIMEOUT')])(
-    'when it is %s, then nobody knows what became of the request',
+    'when it is %s, then the outcome is unknown',
     (error) => {
       expect(connectionFailure(error)).toMatchObject({ kind: 'unknown' });
     },

@@ -1,6 +1,6 @@
 /**
- * One request to a provider, and its whole answer. Over undici's `request`: `fetch`, which is built upon it, takes
- * three times the CPU of it, and there are two requests for each reply (docs/decisions/0005).
+ * Sends one request to a provider and reads the whole response. Uses undici's `request`, because `fetch` costs three times
+ * its CPU, and each reply takes two requests (docs/decisions/0005).
  */
 import { Agent, type Dispatcher, request } from 'undici';
 
@@ -8,7 +8,7 @@ export interface HttpRequest {
   method: Dispatcher.HttpMethod;
   headers: Record<string, string>;
   body?: string;
-  /** Bounds the request together with its answer's body. */
+  /** Aborts the request, including reading the response body. */
   signal: AbortSignal;
 }
 
@@ -18,27 +18,27 @@ export interface HttpAnswer {
   text: string;
 }
 
-/** Shorter than any bound of a request: who cannot be reached has certainly got nothing, which a request that was cut cannot say. */
+/** Shorter than any request timeout: a failed connect proves that nothing was sent, an aborted request does not. */
 const CONNECT_TIMEOUT_MS = 5_000;
 
 const dispatcher = new Agent({ connect: { timeout: CONNECT_TIMEOUT_MS } });
 
 /**
- * Sends it once and reads the answer, whatever its status. Redirects are not followed: they are no answer of the
- * provider's, and followed, one could do a thing twice or hand a key on.
- * @throws what undici or the signal throws; `connectionFailure` says what it means
+ * Sends the request once and returns the response, whatever its status. Does not follow redirects: doing so could repeat a
+ * side effect or send the API key to another host.
+ * @throws undici's error or the signal's reason; `connectionFailure` classifies it
  */
 export async function sendRequest(url: string, { method, headers, body, signal }: HttpRequest): Promise<HttpAnswer> {
-  const asked = request(url, {
+  const response = request(url, {
     dispatcher,
     method,
-    // Answers are not decompressed here. A server may turn away who gives no name.
+    // Responses are not decompressed here. Some servers reject requests without a user agent.
     headers: { 'user-agent': 'parley', ...headers, 'accept-encoding': 'identity' },
     signal,
     ...(body === undefined ? {} : { body }),
   });
-  // undici looks at the signal only when the connection stands; then it sends nothing.
-  const answer = await Promise.race([asked, abortOf(signal)]);
+  // undici checks the signal only once it is connected (and then sends nothing), so race against the signal as well.
+  const answer = await Promise.race([response, abortOf(signal)]);
   return { status: answer.statusCode, headers: headersOf(answer.headers), text: await answer.body.text() };
 }
 

@@ -1,28 +1,28 @@
-/** How a process ends: on SIGTERM, on SIGINT, or when the process that started it is gone. */
+/** Start and shutdown of a process. It stops on SIGTERM, on SIGINT, or when its parent process exits. */
 import { SettingsError } from './config';
 import { createLogger, type Logger } from './logger';
 
-/** Exit code when the settings are wrong: restarting will not help. */
+/** Exit code for invalid settings: restarting does not help. */
 export const EXIT_SETTINGS = 78;
 
-/** The process was told to stop before it was ready. */
+/** Shutdown was requested before the process was ready. */
 class StoppedError extends Error {
   override name = 'StoppedError';
 }
 
-/** Runs a process's `main`; what it throws is logged as the last line, and ends the process. */
+/** Runs the `main` of a process. An error is logged as the last line and exits the process. */
 export function runProcess(name: string, main: (environment: NodeJS.ProcessEnv) => Promise<void>, environment: NodeJS.ProcessEnv): void {
   main(environment).catch((error: unknown) => {
-    // `onShutdown` is ending it.
+    // `onShutdown` is already exiting.
     if (error instanceof StoppedError) return;
     const logger = createLogger(name, 'info');
-    if (error instanceof SettingsError) logger.fatal({ problems: error.problems }, 'the settings are wrong');
+    if (error instanceof SettingsError) logger.fatal({ problems: error.problems }, 'invalid settings');
     else logger.fatal({ error }, `the ${name} could not start`);
     process.exit(error instanceof SettingsError ? EXIT_SETTINGS : 1);
   });
 }
 
-/** Runs `stop` once, then exits 0; exits 1 when it fails or takes longer than `limitMs`. */
+/** On the first stop signal, runs `stop` and exits 0; exits 1 if it fails or takes longer than `limitMs`. */
 export function onShutdown(logger: Logger, limitMs: number, stop: () => Promise<void>): void {
   let stopping = false;
   const shutDown = (reason: string) => {
@@ -46,19 +46,19 @@ export function onShutdown(logger: Logger, limitMs: number, stop: () => Promise<
   };
   process.once('SIGTERM', () => shutDown('SIGTERM'));
   process.once('SIGINT', () => shutDown('SIGINT'));
-  process.once('disconnect', () => shutDown('the parent is gone'));
-  // It may have gone while this process was still loading; without a parent that wants to know it is undefined.
-  if (process.connected === false) shutDown('the parent is gone');
+  process.once('disconnect', () => shutDown('the parent process exited'));
+  // The parent may have exited while this process was loading. Without an IPC channel, `connected` is undefined.
+  if (process.connected === false) shutDown('the parent process exited');
 }
 
-/** Longest pause between two attempts to reach a server at the start. */
-const LONGEST_PAUSE_MS = 5_000;
+/** Longest pause between two attempts to reach a server at startup. */
+const MAX_PAUSE_MS = 5_000;
 
-/** Makes what calls an attempt until it succeeds, with growing pauses. @throws StoppedError once the signal is aborted */
-export function patiently(logger: Logger, signal: AbortSignal) {
+/** Returns a function that repeats an attempt, with growing pauses, until it succeeds. @throws StoppedError once `signal` aborts */
+export function createStartupRetry(logger: Logger, signal: AbortSignal) {
   return async <T>(problem: string, attempt: () => Promise<T>): Promise<T> => {
-    for (let pauseMs = 250; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
-      if (signal.aborted) throw new StoppedError('told to stop');
+    for (let pauseMs = 250; ; pauseMs = Math.min(2 * pauseMs, MAX_PAUSE_MS)) {
+      if (signal.aborted) throw new StoppedError('shutdown requested');
       try {
         return await attempt();
       } catch (error) {

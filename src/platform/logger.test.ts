@@ -6,7 +6,7 @@ describe('logger', () => {
     ['6281110000001', '…01'],
     ['conversation-100000000000001-ab12cd', 'conversation-100000000000001-ab12cd'],
     ['port 54321', 'port 54321'],
-  ])('when a line says "%s", then it reads "%s"', (text, masked) => {
+  ])('when a line contains "%s", then it is logged as "%s"', (text, masked) => {
     expect(maskPhoneNumbers(text)).toBe(masked);
   });
 
@@ -18,7 +18,7 @@ describe('logger', () => {
     expect(lines.join()).not.toMatch(/6281110000001|secret row/);
   });
 
-  test('when something else than an error is thrown, then only its type is told', () => {
+  test('when the thrown value is not an Error, then only its type is logged', () => {
     expect(describeError('text 6281110000001')).toEqual({ name: 'string' });
   });
 });

@@ -1,20 +1,20 @@
 /**
- * JSON lines on standard output. Ids yes; phone numbers masked; message text, names and keys never:
- * callers log ids and counts, and what slips into an error's text is masked here.
+ * Logs JSON lines to standard output. Callers log ids and counts only, never message text, names or keys; phone numbers that
+ * slip into an error's text are masked here.
  */
 import { type DestinationStream, type Logger as PinoLogger, pino } from 'pino';
 
 export type Logger = PinoLogger;
 
-/** Seven or more digits in a row (with a plus before them or not) can be a phone number; the last two stay, to compare by. */
+/** Seven or more consecutive digits, with or without a plus, may be a phone number. The last two digits stay, for comparison. */
 const PHONE_NUMBER = /(?<![\w-])\+?\d{5,18}(\d{2})(?![\w-])/g;
 
-/** Replaces what looks like a phone number. Ids keep their digits only where letters or hyphens adjoin them. */
+/** Masks what looks like a phone number. An id is masked too unless letters or hyphens adjoin its digits. */
 export function maskPhoneNumbers(text: string): string {
   return text.replace(PHONE_NUMBER, '…$1');
 }
 
-/** An error as it may be logged: name, type, code and place; its text only with numbers masked and cut. */
+/** The loggable part of an error: name, type, code, stack, and its text with phone numbers masked, cut to 500 characters. */
 export function describeError(error: unknown): Record<string, unknown> {
   if (!(error instanceof Error)) return { name: typeof error };
   const { code, type } = error as Error & { code?: unknown; type?: unknown };
@@ -28,7 +28,7 @@ export function describeError(error: unknown): Record<string, unknown> {
   };
 }
 
-/** A logger whose every line names the process it came from. */
+/** A logger that adds `component`, the process's name, to every line. */
 export function createLogger(component: string, level: string, destination?: { write(line: string): void }): Logger {
   const options = {
     level,
@@ -40,18 +40,18 @@ export function createLogger(component: string, level: string, destination?: { w
   return pino(options, destination ?? standardOutput());
 }
 
-/** Lines that nobody has read yet wait in memory, up to this many bytes; then they are dropped. */
-const MAX_WAITING_BYTES = 1_048_576;
-const TRY_AGAIN_MS = 1_000;
+/** Unread lines are buffered up to this many bytes; further lines are dropped. */
+const MAX_BUFFERED_BYTES = 1_048_576;
+const FLUSH_INTERVAL_MS = 1_000;
 
 /**
- * Written at once, as long as somebody reads. A reader that stalls must not stop the process: pino by itself would try
- * again until it reads, and neither answer a request nor end on SIGTERM meanwhile.
+ * Writes synchronously, but never blocks on a reader that has stalled: by default pino would retry in a loop, and the process
+ * would neither serve requests nor react to SIGTERM.
  */
 function standardOutput(): DestinationStream {
-  const options = { fd: 1, sync: true, maxLength: MAX_WAITING_BYTES, periodicFlush: TRY_AGAIN_MS, retryEAGAIN: () => false };
+  const options = { fd: 1, sync: true, maxLength: MAX_BUFFERED_BYTES, periodicFlush: FLUSH_INTERVAL_MS, retryEAGAIN: () => false };
   const stream = pino.destination(options);
-  // The line stays in the buffer, and goes out with a later one; with nobody left to read, there is nobody to tell.
+  // The line stays buffered and is written with a later one. If the reader is gone, there is nowhere to report the error.
   stream.on('error', () => undefined);
   return stream;
 }

@@ -1,7 +1,7 @@
 import { createApiMetrics, createWorkerMetrics } from './metrics';
 
 describe('the API', () => {
-  test('when a label could be anything, then what is not known counts as other', async () => {
+  test('when a label value is unknown, then it counts as other', async () => {
     const metrics = createApiMetrics();
     metrics.webhookAnswered({ source: 'vapi', type: 'status-update', result: 'taken', seconds: 0.01 });
     metrics.webhookAnswered({ source: 'vapi', type: '+15550100', result: 'taken', seconds: 0.01 });
@@ -34,7 +34,7 @@ describe('the API', () => {
     expect(text).not.toContain('15550');
   });
 
-  test('when the record cannot be read, then its gauges have no value rather than an old one', async () => {
+  test('when the database cannot be read, then its gauges have no value rather than a stale one', async () => {
     const metrics = createApiMetrics();
     const calls = [{ status: 'ended', outcome: 'completed', count: 4, inNeed: 1 }];
     metrics.setRecordCounts({ parked: 2, withoutOutcome: 3, conversationsInNeed: 5, calls });
@@ -46,7 +46,7 @@ describe('the API', () => {
 });
 
 describe('the worker', () => {
-  test('when calls and callbacks end, then they are counted, and the engine’s metrics stand beside them', async () => {
+  test('when calls and callbacks end, then they are counted, and Temporal’s metrics are appended', async () => {
     const metrics = createWorkerMetrics(async () => '# TYPE temporal_request counter\ntemporal_request 1\n');
     metrics.callConcluded({ outcome: 'completed', durationSeconds: 42 });
     metrics.callConcluded({ outcome: 'no_answer', durationSeconds: null });
@@ -64,7 +64,7 @@ describe('the worker', () => {
     expect(text).toMatch(/\n# TYPE temporal_request counter\ntemporal_request 1\n$/);
   });
 
-  test('when the engine’s metrics cannot be had, then the others still can', async () => {
+  test('when Temporal’s metrics are unavailable, then the others are still reported', async () => {
     const metrics = createWorkerMetrics(() => Promise.reject(new Error('away')));
     metrics.sendTried('sent');
     expect(await metrics.text()).toContain('parley_sends_total{result="sent"} 1');

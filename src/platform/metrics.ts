@@ -1,13 +1,13 @@
 /**
- * What Prometheus can ask of a process. Built once per process and handed down; nothing here is global.
- * Labels are bounded and tell nothing personal: what is not known by name counts as `other`.
+ * Prometheus metrics. Created once per process and passed down; there is no global registry.
+ * Label values are bounded and never personal: an unknown value counts as `other`.
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 
-/** Who sends webhooks. */
+/** The senders of webhooks. */
 export type WebhookSource = 'kapso' | 'vapi';
 
-/** How a webhook ended. All but `taken` and `skipped` are failures, and name the reason. */
+/** How a webhook request ended. Every result except `taken` and `skipped` is a failure and names its reason. */
 export type WebhookResult =
   | 'taken'
   | 'skipped'
@@ -20,70 +20,70 @@ export type WebhookResult =
   | 'aborted'
   | 'failed';
 
-/** What every process measures. */
+/** Metrics of every process. */
 export interface ProcessMetrics {
-  /** A query of the record ended, well or not. `kind`: single statements or the models (src/platform/database.ts). */
+  /** A database query ended, successfully or not. `kind`: SQL statement or Prisma model (src/platform/database.ts). */
   queryEnded(kind: 'sql' | 'orm', seconds: number): void;
-  /** Everything in Prometheus' text form (version 0.0.4). */
+  /** All metrics in the Prometheus text format (version 0.0.4). */
   text(): Promise<string>;
   contentType: string;
 }
 
-/** How full the record is, for the gauges; read when somebody asks. */
+/** Row counts for the gauges; read from the database at each scrape. */
 export interface RecordCounts {
-  /** Messages for a number that no workspace has. */
+  /** Messages to a number that belongs to no workspace. */
   parked: number;
   /** Inbound messages without an outcome. */
   withoutOutcome: number;
-  /** That wait for a person; counted up to 10000. */
+  /** Conversations that need a person; counted up to 10000. */
   conversationsInNeed: number;
-  /** `inNeed`: how many of them wait for a person. */
+  /** `inNeed`: how many of these calls need a person. */
   calls: { status: string; outcome: string | null; count: number; inNeed: number }[];
 }
 
-/** Requests that wait for calls, and the requests at Temporal that this costs: now, and in all. */
+/** Requests that wait for a call (`waiters`), and the Temporal requests that serve them: open now (`waits`) and in total (`waitsBegun`). */
 export interface WaiterCounts {
   waiters: number;
   waits: number;
   waitsBegun: number;
 }
 
-/** What the API measures. */
+/** Metrics of the API. */
 export interface ApiMetrics extends ProcessMetrics {
-  /** `type`: one of few; the webhook counts what it does not know as `other`. */
+  /** `type`: the event's type; an unknown one counts as `other`. */
   webhookAnswered(webhook: { source: WebhookSource; type: string; result: WebhookResult; seconds: number }): void;
-  /** `route` is a path of the OpenAPI document, or `other`. */
+  /** `route`: a path of the OpenAPI document, or `other`. */
   requestAnswered(request: { method: string; route: string; status: number; seconds: number }): void;
-  /** Undefined: the record could not be read, and its gauges have no value. */
+  /** Pass undefined if the database could not be read; its gauges then have no value. */
   setRecordCounts(counts: RecordCounts | undefined): void;
-  /** Requests that wait for calls, and what that costs at Temporal. */
+  /** Requests that wait for calls, and the Temporal requests behind them. */
   setWaiterCounts(counts: WaiterCounts): void;
 }
 
-/** What activities measure. Handed to them by the worker. */
+/** Metrics of the activities. The worker passes them in. */
 export interface WorkerMetrics {
-  /** `result`: `answered`, or the type of the failure (activities/failures.ts). */
+  /** `result`: `answered`, or the failure type (activities/failures.ts). */
   modelAsked(call: { provider: string; result: string; seconds: number }): void;
-  /** `result`: the verdict of the send (`sent`, `unconfirmed`, `pending`, `failed`). */
+  /** `result`: the outcome of the send (`sent`, `unconfirmed`, `pending`, `failed`). */
   sendTried(result: string): void;
-  /** A call's result stands. `durationSeconds` is null when nobody knows it. */
+  /** A call has its final result. `durationSeconds` is null if unknown. */
   callConcluded(call: { outcome: string; durationSeconds: number | null }): void;
-  /** `result`: `delivered`, `gone`, the type of the failure of an attempt, or `given_up` after the last one. */
+  /** `result`: `delivered`, `gone`, the failure type of an attempt, or `given_up` after the last attempt. */
   callbackTried(result: string): void;
 }
 
-/** From a webhook's usual few milliseconds up to a long poll of 55 seconds. */
+/** In seconds: from a webhook's typical few milliseconds up to a 55-second long poll. */
 const REQUEST_BUCKETS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
 const QUERY_BUCKETS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 15];
 const MODEL_BUCKETS = [0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120];
 const CALL_BUCKETS = [5, 15, 30, 60, 120, 300, 600, 1_200, 3_600];
 
 const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']);
-/** Vapi's states of a call. */
+/** Vapi's call statuses. */
 const CALL_STATUSES = new Set(['scheduled', 'queued', 'ringing', 'in-progress', 'forwarding', 'ended']);
 
-/** A word of ours: short, no digits in a row that could be a number of somebody. Anything else is `other`. */
-function word(text: string): string {
+/** Accepts short identifiers without digits, which cannot contain a phone number. Anything else becomes `other`. */
+function boundedLabel(text: string): string {
   return /^[A-Za-z][A-Za-z_.-]{0,39}$/.test(text) ? text : 'other';
 }
 
@@ -93,60 +93,60 @@ export function createApiMetrics(): ApiMetrics {
   const registers = [registry];
   const webhooks = new Counter({
     name: 'parley_webhooks_total',
-    help: 'Webhooks by sender, type and result; a result other than taken or skipped is the reason of a failure',
+    help: 'Webhooks by sender, type and result; a result other than taken or skipped is the reason for a failure',
     labelNames: ['source', 'type', 'result'],
     registers,
   });
   const webhookSeconds = new Histogram({
     name: 'parley_webhook_answer_seconds',
-    help: 'Time from the head of a webhook to its answer; a status waits up to 100 ms for others to be written with',
+    help: 'Time from receiving the headers of a webhook to its response; statuses are batched for up to 100 ms',
     labelNames: ['source', 'type'],
     buckets: REQUEST_BUCKETS,
     registers,
   });
   const requestSeconds = new Histogram({
     name: 'parley_http_request_seconds',
-    help: 'Time from the head of a request to its answer, by path of the OpenAPI document; a long poll takes as long as it may',
+    help: 'Time from receiving the headers of a request to its response, by path of the OpenAPI document; includes long polls',
     labelNames: ['method', 'route', 'status'],
     buckets: REQUEST_BUCKETS,
     registers,
   });
   const recordReadable = new Gauge({
     name: 'parley_record_readable',
-    help: 'Whether PostgreSQL answered this scrape in time; at 0 the gauges that are read from it have no value',
+    help: 'Whether PostgreSQL responded to this scrape in time; if 0, the gauges read from it have no value',
     registers,
   });
   const spoolDepth = new Gauge({
     name: 'parley_spool_depth',
-    help: 'Parked messages: for a number that no workspace has (there is no other spool)',
+    help: 'Parked messages: sent to a number that belongs to no workspace (there is no other spool)',
     registers,
   });
   const withoutOutcome = new Gauge({
     name: 'parley_messages_without_outcome',
-    help: 'Inbound messages that are still being worked on, among the newest 10000 messages',
+    help: 'Inbound messages still being processed, among the newest 10000 messages',
     registers,
   });
   const calls = new Gauge({
     name: 'parley_calls',
-    help: 'Voice calls in the record by status and outcome (none: not done yet)',
+    help: 'Voice calls in the database by status and outcome (none: not done yet)',
     labelNames: ['status', 'outcome'],
     registers,
   });
   const needingAttention = new Gauge({
     name: 'parley_needing_attention',
-    help: 'What waits for a person: conversations (up to 10000) and voice calls in the record',
+    help: 'Conversations (counted up to 10000) and voice calls in the database that need a person',
     labelNames: ['kind'],
     registers,
   });
-  const waiters = new Gauge({ name: 'parley_call_waiters', help: 'Requests that wait for a call to be over', registers });
+  const waiters = new Gauge({ name: 'parley_call_waiters', help: 'Requests that wait for the end of a call', registers });
   const waits = new Gauge({
     name: 'parley_call_waits',
-    help: 'Waits at Temporal that are open for them: one per call, however many requests',
+    help: 'Open Temporal requests on behalf of call waiters: one per call, however many waiters',
     registers,
   });
   const waitsBegun = new Gauge({
     name: 'parley_call_waits_begun',
-    help: 'Waits at Temporal begun since the process started',
+    help: 'Temporal requests on behalf of call waiters since the process started',
     registers,
   });
   return {
@@ -157,9 +157,9 @@ export function createApiMetrics(): ApiMetrics {
       waitsBegun.set(counts.waitsBegun);
     },
     webhookAnswered({ source, type, result, seconds }) {
-      const named = word(type);
-      webhooks.inc({ source, type: named, result });
-      webhookSeconds.observe({ source, type: named }, seconds);
+      const typeLabel = boundedLabel(type);
+      webhooks.inc({ source, type: typeLabel, result });
+      webhookSeconds.observe({ source, type: typeLabel }, seconds);
     },
     requestAnswered({ method, route, status, seconds }) {
       requestSeconds.observe({ method: METHODS.has(method) ? method : 'other', route, status }, seconds);
@@ -179,71 +179,72 @@ export function createApiMetrics(): ApiMetrics {
         counts.calls.reduce((sum, { inNeed }) => sum + inNeed, 0),
       );
       for (const { status, outcome, count } of counts.calls) {
-        calls.inc({ status: CALL_STATUSES.has(status) ? status : 'other', outcome: outcome === null ? 'none' : word(outcome) }, count);
+        const outcomeLabel = outcome === null ? 'none' : boundedLabel(outcome);
+        calls.inc({ status: CALL_STATUSES.has(status) ? status : 'other', outcome: outcomeLabel }, count);
       }
     },
   };
 }
 
 /**
- * The worker's metrics. `temporalText` brings the Temporal SDK's own ones in the same form; they are left out while it fails.
+ * The worker's metrics. `temporalText` returns the Temporal SDK's own metrics in the same format; if it fails, they are left out.
  */
 export function createWorkerMetrics(temporalText: () => Promise<string>): ProcessMetrics & WorkerMetrics {
   const { registry, ...common } = createProcessMetrics();
   const registers = [registry];
   const modelCalls = new Counter({
     name: 'parley_model_calls_total',
-    help: 'Calls to a model by provider and result (answered, or the type of the failure)',
+    help: 'Model calls by provider and result (answered, or the failure type)',
     labelNames: ['provider', 'result'],
     registers,
   });
   const modelSeconds = new Histogram({
     name: 'parley_model_call_seconds',
-    help: 'Duration of calls to a model, however they ended',
+    help: 'Duration of model calls, successful or not',
     labelNames: ['provider'],
     buckets: MODEL_BUCKETS,
     registers,
   });
   const sends = new Counter({
     name: 'parley_sends_total',
-    help: 'Sends to WhatsApp by verdict: sent; unconfirmed (outcome unknown); pending (refused for now); failed',
+    help: 'Sends to WhatsApp by result: sent; unconfirmed (outcome unknown); pending (temporarily rejected); failed',
     labelNames: ['result'],
     registers,
   });
   const calls = new Counter({
     name: 'parley_calls_total',
-    help: 'Voice calls that were concluded, by outcome',
+    help: 'Finished voice calls, by outcome',
     labelNames: ['outcome'],
     registers,
   });
   const callSeconds = new Histogram({
     name: 'parley_call_duration_seconds',
-    help: 'Duration of concluded voice calls whose duration is known',
+    help: 'Duration of finished voice calls, where known',
     labelNames: ['outcome'],
     buckets: CALL_BUCKETS,
     registers,
   });
   const callbacks = new Counter({
     name: 'parley_callbacks_total',
-    help: 'Attempts to post the result of a voice call, by result',
+    help: 'Attempts to post the result of a voice call to its callback, by result',
     labelNames: ['result'],
     registers,
   });
   return {
     ...common,
     modelAsked({ provider, result, seconds }) {
-      modelCalls.inc({ provider, result: word(result) });
+      modelCalls.inc({ provider, result: boundedLabel(result) });
       modelSeconds.observe({ provider }, seconds);
     },
     sendTried(result) {
-      sends.inc({ result: word(result) });
+      sends.inc({ result: boundedLabel(result) });
     },
     callConcluded({ outcome, durationSeconds }) {
-      calls.inc({ outcome: word(outcome) });
-      if (durationSeconds !== null) callSeconds.observe({ outcome: word(outcome) }, durationSeconds);
+      calls.inc({ outcome: boundedLabel(outcome) });
+      if (durationSeconds !== null) callSeconds.observe({ outcome: boundedLabel(outcome) }, durationSeconds);
     },
     callbackTried(result) {
-      callbacks.inc({ result: word(result) });
+      callbacks.inc({ result: boundedLabel(result) });
     },
     async text() {
       const [own, temporal] = await Promise.all([common.text(), temporalText().catch(() => '')]);
@@ -252,7 +253,7 @@ export function createWorkerMetrics(temporalText: () => Promise<string>): Proces
   };
 }
 
-/** For tests and tools that run activities without a worker. */
+/** Discards everything. For tests and tools that run activities without a worker. */
 export const noMetrics: WorkerMetrics = {
   modelAsked: () => undefined,
   sendTried: () => undefined,
@@ -262,11 +263,11 @@ export const noMetrics: WorkerMetrics = {
 
 function createProcessMetrics(): ProcessMetrics & { registry: Registry } {
   const registry = new Registry();
-  // Every 10 ms, which is the default, the watch over the event loop alone would cost an idle worker 2 % of a core.
+  // At the default of 10 ms, monitoring the event loop alone costs an idle worker 2 % of a core.
   collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 50 });
   const querySeconds = new Histogram({
     name: 'parley_query_seconds',
-    help: 'Duration of queries of the record, with the wait for a connection; kind: single statements (sql) or models (orm)',
+    help: 'Duration of database queries, including the wait for a connection; kind: SQL statements (sql) or Prisma models (orm)',
     labelNames: ['kind'],
     buckets: QUERY_BUCKETS,
     registers: [registry],

@@ -28,12 +28,12 @@ describe('migrations', () => {
   });
   afterAll(() => database.drop());
 
-  test('when all migrations have been applied, then the database agrees with schema.prisma', async () => {
+  test('when all migrations have been applied, then the database matches schema.prisma', async () => {
     expect(await diffFromDatabase(database.url)).toBe('');
     expect(await diffFromMigrations(database.url)).toBe('');
   });
 
-  test('when the database differs from schema.prisma, then the diff says how', async () => {
+  test('when the database differs from schema.prisma, then the diff has the SQL to fix it', async () => {
     const other = await testDatabase('migrations_differ');
     try {
       await query(other.url, 'ALTER TABLE workspaces DROP COLUMN name');
@@ -43,7 +43,7 @@ describe('migrations', () => {
     }
   });
 
-  test('when they are applied again, then nothing is left to apply', async () => {
+  test('when they run again, then there is nothing to apply', async () => {
     expect(await applyMigrations(database.url)).toEqual([]);
   });
 

@@ -1,7 +1,7 @@
 /**
- * Prisma migrations without Prisma's schema-engine binary, which would have to be downloaded: the same engine as WebAssembly, over
- * the PostgreSQL driver. The table (`_prisma_migrations`), the checksums and the folder are those of `prisma migrate deploy`, so either
- * may go on where the other stopped.
+ * Runs Prisma migrations without downloading Prisma's schema-engine binary: uses the same engine compiled to WebAssembly, over the
+ * PostgreSQL driver. Table (`_prisma_migrations`), checksums and folder are those of `prisma migrate deploy`, so the two are
+ * interchangeable.
  */
 import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
@@ -22,13 +22,13 @@ const SCHEMA_PATH = join(PRISMA_DIR, 'schema.prisma');
 const MIGRATIONS_DIR = join(PRISMA_DIR, 'migrations');
 const NO_FILTERS = { externalTables: [], externalEnums: [] };
 
-/** Any constant that nothing else locks in this database; not Prisma's own (72707369), which its engine takes inside ours. */
+/** An arbitrary advisory-lock key. Must differ from Prisma's (72707369), which the engine takes while we hold ours. */
 const MIGRATION_LOCK_KEY = 4_021_507_233;
 
 const CONNECT_TIMEOUT_MS = 10_000;
 
 const DATABASE_MISSING = '3D000';
-/** Two processes that create one database at once: the slower sees it exist, or breaks the catalog's unique index. */
+/** When two processes create the same database, the second gets "already exists" or violates the catalog's unique index. */
 const DATABASE_EXISTS = ['42P04', '23505'];
 
 interface MigrateOptions {
@@ -36,9 +36,9 @@ interface MigrateOptions {
 }
 
 /**
- * Brings the database at `databaseUrl` to the newest migration, and creates it when the server has none of that name.
- * Any number of processes may call it at once: one works, the others wait. Resolves to the names that this call applied.
- * @throws Error when the server cannot be reached or a migration fails (it then stays marked as failed, as with Prisma's own tool)
+ * Applies all pending migrations to the database at `databaseUrl`; creates the database if it does not exist.
+ * Safe to call from several processes at once: one applies, the others wait. Resolves to the migrations that this call applied.
+ * @throws Error if the server is unreachable or a migration fails (it stays marked as failed, as with Prisma's own tool)
  */
 export async function applyMigrations(databaseUrl: string, { onProgress }: MigrateOptions = {}): Promise<string[]> {
   if (await createDatabaseIfMissing(databaseUrl)) onProgress?.('created the database');
@@ -51,8 +51,8 @@ export async function applyMigrations(databaseUrl: string, { onProgress }: Migra
 }
 
 /**
- * The SQL that leads from all migrations to `schema.prisma`; empty when they agree.
- * Runs the migrations in a scratch database on the server of `databaseUrl`, which it creates and drops; the named database is not touched.
+ * The SQL that takes the migrated schema to `schema.prisma`; empty if they match.
+ * Runs the migrations in a temporary database on the server of `databaseUrl`; does not touch the database named in the URL.
  */
 export async function diffFromMigrations(databaseUrl: string): Promise<string> {
   const scratch = new URL(databaseUrl);
@@ -61,27 +61,29 @@ export async function diffFromMigrations(databaseUrl: string): Promise<string> {
     await applyMigrations(scratch.href);
     return await diffFromDatabase(scratch.href);
   } finally {
-    await onServer(databaseUrl, (client) => client.query(`DROP DATABASE IF EXISTS ${client.escapeIdentifier(databaseName(scratch.href))}`));
+    await withServerConnection(databaseUrl, (client) =>
+      client.query(`DROP DATABASE IF EXISTS ${client.escapeIdentifier(databaseName(scratch.href))}`),
+    );
   }
 }
 
-/** The SQL that leads from the live database at `databaseUrl` to `schema.prisma`; empty when they agree. */
+/** The SQL that takes the database at `databaseUrl` to `schema.prisma`; empty if they match. */
 export async function diffFromDatabase(databaseUrl: string): Promise<string> {
   const schema = await readSchema();
   const from = { tag: 'schemaDatasource' as const, files: [schema], configDir: PRISMA_DIR };
   const to = { tag: 'schemaDatamodel' as const, files: [schema] };
-  // The exit code is the engine's only sign of "no difference"; its text for that case is a comment.
+  // Check the exit code: for "no difference" the engine still prints a comment.
   const result = await withEngine(databaseUrl, (engine) => engine.diff({ from, to, script: true, exitCode: true, filters: NO_FILTERS }));
   return result.exitCode === 0 ? '' : (result.stdout ?? '');
 }
 
 /**
- * Writes `prisma/migrations/<UTC time>_<name>/migration.sql` from the diff.
- * Resolves to its path, or to undefined when there is nothing to write.
- * @throws Error when `name` has other characters than a-z, 0-9 and _
+ * Writes the diff to `prisma/migrations/<UTC time>_<name>/migration.sql`.
+ * Resolves to the path, or to undefined if there is no difference.
+ * @throws Error if `name` has characters other than a-z, 0-9 and _
  */
 export async function writeMigration(databaseUrl: string, name: string): Promise<string | undefined> {
-  if (!/^[a-z0-9_]+$/.test(name)) throw new Error(`a migration's name has only a-z, 0-9 and _: "${name}"`);
+  if (!/^[a-z0-9_]+$/.test(name)) throw new Error(`the name of a migration may only contain a-z, 0-9 and _: "${name}"`);
   const sql = await diffFromMigrations(databaseUrl);
   if (sql === '') return undefined;
   const stamp = new Date().toISOString().replace(/\D/g, '').slice(0, 14);
@@ -108,26 +110,26 @@ async function withEngine<T>(databaseUrl: string, use: (engine: Engine) => Promi
       engine.free();
     }
   } catch (error) {
-    throw readableError(error);
+    throw engineError(error);
   } finally {
     await pool.end();
   }
 }
 
-/** PostgreSQL's number of "char", the one-letter type of its catalogs, and of text. */
+/** PostgreSQL's type OIDs of "char" (the catalogs' one-letter type) and text. */
 const CHAR_TYPE = 18;
 const TEXT_TYPE = 25;
 
-/** Which columns of a result are "char", by the result's rows: the one object that the driver and the adapter share. */
+/** The indexes of a result's "char" columns, keyed by its rows: the only object that the driver and the adapter share. */
 type CharColumns = WeakMap<object, number[]>;
 
 /**
- * The adapter, mended where it was not made for this work: it would cut a migration at every semicolon, also inside strings, comments and
- * function bodies, which PostgreSQL takes whole; and it refuses "char" columns, which the engine reads as characters.
+ * Prisma's adapter with two fixes for migrations. It splits a script at every semicolon, even inside strings, comments and function
+ * bodies; PostgreSQL accepts the script as a whole. And it rejects "char" columns, which the engine reads as characters.
  */
 function migrationAdapter(pool: Pool): SqlMigrationAwareDriverAdapterFactory {
   const charColumns: CharColumns = new WeakMap();
-  announceCharAsText(pool, charColumns);
+  reportCharAsText(pool, charColumns);
   const factory = new PrismaPg(pool);
   const connect = async () => {
     const adapter = await factory.connect();
@@ -144,7 +146,7 @@ function migrationAdapter(pool: Pool): SqlMigrationAwareDriverAdapterFactory {
   return { provider: factory.provider, adapterName: factory.adapterName, connect, connectToShadowDb: connect };
 }
 
-function announceCharAsText(pool: Pool, charColumns: CharColumns): void {
+function reportCharAsText(pool: Pool, charColumns: CharColumns): void {
   const query = pool.query.bind(pool) as (...args: unknown[]) => Promise<QueryResult>;
   const queryWithText = async (...args: unknown[]) => {
     const result = await query(...args);
@@ -157,29 +159,28 @@ function announceCharAsText(pool: Pool, charColumns: CharColumns): void {
   Object.assign(pool, { query: queryWithText as Pool['query'] });
 }
 
-/** The engine throws Rust's rendering of an error, with the useful sentence in the middle. */
-function readableError(error: unknown): Error {
+function engineError(error: unknown): Error {
   const message = error instanceof Error ? error.message : String(error);
   return new Error(`the migration engine failed: ${message.trim()}`, { cause: error });
 }
 
-/** The two entry points of the glue that its types leave out. */
+/** The generated WebAssembly bindings' entry points that their types omit. */
 interface GlueInternals {
   __wbg_set_wasm(exports: object): void;
 }
-/** Node has it; the type libraries of this project do not. */
+/** Built into Node, but not part of this project's type libraries. */
 declare const WebAssembly: {
   instantiate(bytes: Uint8Array, imports: Record<string, object>): Promise<{ instance: { exports: { __wbindgen_start(): void } } }>;
 };
 
 let engineLoaded: Promise<typeof engineGlue> | undefined;
 
-/** The package expects a bundler that imports .wasm files; this does by hand what that would do. */
+/** The package expects a bundler that can import .wasm files; this instantiates the module by hand. */
 function loadEngine(): Promise<typeof engineGlue> {
   engineLoaded ??= (async () => {
     const gluePath = require.resolve('@prisma/schema-engine-wasm/schema_engine_bg');
     const bytes = await readFile(join(dirname(gluePath), 'schema_engine_bg.wasm'));
-    const { instance } = await WebAssembly.instantiate(bytes, { './schema_engine_bg.js': withPassingTimers() });
+    const { instance } = await WebAssembly.instantiate(bytes, { './schema_engine_bg.js': withUnrefTimers() });
     (engineGlue as unknown as GlueInternals).__wbg_set_wasm(instance.exports);
     instance.exports.__wbindgen_start();
     return engineGlue;
@@ -187,8 +188,8 @@ function loadEngine(): Promise<typeof engineGlue> {
   return engineLoaded;
 }
 
-/** The engine leaves the 10 s timer of its lock running when it is done: it must not keep a process from ending. */
-function withPassingTimers(): Record<string, unknown> {
+/** The engine leaves the 10 s timer of its lock running when it is done; it must not keep the process alive. */
+function withUnrefTimers(): Record<string, unknown> {
   const entries = Object.entries(engineGlue).map(([name, value]: [string, unknown]) => {
     if (!name.startsWith('__wbg_setTimeout_') || typeof value !== 'function') return [name, value];
     return [name, (...args: unknown[]) => (value(...args) as NodeJS.Timeout).unref()];
@@ -227,7 +228,7 @@ async function readMigration(name: string): Promise<MigrationDirectory> {
 async function withMigrationLock<T>(databaseUrl: string, work: () => Promise<T>): Promise<T> {
   const client = await connect(databaseUrl);
   try {
-    // A session lock: PostgreSQL frees it when this connection ends, however the process ends.
+    // A session lock: PostgreSQL releases it when the connection closes, even if the process crashes.
     await client.query('SELECT pg_advisory_lock($1)', [MIGRATION_LOCK_KEY]);
     return await work();
   } finally {
@@ -247,7 +248,9 @@ async function createDatabaseIfMissing(databaseUrl: string): Promise<boolean> {
 
 async function createDatabase(databaseUrl: string): Promise<boolean> {
   try {
-    await onServer(databaseUrl, (client) => client.query(`CREATE DATABASE ${client.escapeIdentifier(databaseName(databaseUrl))}`));
+    await withServerConnection(databaseUrl, (client) =>
+      client.query(`CREATE DATABASE ${client.escapeIdentifier(databaseName(databaseUrl))}`),
+    );
     return true;
   } catch (error) {
     if (error instanceof DatabaseError && DATABASE_EXISTS.includes(error.code ?? '')) return false;
@@ -259,8 +262,8 @@ function databaseName(databaseUrl: string): string {
   return decodeURIComponent(new URL(databaseUrl).pathname.slice(1));
 }
 
-/** A connection to the server of `databaseUrl` that holds no database of ours open. */
-async function onServer(databaseUrl: string, use: (client: Client) => Promise<unknown>): Promise<void> {
+/** Connects to the server's `postgres` database, so that no database of ours is in use. */
+async function withServerConnection(databaseUrl: string, use: (client: Client) => Promise<unknown>): Promise<void> {
   const url = new URL(databaseUrl);
   url.pathname = '/postgres';
   const client = await connect(url.href);
@@ -273,7 +276,7 @@ async function onServer(databaseUrl: string, use: (client: Client) => Promise<un
 
 async function connect(url: string): Promise<Client> {
   const client = new Client({ connectionString: url, connectionTimeoutMillis: CONNECT_TIMEOUT_MS, application_name: 'parley-migrate' });
-  // A connection that breaks between two queries would otherwise end the process; the next query reports it.
+  // Without a listener, a connection that breaks between two queries would crash the process. The next query reports it.
   client.on('error', () => undefined);
   await client.connect();
   return client;

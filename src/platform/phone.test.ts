@@ -8,8 +8,8 @@ describe('phone numbers', () => {
     ['+15550100', '+15550100'],
     ['+12125550142', '+12125550142'],
     ['+551199998888', '+551199998888'],
-  ])('when %s is written, then it is kept as %s', (written, kept) => {
-    expect(normalisedPhone(written)).toBe(kept);
+  ])('when the input is %s, then it is normalised to %s', (input, normalised) => {
+    expect(normalisedPhone(input)).toBe(normalised);
   });
 
   test.each([
@@ -23,7 +23,7 @@ describe('phone numbers', () => {
     '+49abc30123',
     '+1 212 555 2368 x9',
     'tel:+49',
-  ])('when %p is written, then it is no number', (written) => {
-    expect(normalisedPhone(written)).toBeUndefined();
+  ])('when the input is %p, then it is not a phone number', (input) => {
+    expect(normalisedPhone(input)).toBeUndefined();
   });
 });

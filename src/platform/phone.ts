@@ -1,11 +1,11 @@
-/** Phone numbers as callers write them, in the one form that is kept: E.164 (ITU-T), with its plus. */
+/** Normalises phone numbers to E.164 (ITU-T), with the leading plus. */
 import { parsePhoneNumberFromString, validatePhoneNumberLength } from 'libphonenumber-js';
 import { z } from 'zod';
 
-/** Numbers that are kept free for trying and for films (North American Numbering Plan): 555-0100 to 555-0199, with or without an area code. */
+/** Numbers that the North American Numbering Plan reserves for fiction: 555-0100 to 555-0199, with or without an area code. */
 const FICTIONAL = /^\+1(?:\d{3})?55501\d\d$/;
 
-/** The number in E.164, from any usual way of writing it with its country code; undefined when it cannot be a number. */
+/** The number in E.164, from any common way of writing it with its country code; undefined if it is not a valid number. */
 export function normalisedPhone(written: string): string | undefined {
   const text = written.trim();
   if (!/^\+[\d\s().\-/]{5,30}$/.test(text)) return undefined;
@@ -15,7 +15,7 @@ export function normalisedPhone(written: string): string | undefined {
   return parsePhoneNumberFromString(digits)?.number;
 }
 
-/** A number in a request, normalised. */
+/** A phone number in a request; parses to E.164. */
 export const phoneSchema = z
   .string()
   .max(40)
@@ -25,4 +25,4 @@ export const phoneSchema = z
     context.addIssue({ code: 'custom', message: 'must be a phone number with its country code, such as +15550100' });
     return z.NEVER;
   })
-  .meta({ description: 'A phone number with its country code; kept in E.164.', example: '+15550100' });
+  .meta({ description: 'A phone number with its country code; stored in E.164.', example: '+15550100' });

@@ -1,20 +1,20 @@
-/** How long a provider asks us to wait. */
+/** Parses the `Retry-After` header. */
 
-/** Longer than this nobody waits for a reply; a provider that asks for more is asked again earlier. */
-const LONGEST_MS = 15 * 60_000;
+/** Upper limit: no customer waits longer for a reply, so a provider that asks for more is retried earlier. */
+const MAX_MS = 15 * 60_000;
 
 const SECONDS = /^\d+(?:\.\d+)?$/;
-/** By its form first: `Date.parse` alone takes "-5" and "soon 5" for days of 2001. */
+/** Checked before parsing: `Date.parse` alone takes "-5" and "soon 5" for dates in 2001. */
 const HTTP_DATE = /^[A-Z][a-z]+, .+ GMT$/;
 
 /**
- * `Retry-After` in milliseconds, at most 15 minutes: seconds or an HTTP date (RFC 9110, 10.2.3). 0 for a date that is past: then the
- * caller's own pause must keep it from asking without end. Undefined when missing or unreadable.
+ * `Retry-After` in milliseconds, at most 15 minutes; accepts seconds or an HTTP date (RFC 9110, 10.2.3). 0 for a date in the past,
+ * so callers need a minimum pause of their own. Undefined if the header is missing or invalid.
  */
 export function retryAfterMs(headers: Headers | undefined): number | undefined {
   const value = headers?.get('retry-after') ?? '';
   const ms = readMs(value);
-  return Number.isNaN(ms) ? undefined : Math.min(Math.max(0, Math.round(ms)), LONGEST_MS);
+  return Number.isNaN(ms) ? undefined : Math.min(Math.max(0, Math.round(ms)), MAX_MS);
 }
 
 function readMs(value: string): number {

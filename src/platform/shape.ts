@@ -1,6 +1,6 @@
-/** What a body looks like, for the log of a webhook that nobody understood. */
+/** Describes the structure of a JSON body, for logging a webhook that could not be parsed. */
 
-/** Names and types, two levels deep: enough to see what came, nothing of what it said. */
+/** Field names and types, two levels deep by default, without any values. */
 export function shapeOf(value: unknown, depth = 2): string {
   if (Array.isArray(value)) return `[${value.length}]`;
   if (typeof value !== 'object' || value === null) return value === null ? 'null' : typeof value;

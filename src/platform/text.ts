@@ -1,8 +1,8 @@
-/** Makes what others sent fit to be kept: text and JSON that PostgreSQL stores, within a size. */
+/** Makes text and JSON from outside storable in PostgreSQL, within a size limit. */
 
 /**
- * The same value without NUL and half surrogate pairs, in texts and in names of fields: both are JSON, but PostgreSQL
- * stores neither. @throws RangeError when it is nested too deep
+ * The value without NUL characters and with lone surrogates replaced, in strings and field names. Both are valid JSON, but
+ * PostgreSQL cannot store them. @throws RangeError if the value is nested too deeply
  */
 export function sanitizedJson(value: unknown): unknown {
   if (typeof value === 'string') return sanitizedText(value);
@@ -15,12 +15,12 @@ function sanitizedText(text: string): string {
   return text.replaceAll('\0', '').toWellFormed();
 }
 
-/** At most `length` UTF-16 units, never through the middle of a character: half of one cannot be stored. */
+/** The text cut to at most `length` UTF-16 code units; a surrogate pair that the cut splits is replaced, so the text stays storable. */
 export function cutText(text: string, length: number): string {
   return sanitizedText(text.slice(0, length));
 }
 
-/** How long the value is as JSON; infinite when it is nested too deep to be written down. */
+/** Length of the value as JSON; infinite if it is nested too deeply to serialise. */
 export function jsonLength(value: unknown): number {
   try {
     return (JSON.stringify(value) ?? '').length;
@@ -29,10 +29,10 @@ export function jsonLength(value: unknown): number {
   }
 }
 
-/** PostgreSQL and our own walks through a value end somewhere in the thousands; nothing that is meant goes this deep. */
+/** Maximum nesting depth. PostgreSQL and our recursive functions fail at some thousands; no legitimate value comes close to 64. */
 export const MAX_DEPTH = 64;
 
-/** The value as `sanitizedJson` makes it; undefined when it is longer than `maxLength` as JSON, or nested too deep. */
+/** The value after `sanitizedJson`; undefined if its JSON is longer than `maxLength` or nested too deeply. */
 export function boundedJson(value: unknown, maxLength: number): unknown {
   return isDeeperThan(MAX_DEPTH, value) || jsonLength(value) > maxLength ? undefined : sanitizedJson(value);
 }

@@ -1,4 +1,4 @@
-/** The HTTP application: webhook, REST API and health, over whatever the process has opened. */
+/** Assembles the HTTP application: webhooks, REST API, health and documentation. */
 
 import type { RequestListener } from 'node:http';
 import type { Client } from '@temporalio/client';
@@ -34,7 +34,7 @@ export interface AppDependencies {
   handOverDependencies(): HandOverDependencies | undefined;
 }
 
-/** Builds the application; it listens nowhere yet. */
+/** Builds the application as a request listener; the caller starts the server. */
 export function createApp({ settings, db, temporal, logger, metrics, waiters, handOverDependencies }: AppDependencies): RequestListener {
   const limits = createRateLimits(settings);
   const findPath = pathFinder(apiPaths);

@@ -1,5 +1,5 @@
 /**
- * `npm run migrate` applies the migrations to DATABASE_URL; `npm run migrate -- new <name>` writes the next one from `schema.prisma`.
+ * `npm run migrate` applies pending migrations to DATABASE_URL; `npm run migrate -- new <name>` writes one for changes in `schema.prisma`.
  */
 import { loadEnvFile, readSettings, requireSettings, SettingsError } from '../platform/config';
 import { EXIT_SETTINGS } from '../platform/lifecycle';
@@ -7,7 +7,7 @@ import { applyMigrations, writeMigration } from '../platform/migrations';
 
 async function main(args: string[]): Promise<void> {
   loadEnvFile();
-  // biome-ignore lint/style/noProcessEnv: the entry of a process hands its environment to config.ts
+  // biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
   const settings = requireSettings(readSettings(process.env), { DATABASE_URL: 'it is the database to migrate' });
   const [command, name] = args;
   if (command === undefined) return apply(settings.DATABASE_URL);
@@ -22,7 +22,7 @@ async function apply(databaseUrl: string): Promise<void> {
 
 async function write(databaseUrl: string, name: string): Promise<void> {
   const path = await writeMigration(databaseUrl, name);
-  say(path === undefined ? 'schema.prisma and the migrations agree: nothing to write' : `wrote ${path}`);
+  say(path === undefined ? 'schema.prisma and the migrations match: nothing to write' : `wrote ${path}`);
 }
 
 function say(line: string): void {

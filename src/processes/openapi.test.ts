@@ -21,7 +21,7 @@ test('when the document is built, then it is OpenAPI 3.1 with a bearer key', () 
   expect(document.components?.securitySchemes?.bearer).toMatchObject({ type: 'http', scheme: 'bearer' });
 });
 
-test('when operations are named, then each has a name of its own, a summary and a tag that exists', () => {
+test('when operations are documented, then each has a unique operation id, a summary and declared tags', () => {
   const names = operations.map(({ operation }) => operation.operationId);
   expect(new Set(names).size).toBe(operations.length);
   const tags = new Set(document.tags?.map((tag) => tag.name));
@@ -33,7 +33,7 @@ test('when operations are named, then each has a name of its own, a summary and 
 });
 
 test.each(operations)(
-  'when $name fails, then every failure is a problem, with an example of its own, but for readyz',
+  'when $name fails, then every error response is a problem document with a matching example, except for /readyz',
   ({ path, operation }) => {
     for (const [status, response] of Object.entries(operation.responses ?? {})) {
       if (!/^[45]/.test(status) || path === '/readyz') continue;
@@ -45,13 +45,13 @@ test.each(operations)(
 );
 
 test.each(operations.filter(({ path }) => path.startsWith('/api/v1/') && !path.includes('/webhook')))(
-  'when $name is behind a key, then 400, 401, 429, 500 and 503 are documented',
+  'when $name requires a key, then 400, 401, 429, 500 and 503 are documented',
   ({ operation }) => {
     expect(Object.keys(operation.responses ?? {})).toEqual(expect.arrayContaining(['400', '401', '429', '500', '503']));
     expect(operation.security).toEqual([{ bearer: [] }]);
   },
 );
 
-test('when a call is started, then a body that cannot be read for its encoding is documented', () => {
+test('when a call is placed, then the response for an unsupported content encoding is documented', () => {
   expect(document.paths?.['/api/v1/vapi/calls']?.post?.responses).toHaveProperty('415');
 });

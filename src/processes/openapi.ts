@@ -1,6 +1,6 @@
 /**
- * The OpenAPI document of the whole API, joined from what stands beside the routes. Each file in src/api exports its zod
- * schemas, which read the requests as well, and a `…Paths` object; a new file is one line in `apiPaths`.
+ * Assembles the OpenAPI document from the `…Paths` objects that the route files export. Their zod schemas also parse the
+ * requests. A new route file needs one line in `apiPaths`.
  */
 import { createDocument, type oas31, type ZodOpenApiPathsObject } from 'zod-openapi';
 import { version } from '../../package.json';
@@ -12,7 +12,7 @@ import { healthPaths } from '../http/health';
 import { kapsoPaths } from '../webhooks/kapso';
 import { vapiPaths } from '../webhooks/vapi';
 
-/** Every path that the application answers. */
+/** Every path of the application. */
 export const apiPaths: ZodOpenApiPathsObject = {
   ...conversationPaths,
   ...callPaths,
@@ -32,18 +32,18 @@ export function openApiDocument(): oas31.OpenAPIObject {
       version,
       description: [
         'Answers WhatsApp messages with an AI and follows voice calls to their end, durably.',
-        'Addresses under `/api/v1` want a bearer key (`API_KEYS`), webhooks a signature, the others nothing.',
-        'Every answer from 400 on is a problem (RFC 9457, `application/problem+json`); from 500 on it has an `id` that stands in the log.',
-        'A known address answers a method that it does not have with 405 and `Allow`, OPTIONS with 204 and `Allow`, and an unknown address is 404.',
-        'Requests are limited per minute: webhooks and pages per address, the API per key. `RateLimit` and `RateLimit-Policy` stand in each limited answer, `Retry-After` in a 429.',
+        'Paths under `/api/v1` require a bearer key (`API_KEYS`), webhooks a signature; all other paths are public.',
+        'Every error response is a problem document (RFC 9457, `application/problem+json`); with a 5xx status it has an `id` that is also in the log.',
+        'A known path answers an unsupported method with 405 and `Allow`, and OPTIONS with 204 and `Allow`; an unknown path is a 404.',
+        'Requests are limited per minute: webhooks and pages per IP address, the API per key. Every limited response has `RateLimit` and `RateLimit-Policy`, and a 429 has `Retry-After`.',
       ].join('\n\n'),
       license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
     },
     servers: [{ url: '/' }],
     tags: [
-      { name: 'Conversations', description: 'What was said on WhatsApp, newest first.' },
+      { name: 'Conversations', description: 'WhatsApp conversations and their messages, newest first.' },
       { name: 'Calls', description: 'Voice calls and their results.' },
-      { name: 'Webhooks', description: 'Where providers report. Signed; answered 200 only when the event is stored.' },
+      { name: 'Webhooks', description: "Endpoints for the providers' events. Signed; a 200 means that the event is stored." },
       { name: 'Operation', description: 'Health, metrics and this document.' },
     ],
     components: {
@@ -51,7 +51,7 @@ export function openApiDocument(): oas31.OpenAPIObject {
         bearer: {
           type: 'http',
           scheme: 'bearer',
-          description: 'One of `API_KEYS`; `npm start` prints the one that it made (`.data/api-key`).',
+          description: 'One of `API_KEYS`; `npm start` prints the one that it generated (`.data/api-key`).',
         },
       },
     },

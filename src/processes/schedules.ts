@@ -1,27 +1,27 @@
-/** What runs by the clock: Temporal Schedules, made and kept up to date by the workers. */
+/** Temporal Schedules, created and updated by the workers. */
 import { isDeepStrictEqual } from 'node:util';
 import { type Client, isGrpcServiceError, ScheduleAlreadyRunning, type ScheduleOptions, ScheduleOverlapPolicy } from '@temporalio/client';
 import { RETENTION_WORKFLOW, type RetentionInput, retentionInput, retentionScheduleId } from '../../workflows/contract';
 import type { Settings } from '../platform/config';
 import type { Logger } from '../platform/logger';
 
-/** gRPC status codes after which another attempt may succeed: the server is not there, or not yet. */
-const PASSING = new Set([4 /* DEADLINE_EXCEEDED */, 14 /* UNAVAILABLE */]);
+/** gRPC status codes worth a retry: the server is unreachable or not ready yet. */
+const TRANSIENT_CODES = new Set([4 /* DEADLINE_EXCEEDED */, 14 /* UNAVAILABLE */]);
 
 type RetentionSettings = Pick<Settings, 'CALL_RETENTION_DAYS' | 'CALL_RETENTION_ACTION' | 'TEMPORAL_TASK_QUEUE'>;
 
 /**
- * Makes the schedule of retention when it is missing, and changes what it starts when the settings have changed; the time of
- * day and a pause are the operator's. Any number of processes may do so at once: they write the same. Where schedules
- * may not be made, it warns and goes on.
- * @throws when Temporal cannot be reached
+ * Creates the retention schedule if it is missing, and updates its action if the settings have changed; an operator's changes to
+ * its time of day, or a pause, stay. Safe to run in several processes at once: all write the same. Logs a warning where the
+ * server does not allow creating schedules.
+ * @throws if Temporal is unreachable
  */
 export async function ensureRetentionSchedule(client: Client, settings: RetentionSettings, logger: Logger): Promise<void> {
   const scheduleId = retentionScheduleId(settings.TEMPORAL_TASK_QUEUE);
   try {
     await createOrUpdate(client, retentionSchedule(scheduleId, settings));
   } catch (error) {
-    if (isPassing(error)) throw error;
+    if (isTransient(error)) throw error;
     logger.warn({ error, scheduleId }, 'the schedule of call retention could not be made; run `npm run retention` by other means');
   }
 }
@@ -29,7 +29,7 @@ export async function ensureRetentionSchedule(client: Client, settings: Retentio
 function retentionSchedule(scheduleId: string, settings: RetentionSettings): ScheduleOptions & { action: { args: [RetentionInput] } } {
   return {
     scheduleId,
-    // Once a day (UTC), away from the full hour at which everything else runs.
+    // Daily (UTC), but not on the hour, when everything else runs.
     spec: { calendars: [{ hour: 3, minute: 17, comment: 'daily' }] },
     action: {
       type: 'startWorkflow',
@@ -39,7 +39,7 @@ function retentionSchedule(scheduleId: string, settings: RetentionSettings): Sch
       args: [retentionInput(settings)],
       staticSummary: 'archives or deletes old calls',
     },
-    // Two at once would archive the same calls. A day that the server slept through is made up for once.
+    // Two runs at once would archive the same calls. After an outage of the server, a missed run is made up once.
     policies: { overlap: ScheduleOverlapPolicy.SKIP, catchupWindow: '1 day' },
   };
 }
@@ -57,7 +57,7 @@ async function createOrUpdate(client: Client, wanted: ReturnType<typeof retentio
   if (!isCurrent) await handle.update((current) => ({ ...current, action: wanted.action }));
 }
 
-function isPassing(error: unknown): boolean {
+function isTransient(error: unknown): boolean {
   const cause = error instanceof Error && error.cause !== undefined ? error.cause : error;
-  return isGrpcServiceError(cause) && PASSING.has(cause.code);
+  return isGrpcServiceError(cause) && TRANSIENT_CODES.has(cause.code);
 }

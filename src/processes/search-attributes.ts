@@ -1,11 +1,11 @@
-/** What a Temporal namespace must have before workflows can be started in it. */
+/** Registers the custom search attributes that a Temporal namespace needs before workflows can start in it. */
 import type { Client } from '@temporalio/client';
 import { searchAttributes } from '../../workflows/contract';
 
 /** Values of Temporal's IndexedValueType. */
 const KEYWORD = 2;
 const BOOL = 5;
-const WANTED_ATTRIBUTES = {
+const REQUIRED_ATTRIBUTES = {
   [searchAttributes.workspace]: KEYWORD,
   [searchAttributes.mode]: KEYWORD,
   [searchAttributes.attention]: BOOL,
@@ -19,20 +19,20 @@ const PERMISSION_DENIED = 7;
 const UNIMPLEMENTED = 12;
 
 /**
- * Registers the search attributes that workflows are started with. Does nothing where they exist, and where the server
- * lets nobody ask or add: Temporal Cloud wants them made by its own tools (docs/production.md).
- * @throws when Temporal cannot be reached, or refuses for another reason
+ * Registers the missing search attributes. Does nothing where the server does not permit it: on Temporal Cloud they are created
+ * with its own tools (docs/production.md).
+ * @throws if Temporal is unreachable or rejects the request for another reason
  */
 export async function ensureSearchAttributes(client: Client): Promise<void> {
   const { operatorService } = client.connection;
   const { namespace } = client.options;
   try {
     const { customAttributes } = await operatorService.listSearchAttributes({ namespace });
-    const missing = Object.entries(WANTED_ATTRIBUTES).filter(([name]) => !(name in (customAttributes ?? {})));
+    const missing = Object.entries(REQUIRED_ATTRIBUTES).filter(([name]) => !(name in (customAttributes ?? {})));
     if (missing.length > 0) await operatorService.addSearchAttributes({ namespace, searchAttributes: Object.fromEntries(missing) });
   } catch (error) {
     const { code } = error as { code?: number };
-    // Another process was first, or it is not ours to add them.
+    // Another process registered them first, or we are not allowed to.
     if (code === ALREADY_EXISTS || code === PERMISSION_DENIED || code === UNIMPLEMENTED) return;
     throw error;
   }

@@ -1,4 +1,4 @@
-/** The API process: stateless, any number of it. Starts while Temporal or PostgreSQL is away and says so in `/readyz`. */
+/** The API process. Stateless; run any number. Starts even if Temporal or PostgreSQL is unreachable; `/readyz` reports that. */
 
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
@@ -7,7 +7,7 @@ import { createCallWaiters } from '../api/call-waiters';
 import { refuseUnread } from '../http/errors';
 import { loadEnvFile, readSettings, requireSettings, type Settings } from '../platform/config';
 import { type Database, openDatabase } from '../platform/database';
-import { onShutdown, patiently, runProcess } from '../platform/lifecycle';
+import { createStartupRetry, onShutdown, runProcess } from '../platform/lifecycle';
 import { createLogger, type Logger } from '../platform/logger';
 import { createApiMetrics } from '../platform/metrics';
 import { openTemporalClient, temporalConfig } from '../platform/temporal';
@@ -19,19 +19,19 @@ import { createStatusKeeper } from '../webhooks/statuses';
 import { createApp } from './app';
 import { ensureSearchAttributes } from './search-attributes';
 
-/** A request takes at most this long to finish when the process is told to stop. */
+/** How long requests may take to finish at shutdown. */
 const SHUTDOWN_LIMIT_MS = 15_000;
 
-/** Longer than the minute for which proxies and senders keep a connection: who closes second gets no reset. */
+/** Longer than the 60 s of common proxies and clients, so that they close an idle connection first and never hit a reset. */
 const KEEP_ALIVE_MS = 65_000;
 
-/** How soon a connection that has become idle is closed while the process stops. */
+/** How often idle connections are closed during shutdown. */
 const IDLE_SWEEP_MS = 50;
 
 async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   const settings = requireSettings(readSettings(environment), {
-    DATABASE_URL: 'the API needs the record',
-    KAPSO_WEBHOOK_SECRET: 'without a secret anybody could send messages to the webhook',
+    DATABASE_URL: 'the API needs a database',
+    KAPSO_WEBHOOK_SECRET: 'without a secret, anybody could send messages to the webhook',
   });
   const logger = createLogger('api', settings.LOG_LEVEL);
   const metrics = createApiMetrics();
@@ -49,7 +49,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   const stopping = new AbortController();
   onShutdown(logger, SHUTDOWN_LIMIT_MS, async () => {
     stopping.abort();
-    // Who waits for a call is answered as it stands, and asks again elsewhere.
+    // Answers requests that wait for a call with its current state; clients ask another API process next.
     waiters.close();
     await closeServer(server);
     await temporal.connection.close();
@@ -61,7 +61,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   logger.info('api ready');
 }
 
-/** What a webhook needs: the installation's key, the first workspace, the search attributes. Tried until it works. */
+/** Sets up what webhooks need: the identity key, the first workspace, the search attributes. Retries until it succeeds. */
 async function prepare(parts: {
   settings: Settings;
   db: Database;
@@ -70,12 +70,12 @@ async function prepare(parts: {
   signal: AbortSignal;
 }): Promise<HandOverDependencies> {
   const { settings, db, temporal, logger, signal } = parts;
-  const keepTrying = patiently(logger, signal);
-  const identity = await keepTrying('PostgreSQL is not ready', async () => {
+  const retry = createStartupRetry(logger, signal);
+  const identity = await retry('PostgreSQL is not ready', async () => {
     await ensureFirstWorkspace(db.orm, settings);
     return await loadIdentity(db.orm);
   });
-  await keepTrying('Temporal is not ready', () => ensureSearchAttributes(temporal));
+  await retry('Temporal is not ready', () => ensureSearchAttributes(temporal));
   return {
     ...{ db, identity, logger },
     signaller: createWorkflowSignaller(temporal),
@@ -85,12 +85,12 @@ async function prepare(parts: {
   };
 }
 
-/** Stops taking connections and waits for the requests that run. */
+/** Stops accepting connections and waits for the requests in progress. */
 async function closeServer(server: Server): Promise<void> {
   const closed = once(server, 'close');
   server.close();
   server.closeIdleConnections();
-  // A connection is idle only after the answer that it still carries, and its other side may want to keep it.
+  // A connection becomes idle once its response is sent, and the client may keep it open: close it then.
   const sweep = setInterval(() => server.closeIdleConnections(), IDLE_SWEEP_MS);
   await closed;
   clearInterval(sweep);
@@ -98,5 +98,5 @@ async function closeServer(server: Server): Promise<void> {
 
 loadEnvFile();
 
-// biome-ignore lint/style/noProcessEnv: the entry of a process hands its environment to the one reader of settings
+// biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
 runProcess('api', main, process.env);

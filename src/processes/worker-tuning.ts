@@ -1,24 +1,24 @@
-/** What the worker asks of the SDK otherwise than the SDK's own defaults, and why. The benchmark's bare worker can have the same. */
+/** The worker options that differ from the SDK's defaults, and why. The benchmark's bare worker can use them too. */
 import type { NativeConnectionOptions, WorkerOptions } from '@temporalio/worker';
 
 /**
- * How long the tasks of a dead worker's sticky queue wait before any worker may take them. Half of the bound
- * that a customer waits after a kill; longer saves replays when a live worker is busy.
+ * How long a task waits in a dead worker's sticky queue before any worker may take it: half of the longest acceptable wait for a
+ * customer after a crash. A longer timeout would save replays while a live worker is busy.
  */
 export const stickyTimeout = { stickyQueueScheduleToStartTimeout: 2_500 } as const satisfies Partial<WorkerOptions>;
 
 /**
- * A workflow task that comes while no poll waits for it is written to Temporal's database and read again. So there are more polls than
- * the SDK's 10, of which 8 are for conversations that the worker keeps in memory. Autoscaling polls were not enough either.
- * The SDK's `maxConcurrentWorkflowTaskPolls` is not it: version 1.24 declares it and reads it nowhere.
+ * A workflow task that arrives while no poller is waiting is written to Temporal's database and read back. Hence more pollers than
+ * the SDK's default of 10, of which 8 serve workflows in the worker's cache. Autoscaling pollers were not enough either.
+ * `maxConcurrentWorkflowTaskPolls` has no effect: SDK 1.24 declares it but never reads it.
  */
 export const polls = {
   workflowTaskPollerBehavior: { type: 'simple-maximum', maximum: 20 },
 } as const satisfies Partial<WorkerOptions>;
 
 /**
- * Nearly all requests and answers are a few kB, and the SDK's gzip cost more CPU on both ends than their bytes do, on one machine.
- * Long histories, which a worker reads after a restart, travel uncompressed as well.
+ * No gzip: nearly all requests and responses are a few kB, and on one machine compressing them cost more CPU on both ends than
+ * sending them uncompressed. Long histories, which a worker reads after a restart, are sent uncompressed as well.
  */
 export const compression = { grpcCompression: { codec: 'none' } } as const satisfies Partial<NativeConnectionOptions>;
 

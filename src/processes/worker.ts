@@ -1,4 +1,4 @@
-/** The worker process: stateless, any number of it. The one place that builds the activities' dependencies. */
+/** The worker process. Stateless; run any number. Creates the activities' dependencies. */
 
 import { once } from 'node:events';
 import { createServer, type Server, type ServerResponse } from 'node:http';
@@ -13,7 +13,7 @@ import { type BackgroundWork, createBackgroundWork } from '../platform/backgroun
 import { loadEnvFile, PROVIDER_NAMES, readSettings, requireSettings, type Settings } from '../platform/config';
 import { type Database, openDatabase } from '../platform/database';
 import { withDeadline } from '../platform/deadline';
-import { onShutdown, patiently, runProcess } from '../platform/lifecycle';
+import { createStartupRetry, onShutdown, runProcess } from '../platform/lifecycle';
 import { createLogger, type Logger } from '../platform/logger';
 import { createWorkerMetrics, type ProcessMetrics, type WorkerMetrics } from '../platform/metrics';
 import { openTemporalClient, temporalConfig } from '../platform/temporal';
@@ -27,13 +27,13 @@ import { ensureSearchAttributes } from './search-attributes';
 import { compression, polls, slots, stickyTimeout } from './worker-tuning';
 import { workflowBundle } from './workflow-bundle';
 
-/** What runs may finish for this long: a send takes 10 s, a model attempt longer and is taken over by another worker. */
+/** Time for running activities to finish: a send takes up to 10 s. A model call may take longer; another worker repeats it. */
 const SHUTDOWN_GRACE_MS = 12_000;
 
 async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   const settings = requireSettings(readSettings(environment), {
-    DATABASE_URL: 'the worker needs the record',
-    KAPSO_API_KEY: 'replies are sent with it',
+    DATABASE_URL: 'the worker needs a database',
+    KAPSO_API_KEY: 'the worker sends replies with it',
   });
   const logger = createLogger('worker', settings.LOG_LEVEL);
   const sdkMetricsAddress = settings.WORKER_HEALTH_PORT ? await freeLoopbackAddress() : undefined;
@@ -72,28 +72,26 @@ async function startWorker(parts: {
   signal: AbortSignal;
 }): Promise<Worker> {
   const { settings, environment, db, background, logger, metrics, signal } = parts;
-  const keepTrying = patiently(logger, signal);
+  const retry = createStartupRetry(logger, signal);
   const config = temporalConfig(environment);
   const models = createLanguageModels(settings);
-  sayWhoAnswers(models, settings, logger);
+  logModelProviders(models, settings, logger);
   const kapso = createKapsoClient({ baseUrl: settings.KAPSO_BASE_URL, apiKey: settings.KAPSO_API_KEY, timeoutMs: SEND_TIMEOUT_MS });
   const vapi = createVapiClient({
     baseUrl: settings.VAPI_BASE_URL,
-    // Without a key no call can be asked for; a running one of earlier settings is told so by Vapi.
+    // Without a key the API accepts no calls; for a call from before the key was removed, Vapi rejects the requests.
     apiKey: settings.VAPI_API_KEY ?? '',
     dialTimeoutMs: DIAL_TIMEOUT_MS,
     timeoutMs: ASK_TIMEOUT_MS,
-    ...definedServer(settings),
+    ...serverOption(settings),
   });
   const bundle = await workflowBundle();
-  await keepTrying('PostgreSQL is not ready', () => ensureFirstWorkspace(db.orm, settings));
+  await retry('PostgreSQL is not ready', () => ensureFirstWorkspace(db.orm, settings));
   const client = openTemporalClient(config);
-  await keepTrying('Temporal is not ready', () => ensureSearchAttributes(client));
-  await keepTrying('Temporal is not ready', () => ensureRetentionSchedule(client, settings, logger));
+  await retry('Temporal is not ready', () => ensureSearchAttributes(client));
+  await retry('Temporal is not ready', () => ensureRetentionSchedule(client, settings, logger));
   await client.connection.close();
-  const connection = await keepTrying('Temporal is not ready', () =>
-    NativeConnection.connect({ ...config.connectionOptions, ...compression }),
-  );
+  const connection = await retry('Temporal is not ready', () => NativeConnection.connect({ ...config.connectionOptions, ...compression }));
   return await Worker.create({
     connection,
     namespace: config.namespace,
@@ -120,12 +118,12 @@ async function startWorker(parts: {
   });
 }
 
-function definedServer(settings: Settings): { server?: CallServer } {
+function serverOption(settings: Settings): { server?: CallServer } {
   const server = callServer(settings);
   return server ? { server } : {};
 }
 
-/** The engine's own log lines take our form, signals are ours to handle, and its metrics can be read at `sdkMetricsAddress`. */
+/** Routes the SDK's logs to our logger, leaves signals to `onShutdown`, and serves the SDK's metrics at `sdkMetricsAddress`. */
 function installRuntime(logger: Logger, sdkMetricsAddress: string | undefined): void {
   Runtime.install({
     logger: new DefaultLogger('INFO', ({ level, message, meta }) => {
@@ -146,13 +144,16 @@ function installRuntime(logger: Logger, sdkMetricsAddress: string | undefined): 
   });
 }
 
-function sayWhoAnswers(models: LanguageModels, settings: Settings, logger: Logger): void {
+function logModelProviders(models: LanguageModels, settings: Settings, logger: Logger): void {
   const wanted = settings.AI_PROVIDERS?.map((entry) => entry.split(':')[0] ?? '') ?? PROVIDER_NAMES.filter((name) => name !== 'sandbox');
   const withoutKey = wanted.filter((name) => !models.available.some((available) => available === name));
-  logger.info({ available: models.available, withoutKey }, 'model providers; those without a key are left out of the chain');
+  logger.info({ available: models.available, withoutKey }, 'model providers; those without a key are skipped');
 }
 
-/** The SDK takes an address and does not tell which port it got, so the port is found here. Free now, not reserved: a lost race ends the start. */
+/**
+ * Picks a free port, because the SDK does not report which one it bound. The port is not reserved: if another process takes it
+ * first, the start fails.
+ */
 async function freeLoopbackAddress(): Promise<string> {
   const server = createTcpServer();
   server.listen(0, '127.0.0.1');
@@ -163,7 +164,7 @@ async function freeLoopbackAddress(): Promise<string> {
   return `127.0.0.1:${port}`;
 }
 
-/** It answers on the loopback, from memory. */
+/** Generous: the SDK serves its metrics from memory, over loopback. */
 const SDK_METRICS_TIMEOUT_MS = 1_000;
 
 async function readSdkMetrics(address: string | undefined): Promise<string> {
@@ -171,7 +172,7 @@ async function readSdkMetrics(address: string | undefined): Promise<string> {
   return await withDeadline(SDK_METRICS_TIMEOUT_MS, async (signal) => await (await fetch(`http://${address}/metrics`, { signal })).text());
 }
 
-/** `/healthz` and `/readyz` for an orchestrator, `/metrics` for Prometheus. */
+/** Serves `/healthz` and `/readyz` for orchestrators and `/metrics` for Prometheus. */
 function serveHealth(port: number, host: string | undefined, metrics: ProcessMetrics, isReady: () => boolean): Server {
   const server = createServer((request, response) => {
     const path = request.url?.split('?', 1)[0];
@@ -196,5 +197,5 @@ async function sendMetrics(response: ServerResponse, metrics: ProcessMetrics): P
 
 loadEnvFile();
 
-// biome-ignore lint/style/noProcessEnv: the entry of a process hands its environment to the one reader of settings
+// biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
 runProcess('worker', main, process.env);

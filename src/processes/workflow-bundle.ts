@@ -1,4 +1,4 @@
-/** The workflow code as one file, bundled once per version of its sources: bundling costs a worker's start seconds. */
+/** Bundles the workflow code into one file, cached by a hash of its sources, because bundling takes seconds at a worker's start. */
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
@@ -7,15 +7,15 @@ import { bundleWorkflowCode } from '@temporalio/worker';
 import { version } from '@temporalio/worker/package.json';
 
 const WORKFLOWS = join(__dirname, '..', '..', 'workflows');
-const CACHE = join(__dirname, '..', '..', 'dist');
+const CACHE_DIR = join(__dirname, '..', '..', 'dist');
 
-/** Returns the bundle's file; makes it when there is none for today's sources. */
+/** Returns the path of the bundle; builds it if there is none for the current sources. */
 export async function workflowBundle(): Promise<{ codePath: string }> {
-  const codePath = join(CACHE, `workflows-${await sourcesHash()}.js`);
+  const codePath = join(CACHE_DIR, `workflows-${await sourcesHash()}.js`);
   if (!existsSync(codePath)) {
     const { code } = await bundleWorkflowCode({ workflowsPath: join(WORKFLOWS, 'index.ts'), logger: silent });
-    await mkdir(CACHE, { recursive: true });
-    // Written aside and renamed: two workers may start at once.
+    await mkdir(CACHE_DIR, { recursive: true });
+    // Write to a temporary file and rename it: two workers may start at once.
     const unfinished = `${codePath}.${process.pid}`;
     await writeFile(unfinished, code);
     await rename(unfinished, codePath);
