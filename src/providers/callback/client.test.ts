@@ -1,4 +1,4 @@
-/** Where callbacks may go, and what is sent: real receivers on this machine; only the resolver of names is given. */
+/** Where callbacks may go, and what is sent. The receivers are real local servers; only the DNS resolver is replaced. */
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type RequestListener, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -32,7 +32,7 @@ interface Received {
   body: Buffer;
 }
 
-/** A receiver that answers with the given statuses, the last one from then on. */
+/** A receiver that responds with the given statuses in order, then keeps repeating the last one. */
 async function receiver(...statuses: number[]): Promise<{ port: number; received: Received[] }> {
   const received: Received[] = [];
   const port = await listen((request, response) => {
@@ -53,7 +53,7 @@ function client(options: { allowedHosts: string[]; resolve?: (hostname: string) 
   });
 }
 
-describe('the address of a callback', () => {
+describe('the URL of a callback', () => {
   const hosts = ['hooks.example.com', 'flows.example.com:8080', '127.0.0.1:9000', '[::1]:9001', '10.0.0.7', 'bücher.example'];
 
   test.each([
@@ -96,19 +96,19 @@ describe('the address of a callback', () => {
     ['http://169.254.169.254/latest/meta-data', 'not allowed'],
     ['https://10.0.0.7/', 'internal'],
     ['https://0xa.7/', 'internal'],
-  ])('when it is %s, then it is refused', (url, words) => {
-    expect(checkCallbackUrl(url, hosts)).toMatchObject({ ok: false, problem: expect.stringContaining(words) });
+  ])('when it is %s, then it is rejected', (url, problem) => {
+    expect(checkCallbackUrl(url, hosts)).toMatchObject({ ok: false, problem: expect.stringContaining(problem) });
   });
 
-  test('when it is longer than servers take, then it is refused', () => {
+  test('when it is longer than servers accept, then it is rejected', () => {
     expect(checkCallbackUrl(`https://hooks.example.com/${'x'.repeat(2_048)}`, hosts)).toMatchObject({ ok: false });
   });
 
-  test('when no host is allowed, then callbacks are refused', () => {
+  test('when no host is allowed, then callbacks are rejected', () => {
     expect(callbackProblem('https://hooks.example.com/', { allowedHosts: [] })).toContain('CALLBACK_ALLOWED_HOSTS');
   });
 
-  test('when there is no key to sign with, then only a Kestra resume address is taken', () => {
+  test('when there is no signing key, then only a Kestra resume URL is accepted', () => {
     const settings = { allowedHosts: hosts };
     expect(callbackProblem('https://hooks.example.com/', settings)).toContain('CALLBACK_SIGNING_SECRET');
     expect(callbackProblem('https://hooks.example.com/api/v1/main/executions/a/resume', settings)).toBeUndefined();
@@ -147,12 +147,12 @@ test.each([
   ['ff02::1', false],
   ['2001:db8::1', false],
   ['not an address', false],
-])('when the address is %s, then "public" is %s', (address, expected) => {
+])('when the address is %s, then isPublicAddress returns %s', (address, expected) => {
   expect(isPublicAddress(address)).toBe(expected);
 });
 
 describe('delivery', () => {
-  test('when a receiver checks the signature with the library, then it holds, and the id is the same at every attempt', async () => {
+  test('when a receiver verifies the signature with the library, then it is valid, and the id is the same at every attempt', async () => {
     const { port, received } = await receiver(500, 204);
     const callbacks = client({ allowedHosts: [`127.0.0.1:${port}`] });
     const url = `http://127.0.0.1:${port}/hook?a=1`;
@@ -167,7 +167,7 @@ describe('delivery', () => {
     expect(ids).toEqual([`call-${CALL_ID}`, `call-${CALL_ID}`]);
   });
 
-  test('when the address resumes a Kestra execution, then it gets the inputs as a form, with the login', async () => {
+  test('when the URL resumes a Kestra execution, then it gets the inputs as a form, with the credentials', async () => {
     const { port, received } = await receiver(204);
     const url = `http://127.0.0.1:${port}/api/v1/main/executions/abc/resume`;
     expect(await client({ allowedHosts: [`127.0.0.1:${port}`] }).post(url, body)).toEqual({ kind: 'answered', httpStatus: 204 });
@@ -177,7 +177,7 @@ describe('delivery', () => {
     expect(first?.request.headers.authorization).toBe('Basic a2VzdHJhOnNlY3JldA==');
   });
 
-  test('when a receiver redirects to the metadata service, then nobody follows', async () => {
+  test('when a receiver redirects to the metadata service, then the redirect is not followed', async () => {
     const port = await listen((_request, response) => {
       response.writeHead(307, { Location: 'http://169.254.169.254/latest/meta-data' }).end();
     });
@@ -195,7 +195,7 @@ describe('delivery', () => {
         { address: '10.0.0.1', family: 4 },
       ],
     ],
-  ])('when an allowed name leads to %s, then nothing is sent', async (_what, addresses) => {
+  ])('when an allowed host resolves to %s, then nothing is sent', async (_what, addresses) => {
     const callbacks = client({ allowedHosts: ['hooks.example.com'], resolve: async () => addresses });
     expect(await callbacks.post('https://hooks.example.com/', body)).toEqual({
       kind: 'forbidden',
@@ -203,26 +203,26 @@ describe('delivery', () => {
     });
   });
 
-  test('when a name leads elsewhere after it was checked, then the connection goes to the checked address all the same', async () => {
+  test('when a host name resolves, then it is resolved once, and the connection goes to the checked address', async () => {
     const { port, received } = await receiver(200);
-    let asked = 0;
+    let lookups = 0;
     const resolve = async () => {
-      asked += 1;
+      lookups += 1;
       return [{ address: '127.0.0.1', family: 4 }];
     };
-    // The name exists nowhere: were it looked up again, the connection would fail.
+    // The name does not exist: a second look-up, by the system's resolver, would fail.
     const callbacks = client({ allowedHosts: [`rebinding.invalid:${port}`], resolve });
     expect(await callbacks.post(`http://rebinding.invalid:${port}/`, body)).toEqual({ kind: 'answered', httpStatus: 200 });
-    expect([asked, received[0]?.request.headers.host]).toEqual([1, `rebinding.invalid:${port}`]);
+    expect([lookups, received[0]?.request.headers.host]).toEqual([1, `rebinding.invalid:${port}`]);
   });
 
-  test('when the list has changed since the call was taken, then nothing is sent', async () => {
+  test('when the host is no longer allowed, then nothing is sent', async () => {
     const { port, received } = await receiver(200);
     const answer = await client({ allowedHosts: ['other.example'] }).post(`http://127.0.0.1:${port}/`, body);
     expect([answer.kind, received.length]).toEqual(['forbidden', 0]);
   });
 
-  test('when the receiver is busy, then its time is handed on', async () => {
+  test('when the receiver is busy, then its Retry-After is passed on', async () => {
     const port = await listen((_request, response) => {
       response.writeHead(429, { 'Retry-After': '7' }).end();
     });
@@ -230,7 +230,7 @@ describe('delivery', () => {
     expect(answer).toEqual({ kind: 'answered', httpStatus: 429, retryAfterMs: 7_000 });
   });
 
-  test('when the receiver never answers, is not there, or the look-up hangs, then the attempt ends in time with a reason', async () => {
+  test('when the receiver never responds, is down, or the look-up hangs, then the attempt fails in time, with a reason', async () => {
     const silent = await listen(() => undefined);
     const allowedHosts = [`127.0.0.1:${silent}`, '127.0.0.1:1', 'hooks.example.com'];
     const callbacks = client({ allowedHosts, timeoutMs: 200, resolve: () => new Promise(() => undefined) });
@@ -246,6 +246,6 @@ test.each([
   ['https://k.example/api/v1/main/executions/4x/actions/resume', true],
   ['https://k.example/api/v1/main/executions/4x/actions/restart', false],
   ['https://k.example/hook?next=/executions/4x/resume', false],
-])('when the address is %s, then "resumes Kestra" is %s', (url, expected) => {
+])('when the URL is %s, then isKestraResume returns %s', (url, expected) => {
   expect(isKestraResume(new URL(url))).toBe(expected);
 });

@@ -1,6 +1,6 @@
 /**
- * One typed client for every model: the OpenAI chat protocol with a base URL per provider.
- * No retries and no fallback here: both are decided where an operator can read them.
+ * One typed client for all models: the OpenAI chat protocol with a base URL per provider.
+ * No retries and no fallback here: the workflow decides both, where operators can see it.
  */
 import OpenAI, { type ClientOptions } from 'openai';
 import type { ProviderName, Settings } from '../../platform/config';
@@ -17,7 +17,7 @@ export interface ChatMessage {
 }
 
 export interface ChatAnswer {
-  /** Trimmed; empty when the model said nothing. */
+  /** Trimmed; empty if the model returned no text. */
   text: string;
   finishReason: string;
   promptTokens: number;
@@ -25,9 +25,9 @@ export interface ChatAnswer {
 }
 
 export interface LanguageModels {
-  /** Names of the providers that have a key or an address, in the default order. */
+  /** Providers that have a key or a URL, in the default order. */
   available: ProviderName[];
-  /** The model that a provider is asked for when nobody names one. */
+  /** The provider's default model; empty if the provider is not configured. */
   defaultModel(provider: ProviderName): string;
   /** @throws errors of the openai package, unchanged */
   chat(choice: ModelChoice, messages: ChatMessage[], signal: AbortSignal): Promise<ChatAnswer>;
@@ -39,7 +39,7 @@ interface Endpoint {
   defaultModel: string;
 }
 
-/** The providers that the settings switch on. A provider without a key is left out. */
+/** The configured providers. A provider without a key is left out. */
 export function configuredEndpoints(settings: Settings): Map<ProviderName, Endpoint> {
   const endpoints = new Map<ProviderName, Endpoint>();
   const add = (name: ProviderName, apiKey: string | undefined, baseURL: string | undefined, defaultModel: string) => {
@@ -49,7 +49,7 @@ export function configuredEndpoints(settings: Settings): Map<ProviderName, Endpo
   add('openai', settings.OPENAI_API_KEY, settings.OPENAI_BASE_URL, 'gpt-4.1-mini');
   add('anthropic', settings.ANTHROPIC_API_KEY, settings.ANTHROPIC_BASE_URL, 'claude-haiku-4-5');
   add('grok', settings.GROK_API_KEY, settings.GROK_BASE_URL, 'grok-4-fast');
-  // Ollama asks for no key; the protocol's client wants one.
+  // Ollama needs no key, but the OpenAI client requires one.
   add('sealion', 'none', settings.SEALION_URL, 'aisingapore/Gemma-SEA-LION-v4-27B-IT');
   add('sandbox', 'sandbox', settings.SANDBOX_URL && `${settings.SANDBOX_URL}/v1`, 'sandbox-model');
   return endpoints;
@@ -72,16 +72,16 @@ export function createLanguageModels(settings: Settings): LanguageModels {
       return {
         text: choice?.message.content?.trim() ?? '',
         finishReason: choice?.finish_reason ?? 'none',
-        promptTokens: count(completion.usage?.prompt_tokens),
-        completionTokens: count(completion.usage?.completion_tokens),
+        promptTokens: tokenCount(completion.usage?.prompt_tokens),
+        completionTokens: tokenCount(completion.usage?.completion_tokens),
       };
     },
   };
 }
 
-/** For the openai package, which asks through `fetch`: it sends strings, and the answers that it reads here are whole. */
+/** A `fetch` for the openai package on top of `sendRequest`. Supports what the package uses here: string bodies, no streaming. */
 const sendByRequest: Fetch = async (url, { method, headers, body, signal } = {}) => {
-  if (typeof body !== 'string' || method === undefined || !signal) throw new TypeError('a request of a form that is not used here');
+  if (typeof body !== 'string' || method === undefined || !signal) throw new TypeError('unsupported kind of request');
   const answer = await sendRequest(String(url), {
     method: method.toUpperCase() as 'POST',
     headers: Object.fromEntries(new Headers(headers)),
@@ -93,7 +93,7 @@ const sendByRequest: Fetch = async (url, { method, headers, body, signal } = {})
 
 type Fetch = NonNullable<ClientOptions['fetch']>;
 
-/** A compatible server may count in anything; the record wants whole numbers. */
-function count(tokens: unknown): number {
+/** OpenAI-compatible servers may send any value; the database columns are 32-bit integers. */
+function tokenCount(tokens: unknown): number {
   return typeof tokens === 'number' && tokens >= 0 && tokens < 2 ** 31 ? Math.round(tokens) : 0;
 }

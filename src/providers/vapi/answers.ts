@@ -1,20 +1,20 @@
 /**
- * Answers to the messages that Vapi waits with: from the settings alone, because a person is on the line. In Vapi's bare
- * form, as its server events page shows it (the OpenAPI document wraps them, and nothing that works does). What this
- * installation does not offer is declined in the form that Vapi reads, so that the call goes on.
+ * Responses to the webhooks that Vapi blocks on. They come from the settings alone, because a person is waiting on the line.
+ * The format is the unwrapped one of Vapi's server events page; the OpenAPI document wraps the responses, but no working
+ * integration does. Features that this installation does not offer are declined in a format that lets the call continue.
  */
 import type { Settings } from '../../platform/config';
 import type { QuestionMessage, ToolCall } from './events';
 
 export type VapiAnswerSettings = Pick<Settings, 'VAPI_ASSISTANT_ID' | 'VAPI_INBOUND_ASSISTANT_ID' | 'VAPI_TRANSFER_NUMBER'>;
 
-/** Audio is answered with audio; here, with none. */
+/** `silence`: a request for audio, answered with empty audio. */
 export type VapiAnswer = { kind: 'json'; body: object } | { kind: 'silence' };
 
-/** How long a caller must be quiet to have finished: Vapi's own default. */
+/** How long a caller must be silent to count as finished: Vapi's default. */
 const ENDPOINTING_SECONDS = 0.5;
 
-/** What to say to a question of Vapi's. */
+/** The response to a message that Vapi blocks on. */
 export function answerVapi({ type, toolCalls }: QuestionMessage, settings: VapiAnswerSettings): VapiAnswer {
   switch (type) {
     case 'assistant-request':
@@ -31,13 +31,13 @@ export function answerVapi({ type, toolCalls }: QuestionMessage, settings: VapiA
     case 'call.endpointing.request':
       return json({ timeoutSeconds: ENDPOINTING_SECONDS });
     case 'campaign.predial':
-      // Nothing here can check it, and a call that was placed cannot be taken back.
+      // We cannot check the recipient, and a placed call cannot be undone.
       return json({ eligible: false });
     case 'phone-call-control':
-      // Nobody reads this answer: the call would have to be steered from here.
+      // Vapi ignores the response: control would mean sending commands to the call.
       return json({ error: 'Call control is not available.' });
     case 'voice-request':
-      // JSON would be played as noise.
+      // Vapi would play JSON as noise.
       return { kind: 'silence' };
   }
 }
@@ -46,7 +46,7 @@ function json(body: object): VapiAnswer {
   return { kind: 'json', body };
 }
 
-/** The error is spoken to the caller. */
+/** Vapi speaks the error to the caller. */
 function chooseAssistant({ VAPI_INBOUND_ASSISTANT_ID, VAPI_ASSISTANT_ID }: VapiAnswerSettings): object {
   const assistantId = VAPI_INBOUND_ASSISTANT_ID ?? VAPI_ASSISTANT_ID;
   return assistantId ? { assistantId } : { error: 'Sorry, nobody can take this call at the moment.' };
@@ -56,7 +56,7 @@ function chooseDestination({ VAPI_TRANSFER_NUMBER: number }: VapiAnswerSettings)
   return number ? { destination: { type: 'number', number } } : { error: 'There is nobody to transfer the call to.' };
 }
 
-/** The model reads the error, and goes on without the tool. */
+/** The model reads the error and continues without the tool. */
 function declined({ id, name }: ToolCall): object {
   return { ...(name === undefined ? {} : { name }), ...(id === undefined ? {} : { toolCallId: id }), error: 'This tool is not available.' };
 }

@@ -1,6 +1,7 @@
 /**
- * Thin client of the Vapi calls that Parley makes. No retries, no hidden state. Facts: Vapi's API reference and call features
- * pages, as of November 2026. Vapi's own SDK repeats `POST /call` after a 5xx, which could ring a phone twice, and checks nothing.
+ * A thin client for the parts of Vapi's API that Parley uses. Stateless, without retries. Sources: Vapi's API reference and call
+ * features pages, as of November 2026. Vapi's own SDK retries `POST /call` after a 5xx, which could ring a phone twice, and does not
+ * validate responses.
  */
 import { z } from 'zod';
 import type { Settings } from '../../platform/config';
@@ -11,7 +12,7 @@ import { retryAfterMs } from '../../platform/retry-after';
 import { vapiId } from './id';
 
 export interface CallPlacement {
-  /** Ours, a UUID. Travels in `name` (40 characters at most) and in the metadata, so that the call can be found again. */
+  /** Our UUID. Sent in `name` (at most 40 characters) and in the metadata, so that the call can be found again. */
   callId: string;
   /** E.164. */
   to: string;
@@ -23,8 +24,8 @@ export interface CallPlacement {
 }
 
 /**
- * What is known after a placement. `placed`: Vapi has the call. `refused`: it certainly has not, and would not the next time.
- * `later`: nothing was dialled, and it may work later. `unknown`: a phone may ring; placing again could ring it twice.
+ * The result of placing a call. `placed`: Vapi has the call. `refused`: Vapi rejected it for good. `later`: nothing was dialled,
+ * and a retry may succeed. `unknown`: a phone may be ringing; a retry could ring it twice.
  */
 export type PlacementAnswer =
   | { kind: 'placed'; providerCallId: string }
@@ -32,16 +33,16 @@ export type PlacementAnswer =
   | { kind: 'later'; reason: string; retryAfterMs?: number }
   | { kind: 'unknown'; reason: string };
 
-/** The server that a call's events go to, and the header that proves that they are Vapi's. */
+/** The server that receives a call's events, with the header that authenticates them. */
 export interface CallServer {
   url: string;
   headers: Record<string, string>;
 }
 
-/** Where Vapi reaches this API. */
+/** Path of our webhook endpoint for Vapi. */
 export const VAPI_WEBHOOK_PATH = '/api/v1/vapi/webhooks/vapi';
 
-/** The server of our own calls, from the settings; undefined without a public address. A signature is made by Vapi's own credential. */
+/** The event server for our own calls; undefined if PUBLIC_URL is not set. Needs no header for HMAC: Vapi signs with its own credential. */
 export function callServer(settings: Settings): CallServer | undefined {
   const { PUBLIC_URL, VAPI_WEBHOOK_AUTH, VAPI_WEBHOOK_SECRET } = settings;
   if (!PUBLIC_URL) return undefined;
@@ -53,15 +54,15 @@ export function callServer(settings: Settings): CallServer | undefined {
 
 export interface VapiClient {
   placeCall(placement: CallPlacement): Promise<PlacementAnswer>;
-  /** The call as Vapi knows it now, unread; undefined when it knows none. @throws when Vapi cannot be asked */
+  /** The call's current state as Vapi returns it, unparsed; undefined if Vapi does not know the call. @throws if the request fails */
   getCall(providerCallId: string): Promise<unknown>;
-  /** Vapi's id of the call that carries our id, among those placed since then. @throws when Vapi cannot be asked */
+  /** Vapi's id of the call that has our id as its name, among those placed since `sinceMs`. @throws if the request fails */
   findPlacement(placement: SoughtPlacement): Promise<string | undefined>;
-  /** Ends a live call. @throws when Vapi cannot be asked, or refuses */
+  /** Ends a live call. @throws if the request fails or Vapi rejects it */
   endCall(providerCallId: string): Promise<EndAnswer>;
 }
 
-/** `formerIds`: placements of the same call that are known to have come to nothing. */
+/** `formerIds`: Vapi's ids of earlier placements of the same call that were never dialled; they are skipped. */
 export interface SoughtPlacement {
   callId: string;
   assistantId: string;
@@ -70,35 +71,35 @@ export interface SoughtPlacement {
   formerIds: readonly string[];
 }
 
-/** `over`: there is nothing to end. `no_way`: the call lives, and Vapi names no way to end it (yet). */
+/** `asked`: Vapi accepted the request. `over`: the call has ended already. `no_way`: it is live, but has no control URL (yet). */
 export type EndAnswer = 'asked' | 'over' | 'no_way';
 
 export interface VapiClientOptions {
   baseUrl: string;
   apiKey: string;
-  /** Bound of a placement with its answer: Vapi dials before it answers. */
+  /** Timeout for placing a call. Longer, because Vapi dials before it responds. */
   dialTimeoutMs: number;
-  /** Bound of every other request. */
+  /** Timeout for every other request. */
   timeoutMs: number;
-  /** Not set: the assistant's or the organisation's server gets the events. */
+  /** Receives the events of our calls (default: the assistant's or the organisation's server). */
   server?: CallServer;
 }
 
-/** An id that could not be stored is none. */
+/** An id that does not fit `vapiId` could not be stored, so it counts as missing. */
 const placed = z.object({ id: vapiId });
 const refusal = z.object({ message: z.union([z.string(), z.array(z.string())]) });
 const listed = z.array(z.object({ id: z.string(), name: z.string().nullish().catch(undefined) }));
 const monitored = z.object({ monitor: z.object({ controlUrl: z.url() }) });
 const over = z.object({ status: z.literal('ended') });
 
-/** What Vapi tells in 20 s at most (its default), and how it comes again when we could not store it: its longest plan. */
+/** Webhook timeout (Vapi's default), and Vapi's longest retry plan, for events that we could not store. */
 const SERVER_TIMEOUT_SECONDS = 20;
 const BACKOFF_PLAN = { type: 'exponential', maxRetries: 10, baseDelaySeconds: 1 };
 
-/** Events that are used; each carries the growing artifact, so the default list would be heavy. */
+/** Only the events that are used: each carries the growing artifact, so Vapi's default list would be heavy. */
 const SERVER_MESSAGES = ['status-update', 'end-of-call-report'];
 
-/** Clocks of Vapi and ours may differ by this much when a call is looked for. */
+/** Allowed difference between Vapi's clock and ours when searching for a call. */
 const CLOCK_SKEW_MS = 60_000;
 const LIST_LIMIT = '1000';
 
@@ -154,7 +155,7 @@ export function createVapiClient({ baseUrl, apiKey, dialTimeoutMs, timeoutMs, se
           body: JSON.stringify({ type: 'end-call' }),
           signal,
         });
-        // Not there yet, or not any more: the next look says which.
+        // The control URL does not exist yet, or no longer; the next look-up of the call shows which.
         if (status === 404 || status === 410) return 'no_way';
         if (status < 200 || status > 299) throw new Error(`Vapi answered ${status} when asked to end a call`);
         return 'asked';
@@ -175,14 +176,14 @@ function placementBody(placement: CallPlacement, server: CallServer | undefined)
       variableValues: variables,
       maxDurationSeconds,
       serverMessages: SERVER_MESSAGES,
-      // Off by default: without it a machine that answers counts as a person.
+      // Off by default at Vapi; without it, an answering machine counts as a person.
       voicemailDetection: { provider: 'vapi' },
       ...(server ? { server: { ...server, timeoutSeconds: SERVER_TIMEOUT_SECONDS, backoffPlan: BACKOFF_PLAN } } : {}),
     },
   };
 }
 
-/** Decides by the status, never by the text, except for the one 400 that stands for a missing slot (the page names its words only). */
+/** Classifies by status, not text, except for the 400 that means "no free slot": Vapi documents only its wording. */
 function readPlacement({ status: httpStatus, headers, text }: HttpAnswer): PlacementAnswer {
   const body = parseJson(text);
   if (httpStatus >= 200 && httpStatus < 300) {

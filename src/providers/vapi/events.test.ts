@@ -10,17 +10,17 @@ const read = (body: unknown) => readVapiBody(Buffer.from(JSON.stringify(body)));
 const question = (name: string) => readVapiBody(fixture(name)) as QuestionMessage;
 const CALL = '0199aaaa-0000-7000-8000-000000000001';
 
-describe('bodies of Vapi', () => {
+describe('webhook bodies', () => {
   const webhooks = readdirSync(FIXTURES).filter((file) => 'message' in JSON.parse(readFileSync(join(FIXTURES, file), 'utf8')));
 
-  test.each(webhooks.filter((file) => !/^error|response/.test(file)))('when %s is read, then it is what its name says', (file) => {
+  test.each(webhooks.filter((file) => !/^error|response/.test(file)))('when %s is parsed, then its kind matches its name', (file) => {
     const message = readVapiBody(readFileSync(join(FIXTURES, file)));
     if (/^(status-update|end-of-call-report)/.test(file)) expect(message.kind).toBe('fact');
     else if (/request|^tool-calls/.test(file)) expect(message.kind).toBe('question');
     else expect(message).toMatchObject({ kind: 'skipped', reason: 'not_used' });
   });
 
-  test('when a report is read, then it is a fact with its report; when a status is, then without', () => {
+  test('when a report is parsed, then the fact includes the report; when a status is parsed, then it does not', () => {
     expect(readVapiBody(fixture('end-of-call-report.busy'))).toMatchObject({
       event: { type: 'end-of-call-report', endedReason: 'customer-busy' },
       report: { endedReason: 'customer-busy', isEnded: true },
@@ -30,7 +30,7 @@ describe('bodies of Vapi', () => {
     expect(update).not.toHaveProperty('report');
   });
 
-  test('when the time is missing or an ISO text, then the event has one', () => {
+  test('when the timestamp is missing or invalid, then the current time is used; ISO and text timestamps are parsed', () => {
     const at = (timestamp?: unknown) => read({ message: { type: 'status-update', status: 'ringing', call: { id: 'c' }, timestamp } });
     const startedMs = Date.now();
     for (const timestamp of [undefined, null, 'soon', -1, {}]) {
@@ -54,16 +54,16 @@ describe('bodies of Vapi', () => {
     expect(read({ message })).toMatchObject({ kind: 'skipped', reason });
   });
 
-  test.each([null, [], 'x', 7, {}, { message: [] }])('when the body is %j, then it is unreadable and nothing is thrown', (body) => {
+  test.each([null, [], 'x', 7, {}, { message: [] }])('when the body is %j, then it is skipped as unreadable without an error', (body) => {
     expect(read(body)).toMatchObject({ kind: 'skipped', reason: 'unreadable' });
   });
 
-  test('when the body is no JSON, then it throws', () => {
+  test('when the body is not JSON, then it throws', () => {
     expect(() => readVapiBody(Buffer.from('{"message":'))).toThrow(SyntaxError);
   });
 });
 
-describe('answers', () => {
+describe('responses', () => {
   const settings = readSettings({});
   const offering = readSettings({
     VAPI_ASSISTANT_ID: 'outbound-1',
@@ -76,40 +76,42 @@ describe('answers', () => {
   };
 
   test.each(['tool-calls', 'tool-calls.object-arguments', 'tool-calls.docs-page-shape'])(
-    'when %s asks, then each tool is declined by its name and id',
+    'when %s arrives, then each tool is declined by name and id',
     (name) => {
       expect(body(name)).toEqual({ results: [{ name: 'bookSlot', toolCallId: 'call_FAKE01', error: 'This tool is not available.' }] });
     },
   );
 
-  test('when tools are only wrapped, or in the oldest form, then they are found as well', () => {
-    const asked = (fields: object) => answerVapi(read({ message: { call: { id: 'c' }, ...fields } }) as QuestionMessage, settings);
+  test('when tools come only wrapped, or in the oldest format, then they are still found', () => {
+    const responseTo = (fields: object) => answerVapi(read({ message: { call: { id: 'c' }, ...fields } }) as QuestionMessage, settings);
     const declined = { name: 't', error: 'This tool is not available.' };
-    expect(asked({ type: 'tool-calls', toolWithToolCallList: [{ name: 't', toolCall: { id: '1' } }] })).toMatchObject({
+    expect(responseTo({ type: 'tool-calls', toolWithToolCallList: [{ name: 't', toolCall: { id: '1' } }] })).toMatchObject({
       body: { results: [{ ...declined, toolCallId: '1' }] },
     });
-    expect(asked({ type: 'function-call', functionCall: { name: 't', parameters: {} } })).toMatchObject({ body: { results: [declined] } });
-    expect(asked({ type: 'tool-calls', toolCallList: 'x' })).toMatchObject({ body: { results: [] } });
+    expect(responseTo({ type: 'function-call', functionCall: { name: 't', parameters: {} } })).toMatchObject({
+      body: { results: [declined] },
+    });
+    expect(responseTo({ type: 'tool-calls', toolCallList: 'x' })).toMatchObject({ body: { results: [] } });
   });
 
-  test('when an assistant is asked for, then the inbound one is named, else the default one, else a sentence', () => {
+  test('when an assistant is requested, then it is the inbound one, else the default one, else an error to speak', () => {
     expect(body('assistant-request', offering)).toEqual({ assistantId: 'inbound-1' });
     expect(body('assistant-request', readSettings({ VAPI_ASSISTANT_ID: 'outbound-1' }))).toEqual({ assistantId: 'outbound-1' });
     expect(body('assistant-request')).toEqual({ error: expect.any(String) });
   });
 
-  test('when a transfer is asked for, then the number stands in the form of the fixture, or an error', () => {
+  test('when a transfer is requested, then the response is the number in the documented format, or an error', () => {
     const { destination } = JSON.parse(fixture('transfer-destination-request.response').toString());
     expect(body('transfer-destination-request', offering)).toEqual({ destination });
     expect(body('transfer-destination-request')).toEqual({ error: expect.any(String) });
   });
 
-  test('when knowledge is asked for, then there are no documents', () => {
+  test('when knowledge is requested, then there are no documents', () => {
     expect(body('knowledge-base-request')).toEqual({ documents: [] });
     expect(question('knowledge-base-request').providerCallId).toBe(CALL);
   });
 
-  test.each(QUESTION_TYPES)('when %s asks with nothing else, then there is an answer', (type) => {
+  test.each(QUESTION_TYPES)('when %s comes without any other field, then there is still a response', (type) => {
     const answer = answerVapi(read({ message: { type } }) as QuestionMessage, settings);
     if (type === 'voice-request') expect(answer).toEqual({ kind: 'silence' });
     else expect(answer).toEqual({ kind: 'json', body: expect.any(Object) });

@@ -1,7 +1,7 @@
 /**
- * What a webhook of Vapi's is: a fact about a call, a question that waits for its answer, or something that is not used
- * here. The fields of a call are read by src/providers/vapi/report.ts. Facts: Vapi's server events page and the
- * ServerMessage schemas of its OpenAPI document, as of November 2026; examples in test/fixtures/vapi.
+ * Parses Vapi's webhooks into facts about a call, questions that Vapi blocks on, and messages that are not used here.
+ * src/providers/vapi/report.ts reads the fields of a call. Sources: Vapi's server events page and the ServerMessage schemas
+ * of its OpenAPI document, as of November 2026; examples in test/fixtures/vapi.
  */
 
 import { z } from 'zod';
@@ -11,7 +11,7 @@ import { cutText } from '../../platform/text';
 import { vapiId } from './id';
 import { readCallEvent, readReport } from './report';
 
-/** Messages that Vapi waits with, for what we say. */
+/** Message types whose response Vapi waits for. */
 export const QUESTION_TYPES = [
   'assistant-request',
   'tool-calls',
@@ -26,7 +26,7 @@ export const QUESTION_TYPES = [
 ] as const;
 export type QuestionType = (typeof QUESTION_TYPES)[number];
 
-/** Every type that is known by name (Vapi's server messages, as of November 2026). */
+/** All known types (Vapi's server messages, as of November 2026). */
 export const KNOWN_TYPES: ReadonlySet<string> = new Set([
   ...QUESTION_TYPES,
   'status-update',
@@ -41,7 +41,7 @@ export const KNOWN_TYPES: ReadonlySet<string> = new Set([
   'call.artifact.upload',
 ]);
 
-/** A tool that the model wants to be called; its arguments are not read. */
+/** A tool call that the model requests; the arguments are not read. */
 export interface ToolCall {
   id?: string;
   name?: string;
@@ -50,7 +50,7 @@ export interface ToolCall {
 export interface FactMessage {
   kind: 'fact';
   event: CallEvent;
-  /** With an end-of-call-report. */
+  /** Set for an end-of-call-report. */
   report?: CallReport;
 }
 
@@ -61,7 +61,7 @@ export interface QuestionMessage {
   toolCalls: ToolCall[];
 }
 
-/** `shape` names fields and types, never content. */
+/** `shape` has field names and types, never values. */
 export interface SkippedMessage {
   kind: 'skipped';
   type: string;
@@ -72,7 +72,7 @@ export interface SkippedMessage {
 
 export type VapiMessage = FactMessage | QuestionMessage | SkippedMessage;
 
-/** Types are names, one of them with a condition: `transcript[transcriptType="final"]`. */
+/** A type is a name, in one case with a condition: `transcript[transcriptType="final"]`. */
 const TYPE = /^[\w.[\]="-]{1,100}$/;
 
 const envelopeSchema = z.object({ message: z.looseObject({ type: z.string().regex(TYPE) }) });
@@ -98,10 +98,10 @@ const toolCallsSchema = z.object({
 });
 const wrappedToolCallSchema = z.object({ name: toolText, toolCall: z.looseObject({}) });
 
-/** The model asks for a few tools at once; many more are no question of a call's. */
+/** A model requests a few tools at once; the limit only guards against abuse. */
 const MAX_TOOL_CALLS = 50;
 
-/** Reads one body. @throws SyntaxError when it is not JSON */
+/** Parses the body of one webhook. @throws SyntaxError if it is not JSON */
 export function readVapiBody(rawBody: Buffer): VapiMessage {
   const body: unknown = JSON.parse(rawBody.toString('utf8'));
   const parsed = envelopeSchema.safeParse(body);
@@ -132,7 +132,7 @@ function readFact(message: Record<string, unknown>, type: CallEvent['type']): Va
   return { kind: 'fact', event, ...(report ? { report } : {}) };
 }
 
-/** All shapes that were seen: with `function`, with the name beside the id, wrapped with the tool, and the oldest without an id. */
+/** Accepts every observed format: with `function`, with the name next to the id, wrapped with the tool, and the oldest, without an id. */
 function readToolCalls(message: Record<string, unknown>): ToolCall[] {
   const { toolCallList, toolCalls, toolWithToolCallList, functionCall } = toolCallsSchema.parse(message);
   const wrapped = toolWithToolCallList?.flatMap((item) => {

@@ -1,5 +1,5 @@
-/** An id that Vapi made, of a call, an assistant or a number: as a rule a UUID, and nothing promises it. */
+/** An id issued by Vapi, for a call, an assistant or a phone number: usually a UUID, but that is not guaranteed. */
 import { z } from 'zod';
 
-/** The one pattern: what the webhook keeps can be asked for. */
-export const vapiId = z.string().regex(/^[\w.-]{1,128}$/, 'must be an id of letters and digits');
+/** Shared by the webhook and the API, so that every stored id can also be queried. */
+export const vapiId = z.string().regex(/^[\w.-]{1,128}$/, 'must be an id: letters, digits, "_", "." or "-"');

@@ -9,8 +9,8 @@ const message = (name: string) => fixture(name).message;
 const CALL = '0199aaaa-0000-7000-8000-000000000001';
 const OWN = '0b8c1b6e-1111-8222-a333-444455556666';
 
-describe('a report of Vapi', () => {
-  test('when the completed report is read, then everything stands in our terms', () => {
+describe('an end-of-call report', () => {
+  test('when a complete report is parsed, then every field is translated into our terms', () => {
     const report = readReport(message('end-of-call-report.completed'));
     expect(report).toMatchObject({
       providerCallId: CALL,
@@ -45,7 +45,7 @@ describe('a report of Vapi', () => {
     });
   });
 
-  test('when the same call comes as a snapshot, then it says the same', () => {
+  test('when the same call is fetched from the API, then the result is the same', () => {
     const report = readReport(message('end-of-call-report.completed'));
     const snapshot = readCall(fixture('get-call.ended.200'));
     for (const name of [
@@ -63,7 +63,7 @@ describe('a report of Vapi', () => {
     expect(readCall(fixture('get-call.in-progress.200'))).toMatchObject({ providerCallId: CALL, status: 'in-progress', isEnded: false });
   });
 
-  test('when only the required fields came, then nothing is invented', () => {
+  test('when only the required fields are present, then nothing is made up', () => {
     expect(readReport(message('end-of-call-report.minimal'))).toEqual({
       providerCallId: CALL,
       direction: 'outbound',
@@ -82,7 +82,7 @@ describe('a report of Vapi', () => {
     });
   });
 
-  test('when nobody answered, then there is no start, and the duration is 0', () => {
+  test('when nobody answered, then there is no start time, and the duration is 0', () => {
     const report = readReport(message('end-of-call-report.no-answer'));
     expect([report?.startedAt, report?.durationSeconds, report?.transcript, report?.messages]).toEqual([
       undefined,
@@ -92,7 +92,7 @@ describe('a report of Vapi', () => {
     ]);
   });
 
-  test('when the snapshot inside of a message is stale, then its status is not believed', () => {
+  test('when the snapshot inside a message is stale, then its status is ignored', () => {
     expect(readCallEvent(message('status-update.in-progress'), 'status-update')).toMatchObject({
       status: 'in-progress',
       atMs: 1795186809800,
@@ -103,15 +103,15 @@ describe('a report of Vapi', () => {
   });
 });
 
-describe('what is odd', () => {
+describe('invalid data', () => {
   const call = (fields: object) => ({ id: 'c1', ...fields });
 
-  test('when numbers are texts and times are seconds or milliseconds, then they are read', () => {
+  test('when numbers are strings, and times are seconds or milliseconds, then they are parsed', () => {
     const report = readCall(call({ cost: '0.5', startedAt: 1795186800, endedAt: '1795186860500', durationMs: 1 }));
     expect(report).toMatchObject({ cost: 0.5, startedAt: '2026-11-20T15:00:00.000Z', durationSeconds: 60.5, isEnded: true });
   });
 
-  test('when fields have another type or an impossible value, then those are missing and the rest stays', () => {
+  test('when fields have the wrong type or an implausible value, then they are dropped, and the rest stays', () => {
     const odd = {
       cost: { usd: 1 },
       startedAt: 'soon',
@@ -137,14 +137,14 @@ describe('what is odd', () => {
   });
 
   test.each([null, 'x', [], {}, { id: '' }, { id: 7 }, { id: '../../x' }, { call: { id: 'c1' } }])(
-    'when the body is %j, then it is no call',
+    'when the body is %j, then it is not a call',
     (body) => {
       expect(readCall(body)).toBeUndefined();
       expect(readReport({ type: 'end-of-call-report', call: body })).toBeUndefined();
     },
   );
 
-  test('when a status or a reason is new, then it passes; when it is a sentence, then not', () => {
+  test('when a status or reason is unknown, then it passes; when it is free text, then it is dropped', () => {
     const event = (fields: object) => readCallEvent({ call: { id: 'c1' }, ...fields }, 'status-update');
     expect(event({ status: 'on-hold.v2', endedReason: 'call.new-thing' })).toMatchObject({
       status: 'on-hold.v2',
@@ -153,7 +153,7 @@ describe('what is odd', () => {
     expect(event({ status: 'call to +15555550123 is on hold' })).not.toHaveProperty('status');
   });
 
-  test('when texts hold what PostgreSQL cannot store, then it is taken out everywhere', () => {
+  test('when text has characters that PostgreSQL cannot store, then they are removed everywhere', () => {
     const bad = 'a\0b\ud800c';
     const report = readCall(
       call({
@@ -167,7 +167,7 @@ describe('what is odd', () => {
     expect(kept).not.toMatch(/\\u0000|\\ud800/);
   });
 
-  test('when texts and lists are huge, then they are cut', () => {
+  test('when texts and lists are huge, then they are truncated', () => {
     const report = readCall(
       call({
         artifact: {
@@ -184,7 +184,7 @@ describe('what is odd', () => {
 });
 
 describe('nesting', () => {
-  test.each([40, 1_000, 6_000, 60_000])('when data are nested %i deep, then the rest of the call is still read', (depth) => {
+  test.each([40, 1_000, 6_000, 60_000])('when data is nested %i levels deep, then the rest of the call is still parsed', (depth) => {
     const deep = JSON.parse(`${'{"a":['.repeat(depth)}1${']}'.repeat(depth)}`);
     const report = readCall({ id: 'c1', analysis: { summary: 'ok', structuredData: deep }, metadata: { deep }, artifact: deep });
     expect(report).toMatchObject({ providerCallId: 'c1', summary: 'ok' });
@@ -199,17 +199,17 @@ describe('our id', () => {
     ['the metadata', { metadata: { parleyCallId: OWN.toUpperCase() } }],
     ['the assistant', { assistant: { metadata: { parleyCallId: OWN } } }],
     ['the name', { name: OWN }],
-  ])('when it came back in %s, then it is found', (_where, fields) => {
+  ])('when Vapi returns it in %s, then it is found', (_where, fields) => {
     expect(readCall({ id: 'c1', ...fields })?.ownCallId).toBe(OWN);
   });
 
-  test('when it stands beside the call, then it is found; when it is no id, then it is not ours', () => {
+  test('when it is next to the call, then it is found; when it is not a UUID, then it is ignored', () => {
     expect(readReport({ call: { id: 'c1' }, assistant: { metadata: { parleyCallId: OWN } } })?.ownCallId).toBe(OWN);
     expect(readCall({ id: 'c1', name: 'req-0001', metadata: { parleyCallId: "x'; DROP" } })).not.toHaveProperty('ownCallId');
   });
 });
 
-describe('who called whom', () => {
+describe('direction', () => {
   const parties = { customer: { number: '+15555550123' }, phoneNumber: { id: 'n1', number: '+15555550100' } };
 
   test.each([
@@ -218,14 +218,14 @@ describe('who called whom', () => {
     ['webCall', 'web', '+15555550100', '+15555550123'],
     ['vapi.websocketCall', 'web', '+15555550100', '+15555550123'],
     ['somethingNew', 'outbound', '+15555550100', '+15555550123'],
-  ])('when the type is %s, then it is %s', (type, direction, fromNumber, toNumber) => {
+  ])('when the type is %s, then the direction is %s', (type, direction, fromNumber, toNumber) => {
     expect(readCall({ id: 'c1', type, ...parties })).toMatchObject({ direction, fromNumber, toNumber, phoneNumberId: 'n1' });
     expect(readReport({ call: { id: 'c1', type }, ...parties })).toMatchObject({ direction, fromNumber, toNumber });
   });
 });
 
 describe('structured data', () => {
-  test('when there are only structured outputs, then they stand by their names', () => {
+  test('when there are only structured outputs, then they are keyed by name, or else by id', () => {
     const artifact = { structuredOutputs: { s1: { name: 'Outcome', result: { ok: true } }, s2: { result: 'x' }, s3: { name: 'Empty' } } };
     expect(readCall({ id: 'c1', analysis: { structuredData: {} }, artifact })?.structuredData).toEqual({ Outcome: { ok: true }, s2: 'x' });
   });
@@ -234,20 +234,20 @@ describe('structured data', () => {
 describe('secrets', () => {
   const files = readdirSync(FIXTURES).filter((file) => file.endsWith('.json') && !file.startsWith('hmac'));
 
-  test('when the fixtures are searched, then secrets are found, so that the next test can fail', () => {
+  test('when the fixtures are searched, then they contain secrets, so that the next test can fail', () => {
     const found = secretsIn(fixture('end-of-call-report.completed'));
     expect(found).toEqual(expect.arrayContaining(['FAKE_TWILIO_AUTH_TOKEN', 'Bearer FAKE-WEBHOOK-TOKEN', 'FAKE_CALL_SID_1']));
     expect(found.length).toBeGreaterThan(8);
   });
 
-  test.each(files)('when %s is read in any way, then none of its secrets passes', (file) => {
+  test.each(files)('when %s is parsed in any way, then none of its secrets passes', (file) => {
     const body = JSON.parse(readFileSync(join(FIXTURES, file), 'utf8'));
     const readings = [
       readCall(body),
       readCall(body.message?.call),
       readReport(body.message),
       readCallEvent(body.message, 'status-update'),
-      // The contents of a report where another one expects them.
+      // A report's fields in the places where the other parsers look.
       readCall({ ...body.message, ...body.message?.call }),
       readReport({ call: body, ...body }),
     ];
@@ -255,12 +255,12 @@ describe('secrets', () => {
     for (const secret of secretsIn(body)) expect(kept).not.toContain(secret);
   });
 
-  test('when a recording is a presigned link, then only its name is kept', () => {
+  test('when the recording is a presigned URL, then its credentials are removed', () => {
     const artifact = { recordingUrl: 'https://user:pass@bucket.example.test/a/b.wav?X-Amz-Signature=FAKE#t' };
     expect(readCall({ id: 'c1', artifact })?.recordingUrl).toBe('https://bucket.example.test/a/b.wav');
   });
 
-  test('when metadata holds a key, then it is left out, however deep', () => {
+  test('when metadata contains a secret, then it is removed at any depth', () => {
     const metadata = { order: 7, nested: [{ apiKey: 'FAKE' }], accessToken: 'FAKE', 'phoneNumber.twilioAuthToken': 'FAKE' };
     expect(readCall({ id: 'c1', metadata })?.providerContext.metadata).toEqual({ order: 7, nested: [{}] });
   });

@@ -1,20 +1,20 @@
 /**
- * What Vapi says of a call, in our terms: from a webhook's message and from the answer of GET /call/{id}. Besides the
- * client, the only place that knows Vapi's field names of a call.
+ * Translates Vapi's data about a call into our terms, from webhook messages and from the response of GET /call/{id}. Apart from
+ * the client, the only code that knows Vapi's field names of a call.
  *
- * Two rules hold everywhere here:
- * - Tolerant: nothing but the call's id is required; what is odd is left out, and what is new is not looked at.
- * - By allow-list: a schema names each field that may pass. Vapi's bodies carry account tokens, addresses that steer a
- *   live call and presigned links; a field that nobody named cannot bring one along.
+ * Two rules apply throughout:
+ * - Tolerant: only the call's id is required; invalid fields are dropped and unknown ones ignored.
+ * - Allow-list: a field passes only if a schema names it. Vapi's bodies contain account tokens, URLs that control a live call,
+ *   and presigned links; none of them may slip through.
  *
- * Facts: Vapi's server events, its OpenAPI document and its call analysis page, as of November 2026; examples in test/fixtures/vapi.
+ * Sources: Vapi's server events, its OpenAPI document and its call analysis page, as of November 2026; examples in test/fixtures/vapi.
  */
 import { z } from 'zod';
 import type { CallDirection, CallEvent, CallMessage, CallParties, CallReport } from '../../../workflows/contract';
 import { boundedJson, cutText, jsonLength } from '../../platform/text';
 import { vapiId } from './id';
 
-/** An hour of talk is some 60,000 characters. */
+/** One hour of conversation is about 60,000 characters. */
 const MAX_TRANSCRIPT = 1_000_000;
 const MAX_MESSAGES = 2_000;
 const MAX_MESSAGE_TEXT = 10_000;
@@ -22,18 +22,18 @@ const MAX_SUMMARY = 50_000;
 const MAX_DATA_JSON = 200_000;
 const MAX_METADATA_JSON = 20_000;
 const MAX_ITEMS = 100;
-/** Vapi's own bounds of `maxDurationSeconds`. */
+/** Vapi's limits for `maxDurationSeconds`. */
 const DURATION_BOUNDS = { min: 10, max: 43_200 };
 
 const UUID = /^[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i;
-/** Fields of free-form metadata whose name says that the value is nobody's business. */
+/** Names of free-form metadata fields whose values are likely to be secret. */
 const SECRET_NAME = /token|secret|passw|credential|authorization|api[-_ ]?key|sid$|controlurl|listenurl|presigned/i;
 
-/** What does not fit counts as missing. */
+/** An invalid value counts as missing. */
 const optional = <T extends z.ZodType>(schema: T) => schema.optional().catch(undefined);
 const text = (max = 256) =>
   optional(z.union([z.string(), z.number().transform(String)]).transform((value) => cutText(value, max) || undefined));
-/** A name of Vapi's, known or new. It goes into signals and logs, so it may not be a sentence. */
+/** An enum value of Vapi's, known or new. It ends up in signals and logs, so free text is rejected. */
 const enumName = optional(z.string().regex(/^[\w.:-]{1,128}$/));
 const number = optional(
   z
@@ -43,7 +43,7 @@ const number = optional(
 );
 const time = optional(z.union([z.string(), z.number()]).transform(isoTime));
 const data = optional(z.unknown().transform((value) => boundedJson(value ?? undefined, MAX_DATA_JSON)));
-/** A reference without what may open it: query, fragment, user and password. */
+/** A URL without the parts that may grant access: query, fragment, user name and password. */
 const reference = optional(
   z
     .string()
@@ -54,7 +54,7 @@ const reference = optional(
       return cutText(`${protocol}//${host}${pathname}`, 2_048);
     }),
 );
-/** Items that do not fit are left out; the others stay. */
+/** Drops invalid items and keeps the others. */
 const list = <T extends z.ZodType>(schema: T, max: number) =>
   optional(
     z.array(z.unknown()).transform((items) =>
@@ -120,7 +120,7 @@ function namedOutputs(outputs: Record<string, unknown>): Record<string, z.output
   );
 }
 
-/** Common to a report's message and to a call: what became of it. */
+/** Result fields that a report's message and a call have in common. */
 const resultShape = {
   status: enumName,
   endedReason: enumName,
@@ -201,7 +201,7 @@ type Result = z.output<z.ZodObject<typeof resultShape>>;
 type Call = z.output<typeof callSchema>;
 type Sides = Pick<z.output<typeof messageOfCallSchema>, 'customer' | 'phoneNumber' | 'assistant'>;
 
-/** Reads the answer of GET /call/{id} or POST /call. Undefined when it is not a call. */
+/** Parses the response of GET /call/{id} or POST /call. Undefined if it is not a call. */
 export function readCall(body: unknown): CallReport | undefined {
   const parsed = callSchema.safeParse(body);
   if (!parsed.success) return undefined;
@@ -210,21 +210,21 @@ export function readCall(body: unknown): CallReport | undefined {
   return reportOf(call, call, call, isEnded);
 }
 
-/** Reads an end-of-call-report (what stands under `message`). Undefined when it names no call. */
+/** Parses an end-of-call-report (the value of `message`). Undefined if it names no call. */
 export function readReport(message: unknown): CallReport | undefined {
   const parsed = messageOfCallSchema.safeParse(message);
   if (!parsed.success) return undefined;
   const { call, type, timestamp, ...result } = parsed.data;
-  // The call inside is a snapshot of an earlier time: its status may say anything.
+  // The embedded call is an older snapshot; its status is unreliable.
   return reportOf({ ...result, status: 'ended' }, call, result, true, { type, timestamp });
 }
 
-/** Reads a status-update or a report (what stands under `message`) as a fact. Undefined when it names no call. */
+/** Parses a status-update or a report (the value of `message`) as a fact. Undefined if it names no call. */
 export function readCallEvent(message: unknown, type: CallEvent['type']): CallEvent | undefined {
   const parsed = messageOfCallSchema.safeParse(message);
   if (!parsed.success) return undefined;
   const { call, timestamp, status, endedReason, startedAt, endedAt, ...sides } = parsed.data;
-  return present({
+  return omitUndefined({
     ...partiesOf(call, sides),
     type,
     status: type === 'status-update' ? status : undefined,
@@ -237,7 +237,7 @@ export function readCallEvent(message: unknown, type: CallEvent['type']): CallEv
 
 function reportOf(result: Result, call: Call, sides: Sides, isEnded: boolean, envelope: Record<string, unknown> = {}): CallReport {
   const { analysis, artifact } = result;
-  return present({
+  return omitUndefined({
     ...partiesOf(call, sides),
     status: result.status,
     endedReason: result.endedReason,
@@ -262,9 +262,9 @@ function partiesOf(call: Call, sides: Sides): CallParties {
   const business = call.phoneNumber?.number ?? sides.phoneNumber?.number;
   const direction = directionOf(call.type);
   const maxDurationSeconds = call.assistantOverrides?.maxDurationSeconds ?? (sides.assistant ?? call.assistant)?.maxDurationSeconds;
-  const isPossible =
+  const isPlausible =
     maxDurationSeconds !== undefined && maxDurationSeconds >= DURATION_BOUNDS.min && maxDurationSeconds <= DURATION_BOUNDS.max;
-  return present({
+  return omitUndefined({
     providerCallId: call.id,
     ownCallId: ownIdOf(call, sides),
     direction,
@@ -272,18 +272,18 @@ function partiesOf(call: Call, sides: Sides): CallParties {
     toNumber: direction === 'inbound' ? business : person,
     assistantId: call.assistantId ?? call.assistant?.id ?? sides.assistant?.id,
     phoneNumberId: call.phoneNumberId ?? call.phoneNumber?.id ?? sides.phoneNumber?.id,
-    maxDurationSeconds: isPossible ? Math.round(maxDurationSeconds) : undefined,
+    maxDurationSeconds: isPlausible ? Math.round(maxDurationSeconds) : undefined,
   });
 }
 
-/** Nearly every call says its type; one that does not was more likely placed than taken. */
+/** Nearly every call has a type; one without was more likely outbound. */
 function directionOf(type: string | undefined): CallDirection {
   if (type === undefined || type.startsWith('outbound')) return 'outbound';
   if (type.startsWith('inbound')) return 'inbound';
   return /web/i.test(type) ? 'web' : 'outbound';
 }
 
-/** Where our id was put, in the order in which Vapi was seen to give it back. */
+/** Our id, searched in the fields in which Vapi has been observed to return it, in that order. */
 function ownIdOf(call: Call, sides: Sides): string | undefined {
   const places = [
     call.assistantOverrides?.metadata?.parleyCallId,
@@ -295,7 +295,7 @@ function ownIdOf(call: Call, sides: Sides): string | undefined {
   return places.find((value): value is string => typeof value === 'string' && UUID.test(value))?.toLowerCase();
 }
 
-/** By the two times; Vapi's own fields of it are in no document. */
+/** Computed from start and end where possible: Vapi's duration fields are undocumented. */
 function durationOf({ startedAt, endedAt, durationSeconds, durationMs }: Result): number | undefined {
   if (startedAt === undefined || endedAt === undefined)
     return durationSeconds ?? (durationMs === undefined ? undefined : durationMs / 1_000);
@@ -307,7 +307,7 @@ function conversationOf(messages: z.output<typeof messageSchema>[] | undefined):
   const said = (messages ?? []).filter(({ role }) => role !== 'system');
   if (said.length === 0) return undefined;
   return said.map(({ role, message, content, result, time: at, secondsFromStart, name, toolCallId }) =>
-    present({ role, text: message ?? content ?? result, time: at, secondsFromStart, toolName: name, toolCallId }),
+    omitUndefined({ role, text: message ?? content ?? result, time: at, secondsFromStart, toolName: name, toolCallId }),
   );
 }
 
@@ -323,7 +323,7 @@ function recordingOf({ artifact, recordingUrl, stereoRecordingUrl }: Result): st
   );
 }
 
-/** The deprecated analysis where there is one; else the structured outputs, by name. */
+/** The deprecated analysis if there is one, otherwise the structured outputs by name. */
 function structuredDataOf({ analysis, artifact }: Result): unknown {
   const old = analysis?.structuredData;
   if (old !== undefined && old !== null && jsonLength(old) > 2) return old;
@@ -333,7 +333,7 @@ function structuredDataOf({ analysis, artifact }: Result): unknown {
 }
 
 function contextOf(call: Call, sides: Sides): Record<string, unknown> {
-  return present({
+  return omitUndefined({
     orgId: call.orgId,
     type: call.type,
     name: call.name,
@@ -356,37 +356,37 @@ function rawOf(result: Result, call: Call, envelope: Record<string, unknown>): R
   const { id, type, createdAt, updatedAt } = call;
   const { messages: _messages, transcript: _transcript, ...kept } = artifact ?? {};
   const raw = { ...envelope, status, endedReason, startedAt, endedAt, cost, costs, costBreakdown: breakdown, analysis, destination };
-  return present({ ...raw, artifact: artifact ? kept : undefined, call: { id, type, createdAt, updatedAt } });
+  return omitUndefined({ ...raw, artifact: artifact ? kept : undefined, call: { id, type, createdAt, updatedAt } });
 }
 
-/** Seconds or milliseconds since 1970, as number or text, or a date: as ISO 8601. Undefined for a time that cannot be. */
+/** Converts a date, or seconds or milliseconds since 1970 (number or text), to ISO 8601. Undefined for an implausible time. */
 function isoTime(value: string | number): string | undefined {
   const count = typeof value === 'number' ? value : /^\d+(\.\d+)?$/.test(value.trim()) ? Number(value) : Number.NaN;
   const atMs = Number.isNaN(count) ? Date.parse(String(value)) : count > 1e11 ? count : count * 1_000;
-  const isPossible = atMs >= Date.UTC(2000, 0) && atMs < Date.UTC(2100, 0);
-  return isPossible ? new Date(atMs).toISOString() : undefined;
+  const isPlausible = atMs >= Date.UTC(2000, 0) && atMs < Date.UTC(2100, 0);
+  return isPlausible ? new Date(atMs).toISOString() : undefined;
 }
 
-/** Free-form fields without those whose name tells of a secret. */
+/** Free-form fields without those whose name suggests a secret. */
 function withoutSecrets(fields: Record<string, unknown>): Record<string, unknown> | undefined {
-  return scrubbed(boundedJson(fields, MAX_METADATA_JSON)) as Record<string, unknown> | undefined;
+  return withoutSecretFields(boundedJson(fields, MAX_METADATA_JSON)) as Record<string, unknown> | undefined;
 }
 
-function scrubbed(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(scrubbed);
+function withoutSecretFields(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(withoutSecretFields);
   if (typeof value !== 'object' || value === null) return value;
   return Object.fromEntries(
     Object.entries(value)
       .filter(([name]) => !SECRET_NAME.test(name))
-      .map(([name, inner]) => [name, scrubbed(inner)]),
+      .map(([name, inner]) => [name, withoutSecretFields(inner)]),
   );
 }
 
-/** Fields that are undefined become fields that are not there. */
-type Present<T> = { [K in keyof T as undefined extends T[K] ? never : K]: T[K] } & {
+/** T with undefined values turned into absent fields. */
+type OmitUndefined<T> = { [K in keyof T as undefined extends T[K] ? never : K]: T[K] } & {
   [K in keyof T as undefined extends T[K] ? K : never]?: Exclude<T[K], undefined>;
 };
 
-function present<T extends object>(fields: T): Present<T> {
-  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as Present<T>;
+function omitUndefined<T extends object>(fields: T): OmitUndefined<T> {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as OmitUndefined<T>;
 }

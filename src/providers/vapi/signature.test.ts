@@ -35,7 +35,7 @@ const headersOf = ({ signature, timestamp }: Vector) => ({ 'x-signature': signat
 const defaultVector = vectors[0] as Vector;
 
 describe('HMAC', () => {
-  test.each(vectors)('when the vector "$name" comes, then it is accepted, and not with one byte changed anywhere', (vector) => {
+  test.each(vectors)('when the signature is the vector "$name", then it is accepted; with any byte changed, it is rejected', (vector) => {
     const settings = settingsFor(vector);
     expect(isFromVapi(headersOf(vector), rawBody, settings, SIGNED_AT_MS)).toBe(true);
     for (const at of [0, 40, rawBody.length - 1]) {
@@ -51,30 +51,30 @@ describe('HMAC', () => {
   });
 
   test.each([
-    ['at the edge of the past', 300_000, true],
+    ['as old as allowed', 300_000, true],
     ['too old', 301_000, false],
-    ['at the edge of the future', -300_000, true],
+    ['as far in the future as allowed', -300_000, true],
     ['too far in the future', -301_000, false],
-  ])('when the signature is %s, then its age decides', (_what, ageMs, accepted) => {
+  ])('when the signature is %s, then its age decides whether it is accepted', (_what, ageMs, accepted) => {
     for (const vector of vectors.slice(0, 2)) {
       expect(isFromVapi(headersOf(vector), rawBody, settingsFor(vector), SIGNED_AT_MS + ageMs)).toBe(accepted);
     }
   });
 
-  test('when the timestamp is missing, no number, or another one than was signed, then it is refused', () => {
+  test('when the timestamp is missing, not a number, or not the signed one, then it is rejected', () => {
     for (const timestamp of [undefined, '', 'now', '-1', '1795186801', '1795186800.0']) {
       const headers = { 'x-signature': defaultVector.signature, ...(timestamp === undefined ? {} : { 'x-timestamp': timestamp }) };
       expect(isFromVapi(headers, rawBody, settingsFor(defaultVector), SIGNED_AT_MS)).toBe(false);
     }
   });
 
-  test('when a body-only signature meets a receiver that wants a timestamp, then it is refused', () => {
+  test('when only the body is signed, but a timestamp is required, then it is rejected', () => {
     const bodyOnly = vectors.find(({ timestamp }) => timestamp === undefined) as Vector;
     const headers = { ...headersOf(bodyOnly), 'x-timestamp': '1795186800' };
     expect(isFromVapi(headers, rawBody, settingsFor(defaultVector), SIGNED_AT_MS)).toBe(false);
   });
 
-  test('when the older X-Vapi-Signature over the body is set up, with a prefix, then it is accepted', () => {
+  test('when the older X-Vapi-Signature over the body is configured, with a prefix, then it is accepted', () => {
     const settings = settingsOf({
       VAPI_WEBHOOK_AUTH: 'hmac',
       VAPI_WEBHOOK_SECRET: 'new-secret,old-secret',
@@ -91,7 +91,7 @@ describe('HMAC', () => {
     }
   });
 
-  test('when the secret is empty, also after decoding, then nothing is accepted', () => {
+  test('when the secret is empty, or decodes to nothing, then nothing is accepted', () => {
     for (const secret of [undefined, '', ' ', '===']) {
       for (const encoding of ['text', 'base64'] as const) {
         const key = encoding === 'base64' ? Buffer.alloc(0) : (secret ?? '');
@@ -103,7 +103,7 @@ describe('HMAC', () => {
           { ...settings, VAPI_HMAC_SECRET_ENCODING: encoding },
           SIGNED_AT_MS,
         );
-        // As text, the last one is a secret like any other.
+        // As text, "===" is a secret like any other.
         expect(isAccepted).toBe(secret === '===' && encoding === 'text');
       }
     }
@@ -116,19 +116,19 @@ describe.each([
 ])('%s', (scheme, headersWith) => {
   const settings = settingsOf({ VAPI_WEBHOOK_AUTH: scheme, VAPI_WEBHOOK_SECRET: 'first-secret, second-secret' });
 
-  test('when any of the secrets comes, then it is accepted', () => {
+  test('when any of the secrets is sent, then it is accepted', () => {
     expect(isFromVapi(headersWith('first-secret'), rawBody, settings)).toBe(true);
     expect(isFromVapi(headersWith('second-secret'), rawBody, settings)).toBe(true);
   });
 
   test.each(['', ' ', 'first-secre', 'first-secret2', 'first-secret, second-secret', 'FIRST-SECRET'])(
-    'when "%s" comes, then not',
+    'when "%s" is sent, then it is rejected',
     (secret) => {
       expect(isFromVapi(headersWith(secret), rawBody, settings)).toBe(false);
     },
   );
 
-  test('when nothing or an empty secret is configured, then not even an empty one is accepted', () => {
+  test('when no secret, or an empty one, is configured, then not even an empty one is accepted', () => {
     for (const VAPI_WEBHOOK_SECRET of [[], [''], [' ']]) {
       for (const secret of ['', ' ', 'undefined', 'first-secret']) {
         expect(isFromVapi(headersWith(secret), rawBody, { ...settings, VAPI_WEBHOOK_SECRET })).toBe(false);
@@ -137,7 +137,7 @@ describe.each([
     }
   });
 
-  test('when the secret comes in the other scheme’s header, then not', () => {
+  test('when the secret is sent in the other scheme’s header, then it is rejected', () => {
     const headers = { 'x-vapi-secret': 'first-secret', authorization: 'Bearer first-secret', 'x-signature': 'first-secret' };
     const { [scheme === 'secret' ? 'x-vapi-secret' : 'authorization']: _own, ...others } = headers;
     expect(isFromVapi(others, rawBody, settings)).toBe(false);

@@ -1,6 +1,6 @@
 /**
- * Whether a webhook is Vapi's: a shared secret, a bearer token, or an HMAC over the raw bytes, as the settings say. Facts:
- * Vapi's server authentication page and the HMACAuthenticationPlan of its OpenAPI document.
+ * Authenticates Vapi's webhooks: by shared secret, bearer token, or an HMAC over the raw bytes, depending on the settings.
+ * Sources: Vapi's server authentication page and the HMACAuthenticationPlan of its OpenAPI document.
  */
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
 import type { IncomingHttpHeaders } from 'node:http';
@@ -19,14 +19,14 @@ export type VapiAuthSettings = Pick<
   | 'VAPI_HMAC_TOLERANCE_SECONDS'
 >;
 
-/** The name of the timestamp header that says that the body alone is signed. */
+/** The timestamp header's name that means "no timestamp": only the body is signed. */
 const NO_TIMESTAMP = 'none';
-/** The unit of the timestamp is in no document; as seconds, this would be the year 33658. */
+/** Timestamps above this are in milliseconds. The unit is undocumented; in seconds, this would be the year 33658. */
 const MILLISECONDS_FROM = 1e12;
 
 /**
- * Whether one of the secrets vouches for the request. Never without a secret: where no credential is set up, Vapi sends
- * `X-Vapi-Secret` with an empty value.
+ * Whether the request is authenticated by one of the secrets. Always false if none is set: without a credential, Vapi sends an
+ * empty `X-Vapi-Secret`.
  */
 export function isFromVapi(headers: IncomingHttpHeaders, rawBody: Buffer, settings: VapiAuthSettings, nowMs = Date.now()): boolean {
   const secrets = settings.VAPI_WEBHOOK_SECRET.filter((secret) => secret.trim() !== '');
@@ -45,7 +45,7 @@ function header(headers: IncomingHttpHeaders, name: string): string | undefined 
   return typeof value === 'string' ? value.trim() : undefined;
 }
 
-/** Compares digests, so that neither the length nor the first wrong byte shows in the time. */
+/** Compares digests, so that the timing reveals neither the length nor the first wrong byte. */
 function isOneOf(secrets: readonly string[], given: string | undefined): boolean {
   if (!given) return false;
   const digest = (text: string) => createHash('sha256').update(text).digest();
@@ -80,7 +80,7 @@ function signatureOf(value: string | undefined, settings: VapiAuthSettings): Buf
   const { VAPI_HMAC_PREFIX: prefix, VAPI_HMAC_ENCODING: encoding } = settings;
   if (!value?.startsWith(prefix)) return undefined;
   const encoded = value.slice(prefix.length);
-  // Buffer.from stops at the first character that does not belong; what follows it must not be ignored.
+  // Buffer.from ignores everything after the first invalid character, so check the whole value.
   const pattern = encoding === 'hex' ? /^(?:[0-9a-f]{2})+$/i : /^[A-Za-z0-9+/]+={0,2}$/;
   return pattern.test(encoded) ? Buffer.from(encoded, encoding) : undefined;
 }
