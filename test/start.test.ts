@@ -130,7 +130,7 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   const { temporalUiUrl } = await runningFile();
   expect((await fetch(temporalUiUrl)).status).toBe(200);
   await pressCtrlC(first);
-  expect(first.output()).toContain('stopped; the next start finds the data again');
+  expect(first.output()).toContain('stopped; the data is kept for the next start');
 
   // Other programs have taken the ports meanwhile, but for the API's, which senders know.
   const { PORT, POSTGRES_PORT = '', SANDBOX_PORT = '', TEMPORAL_PORT = '', TEMPORAL_UI_PORT = '' } = environment;
@@ -138,7 +138,7 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   const others = await holdPorts(taken);
   const second = run('start');
   await second.says('npm run chat');
-  for (const port of taken) expect(second.output()).toMatch(new RegExp(`port ${port} is taken: \\d+ instead`));
+  for (const port of taken) expect(second.output()).toMatch(new RegExp(`port ${port} is taken; using \\d+`));
   expect((await runningFile()).apiUrl).toBe(`http://127.0.0.1:${PORT}`);
   expect((await conversations()).map(({ id }) => id)).toEqual([conversation?.id]);
   expect(await chat('Hello again')).toContain('Hello again');
@@ -146,8 +146,8 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   // A part that dies is started again.
   const { worker = 0 } = (await runningFile()).pids;
   process.kill(worker, 'SIGKILL');
-  await second.says('Worker ended unexpectedly (signal SIGKILL): restarting it');
-  await second.says('Worker runs again');
+  await second.says('Worker exited unexpectedly (signal SIGKILL); restarting it');
+  await second.says('Worker is running again');
   expect((await runningFile()).pids.worker).not.toBe(worker);
   expect(await chat('Still there?')).toContain('Still there?');
 
@@ -158,7 +158,7 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   await others.release();
   const third = run('start');
   await third.says('npm run chat');
-  expect(third.output()).toContain('an earlier start was killed; stopped what it left running:');
+  expect(third.output()).toContain('an earlier start was killed; stopped the processes that it left running:');
   expect(third.output()).toMatch(/left running:.*Temporal/);
   expect(Object.values(left.pids).filter(isAlive)).toEqual([]);
   expect(third.output()).not.toContain('is taken');
@@ -180,10 +180,10 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   expect(live.output()).toMatch(/ending the call.*Outcome: {2}\w+\nReason: {3}manually-canceled/s);
   const { api = 0 } = (await runningFile()).pids;
   process.kill(api, 'SIGKILL');
-  await unreported.says('the API does not answer; asking again for a minute');
+  await unreported.says('the API does not respond; retrying for a minute');
   expect(await unreported.exited).toEqual([0, null]);
-  expect(unreported.output()).toMatch(/the API answers again[\s\S]*Outcome: {2}completed/);
-  expect(unreported.output()).toContain("ended; waiting for Vapi's report (at most 10 s, then Vapi is asked)");
+  expect(unreported.output()).toMatch(/the API is responding again[\s\S]*Outcome: {2}completed/);
+  expect(unreported.output()).toContain("ended; waiting for Vapi's report (up to 10 s, then Parley queries Vapi)");
 
   // What an operator asks of it, without naming an address.
   const balance = run('balance');
@@ -202,7 +202,7 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   // Ended by its process number, as a supervisor does.
   third.child.kill('SIGTERM');
   await third.exited;
-  expect(third.output()).toContain('stopped; the next start finds the data again');
+  expect(third.output()).toContain('stopped; the data is kept for the next start');
 }, 240_000);
 
 test.each(['chat', 'call'])('when %s is asked for help, then it shows its usage and all is well', async (script) => {
@@ -228,7 +228,7 @@ test('when the port of the API is taken, then start names the setting and ends',
   const start = run('start');
   const [code] = await start.exited;
   await other.release();
-  expect([code, start.output()]).toEqual([1, expect.stringMatching(/^PORT: another program listens on \d+ already\. .*set PORT/m)]);
+  expect([code, start.output()]).toEqual([1, expect.stringMatching(/^PORT: another program is listening on \d+\. .*set PORT/m)]);
 });
 
 test.each([

@@ -1,7 +1,7 @@
 /**
- * `node src/local/bootstrap.mjs <command…>` runs a command of this project on a clone in any state: it installs the packages when they are
- * missing or are not those of package-lock.json, generates the Prisma client, and then runs the command. Only Node's own modules
- * here: there is nothing else yet.
+ * `node src/local/bootstrap.mjs <command…>` runs a command of this project in any clone: it installs the packages if they are missing or
+ * do not match package-lock.json, generates the Prisma client, and then runs the command. May only use Node's built-in modules,
+ * because nothing else is installed yet.
  */
 import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
@@ -11,22 +11,22 @@ import { delimiter, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
-const OLDEST_NODE = [20, 19];
-const REPORT_EVERY_MS = 10_000;
-const LINES_OF_ERROR = 15;
-/** An owner writes its number into the lock right after making it; a lock without one for this long was left by a killed process. */
-const NAMELESS_LOCK_MS = 5_000;
+const MINIMUM_NODE = [20, 19];
+const REPORT_INTERVAL_MS = 10_000;
+const MAX_ERROR_LINES = 15;
+/** The owner writes its pid right after creating the mutex. A mutex that has none for this long was left behind by a killed process. */
+const OWNERLESS_MUTEX_MS = 5_000;
 
 const rootDir = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 const modulesDir = join(rootDir, 'node_modules');
 const lockFile = join(rootDir, 'package-lock.json');
-const installedMark = join(modulesDir, '.parley-lock');
+const installedStamp = join(modulesDir, '.parley-lock');
 
-/** Outside node_modules, which an install removes, and outside the clone, which it must not litter. */
+/** Not in node_modules, which an install deletes, and not elsewhere in the clone, to keep it clean. */
 const mutexDir = join(tmpdir(), `parley-install-${hash(`${userInfo().username} ${rootDir}`).slice(0, 16)}`);
 const mutexOwner = join(mutexDir, 'owner');
 
-// biome-ignore lint/style/noProcessEnv: handed on to the children; read for npm's own path and the PATH only
+// biome-ignore lint/style/noProcessEnv: passed to child processes; only the path of npm and PATH are read
 const environment = process.env;
 
 async function main([command, ...args]) {
@@ -44,8 +44,8 @@ async function main([command, ...args]) {
 
 function checkNode() {
   const [major, minor] = process.versions.node.split('.').map(Number);
-  if (major > OLDEST_NODE[0] || (major === OLDEST_NODE[0] && minor >= OLDEST_NODE[1])) return;
-  throw new Error(`Parley needs Node ${OLDEST_NODE.join('.')} or newer; this is ${process.versions.node}.`);
+  if (major > MINIMUM_NODE[0] || (major === MINIMUM_NODE[0] && minor >= MINIMUM_NODE[1])) return;
+  throw new Error(`Parley needs Node ${MINIMUM_NODE.join('.')} or newer; this is ${process.versions.node}.`);
 }
 
 // --- Packages ---
@@ -53,15 +53,15 @@ function checkNode() {
 function isInstalled() {
   if (!existsSync(modulesDir)) return false;
   const wanted = hash(readFileSync(lockFile));
-  if (readOr(installedMark, '') === wanted) return true;
-  if (!modulesAgree()) return false;
-  // `npm install` has done our work.
-  writeFileSync(installedMark, wanted);
+  if (readOr(installedStamp, '') === wanted) return true;
+  if (!modulesMatchLockFile()) return false;
+  // The user has run `npm install`.
+  writeFileSync(installedStamp, wanted);
   return true;
 }
 
-/** Whether npm's own list of what it put into node_modules has every package of package-lock.json that every system needs. */
-function modulesAgree() {
+/** Whether npm's list of what it installed has every package of package-lock.json that is required on every system. */
+function modulesMatchLockFile() {
   try {
     const wanted = JSON.parse(readFileSync(lockFile, 'utf8')).packages;
     const present = JSON.parse(readFileSync(join(modulesDir, '.package-lock.json'), 'utf8')).packages;
@@ -78,27 +78,27 @@ async function installIfNeeded() {
   if (isInstalled()) return;
   const started = Date.now();
   say('Installing the packages of package-lock.json; this happens once.');
-  const report = () => say(`Installing the packages, ${Math.round((Date.now() - started) / 1_000)} s so far.`);
-  const timer = setInterval(report, REPORT_EVERY_MS);
+  const report = () => say(`Still installing the packages (${Math.round((Date.now() - started) / 1_000)} s).`);
+  const timer = setInterval(report, REPORT_INTERVAL_MS);
   try {
     await installPackages();
   } finally {
     clearInterval(timer);
   }
-  writeFileSync(installedMark, hash(readFileSync(lockFile)));
+  writeFileSync(installedStamp, hash(readFileSync(lockFile)));
   say(`Installed the packages in ${Math.round((Date.now() - started) / 1_000)} s.`);
 }
 
 /**
- * `npm ci` refuses a lock file without an entry for each system's build of a package, which a registry that lacks some of them leads to.
- * `npm install` then takes the same versions, and leaves the lock file as it is.
+ * `npm ci` rejects a lock file that lacks entries for other systems' builds of a package, as one made with an incomplete registry does.
+ * `npm install` then installs the same versions and leaves the lock file unchanged.
  */
 async function installPackages() {
   try {
     await runNpm(['ci']);
   } catch (error) {
     if (!/EUSAGE|from lock file/.test(error.message)) throw error;
-    say('npm ci finds package-lock.json incomplete; using npm install with the same versions.');
+    say('npm ci rejects package-lock.json as incomplete; using npm install with the same versions.');
     await runNpm(['install', '--no-save']);
   }
 }
@@ -115,14 +115,14 @@ function runNpm(command) {
     });
   }
   return new Promise((resolve, reject) => {
-    child.once('error', (error) => reject(new Error(`npm could not be run: ${error.message}`)));
-    // What npm says first is the reason; its usage text follows.
-    const reason = () => output.trim().split('\n').slice(0, LINES_OF_ERROR).join('\n');
+    child.once('error', (error) => reject(new Error(`running npm failed: ${error.message}`)));
+    // npm prints the reason first, then its usage text.
+    const reason = () => output.trim().split('\n').slice(0, MAX_ERROR_LINES).join('\n');
     child.once('close', (code) => (code === 0 ? resolve() : reject(new Error(`npm ${command[0]} failed:\n${reason()}`))));
   });
 }
 
-// --- One at a time ---
+// --- Mutual exclusion between processes ---
 
 async function withMutex(reason, work) {
   const token = await takeMutex(reason);
@@ -151,15 +151,15 @@ async function takeMutex(reason) {
 
 function removeStaleMutex() {
   const owner = readOr(mutexOwner, '');
-  if (owner === '' ? !isOlderThan(mutexDir, NAMELESS_LOCK_MS) : isAlive(Number(owner.split(' ')[0]))) return;
-  // Two may find it stale at once, and the slower must not remove what the faster has made since: a rename takes exactly one.
+  if (owner === '' ? !isOlderThan(mutexDir, OWNERLESS_MUTEX_MS) : isAlive(Number(owner.split(' ')[0]))) return;
+  // Two processes may find it stale at once; the rename ensures that the second does not remove what the first has just created.
   const aside = `${mutexDir}-${randomBytes(4).toString('hex')}`;
   try {
     renameSync(mutexDir, aside);
     if (readOr(join(aside, 'owner'), '') === owner) rmSync(aside, { recursive: true, force: true });
     else renameSync(aside, mutexDir);
   } catch {
-    // The other one was faster.
+    // The other process was first.
   }
 }
 
@@ -186,20 +186,20 @@ function isAlive(pid) {
 async function runCommand(command, args) {
   const isNode = command === 'node';
   const child = spawn(isNode ? process.execPath : command, args, {
-    // Through the channel a Node process learns that this one was killed; another program would only pass it on by accident.
+    // The IPC channel tells a Node child if this process is killed. Other programs would leak it to their own children.
     stdio: isNode ? ['inherit', 'inherit', 'inherit', 'ipc'] : 'inherit',
     env: { ...environment, PATH: `${join(modulesDir, '.bin')}${delimiter}${environment.PATH ?? ''}` },
   });
   const forwarded = ['SIGINT', 'SIGTERM', 'SIGHUP'];
   for (const signal of forwarded) process.on(signal, () => child.kill(signal));
   const [code, signal] = await new Promise((resolve, reject) => {
-    child.once('error', (error) => reject(new Error(`${command} could not be run: ${error.message}`)));
+    child.once('error', (error) => reject(new Error(`running ${command} failed: ${error.message}`)));
     child.once('exit', (...how) => resolve(how));
   });
   process.exit(signal === null ? code : 128 + (constants.signals[signal] ?? 0));
 }
 
-// --- Small things ---
+// --- Helpers ---
 
 function say(line) {
   process.stderr.write(`${line}\n`);

@@ -1,4 +1,4 @@
-/** A clone without packages: the bootstrap brings them in, once, and then runs the command. npm and its install are real, the project is a small one. */
+/** The bootstrap on a clone without packages: it installs them once and then runs the command. Uses the real npm on a small project. */
 import { execFile } from 'node:child_process';
 import { cp, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -22,7 +22,7 @@ beforeEach(async () => {
     write('package-lock.json', { ...lock, packages }),
     write('dep/package.json', { name: 'dep', version: '1.0.0', main: 'index.js' }),
     writeFile(join(clone, 'dep/index.js'), "module.exports = 'dep is here';"),
-    // What the Prisma client's generation stands for: done once, before the command.
+    // Replaces the generation of the Prisma client, which runs once, before the command.
     writeFile(
       join(clone, 'prisma/generate.mjs'),
       `let isCurrent = false;
@@ -39,7 +39,7 @@ afterEach(async () => {
 const bootstrap = (code: string) => run(process.execPath, ['src/local/bootstrap.mjs', 'node', '-e', code], { cwd: clone });
 const USE_DEP = "console.log(require('dep'))";
 
-test('when a fresh clone runs its first command, then its packages are installed first; the second finds them', async () => {
+test('when a fresh clone runs its first command, then the packages are installed first; the second command reuses them', async () => {
   const first = await bootstrap(USE_DEP);
   expect(first.stdout).toBe('client generated\ndep is here\n');
   expect(first.stderr).toContain('this happens once');
@@ -54,6 +54,6 @@ test('when two commands start on a fresh clone at once, then one installs and th
   expect(both.filter(({ stderr }) => stderr.includes('Installed the packages'))).toHaveLength(1);
 });
 
-test('when the command fails, then its exit code is handed on', async () => {
+test('when the command fails, then its exit code is passed on', async () => {
   await expect(bootstrap('process.exit(7)')).rejects.toMatchObject({ code: 7 });
 });

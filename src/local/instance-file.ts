@@ -1,4 +1,4 @@
-/** What the terminal commands share: how they find the running instance, and how they listen to its sandbox. */
+/** Shared by the terminal commands: finds the running instance and reads event streams of its sandbox. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -11,17 +11,17 @@ const instanceSchema = z.object({
   databaseUrl: z.string(),
   temporalUiUrl: z.string().nullish(),
   phoneNumberId: z.string().nullish(),
-  playsCalls: z.boolean().default(false),
+  simulatesCalls: z.boolean().default(false),
   pid: z.number().int(),
 });
 export type Instance = z.output<typeof instanceSchema>;
 
-/** A reason to stop that is said in one line. */
+/** An error that ends a command with a one-line message. */
 export class TerminalError extends Error {
   override name = 'TerminalError';
 }
 
-/** What `npm start` has written down in its DATA_DIR. @throws TerminalError when nothing runs there */
+/** Reads the instance file that `npm start` writes to DATA_DIR. @throws TerminalError if no instance is running */
 export function readInstanceFile(dataDir: string): Instance {
   const notRunning = new TerminalError('start Parley first: npm start');
   try {
@@ -33,7 +33,7 @@ export function readInstanceFile(dataDir: string): Instance {
   }
 }
 
-/** The events of a stream (`text/event-stream`), parsed, as they come. @throws when the stream breaks */
+/** Yields the parsed events of a `text/event-stream` as they arrive. @throws if the stream breaks */
 export async function* readEvents(body: ReadableStream<Uint8Array>): AsyncGenerator<unknown> {
   const decoder = new TextDecoder();
   let rest = '';
@@ -47,12 +47,12 @@ export async function* readEvents(body: ReadableStream<Uint8Array>): AsyncGenera
   }
 }
 
-/** The link to the workflows of a type in the Temporal UI. */
+/** Link to the workflows that match `query` in the Temporal UI. */
 export function workflowsLink(temporalUiUrl: string, query: string): string {
   return `${temporalUiUrl.replace(/\/+$/, '')}/namespaces/default/workflows?query=${encodeURIComponent(query)}`;
 }
 
-/** What an error says. */
+/** The message of an error, or the thrown value as text. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

@@ -1,14 +1,15 @@
-/** The services that `npm start` runs: the database and Temporal, unless the settings name others, and the two production processes. */
+/** The services of `npm start`: PostgreSQL and Temporal, unless the settings name external ones, and the two production processes. */
 import { applyMigrations } from '../platform/migrations';
 import { logFile } from './embedded/instance';
 import { startPostgres } from './embedded/postgres';
 import { findTemporalCli } from './embedded/temporal-cli';
 import { startTemporalServer } from './embedded/temporal-server';
-import { type ProjectProcess, runProcess, until } from './project-process';
-import { choosePort, type Environment, type Start } from './start-context';
-import { say, step } from './terminal';
+import { type ProjectProcess, runProcess, waitUntil } from './project-process';
+import { choosePort, type Environment, type StartContext } from './start-context';
+import { say, sayRow } from './terminal';
 
-export async function startDatabase({ settings, supervisor, ports }: Start): Promise<string> {
+/** Starts the embedded PostgreSQL. Returns the URL of Parley's database. */
+export async function startDatabase({ settings, supervisor, ports }: StartContext): Promise<string> {
   const { DATA_DIR } = settings;
   const port = await choosePort(settings.POSTGRES_PORT, ports);
   const options = { dataDir: `${DATA_DIR}/postgres`, port, logFile: logFile(DATA_DIR, 'postgres'), onNotice: say };
@@ -17,19 +18,21 @@ export async function startDatabase({ settings, supervisor, ports }: Start): Pro
     marks: ['postgres', '-D', String(port)],
     start: (onSpawn) => startPostgres({ ...options, onSpawn }),
   });
-  step('PostgreSQL', `127.0.0.1:${port}`);
+  sayRow('PostgreSQL', `127.0.0.1:${port}`);
   return postgres.url;
 }
 
+/** Applies pending migrations. */
 export async function migrate(databaseUrl: string): Promise<void> {
   const applied = await applyMigrations(databaseUrl).catch((error: Error) => {
-    throw new Error(`the database could not be migrated: ${error.message || error.name}`, { cause: error });
+    throw new Error(`migrating the database failed: ${error.message || error.name}`, { cause: error });
   });
-  step('Migrations', applied.length === 0 ? 'up to date' : `applied ${applied.join(', ')}`);
+  sayRow('Migrations', applied.length === 0 ? 'up to date' : `applied ${applied.join(', ')}`);
 }
 
-export async function startTemporal(start: Start): Promise<{ environment: Environment; uiUrl: string | undefined }> {
-  const { settings, environment, supervisor, ports } = start;
+/** Starts the embedded Temporal server unless TEMPORAL_ADDRESS is set. Returns the environment that connects to it. */
+export async function startTemporal(context: StartContext): Promise<{ environment: Environment; uiUrl: string | undefined }> {
+  const { settings, environment, supervisor, ports } = context;
   if (settings.TEMPORAL_ADDRESS !== undefined) return { environment: {}, uiUrl: undefined };
   const cliPath = await findTemporalCli({ setting: settings.TEMPORAL_CLI_PATH, environment, onProgress: say });
   const port = await choosePort(settings.TEMPORAL_PORT, ports);
@@ -42,25 +45,27 @@ export async function startTemporal(start: Start): Promise<{ environment: Enviro
     marks: ['server start-dev', dataFile],
     start: (onSpawn) => startTemporalServer({ ...options, onSpawn }),
   });
-  step('Temporal', `${temporal.address}, UI ${temporal.uiUrl}`);
-  // What leads to another server must not reach this one. Empty counts as not set, also where .env has a value.
+  sayRow('Temporal', `${temporal.address}, UI ${temporal.uiUrl}`);
+  // Clear settings that belong to a remote server. Empty counts as not set and overrides a value in .env.
   const remote = Object.keys(environment).filter((name) => /^TEMPORAL_(API_KEY|TLS|GRPC_META)/.test(name));
   const cleared = Object.fromEntries(remote.map((name) => [name, '']));
   return { environment: { ...cleared, TEMPORAL_ADDRESS: temporal.address }, uiUrl: temporal.uiUrl };
 }
 
-export async function startApi(start: Start, environment: Environment, apiUrl: string): Promise<void> {
-  const untilReady = (_child: ProjectProcess, signal: AbortSignal) => until(() => answersOk(`${apiUrl}/readyz`), signal);
-  await runProcess(start, { name: 'API', entry: 'src/processes/server.ts', environment, untilReady });
-  step('API', apiUrl);
+/** Starts the API process and waits until `/readyz` succeeds. */
+export async function startApi(context: StartContext, environment: Environment, apiUrl: string): Promise<void> {
+  const waitUntilReady = (_child: ProjectProcess, signal: AbortSignal) => waitUntil(() => answersOk(`${apiUrl}/readyz`), signal);
+  await runProcess(context, { name: 'API', entry: 'src/processes/server.ts', environment, waitUntilReady });
+  sayRow('API', apiUrl);
 }
 
-export async function startWorker(start: Start, environment: Environment): Promise<void> {
-  // Its ready line is an "info": with a stricter level there is nothing to wait for.
-  const silent = ['warn', 'error', 'silent'].includes(start.settings.LOG_LEVEL);
-  const untilReady = (child: ProjectProcess, signal: AbortSignal) => until(() => silent || child.said('worker ready'), signal);
-  await runProcess(start, { name: 'Worker', entry: 'src/processes/worker.ts', environment, untilReady });
-  step('Worker', silent ? 'started' : 'ready');
+/** Starts the worker process and waits until it is ready. */
+export async function startWorker(context: StartContext, environment: Environment): Promise<void> {
+  // The ready line has level info; at a stricter level there is no line to wait for.
+  const silent = ['warn', 'error', 'silent'].includes(context.settings.LOG_LEVEL);
+  const waitUntilReady = (child: ProjectProcess, signal: AbortSignal) => waitUntil(() => silent || child.hasLogged('worker ready'), signal);
+  await runProcess(context, { name: 'Worker', entry: 'src/processes/worker.ts', environment, waitUntilReady });
+  sayRow('Worker', silent ? 'started' : 'ready');
 }
 
 async function answersOk(url: string): Promise<boolean> {

@@ -1,35 +1,39 @@
-/** What every part of `npm start` shares. */
+/** State shared by the parts of `npm start`, and the choice of ports. */
 import type { Settings } from '../platform/config';
 import type { RunningInstance } from './embedded/instance';
 import { freePort, isFree } from './embedded/ports';
 import type { Supervisor } from './embedded/supervisor';
 import { say } from './terminal';
 
+/** Environment variables. */
 export type Environment = Record<string, string | undefined>;
 
-export interface Start {
+/** The state of one `npm start`. */
+export interface StartContext {
   settings: Settings;
   environment: Environment;
   supervisor: Supervisor;
-  /** Promised to a service; free or not. */
+  /** Ports already assigned to a service. */
   ports: number[];
-  /** Tells other commands where everything is. */
-  publish(found: FoundInstance): void;
+  /** Makes the instance known to the other commands. */
+  publish(instance: InstanceInfo): void;
 }
 
-export type FoundInstance = Omit<RunningInstance, 'pid' | 'pids'>;
+/** What other commands learn about the running instance, without its process ids. */
+export type InstanceInfo = Omit<RunningInstance, 'pid' | 'pids'>;
 
-/** The port that webhooks are sent to is configured elsewhere: one that was asked for is taken or refused, never replaced. */
-export async function chooseApiPort({ settings, environment, ports }: Start): Promise<number> {
+/** The API's port. An explicit PORT is never replaced, because webhook senders are configured with it. @throws Error if it is taken */
+export async function chooseApiPort({ settings, environment, ports }: StartContext): Promise<number> {
   if (environment.PORT?.trim() && !(await isFree(settings.PORT))) {
-    throw new Error(`PORT: another program listens on ${settings.PORT} already. Stop it, or set PORT to a free one.`);
+    throw new Error(`PORT: another program is listening on ${settings.PORT}. Stop it, or set PORT to a free port.`);
   }
   return choosePort(settings.PORT, ports);
 }
 
-export async function choosePort(preferred: number, taken: number[]): Promise<number> {
-  const port = await freePort(preferred, taken);
-  if (port !== preferred) say(`port ${preferred} is taken: ${port} instead`);
-  taken.push(port);
+/** `preferred` if it is free, otherwise the next free port; adds it to `assigned`. */
+export async function choosePort(preferred: number, assigned: number[]): Promise<number> {
+  const port = await freePort(preferred, assigned);
+  if (port !== preferred) say(`port ${preferred} is taken; using ${port}`);
+  assigned.push(port);
   return port;
 }

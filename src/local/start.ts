@@ -1,6 +1,6 @@
 /**
- * `npm start`: everything on one machine. Runs what the settings do not name (PostgreSQL, Temporal, a sandbox for Kapso, Vapi and the model),
- * and the two production processes as they run in production, as processes of their own.
+ * `npm start`: runs everything on one machine. Starts what the settings do not configure (PostgreSQL, Temporal, a sandbox for Kapso,
+ * Vapi and the model), and the API and the worker as separate processes, as in production.
  */
 import { parseArgs } from 'node:util';
 import { loadEnvFile, readSettings, requireSettings, type Settings } from '../platform/config';
@@ -11,25 +11,25 @@ import { createSupervisor, type Supervisor } from './embedded/supervisor';
 import { messageOf } from './instance-file';
 import { startSandbox } from './sandbox-service';
 import { migrate, startApi, startDatabase, startTemporal, startWorker } from './services';
-import { chooseApiPort, type Environment, type FoundInstance, type Start } from './start-context';
-import { readWorkspace, summarise } from './summary';
-import { complain, say, shortPath } from './terminal';
+import { chooseApiPort, type Environment, type InstanceInfo, type StartContext } from './start-context';
+import { readWorkspace, saySummary } from './summary';
+import { say, sayError, shortPath } from './terminal';
 
-/** Ctrl-C reaches us from the terminal, from npm and from the bootstrap, all for one press of the keys. */
-const ONE_PRESS_MS = 700;
+/** One Ctrl-C reaches this process up to three times: from the terminal, npm and the bootstrap. */
+const SAME_KEYPRESS_MS = 700;
 
 const USAGE = `usage: npm start
-  Starts everything on this machine. Settings stand in .env or the environment; .env.example names them.`;
+  Starts everything on this machine. Settings come from the environment or .env; .env.example documents them.`;
 
 async function main(args: string[], environment: Environment): Promise<void> {
   if (wantsHelp(args)) return say(USAGE);
   const settings = checkSettings(environment);
   const { DATA_DIR } = settings;
   const leftovers = await claimDataDir(DATA_DIR);
-  // Conversations, calls and logs are nobody else's on this machine.
+  // Keep conversations, calls and logs private to this user.
   process.umask(0o077);
-  say(`Parley is starting. Its data lies in ${shortPath(DATA_DIR)}, its logs in ${shortPath(DATA_DIR)}/logs`);
-  if (leftovers.length > 0) say(`an earlier start was killed; stopped what it left running: ${leftovers.join(', ')}`);
+  say(`Parley is starting. Data: ${shortPath(DATA_DIR)}, logs: ${shortPath(DATA_DIR)}/logs`);
+  if (leftovers.length > 0) say(`an earlier start was killed; stopped the processes that it left running: ${leftovers.join(', ')}`);
   const publisher = createPublisher(DATA_DIR);
   const supervisor = createSupervisor({
     say,
@@ -48,12 +48,12 @@ async function main(args: string[], environment: Environment): Promise<void> {
   try {
     await startAll({ settings, environment, supervisor, ports: [], publish: publisher.publish });
   } catch (error) {
-    if (ending === undefined) complain(error);
+    if (ending === undefined) sayError(error);
     await end(1);
   }
 }
 
-/** @throws Error for anything but --help: a port that was asked for and not taken would be a surprise */
+/** @throws Error for any argument other than --help: silently ignoring, say, --port would mislead */
 function wantsHelp(args: string[]): boolean {
   try {
     return parseArgs({ args, options: { help: { type: 'boolean', short: 'h', default: false } } }).values.help;
@@ -62,13 +62,13 @@ function wantsHelp(args: string[]): boolean {
   }
 }
 
-/** Keeps the two files of DATA_DIR true while processes come and go. */
-function createPublisher(dataDir: string): { setProcesses(processes: RecordedProcess[]): void; publish(found: FoundInstance): void } {
-  let found: FoundInstance | undefined;
+/** Keeps the two state files in DATA_DIR up to date as processes start and exit. */
+function createPublisher(dataDir: string): { setProcesses(processes: RecordedProcess[]): void; publish(info: InstanceInfo): void } {
+  let instance: InstanceInfo | undefined;
   let running: RecordedProcess[] = [];
   const write = () => {
     const pids = Object.fromEntries(running.map(({ name, pid }) => [name.toLowerCase(), pid]));
-    if (found !== undefined) publishInstance(dataDir, { ...found, pid: process.pid, pids });
+    if (instance !== undefined) publishInstance(dataDir, { ...instance, pid: process.pid, pids });
   };
   return {
     setProcesses(processes) {
@@ -76,8 +76,8 @@ function createPublisher(dataDir: string): { setProcesses(processes: RecordedPro
       recordProcesses(dataDir, processes);
       write();
     },
-    publish(instance) {
-      found = instance;
+    publish(info) {
+      instance = info;
       write();
     },
   };
@@ -86,7 +86,7 @@ function createPublisher(dataDir: string): { setProcesses(processes: RecordedPro
 async function stopEverything(supervisor: Supervisor, dataDir: string): Promise<void> {
   await supervisor.stopAll();
   releaseDataDir(dataDir);
-  say('stopped; the next start finds the data again');
+  say('stopped; the data is kept for the next start');
 }
 
 function endOnSignals(end: (exitCode: number) => Promise<void>, killAll: () => void): void {
@@ -96,15 +96,15 @@ function endOnSignals(end: (exitCode: number) => Promise<void>, killAll: () => v
       firstAtMs = Date.now();
       say('stopping; press Ctrl-C again to kill');
       void end(0);
-    } else if (Date.now() - firstAtMs > ONE_PRESS_MS) {
+    } else if (Date.now() - firstAtMs > SAME_KEYPRESS_MS) {
       killAll();
       process.exit(1);
     }
   };
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, onSignal);
-  // The bootstrap was killed: nobody is left to stop us.
+  // The bootstrap was killed, so nothing else would stop this process.
   process.once('disconnect', () => void end(0));
-  // A closed terminal must not end us in the middle of the stop.
+  // A closed terminal must not crash this process while it is stopping.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
 }
 
@@ -113,39 +113,39 @@ function checkSettings(environment: Environment): Settings {
   const settings = readSettings(environment);
   if (settings.KAPSO_API_KEY !== undefined) {
     requireSettings(settings, {
-      KAPSO_WEBHOOK_SECRET: 'with KAPSO_API_KEY set, Kapso itself sends the webhooks, and this is what they are signed with',
+      KAPSO_WEBHOOK_SECRET: 'KAPSO_API_KEY is set, so Kapso sends the webhooks and signs them with this secret',
     });
   }
   if (settings.VAPI_API_KEY !== undefined) {
     requireSettings(settings, {
-      VAPI_WEBHOOK_SECRET: 'with VAPI_API_KEY set, Vapi itself sends the webhooks, and this is what they prove themselves with',
+      VAPI_WEBHOOK_SECRET: 'VAPI_API_KEY is set, so Vapi sends the webhooks and authenticates them with this secret',
     });
   }
   return settings;
 }
 
-async function startAll(start: Start): Promise<void> {
-  const apiPort = await chooseApiPort(start);
-  const databaseUrl = start.settings.DATABASE_URL ?? (await startDatabase(start));
+async function startAll(context: StartContext): Promise<void> {
+  const apiPort = await chooseApiPort(context);
+  const databaseUrl = context.settings.DATABASE_URL ?? (await startDatabase(context));
   await migrate(databaseUrl);
-  const temporal = await startTemporal(start);
-  const host = start.settings.HOST ?? '127.0.0.1';
-  const apiUrl = `http://${ourAddressOf(host)}:${apiPort}`;
-  const outside = await startSandbox(start, apiUrl);
-  const apiKey = start.settings.API_KEYS[0] ?? generatedApiKey(start.settings.DATA_DIR);
+  const temporal = await startTemporal(context);
+  const host = context.settings.HOST ?? '127.0.0.1';
+  const apiUrl = `http://${localHost(host)}:${apiPort}`;
+  const sandbox = await startSandbox(context, apiUrl);
+  const apiKey = context.settings.API_KEYS[0] ?? generatedApiKey(context.settings.DATA_DIR);
   const environment: Environment = {
-    ...start.environment,
+    ...context.environment,
     ...temporal.environment,
-    ...outside.environment,
+    ...sandbox.environment,
     PORT: String(apiPort),
     HOST: host,
     DATABASE_URL: databaseUrl,
-    API_KEYS: start.settings.API_KEYS.length > 0 ? start.settings.API_KEYS.join(',') : apiKey,
+    API_KEYS: context.settings.API_KEYS.length > 0 ? context.settings.API_KEYS.join(',') : apiKey,
   };
-  // The one started last is stopped first: the API, so that nothing new comes in.
-  await Promise.all([startWorker(start, environment), startApi(start, environment, apiUrl)]);
-  const { sandboxUrl, phoneNumberId, playsCalls } = outside;
-  const found = {
+  // Services stop in the reverse of this order: the API first, so that nothing new comes in.
+  await Promise.all([startWorker(context, environment), startApi(context, environment, apiUrl)]);
+  const { sandboxUrl, phoneNumberId, simulatesCalls, simulated } = sandbox;
+  const instance = {
     apiUrl,
     sandboxUrl,
     temporalAddress: temporal.environment.TEMPORAL_ADDRESS,
@@ -153,24 +153,24 @@ async function startAll(start: Start): Promise<void> {
     databaseUrl,
     apiKey,
     phoneNumberId,
-    playsCalls,
+    simulatesCalls,
   };
-  start.publish(found);
-  const { available } = createLanguageModels(readSettings(environment));
+  context.publish(instance);
+  const { available: availableProviders } = createLanguageModels(readSettings(environment));
   const workspace = await readWorkspace(databaseUrl, phoneNumberId);
-  summarise({ ...found, sandboxed: outside.sandboxed, ...workspace, available });
+  saySummary({ ...instance, simulated, ...workspace, availableProviders });
 }
 
-/** Where a server that listens on `host` is reached from this machine. */
-function ourAddressOf(host: string): string {
+/** The host under which this machine reaches a server that listens on `host`. */
+function localHost(host: string): string {
   if (['0.0.0.0', '::'].includes(host)) return '127.0.0.1';
   return host.includes(':') ? `[${host}]` : host;
 }
 
 loadEnvFile();
 
-// biome-ignore lint/style/noProcessEnv: the entry of a process hands its environment to the one reader of settings
+// biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
 main(process.argv.slice(2), process.env).catch((error: unknown) => {
-  complain(error);
+  sayError(error);
   process.exitCode = 1;
 });

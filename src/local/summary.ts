@@ -1,56 +1,61 @@
-/** What `npm start` says when everything runs. */
+/** The summary that `npm start` prints when everything is running. */
 import { openDatabase } from '../platform/database';
 import { workspaceState } from '../record/workspaces';
-import { say, step } from './terminal';
+import { say, sayRow } from './terminal';
 
 interface Summary {
   apiUrl: string;
   temporalUiUrl: string | undefined;
   sandboxUrl: string | undefined;
-  playsCalls: boolean;
+  simulatesCalls: boolean;
   apiKey: string;
-  sandboxed: string[];
-  /** What the record says of the workspace. */
-  answers: boolean;
+  simulated: string[];
+  /** Whether the workspace replies to messages, according to the database. */
+  repliesEnabled: boolean;
   providerChain: string[];
   /** Providers that have a key. */
-  available: string[];
+  availableProviders: string[];
 }
 
+/** Reads the workspace of `phoneNumberId` from the database; without one, replies are off. */
 export async function readWorkspace(
   databaseUrl: string,
   phoneNumberId: string | undefined,
-): Promise<{ answers: boolean; providerChain: string[] }> {
+): Promise<{ repliesEnabled: boolean; providerChain: string[] }> {
   const database = openDatabase(databaseUrl);
   try {
     const state = phoneNumberId === undefined ? undefined : await workspaceState(database.orm, phoneNumberId);
-    return state ?? { answers: false, providerChain: [] };
+    return { repliesEnabled: state?.answers ?? false, providerChain: state?.providerChain ?? [] };
   } finally {
     await database.close();
   }
 }
 
-/** The chain as it is walked: entries without a key are left out, and are named. */
-function describeModels(providerChain: string[], available: string[]): string {
-  const chain = providerChain.length > 0 ? providerChain : available;
-  const isUsable = (entry: string) => available.includes(entry.split(':')[0] ?? '');
+/** The provider chain as it is used; names the entries that are skipped for lack of a key. */
+function describeModels(providerChain: string[], availableProviders: string[]): string {
+  const chain = providerChain.length > 0 ? providerChain : availableProviders;
+  const isUsable = (entry: string) => availableProviders.includes(entry.split(':')[0] ?? '');
   const usable = chain.filter(isUsable);
-  const left = chain.filter((entry) => !isUsable(entry));
-  const leftOut = left.length > 0 ? ` (left out, no key: ${left.join(', ')}; AI_PROVIDERS=default takes every provider with a key)` : '';
-  return `${usable.length > 0 ? usable.join(', ') : 'NONE: no reply will be written'}${leftOut}`;
+  const skipped = chain.filter((entry) => !isUsable(entry));
+  const note = skipped.length > 0 ? ` (skipped, no key: ${skipped.join(', ')}; AI_PROVIDERS=default uses every provider with a key)` : '';
+  return `${usable.length > 0 ? usable.join(', ') : 'NONE: no replies will be written'}${note}`;
 }
 
-export function summarise(summary: Summary): void {
-  const { apiUrl, temporalUiUrl, sandboxUrl, playsCalls, apiKey, sandboxed, answers, providerChain, available } = summary;
+/** Prints the summary. */
+export function saySummary(summary: Summary): void {
+  const { apiUrl, temporalUiUrl, sandboxUrl, simulatesCalls, apiKey, simulated, repliesEnabled } = summary;
   say('');
   say('Parley is ready.');
-  step('API', `${apiUrl} (its pages: ${apiUrl}/docs)`);
-  step('API key', apiKey);
-  if (temporalUiUrl !== undefined) step('Temporal UI', temporalUiUrl);
-  step('Models', describeModels(providerChain, available));
-  step('Answers', answers ? 'on' : 'OFF: messages are recorded only; set KAPSO_PHONE_NUMBER_ID, CHATBOT_ENABLED=true and AI_ENABLED=true');
-  step('Sandboxed', sandboxed.length > 0 ? sandboxed.join('; ') : 'nothing');
-  if (sandboxUrl !== undefined) step('Try it', '`npm run chat` in another terminal: you are the customer');
-  if (playsCalls) step('', '`npm run call -- +15550100`: a played voice call');
-  step('Stop', 'Ctrl-C');
+  sayRow('API', `${apiUrl} (documentation: ${apiUrl}/docs)`);
+  sayRow('API key', apiKey);
+  if (temporalUiUrl !== undefined) sayRow('Temporal UI', temporalUiUrl);
+  sayRow('Models', describeModels(summary.providerChain, summary.availableProviders));
+  sayRow(
+    'Replies',
+    repliesEnabled ? 'on' : 'OFF: messages are only stored; set KAPSO_PHONE_NUMBER_ID, CHATBOT_ENABLED=true and AI_ENABLED=true',
+  );
+  sayRow('Simulated', simulated.length > 0 ? simulated.join('; ') : 'nothing');
+  if (sandboxUrl !== undefined) sayRow('Try it', '`npm run chat` in another terminal: write as a customer');
+  if (simulatesCalls) sayRow('', '`npm run call -- +15550100`: a simulated voice call');
+  sayRow('Stop', 'Ctrl-C');
 }

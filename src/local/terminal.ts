@@ -1,19 +1,23 @@
-/** What `npm start` and the terminal commands print. */
+/** Terminal output of `npm start` and the other commands. */
 import { relative } from 'node:path';
 import { messageOf } from './instance-file';
 
+/** Prints a line to standard output. */
 export function say(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
-export function step(name: string, value: string): void {
+/** Prints a name and a value in two columns. */
+export function sayRow(name: string, value: string): void {
   say(`  ${name.padEnd(12)} ${value}`);
 }
 
-export function complain(error: unknown): void {
+/** Prints an error's message to standard error. */
+export function sayError(error: unknown): void {
   process.stderr.write(`${messageOf(error)}\n`);
 }
 
+/** The path relative to the working directory, unless it is outside of it. */
 export function shortPath(path: string): string {
   const short = relative(process.cwd(), path);
   return short.startsWith('..') ? path : short;

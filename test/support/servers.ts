@@ -6,7 +6,7 @@ import { writeFileSync } from 'node:fs';
 import { chmod, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
-import { isRunning, type RecordedProcess, signal, stopLeftovers } from '../../src/local/embedded/leftovers';
+import { isRunning, type RecordedProcess, sendSignal, stopLeftovers } from '../../src/local/embedded/leftovers';
 import { freePort } from '../../src/local/embedded/ports';
 import { startPostgres } from '../../src/local/embedded/postgres';
 import { findTemporalCli } from '../../src/local/embedded/temporal-cli';
@@ -100,7 +100,7 @@ function record(run: Run): void {
 
 /** Jest runs no teardown after a signal. The files are left to the next run. */
 function endBySignal(run: Run, name: NodeJS.Signals): void {
-  for (const { pid } of run.processes) signal(pid, 'SIGINT');
+  for (const { pid } of run.processes) sendSignal(pid, 'SIGINT');
   process.kill(process.pid, name);
 }
 

@@ -1,6 +1,6 @@
 /**
- * `npm run balance` asks the one query of the books (prisma/balance.sql) and prints its row: inbound messages are the sum of their
- * outcomes and of what is pending. Exits with 1 when they are not.
+ * `npm run balance` checks that every inbound message is accounted for: the total must equal the sum of all outcomes plus the pending
+ * messages (prisma/balance.sql). Prints the counts; exits with 1 if they do not balance.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ import { messageOf, readInstanceFile } from '../instance-file';
 
 async function main(): Promise<void> {
   loadEnvFile();
-  // biome-ignore lint/style/noProcessEnv: the entry of a process hands its environment to config.ts
+  // biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
   const settings = readSettings(process.env);
   const client = new Client({ connectionString: settings.DATABASE_URL ?? readInstanceFile(settings.DATA_DIR).databaseUrl });
   await client.connect();

@@ -1,16 +1,16 @@
-/** What a call waits for, in the words of the terminal. The bounds are those of the call's workflow. */
+/** Describes what a call is waiting for. The timeouts are those of the call's workflow. */
 
 import { QUEUE_FOR_MS } from '../../../workflows/contract';
 
-/** In seconds; see CALL_RING_TIMEOUT_SECONDS and CALL_REPORT_GRACE_SECONDS. */
-export interface CallBounds {
+/** Timeouts of a call, in seconds; see CALL_RING_TIMEOUT_SECONDS and CALL_REPORT_GRACE_SECONDS. */
+export interface CallTimeouts {
   ring: number;
-  /** The longest that the conversation may take. */
+  /** Maximum length of the conversation. */
   talk: number;
   grace: number;
 }
 
-/** Without news after `seconds`, Vapi is asked. */
+/** After `seconds` without an event, Parley queries Vapi. */
 export interface CallWait {
   text: string;
   seconds: number;
@@ -18,24 +18,24 @@ export interface CallWait {
 
 const PLACING_MINUTES = QUEUE_FOR_MS / 60_000;
 
-/** What is waited for in the present state of a call. */
-export function waitOf(call: { status: string; providerCallId?: string | null | undefined }, bounds: CallBounds): CallWait {
-  const { ring, talk, grace } = bounds;
+/** What the call is waiting for in its current state. */
+export function currentWait(call: { status: string; providerCallId?: string | null | undefined }, timeouts: CallTimeouts): CallWait {
+  const { ring, talk, grace } = timeouts;
   switch (call.status) {
     case 'ended':
-      return { text: `waiting for Vapi's report (at most ${grace} s, then Vapi is asked)`, seconds: grace };
+      return { text: `waiting for Vapi's report (up to ${grace} s, then Parley queries Vapi)`, seconds: grace };
     case 'in-progress':
     case 'forwarding':
-      return { text: `it may take ${talk} s (without word of its end, Vapi is asked ${grace} s after that)`, seconds: talk + grace };
+      return { text: `may last ${talk} s (without an end event, Parley queries Vapi ${grace} s later)`, seconds: talk + grace };
     default:
-      // Without Vapi's id nobody knows yet that Vapi has the call.
+      // Without Vapi's id, the call is not known to be placed yet.
       return call.providerCallId
-        ? { text: `waiting for Vapi's word (at most ${ring} s, then Vapi is asked)`, seconds: ring }
-        : { text: `being placed (for at most ${PLACING_MINUTES} min while Vapi has no free slot)`, seconds: PLACING_MINUTES * 60 };
+        ? { text: `waiting for an event from Vapi (up to ${ring} s, then Parley queries Vapi)`, seconds: ring }
+        : { text: `being placed (for up to ${PLACING_MINUTES} min while Vapi has no free slot)`, seconds: PLACING_MINUTES * 60 };
   }
 }
 
-/** For a call that still goes on when Vapi has been asked. */
-export function overdueText({ ring, talk, grace }: CallBounds): string {
-  return `Vapi was asked, and names no end yet; the call is given up at most ${2 * (ring + talk + grace)} s after it was placed`;
+/** For a call that has not ended after Parley queried Vapi. */
+export function overdueText({ ring, talk, grace }: CallTimeouts): string {
+  return `Parley queried Vapi: no end yet; it stops following the call at most ${2 * (ring + talk + grace)} s after placing it`;
 }

@@ -1,6 +1,6 @@
 /**
- * `npm run call -- +15550100`: places a voice call through the API of a running instance and shows it live: what the API knows of it
- * and, when the sandbox plays the call, what happens on the phone. Ctrl-C ends the call.
+ * `npm run call -- +15550100`: places a voice call through the API of a running instance and shows its progress: the status from the API
+ * and, for a simulated call, what happens on the phone. Ctrl-C ends the call.
  */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -9,8 +9,9 @@ import { z } from 'zod';
 import { callWorkflowId } from '../../../workflows/contract';
 import { loadEnvFile, readSettings } from '../../platform/config';
 import { type Instance, messageOf, readEvents, readInstanceFile, TerminalError, workflowsLink } from '../instance-file';
-import { playedCallTimings } from '../played-calls';
-import { type CallBounds, overdueText, waitOf } from './call-waits';
+import { simulatedCallTimings } from '../simulated-calls';
+import { say } from '../terminal';
+import { type CallTimeouts, currentWait, overdueText } from './call-waits';
 
 const callSchema = z.object({
   callId: z.string(),
@@ -35,21 +36,21 @@ const eventSchema = z.discriminatedUnion('type', [
 ]);
 type CallEvent = z.output<typeof eventSchema>;
 
-/** One question waits this long for the result; its answer shows the status of then. */
+/** How long one request waits for the result before it returns the current status. */
 const WAIT_SECONDS = 2;
-/** The API may restart meanwhile: it is asked again for this long. */
-const PATIENCE_MS = 60_000;
-const ASK_AGAIN_MS = 1_000;
-/** Longer than the API itself takes to place a call or to wait for one. */
-const ANSWER_WITHIN_MS = 10_000;
-/** Named when a call is placed, so that what is said of its length holds. */
+/** How long to keep retrying if the API does not respond, for example during a restart. */
+const OUTAGE_LIMIT_MS = 60_000;
+const RETRY_DELAY_MS = 1_000;
+/** Longer than the API takes to place a call or to wait for one. */
+const REQUEST_TIMEOUT_MS = 10_000;
+/** Sent when placing the call, so that the printed maximum length is right. */
 const TALK_SECONDS = 600;
-/** What Vapi says when it is asked needs a moment to get here. */
-const ASKING_MS = 5_000;
-/** Ctrl-C reaches us from the terminal, from npm and from the bootstrap, all for one press of the keys. */
-const ONE_PRESS_MS = 700;
+/** Time for the result of Parley's query to Vapi to arrive here. */
+const QUERY_MARGIN_MS = 5_000;
+/** One Ctrl-C reaches this process up to three times: from the terminal, npm and the bootstrap. */
+const SAME_KEYPRESS_MS = 700;
 
-/** The calls of a running instance, over its API. */
+/** Client for the calls of a running instance's API. */
 class CallApi {
   readonly #url: string;
   readonly #key: string;
@@ -59,18 +60,18 @@ class CallApi {
     this.#key = apiKey;
   }
 
-  /** Places a call. The key is this command's own, so that a repeated attempt would not dial twice. @throws TerminalError with the API's words */
+  /** Places a call, with a fresh idempotency key. @throws TerminalError with the API's message */
   place(to: string): Promise<Call> {
     const headers = { 'Content-Type': 'application/json', 'Idempotency-Key': `terminal-${randomUUID()}` };
     return this.#ask('', { method: 'POST', headers, body: JSON.stringify({ to, maxDurationSeconds: TALK_SECONDS }) });
   }
 
-  /** The call, when it is done or after a short while. @throws TerminalError */
+  /** Returns the call when it is done, or its current state after WAIT_SECONDS. @throws TerminalError */
   show(callId: string): Promise<Call> {
     return this.#ask(`/${callId}?wait=${WAIT_SECONDS}`, {});
   }
 
-  /** Asks for its end. @throws TerminalError */
+  /** Requests the end of the call. @throws TerminalError */
   end(callId: string): Promise<Call> {
     return this.#ask(`/${callId}`, { method: 'DELETE' });
   }
@@ -78,22 +79,22 @@ class CallApi {
   async #ask(path: string, init: RequestInit & { headers?: Record<string, string> }): Promise<Call> {
     const { ok, status, text } = await this.#fetch(path, init);
     if (ok) return callSchema.parse(JSON.parse(text));
-    throw new TerminalError(`the API refused (HTTP ${status}): ${reasonIn(text)}`);
+    throw new TerminalError(`the API rejected the request (HTTP ${status}): ${reasonIn(text)}`);
   }
 
   async #fetch(path: string, init: RequestInit & { headers?: Record<string, string> }) {
     const headers = { ...init.headers, Authorization: `Bearer ${this.#key}` };
     try {
-      const response = await fetch(`${this.#url}${path}`, { ...init, headers, signal: AbortSignal.timeout(ANSWER_WITHIN_MS) });
+      const response = await fetch(`${this.#url}${path}`, { ...init, headers, signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS) });
       return { ok: response.ok, status: response.status, text: await response.text() };
     } catch {
-      throw new Unreachable('the API does not answer; start Parley again: npm start');
+      throw new UnreachableError('the API does not respond; start Parley again: npm start');
     }
   }
 }
 
-/** Nothing answered: it may be starting again. */
-class Unreachable extends TerminalError {}
+/** The API did not respond; it may be restarting. */
+class UnreachableError extends TerminalError {}
 
 function reasonIn(text: string): string {
   try {
@@ -104,9 +105,9 @@ function reasonIn(text: string): string {
   }
 }
 
-/** Follows a call to its result; every new status is said, and what is waited for. @throws TerminalError when the API stays away */
-async function follow(api: PatientApi, placed: Call, bounds: CallBounds): Promise<Call> {
-  const progress = new Progress(bounds);
+/** Follows a call to its result; prints every new status and what the call is waiting for. @throws TerminalError if the API stays down */
+async function follow(api: RetryingApi, placed: Call, timeouts: CallTimeouts): Promise<Call> {
+  const progress = new Progress(timeouts);
   let call = placed;
   progress.show(call);
   while (!call.done) {
@@ -116,59 +117,59 @@ async function follow(api: PatientApi, placed: Call, bounds: CallBounds): Promis
   return call;
 }
 
-/** Asks again when the API does not answer, and says so. */
-class PatientApi {
+/** Retries when the API does not respond, and prints that it does. */
+class RetryingApi {
   readonly #api: CallApi;
-  #awaySinceMs: number | undefined;
+  #downSinceMs: number | undefined;
 
   constructor(api: CallApi) {
     this.#api = api;
   }
 
-  /** The call as it is now; as it was when the API does not answer. @throws TerminalError when it stays away */
+  /** The call's current state, or `call` unchanged if the API does not respond. @throws TerminalError if it stays down */
   async show(call: Call): Promise<Call> {
     try {
       const shown = await this.#api.show(call.callId);
-      if (this.#awaySinceMs !== undefined) say('  the API answers again');
-      this.#awaySinceMs = undefined;
+      if (this.#downSinceMs !== undefined) say('  the API is responding again');
+      this.#downSinceMs = undefined;
       return shown;
     } catch (error) {
-      if (!(error instanceof Unreachable)) throw error;
-      if (this.#awaySinceMs === undefined) say('  the API does not answer; asking again for a minute');
-      this.#awaySinceMs ??= Date.now();
-      if (Date.now() - this.#awaySinceMs > PATIENCE_MS) throw error;
-      await sleep(ASK_AGAIN_MS);
+      if (!(error instanceof UnreachableError)) throw error;
+      if (this.#downSinceMs === undefined) say('  the API does not respond; retrying for a minute');
+      this.#downSinceMs ??= Date.now();
+      if (Date.now() - this.#downSinceMs > OUTAGE_LIMIT_MS) throw error;
+      await sleep(RETRY_DELAY_MS);
       return call;
     }
   }
 }
 
-/** Says each new state of a call once, and once more when it lasts beyond its bound. */
+/** Prints each new state of a call once, and once more if it exceeds its timeout. */
 class Progress {
-  readonly #bounds: CallBounds;
+  readonly #timeouts: CallTimeouts;
   #said = '';
   #overdueAtMs = Number.POSITIVE_INFINITY;
 
-  constructor(bounds: CallBounds) {
-    this.#bounds = bounds;
+  constructor(timeouts: CallTimeouts) {
+    this.#timeouts = timeouts;
   }
 
   show(call: Call): void {
-    const { text, seconds } = waitOf(call, this.#bounds);
+    const { text, seconds } = currentWait(call, this.#timeouts);
     const line = call.done ? call.status : `${call.status}; ${text}`;
     if (call.done && this.#said.startsWith(line)) return;
     if (line !== this.#said) {
       say(`  Parley: ${line}`);
       this.#said = line;
-      this.#overdueAtMs = Date.now() + seconds * 1_000 + ASKING_MS;
+      this.#overdueAtMs = Date.now() + seconds * 1_000 + QUERY_MARGIN_MS;
     } else if (Date.now() > this.#overdueAtMs) {
-      say(`  Parley: ${overdueText(this.#bounds)}`);
+      say(`  Parley: ${overdueText(this.#timeouts)}`);
       this.#overdueAtMs = Number.POSITIVE_INFINITY;
     }
   }
 }
 
-/** Shows what happens on the played phone, until the command ends. */
+/** Prints what happens on the simulated phone, until the command exits. */
 async function watchPhone(sandboxUrl: string, callId: string): Promise<void> {
   const { body } = await fetch(`${sandboxUrl}/sandbox/calls/${callId}/events`);
   if (body === null) return;
@@ -185,25 +186,25 @@ function showEvent(event: CallEvent): void {
       break;
     case 'webhook':
       if (event.answer < 200 || event.answer > 299) {
-        const answer = event.answer === 0 ? 'nothing' : `HTTP ${event.answer}`;
-        say(`  webhook ${event.event}: Parley answered ${answer} (${event.attempts} attempts)`);
+        const response = event.answer === 0 ? 'did not respond' : `responded with HTTP ${event.answer}`;
+        say(`  webhook ${event.event}: Parley ${response} (${event.attempts} attempts)`);
       }
       break;
   }
 }
 
-/** One press ends the call, another one this command. Returns a function that tells which call it is, once that is known. */
+/** The first Ctrl-C ends the call, the second this command. Returns a function that sets the call once it is placed. */
 function endOnCtrlC(api: CallApi): (call: Call) => void {
   let call: Call | undefined;
   let pressedAtMs: number | undefined;
   const end = ({ callId }: Call) => {
-    api.end(callId).catch((error: unknown) => say(`  the call could not be ended: ${messageOf(error)}`));
+    api.end(callId).catch((error: unknown) => say(`  ending the call failed: ${messageOf(error)}`));
   };
   process.on('SIGINT', () => {
-    if (pressedAtMs !== undefined && Date.now() - pressedAtMs > ONE_PRESS_MS) process.exit(1);
+    if (pressedAtMs !== undefined && Date.now() - pressedAtMs > SAME_KEYPRESS_MS) process.exit(1);
     if (pressedAtMs !== undefined) return;
     pressedAtMs = Date.now();
-    say('\n  ending the call; press Ctrl-C again to leave it alone');
+    say('\n  ending the call; press Ctrl-C again to quit');
     if (call !== undefined) end(call);
   });
   return (placed) => {
@@ -215,15 +216,11 @@ function endOnCtrlC(api: CallApi): (call: Call) => void {
 function sayResult(call: Call): void {
   const { outcome, endedReason, durationSeconds, summary, error, needsAttention } = call;
   say('');
-  say(`${bold('Outcome:')}  ${outcome ?? 'unknown'}${needsAttention === true ? ' (needs a person)' : ''}`);
+  say(`${bold('Outcome:')}  ${outcome ?? 'unknown'}${needsAttention === true ? ' (needs attention)' : ''}`);
   if (endedReason) say(`Reason:   ${endedReason}`);
   if (durationSeconds != null) say(`Duration: ${durationSeconds} s`);
   if (summary) say(`Summary:  ${summary}`);
   if (error) say(`Error:    ${error}`);
-}
-
-function say(line: string): void {
-  process.stdout.write(`${line}\n`);
 }
 
 function bold(text: string): string {
@@ -238,13 +235,13 @@ interface Options {
 const USAGE = 'usage: npm run call -- +15550100 [--real]';
 const HELP = `${USAGE}
 
-Places a voice call through a running Parley (npm start) and shows it to its end. Ctrl-C ends the call.
+Places a voice call through a running Parley (npm start) and follows it to its end. Ctrl-C ends the call.
 
-  --real      ring a real phone, where Parley is connected to the real Vapi; it costs money
-  -h, --help  show this`;
+  --real      required if Parley is connected to the real Vapi: rings a real phone and costs money
+  -h, --help  show this help`;
 const OPTIONS = { real: { type: 'boolean', default: false }, help: { type: 'boolean', short: 'h', default: false } } as const;
 
-/** Undefined when help is asked for. @throws TerminalError */
+/** Undefined if help is requested. @throws TerminalError */
 function readOptions(): Options | undefined {
   try {
     const { positionals, values } = parseArgs({ allowPositionals: true, options: OPTIONS });
@@ -257,9 +254,9 @@ function readOptions(): Options | undefined {
   throw new TerminalError(USAGE);
 }
 
-/** The waits as the API and the worker have them: `npm start` gives shorter ones to played calls. */
-function readBounds(environment: NodeJS.ProcessEnv, { playsCalls }: Instance): CallBounds {
-  const settings = readSettings({ ...environment, ...(playsCalls && playedCallTimings(environment)) });
+/** The timeouts that the API and the worker use; `npm start` sets shorter ones for simulated calls. */
+function readTimeouts(environment: NodeJS.ProcessEnv, { simulatesCalls }: Instance): CallTimeouts {
+  const settings = readSettings({ ...environment, ...(simulatesCalls && simulatedCallTimings(environment)) });
   return { ring: settings.CALL_RING_TIMEOUT_SECONDS, talk: TALK_SECONDS, grace: settings.CALL_REPORT_GRACE_SECONDS };
 }
 
@@ -268,23 +265,23 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   const options = readOptions();
   if (options === undefined) return say(HELP);
   const { to, isReal } = options;
-  const running = readInstanceFile(readSettings(environment).DATA_DIR);
-  if (!running.playsCalls && !isReal) {
-    throw new TerminalError('Parley is connected to the real Vapi: this rings a real phone and costs money. If you mean it, add --real.');
+  const instance = readInstanceFile(readSettings(environment).DATA_DIR);
+  if (!instance.simulatesCalls && !isReal) {
+    throw new TerminalError('Parley is connected to the real Vapi: this rings a real phone and costs money. Add --real to confirm.');
   }
-  const api = new CallApi(running);
-  const tellCall = endOnCtrlC(api);
+  const api = new CallApi(instance);
+  const setCall = endOnCtrlC(api);
   const placed = await api.place(to);
-  tellCall(placed);
-  say(`Calling ${to}${running.playsCalls ? ' (played)' : ''}, call ${placed.callId}. Ctrl-C ends it.`);
-  if (running.temporalUiUrl) say(`  ${workflowsLink(running.temporalUiUrl, `WorkflowId="${callWorkflowId(placed.callId)}"`)}`);
-  // It only adds colour: the result does not depend on it.
-  if (running.playsCalls && running.sandboxUrl) watchPhone(running.sandboxUrl, placed.callId).catch(() => undefined);
-  sayResult(await follow(new PatientApi(api), placed, readBounds(environment, running)));
+  setCall(placed);
+  say(`Calling ${to}${instance.simulatesCalls ? ' (simulated)' : ''}, call ${placed.callId}. Ctrl-C ends it.`);
+  if (instance.temporalUiUrl) say(`  ${workflowsLink(instance.temporalUiUrl, `WorkflowId="${callWorkflowId(placed.callId)}"`)}`);
+  // Optional output: the result does not depend on it.
+  if (instance.simulatesCalls && instance.sandboxUrl) watchPhone(instance.sandboxUrl, placed.callId).catch(() => undefined);
+  sayResult(await follow(new RetryingApi(api), placed, readTimeouts(environment, instance)));
 }
 
-/** Exits at once: the event stream would keep the process alive. */
-// biome-ignore lint/style/noProcessEnv: an entry file hands the environment to the one reader of settings
+// Exit explicitly: the open event stream would keep the process alive.
+// biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
 main(process.env).then(
   () => process.exit(0),
   (error: unknown) => {

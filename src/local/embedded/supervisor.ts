@@ -1,65 +1,66 @@
-/** Keeps a set of processes running: starts them in order, restarts one that ends by itself, stops all in the opposite order. */
+/** Keeps a set of services running: starts them in order, restarts those that exit, and stops all in reverse order. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { RecordedProcess } from './leftovers';
-import { signal } from './leftovers';
+import { sendSignal } from './leftovers';
 
-const RESTART_PAUSE_MS = 1_000;
-const RESTARTS_AT_MOST = 5;
-const RESTARTS_WITHIN_MS = 60_000;
+const RESTART_DELAY_MS = 1_000;
+const MAX_RESTARTS = 5;
+const RESTART_WINDOW_MS = 60_000;
 
-/** A process that runs and can be stopped. */
-export interface Running {
+/** A process that is running and can be stopped. */
+export interface RunningService {
   readonly pid: number;
-  /** Resolves when it has ended, with how. Never rejects. */
+  /** Resolves with how it exited ("exit code 1", "signal SIGKILL"). Never rejects. */
   readonly ended: Promise<string>;
   stop(): Promise<void>;
 }
 
-export interface Service<T extends Running = Running> {
+/** A service to keep running. */
+export interface Service<T extends RunningService = RunningService> {
   name: string;
-  /** Texts in its command line, by which a later start knows it. */
+  /** Texts in its command line, by which a later start recognises it. */
   marks: string[];
-  /** Starts it and resolves when it can be used. Tells its pid as soon as there is one. */
+  /** Starts it and resolves when it is ready. Must call `onSpawn` as soon as the pid is known. */
   start(onSpawn: (pid: number) => void): Promise<T>;
-  /** Ends that no restart can help, such as wrong settings. */
-  isHopeless?(endedHow: string): boolean;
+  /** Whether a restart would be pointless after this exit, for example because of invalid settings. */
+  isFatal?(endedHow: string): boolean;
 }
 
 export interface SupervisorEvents {
   say(line: string): void;
-  /** The processes that run now, in the order in which they are to be stopped. */
+  /** Called with the running processes, in the order in which to stop them, whenever they change. */
   onProcesses(processes: RecordedProcess[]): void;
-  /** A service cannot be kept running. */
+  /** Called when a service cannot be kept running. */
   onGivenUp(reason: string): void;
 }
 
 export interface Supervisor {
-  /** Starts the service for the first time. @throws what its start throws */
-  run<T extends Running>(service: Service<T>): Promise<T>;
-  /** Stops all, the last started first, each awaited. No restarts from here on. */
+  /** Starts a service and supervises it. @throws the error of its first start */
+  run<T extends RunningService>(service: Service<T>): Promise<T>;
+  /** Stops all services in reverse order, one after the other. Disables restarts. */
   stopAll(): Promise<void>;
-  /** SIGKILL to all, at once. */
+  /** Sends SIGKILL to all services at once. */
   killAll(): void;
 }
 
-interface Kept {
+interface SupervisedService {
   service: Service;
   pid?: number;
-  /** Settles when a start has come to its end, either way. */
+  /** Resolves when the current start has finished, successfully or not. */
   starting?: Promise<unknown>;
-  running?: Running;
+  running?: RunningService;
 }
 
-/** A supervisor without services. */
+/** Creates a supervisor without services. */
 export function createSupervisor(events: SupervisorEvents): Supervisor {
-  const kept: Kept[] = [];
+  const services: SupervisedService[] = [];
   let stopping = false;
 
   const publish = () => {
-    const alive = kept.filter((entry) => entry.pid !== undefined);
+    const alive = services.filter((entry) => entry.pid !== undefined);
     events.onProcesses(alive.map(({ service, pid = 0 }) => ({ name: service.name, pid, marks: service.marks })).reverse());
   };
-  const start = async <T extends Running>(entry: Kept, service: Service<T>): Promise<T> => {
+  const start = async <T extends RunningService>(entry: SupervisedService, service: Service<T>): Promise<T> => {
     const starting = service.start((pid) => {
       entry.pid = pid;
       publish();
@@ -69,32 +70,32 @@ export function createSupervisor(events: SupervisorEvents): Supervisor {
       const running = await starting;
       entry.running = running;
       void running.ended.then((how) => {
-        forget(entry);
+        markStopped(entry);
         if (!stopping) void restart(entry, how);
       });
       return running;
     } catch (error) {
-      forget(entry);
+      markStopped(entry);
       throw error;
     }
   };
-  const forget = (entry: Kept) => {
+  const markStopped = (entry: SupervisedService) => {
     delete entry.running;
     delete entry.pid;
   };
-  const deaths = new Map<Kept, number[]>();
-  const restart = async (entry: Kept, how: string): Promise<void> => {
+  const exitTimes = new Map<SupervisedService, number[]>();
+  const restart = async (entry: SupervisedService, how: string): Promise<void> => {
     const { service } = entry;
-    const recent = [...(deaths.get(entry) ?? []), Date.now()].filter((at) => Date.now() - at < RESTARTS_WITHIN_MS);
-    deaths.set(entry, recent);
-    if (service.isHopeless?.(how)) return events.onGivenUp(`${service.name} ended (${how}), and a restart would not help`);
-    if (recent.length > RESTARTS_AT_MOST) return events.onGivenUp(`${service.name} ended ${recent.length} times within a minute (${how})`);
-    events.say(`${service.name} ended unexpectedly (${how}): restarting it`);
-    await sleep(RESTART_PAUSE_MS);
+    const recent = [...(exitTimes.get(entry) ?? []), Date.now()].filter((at) => Date.now() - at < RESTART_WINDOW_MS);
+    exitTimes.set(entry, recent);
+    if (service.isFatal?.(how)) return events.onGivenUp(`${service.name} exited (${how}), and a restart would not help`);
+    if (recent.length > MAX_RESTARTS) return events.onGivenUp(`${service.name} exited ${recent.length} times within a minute (${how})`);
+    events.say(`${service.name} exited unexpectedly (${how}); restarting it`);
+    await sleep(RESTART_DELAY_MS);
     if (stopping) return;
     try {
       await start(entry, service);
-      events.say(`${service.name} runs again`);
+      events.say(`${service.name} is running again`);
     } catch (error) {
       if (!stopping) await restart(entry, error instanceof Error ? error.message : String(error));
     }
@@ -103,16 +104,16 @@ export function createSupervisor(events: SupervisorEvents): Supervisor {
   return {
     async run(service) {
       if (stopping) throw new Error('stopped while starting');
-      const entry: Kept = { service };
-      kept.push(entry);
+      const entry: SupervisedService = { service };
+      services.push(entry);
       return start(entry, service);
     },
     async stopAll() {
       stopping = true;
-      for (const entry of [...kept].reverse()) {
+      for (const entry of [...services].reverse()) {
         if (entry.running === undefined && entry.pid === undefined) continue;
         events.say(`stopping ${entry.service.name}`);
-        if (entry.running === undefined && entry.pid !== undefined) signal(entry.pid, 'SIGTERM');
+        if (entry.running === undefined && entry.pid !== undefined) sendSignal(entry.pid, 'SIGTERM');
         await entry.starting;
         await entry.running?.stop();
       }
@@ -120,7 +121,7 @@ export function createSupervisor(events: SupervisorEvents): Supervisor {
     },
     killAll() {
       stopping = true;
-      for (const { pid } of kept) if (pid !== undefined) signal(pid, 'SIGKILL');
+      for (const { pid } of services) if (pid !== undefined) sendSignal(pid, 'SIGKILL');
     },
   };
 }

@@ -1,6 +1,4 @@
-/**
- * Finds the Temporal CLI, whose development server runs Temporal on one machine; fetches or builds it once when there is none.
- */
+/** Finds the Temporal CLI, which contains the development server; downloads or builds it once if there is none. */
 import { execFile, spawn } from 'node:child_process';
 import { constants } from 'node:fs';
 import { access, mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
@@ -10,29 +8,30 @@ import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 
-/** The newest release that `go install` can build: later ones carry a `replace`. */
+/** The newest release that `go install` can build: later ones have a `replace` directive. */
 const CLI_VERSION = 'v1.5.1';
 const GO_PACKAGE = `github.com/temporalio/cli/cmd/temporal@${CLI_VERSION}`;
-const REPORT_EVERY_MS = 10_000;
-/** A refused download fails in milliseconds; this is for one that a firewall swallows. */
-const DOWNLOAD_WITHIN_MS = 180_000;
+const REPORT_INTERVAL_MS = 10_000;
+/** For a download that a firewall drops silently; one that is rejected fails in milliseconds. */
+const DOWNLOAD_TIMEOUT_MS = 180_000;
 const WORK_PREFIX = 'new-';
 const ABANDONED_AFTER_MS = 60 * 60_000;
 
+/** Where to look for the Temporal CLI. */
 export interface FindTemporalCliOptions {
-  /** TEMPORAL_CLI_PATH: the one to take, and no other. */
+  /** TEMPORAL_CLI_PATH. If set, no other CLI is considered. */
   setting?: string | undefined;
-  /** The process's environment: PATH, XDG_CACHE_HOME, and what Go and its proxy settings need. */
+  /** Provides PATH, XDG_CACHE_HOME, and what Go and its proxy settings need. */
   environment: Record<string, string | undefined>;
-  /** Where it is kept, outside the clone (default: the user's cache folder, by version). */
+  /** Where a downloaded or built CLI is stored (default: the user's cache folder, by version). */
   cacheDir?: string;
   onProgress: (line: string) => void;
 }
 
 /**
- * Path of a Temporal CLI: the setting, the one on the PATH, the cache, a download, or a build with Go, in this order.
- * Several processes may ask at once: what is fetched appears in the cache by one rename.
- * @throws Error that says what to install, when there is none
+ * The path of a Temporal CLI: from the setting, the PATH, the cache, a download, or a build with Go, in this order.
+ * Safe to call from several processes at once: a new CLI is moved into the cache by one rename.
+ * @throws Error that says what to install if none is found
  */
 export async function findTemporalCli(options: FindTemporalCliOptions): Promise<string> {
   const { setting, environment, onProgress } = options;
@@ -46,7 +45,7 @@ export async function findTemporalCli(options: FindTemporalCliOptions): Promise<
   await removeAbandoned(cacheDir);
   const problems: string[] = [];
   for (const fetch of [download, buildWithGo]) {
-    // Inside the cache: a rename is atomic within one file system only.
+    // Inside the cache folder, because a rename is atomic only within one file system.
     const workDir = await mkdtemp(join(cacheDir, WORK_PREFIX));
     try {
       await rename(await fetch(workDir, environment, onProgress), cached);
@@ -60,11 +59,11 @@ export async function findTemporalCli(options: FindTemporalCliOptions): Promise<
   throw new Error(
     `There is no Temporal CLI on this machine, and it could not be fetched:\n${problems.map((problem) => `  - ${problem}`).join('\n')}\n` +
       'Install it (https://docs.temporal.io/cli) so that `temporal` is on the PATH, set TEMPORAL_CLI_PATH to it, ' +
-      'install Go so that it can be built, or set TEMPORAL_ADDRESS to a Temporal server of yours.',
+      'install Go so that it can be built, or set TEMPORAL_ADDRESS to an existing Temporal server.',
   );
 }
 
-/** A build that was killed leaves its folder; one that runs is younger than this. */
+/** Removes the folders of killed builds. Those of running builds are younger than `ABANDONED_AFTER_MS`. */
 async function removeAbandoned(cacheDir: string): Promise<void> {
   for (const name of await readdir(cacheDir)) {
     const folder = join(cacheDir, name);
@@ -105,17 +104,17 @@ async function isExecutable(path: string): Promise<boolean> {
 
 type Fetch = (workDir: string, environment: Record<string, string | undefined>, onProgress: (line: string) => void) => Promise<string>;
 
-/** The SDK has a downloader, but only for a server that it starts: so it starts one and stops it. */
+/** The SDK downloads the CLI only when it starts a test server, so start one and stop it. */
 const download: Fetch = async (workDir, _environment, onProgress) => {
   const { TestWorkflowEnvironment } = await import('@temporalio/testing');
   const started = Date.now();
   const timer = setInterval(
     () => onProgress(`downloading the Temporal CLI, ${secondsSince(started)} s so far; this happens once`),
-    REPORT_EVERY_MS,
+    REPORT_INTERVAL_MS,
   );
   const executable = { type: 'cached-download' as const, downloadDir: workDir, version: CLI_VERSION };
   try {
-    const environment = await within(DOWNLOAD_WITHIN_MS, TestWorkflowEnvironment.createLocal({ server: { executable } }));
+    const environment = await withTimeout(DOWNLOAD_TIMEOUT_MS, TestWorkflowEnvironment.createLocal({ server: { executable } }));
     await environment.teardown();
   } catch (error) {
     throw new Error(`download: ${lastSentence(error)}`, { cause: error });
@@ -125,7 +124,7 @@ const download: Fetch = async (workDir, _environment, onProgress) => {
   for (const name of await readdir(workDir)) {
     if (await isExecutable(join(workDir, name))) return join(workDir, name);
   }
-  throw new Error('download: it left no executable');
+  throw new Error('download: no executable found');
 };
 
 const buildWithGo: Fetch = async (workDir, environment, onProgress) => {
@@ -134,7 +133,7 @@ const buildWithGo: Fetch = async (workDir, environment, onProgress) => {
   const started = Date.now();
   const report = () => onProgress(`building the Temporal CLI with Go, ${secondsSince(started)} s so far; this happens once`);
   onProgress('building the Temporal CLI with Go: this takes a few minutes and happens once');
-  const timer = setInterval(report, REPORT_EVERY_MS);
+  const timer = setInterval(report, REPORT_INTERVAL_MS);
   try {
     await runGo(go, { ...environment, GOBIN: workDir, CGO_ENABLED: '0' });
   } finally {
@@ -158,10 +157,10 @@ function runGo(go: string, environment: Record<string, string | undefined>): Pro
   });
 }
 
-async function within<T>(limitMs: number, work: Promise<T>): Promise<T> {
+async function withTimeout<T>(limitMs: number, work: Promise<T>): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const limit = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`no end after ${limitMs / 1_000} s`)), limitMs);
+    timer = setTimeout(() => reject(new Error(`timed out after ${limitMs / 1_000} s`)), limitMs);
   });
   try {
     return await Promise.race([work, limit]);

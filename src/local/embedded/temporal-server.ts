@@ -1,4 +1,4 @@
-/** Temporal on one machine: the development server of the Temporal CLI, with the settings that make it quick. */
+/** Temporal on one machine: runs the Temporal CLI's development server, tuned for low latency. */
 import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -7,15 +7,15 @@ import { freePort, isFree } from './ports';
 import { type ServerProcess, spawnServer } from './process';
 
 const HOST = '127.0.0.1';
-const READY_WITHIN_MS = 60_000;
-const STOP_WITHIN_MS = 10_000;
-const ASK_EVERY_MS = 50;
-const ANSWER_WITHIN_MS = 2_000;
+const READY_TIMEOUT_MS = 60_000;
+const STOP_TIMEOUT_MS = 10_000;
+const POLL_INTERVAL_MS = 50;
+const REQUEST_TIMEOUT_MS = 2_000;
 
-/** The SQLite defaults wait for the disk at every commit; with a write-ahead log, 2.5 times as many conversations per second. */
+/** By default SQLite waits for the disk at every commit; with a write-ahead log it handles 2.5 times as many conversations per second. */
 const SQLITE_PRAGMAS = ['journal_mode=wal', 'synchronous=normal'];
 
-/** Typed and few: what operators filter by. */
+/** The attributes that operators filter by. */
 const SEARCH_ATTRIBUTES = {
   ParleyWorkspace: 'Keyword',
   ParleyMode: 'Keyword',
@@ -25,76 +25,79 @@ const SEARCH_ATTRIBUTES = {
 } as const;
 
 const DYNAMIC_CONFIG: DynamicConfig = {
-  // The one shard's queues are read at most 20 times a second by default: every hop of a message would wait up to 40 ms.
+  // By default the single shard's queues are read at most 20 times a second, which delays every hop of a message by up to 40 ms.
   'history.transferProcessorMaxPollRPS': 2_000,
   'history.timerProcessorMaxPollRPS': 2_000,
-  // The worker that finishes a workflow task may start its activities at once, without a round through matching.
+  // A worker that completes a workflow task can start its activities at once, without a round trip through the matching service.
   'system.enableActivityEagerExecution': true,
 };
 
+/** Temporal's dynamic configuration: values by key. */
 export type DynamicConfig = Record<string, string | number | boolean>;
 
+/** Options of the embedded Temporal server. */
 export interface TemporalServerOptions {
   /** From `findTemporalCli`. */
   cliPath: string;
-  /** SQLite file, kept between runs; without it everything is lost at the stop. */
+  /** SQLite file that keeps the data between runs (default: in memory, lost at the stop). */
   dataFile?: string;
   port: number;
-  /** Port of the web UI; without it there is none. */
+  /** Port of the web UI (default: no UI). */
   uiPort?: number;
   /** Namespaces besides "default". */
   namespaces?: string[];
-  /** Added to, and over, our own values. */
+  /** Added to our own values; overrides them. */
   dynamicConfig?: DynamicConfig;
-  /** Told the process id at once, before the server answers: whoever keeps a list misses none. */
+  /** Called with the pid as soon as the process exists, before the server is ready, so that no process goes unrecorded. */
   onSpawn?: (pid: number) => void;
   onLog?: (line: string) => void;
-  /** The server's log is appended here. */
+  /** The server's log is appended to this file. */
   logFile?: string;
 }
 
+/** A running embedded Temporal server. */
 export interface EmbeddedTemporal {
   readonly address: string;
-  /** Undefined when it was started without a UI. */
+  /** Undefined if it was started without a UI. */
   readonly uiUrl: string | undefined;
   readonly pid: number;
-  /** Resolves when the server has ended, with how. Never rejects. */
+  /** Resolves with how the server exited. Never rejects. */
   readonly ended: Promise<string>;
-  /** Asks it to end, and kills it after 10 s. */
+  /** Stops it with SIGTERM; sends SIGKILL after 10 s. */
   stop(): Promise<void>;
 }
 
 /**
- * Starts a server on 127.0.0.1 and waits until it answers and knows our search attributes.
- * @throws Error when the port is taken, when it ends early or does not answer within 60 s, with its last log lines
+ * Starts a server on 127.0.0.1 and waits until it responds and has our search attributes.
+ * @throws Error if the port is taken, or, with its last log lines, if the server exits early or is not ready within 60 s
  */
 export async function startTemporalServer(options: TemporalServerOptions): Promise<EmbeddedTemporal> {
-  // A server that cannot listen does not end at once, and the one that does would answer in its place.
+  // A server that cannot listen does not exit at once, and whichever server has the port would pass the readiness check.
   if (!(await isFree(options.port))) throw new Error(`port ${options.port} is taken: the Temporal server cannot listen there`);
   if (options.dataFile !== undefined) await mkdir(dirname(options.dataFile), { recursive: true });
   const server = await spawnServer({
     command: options.cliPath,
     args: await serverArgs(options),
-    // Nothing of ours: the CLI reads TEMPORAL_* as its own settings.
+    // Empty, because the CLI would read our TEMPORAL_* variables as its own settings.
     environment: {},
     onSpawn: options.onSpawn,
     onLog: options.onLog,
     logFile: options.logFile,
   });
   const address = `${HOST}:${options.port}`;
-  await untilReady(server, address, ['default', ...(options.namespaces ?? [])]);
+  await waitUntilReady(server, address, ['default', ...(options.namespaces ?? [])]);
   return {
     address,
     uiUrl: options.uiPort === undefined ? undefined : `http://${HOST}:${options.uiPort}`,
     pid: server.pid,
     ended: server.ended,
-    stop: () => server.stop('SIGTERM', STOP_WITHIN_MS),
+    stop: () => server.stop('SIGTERM', STOP_TIMEOUT_MS),
   };
 }
 
 async function serverArgs(options: TemporalServerOptions): Promise<string[]> {
   const { dataFile, port, uiPort, namespaces = [] } = options;
-  // Its own choice of further ports starts from the same numbers in every server: two on one machine would collide.
+  // By default every server picks these ports from the same start, so that two on one machine would collide.
   const httpPort = await freePort(0, [port, uiPort ?? 0]);
   const metricsPort = await freePort(0, [port, uiPort ?? 0, httpPort]);
   const dynamicConfig = Object.entries({ ...DYNAMIC_CONFIG, ...options.dynamicConfig });
@@ -110,31 +113,31 @@ async function serverArgs(options: TemporalServerOptions): Promise<string[]> {
   ];
 }
 
-async function untilReady(server: ServerProcess, address: string, namespaces: string[]): Promise<void> {
+async function waitUntilReady(server: ServerProcess, address: string, namespaces: string[]): Promise<void> {
   let endedHow: string | undefined;
   void server.ended.then((how) => {
     endedHow = how;
   });
-  const deadline = Date.now() + READY_WITHIN_MS;
+  const deadline = Date.now() + READY_TIMEOUT_MS;
   const connection = Connection.lazy({ address });
   try {
-    while (!(await knowsAll(connection, namespaces))) {
-      if (endedHow !== undefined) throw new Error(`the Temporal server ended at once (${endedHow}):\n${server.lastLines()}`);
+    while (!(await isReady(connection, namespaces))) {
+      if (endedHow !== undefined) throw new Error(`the Temporal server exited at once (${endedHow}):\n${server.lastLines()}`);
       if (Date.now() > deadline) {
         await server.stop('SIGTERM', 1_000);
-        throw new Error(`the Temporal server did not answer within ${READY_WITHIN_MS / 1_000} s:\n${server.lastLines()}`);
+        throw new Error(`the Temporal server was not ready within ${READY_TIMEOUT_MS / 1_000} s:\n${server.lastLines()}`);
       }
-      await sleep(ASK_EVERY_MS);
+      await sleep(POLL_INTERVAL_MS);
     }
   } finally {
     await connection.close();
   }
 }
 
-/** It answers before it has made its namespaces and search attributes; a workflow that starts in between would fail. */
-async function knowsAll(connection: Connection, namespaces: string[]): Promise<boolean> {
+/** The server responds before its namespaces and search attributes exist; a workflow that starts in between would fail. */
+async function isReady(connection: Connection, namespaces: string[]): Promise<boolean> {
   try {
-    return await connection.withDeadline(Date.now() + ANSWER_WITHIN_MS, async () => {
+    return await connection.withDeadline(Date.now() + REQUEST_TIMEOUT_MS, async () => {
       for (const namespace of namespaces) {
         const { customAttributes } = await connection.operatorService.listSearchAttributes({ namespace });
         if (!Object.keys(SEARCH_ATTRIBUTES).every((name) => name in customAttributes)) return false;
