@@ -4,7 +4,7 @@
  */
 import { json, type Request, type Response, Router } from 'express';
 import { z } from 'zod';
-import { CUSTOMER_KINDS } from '../kapso/bodies';
+import { CUSTOMER_KINDS } from '../kapso/customer-content';
 import type { KapsoDouble } from '../kapso/double';
 import { kapsoFaultSchema } from '../kapso/requests';
 import { type ModelDouble, modelProgramSchema } from '../models/double';

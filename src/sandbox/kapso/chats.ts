@@ -1,0 +1,129 @@
+/** The chats of the Kapso double: what customers and the business have sent each other, and what a customer sees of it. */
+import { randomUUID } from 'node:crypto';
+import { EventEmitter } from 'node:events';
+import { customerKey, type MessageStatus, type StoredMessage } from './bodies';
+import { freshWamid, type KapsoStore } from './store';
+
+/** A message that a customer has on the phone. */
+export interface VisibleMessage {
+  wamid: string;
+  text: string;
+  /** ms since 1970. */
+  atMs: number;
+  /** `biz_opaque_callback_data` of the send. */
+  correlation: string | undefined;
+  type: string;
+  statuses: MessageStatus[];
+}
+
+/** One line of a chat as the customer sees it. `read` of an inbound message: the business marked it as read. */
+export interface ChatLine {
+  wamid: string;
+  direction: 'inbound' | 'outbound';
+  text: string;
+  atMs: number;
+  statuses: (MessageStatus | 'taken')[];
+}
+
+/** What happens in a customer's chat. `ticks` of own messages: `taken` (webhook answered 200), `read`. */
+export type ChatEvent =
+  | { type: 'reply'; wamid: string; text: string; atMs: number }
+  | { type: 'ticks'; wamid: string; direction: 'inbound' | 'outbound'; status: MessageStatus | 'taken' }
+  | { type: 'typing' };
+
+/** The fields of a new message that are not the same for all. */
+export type NewMessage = Pick<StoredMessage, 'type' | 'content' | 'text' | 'origin'> & {
+  [K in keyof StoredMessage]?: StoredMessage[K] | undefined;
+};
+
+/** All chats, over the store of messages. */
+export class Chats {
+  readonly #store: KapsoStore;
+  readonly #phoneNumberId: string;
+  readonly #events = new EventEmitter().setMaxListeners(0);
+  readonly #marks = new WeakMap<StoredMessage, 'taken' | 'read'>();
+
+  constructor(store: KapsoStore, phoneNumberId: string) {
+    this.#store = store;
+    this.#phoneNumberId = phoneNumberId;
+  }
+
+  /** Adds a message, with the defaults of one that was just sent. */
+  add(direction: 'inbound' | 'outbound', customer: string, fields: NewMessage): StoredMessage {
+    return this.#store.add({
+      ...fields,
+      direction,
+      customer,
+      wamid: fields.wamid ?? freshWamid(),
+      phoneNumberId: fields.phoneNumberId ?? this.#phoneNumberId,
+      createdAtMs: Date.now(),
+      statuses: [],
+      listed: fields.listed ?? true,
+      visible: fields.visible ?? true,
+      idempotencyKey: direction === 'inbound' ? randomUUID() : undefined,
+    });
+  }
+
+  /** What a customer received, oldest first; without messages that failed. */
+  visibleTo(phone: string): VisibleMessage[] {
+    return this.#store
+      .of(customerKey(phone))
+      .filter((message) => message.direction === 'outbound' && message.visible)
+      .map(({ wamid, text, createdAtMs, correlation, type, statuses }) => ({
+        wamid,
+        text,
+        atMs: createdAtMs,
+        correlation,
+        type,
+        statuses: statuses.map(({ status }) => status),
+      }));
+  }
+
+  /** Both directions of a chat with their ticks, oldest first. */
+  lines(phone: string): ChatLine[] {
+    const messages = this.#store.of(customerKey(phone)).filter((message) => message.visible);
+    return messages.map((message) => ({
+      wamid: message.wamid,
+      direction: message.direction,
+      text: message.text,
+      atMs: message.createdAtMs,
+      statuses: this.#ticks(message),
+    }));
+  }
+
+  /** Calls `listener` with what happens in a customer's chat; the returned function ends it. */
+  subscribe(phone: string, listener: (event: ChatEvent) => void): () => void {
+    const key = customerKey(phone);
+    this.#events.on(key, listener);
+    return () => this.#events.off(key, listener);
+  }
+
+  /** Tells the subscribers of a customer's chat. */
+  emit(customer: string, event: ChatEvent): void {
+    this.#events.emit(customer, event);
+  }
+
+  /** Marks a customer's message as taken by the business's webhook. */
+  markTaken(message: StoredMessage): void {
+    this.#mark(message, 'taken');
+  }
+
+  /** Reading a message reads the earlier ones too. */
+  markRead(message: StoredMessage): void {
+    const earlier = this.#store.of(message.customer).filter((other) => other.direction === 'inbound' && other.sequence <= message.sequence);
+    for (const read of earlier) this.#mark(read, 'read');
+  }
+
+  #mark(message: StoredMessage, mark: 'taken' | 'read'): void {
+    const before = this.#marks.get(message);
+    if (before === 'read' || before === mark) return;
+    this.#marks.set(message, mark);
+    this.emit(message.customer, { type: 'ticks', wamid: message.wamid, direction: 'inbound', status: mark });
+  }
+
+  #ticks(message: StoredMessage): ChatLine['statuses'] {
+    if (message.direction === 'outbound') return message.statuses.map(({ status }) => status);
+    const mark = this.#marks.get(message);
+    return mark === undefined ? [] : mark === 'read' ? ['taken', 'read'] : ['taken'];
+  }
+}

@@ -1,0 +1,75 @@
+/** The status webhooks that follow an accepted send: which, when, and in what order. */
+import type { Background, Timers } from '../waiting';
+import type { Delivery } from '../webhook-sender';
+import { type StoredMessage, statusEvent, statusObject } from './bodies';
+import type { Chats } from './chats';
+import type { KapsoFault, SendBody, StatusStep } from './requests';
+import type { KapsoStore } from './store';
+import type { KapsoEvent } from './webhooks';
+
+/** ms from acceptance to each status webhook. */
+export interface StatusDelays {
+  sent: number;
+  delivered: number;
+  read: number;
+}
+
+const DEFAULT_DELAYS_MS: StatusDelays = { sent: 150, delivered: 400, read: 1200 };
+
+/** The statuses of a send under a fault, in the order of their times. A reaction gets no more than `sent`. */
+export function statusPlan(body: SendBody, fault: KapsoFault, delays = DEFAULT_DELAYS_MS): StatusStep[] {
+  const names = body.type === 'reaction' ? (['sent'] as const) : (['sent', 'delivered', 'read'] as const);
+  const steps: StatusStep[] = fault.statuses ?? names.map((status) => ({ status, afterMs: delays[status] }));
+  return steps
+    .filter((step) => !fault.dropStatuses?.includes(step.status))
+    .map((step) => (fault.duplicateStatuses?.includes(step.status) ? { ...step, copies: 2 } : step))
+    .sort((one, other) => one.afterMs - other.afterMs);
+}
+
+/** What the status webhooks need of the double. */
+export interface StatusWebhooksParts {
+  store: KapsoStore;
+  chats: Chats;
+  timers: Timers;
+  background: Background;
+  deliver(event: KapsoEvent): Delivery;
+  /** Called when a message has a new status. */
+  onStatus(wamid: string): void;
+}
+
+/** Sends the planned statuses of messages in their time. */
+export class StatusWebhooks {
+  readonly #parts: StatusWebhooksParts;
+
+  constructor(parts: StatusWebhooksParts) {
+    this.#parts = parts;
+  }
+
+  /** Runs a plan in the background; the returned promise resolves when its first webhook was tried. */
+  start(message: StoredMessage, plan: StatusStep[]): Promise<void> {
+    return new Promise((resolve) => this.#parts.background.run(this.#run(message, plan, resolve).finally(resolve)));
+  }
+
+  /** Each status waits for the first attempt of the one before, not for its retries: so they keep their order unless a webhook fails. */
+  async #run(message: StoredMessage, plan: StatusStep[], tried: () => void): Promise<void> {
+    for (const step of plan) {
+      const dueInMs = message.createdAtMs + step.afterMs - Date.now();
+      if (!(await this.#parts.timers.sleep(dueInMs))) return;
+      await this.#emitStatus(message, step);
+      tried();
+    }
+  }
+
+  async #emitStatus(message: StoredMessage, step: StatusStep): Promise<void> {
+    const { store, chats, deliver, onStatus } = this.#parts;
+    const atMs = Date.now();
+    const { conversation } = store.conversation(message.customer, message.phoneNumberId);
+    message.statuses.push(statusObject(message, step.status, atMs, step.errorCode));
+    chats.emit(message.customer, { type: 'ticks', wamid: message.wamid, direction: 'outbound', status: step.status });
+    const body = JSON.stringify(statusEvent(message, conversation, step.status, atMs));
+    const order = step.status === 'sent' ? message.customer : undefined;
+    const copies = Array.from({ length: step.copies ?? 1 }, () => ({ event: `whatsapp.message.${step.status}`, body, order }));
+    await Promise.all(copies.map((event) => deliver(event).first));
+    onStatus(message.wamid);
+  }
+}
