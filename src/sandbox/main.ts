@@ -1,4 +1,4 @@
-/** The sandbox as a process of its own, for `npm start` without keys and for the benchmark. */
+/** The sandbox as a process, for `npm start` without keys. */
 import { loadEnvFile, readSettings, requireSettings, type Settings } from '../platform/config';
 import { onShutdown, runProcess } from '../platform/lifecycle';
 import { createLogger } from '../platform/logger';
@@ -11,8 +11,8 @@ const SHUTDOWN_LIMIT_MS = 5_000;
 
 async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   const settings = requireSettings(readSettings(environment), {
-    WEBHOOK_TARGET_URL: 'the sandbox delivers its webhooks there',
-    KAPSO_WEBHOOK_SECRET: 'the sandbox signs its webhooks with the first one',
+    WEBHOOK_TARGET_URL: 'the sandbox delivers its webhooks to it',
+    KAPSO_WEBHOOK_SECRET: 'the sandbox signs its webhooks with the first secret',
   });
   const logger = createLogger('sandbox', settings.LOG_LEVEL);
   const sandbox = await startSandbox({
@@ -24,17 +24,17 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
     log: logger,
   });
   onShutdown(logger, SHUTDOWN_LIMIT_MS, () => sandbox.close());
-  // For whoever started this process: the line comes at any LOG_LEVEL.
+  // The parent process waits for this line, so log it at any LOG_LEVEL.
   createLogger('sandbox', 'info').info({ url: sandbox.url }, 'sandbox ready');
 }
 
-/** Events of calls that name no server of their own go where Parley says that it is reached. */
+/** Events of calls that have no server of their own go to Parley's PUBLIC_URL. */
 function vapiOptions(settings: Settings): Partial<VapiDoubleOptions> {
   const { PUBLIC_URL } = settings;
   return { auth: vapiAuth(settings), ...(PUBLIC_URL !== undefined && { serverUrl: `${PUBLIC_URL}/api/v1/vapi/webhooks/vapi` }) };
 }
 
-/** The double proves itself with the first secret, in the way that the API demands. */
+/** Authenticates the double's webhooks with the first secret, in the scheme that the API expects. */
 function vapiAuth(settings: Settings): VapiWebhookAuth {
   const secret = settings.VAPI_WEBHOOK_SECRET[0] ?? '';
   if (settings.VAPI_WEBHOOK_AUTH !== 'hmac') return { scheme: settings.VAPI_WEBHOOK_AUTH, secret };
@@ -52,5 +52,5 @@ function vapiAuth(settings: Settings): VapiWebhookAuth {
 
 loadEnvFile();
 
-// biome-ignore lint/style/noProcessEnv: the entry of a process hands its environment to the one reader of settings
+// biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
 runProcess('sandbox', main, process.env);

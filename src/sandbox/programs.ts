@@ -1,10 +1,10 @@
-/** What a double shall do with the next requests: counted programs in their order, then the latest lasting one. */
+/** Programmed behaviour for the next requests: programs with a count apply in order, then the latest one without a count. */
 
 /** How often a program applies. */
 export interface Counted {
-  /** How many matching requests it applies to; not set: all, until removed. */
+  /** Number of matching requests that it applies to (default: all, until it is removed). */
   times?: number | undefined;
-  /** How many matching requests pass by before it applies (default 0). */
+  /** Number of matching requests to skip first (default 0). */
   skip?: number | undefined;
 }
 
@@ -14,7 +14,7 @@ interface Entry<P> {
   left: number;
 }
 
-/** A list of programs, of which each request takes at most one. */
+/** A list of programs; at most one applies to each request. */
 export class Programs<P extends Counted> {
   #entries: Entry<P>[] = [];
 
@@ -27,7 +27,7 @@ export class Programs<P extends Counted> {
     };
   }
 
-  /** The program for a request, and counts it as used. */
+  /** Returns the program for a request and counts the use. */
   take(matches: (program: P) => boolean): P | undefined {
     if (this.#entries.length === 0) return undefined;
     const ready = this.#entries.filter((entry) => matches(entry.program)).filter((entry) => entry.skip-- <= 0);
@@ -38,12 +38,12 @@ export class Programs<P extends Counted> {
     return chosen.program;
   }
 
-  /** Removes those that `which` names, all by default. */
+  /** Removes the programs that `which` selects (default: all). */
   clear(which: (program: P) => boolean = () => true): void {
     this.#entries = this.#entries.filter((entry) => !which(entry.program));
   }
 
-  /** The programs that still wait for requests. */
+  /** The programs that are still active. */
   list(): P[] {
     return this.#entries.map((entry) => entry.program);
   }

@@ -1,22 +1,23 @@
-/** For tests: a stand-in for Parley's webhook endpoint, which keeps what it got and answers what it is told. */
+/** For tests: a webhook endpoint that records what it receives and responds as programmed. */
 import { once } from 'node:events';
 import { createServer, type IncomingHttpHeaders } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { Changes } from './waiting';
 
-/** A webhook as it came in. */
+/** A received webhook. */
 export interface ReceivedWebhook {
   event: string;
   headers: IncomingHttpHeaders;
   raw: string;
 }
 
+/** A running receiver. */
 export interface Receiver {
   url: string;
   webhooks: ReceivedWebhook[];
-  /** Statuses for the next webhooks, then 200; 0 holds the request open. */
+  /** Statuses for the next responses; afterwards 200. 0 leaves the request open. */
   answers: number[];
-  /** Resolves when at least `count` webhooks with this event came. @throws Error after `timeoutMs` */
+  /** Resolves once at least `count` webhooks with this event have arrived. @throws Error after `timeoutMs` */
   waitFor(event: string, count: number, timeoutMs?: number): Promise<ReceivedWebhook[]>;
   close(): Promise<void>;
 }
@@ -39,9 +40,9 @@ export async function startReceiver(): Promise<Receiver> {
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const waitFor = (event: string, count: number, timeoutMs = 3000) => {
-    const got = () => webhooks.filter((webhook) => webhook.event === event);
-    const look = () => (got().length >= count ? got() : undefined);
-    return changes.until('webhooks', look, timeoutMs, () => `${got().length} of ${count} ${event} came`);
+    const matching = () => webhooks.filter((webhook) => webhook.event === event);
+    const check = () => (matching().length >= count ? matching() : undefined);
+    return changes.until('webhooks', check, timeoutMs, () => `received ${matching().length} of ${count} ${event}`);
   };
   const close = async () => {
     const closed = once(server, 'close');

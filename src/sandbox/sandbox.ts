@@ -1,4 +1,4 @@
-/** The sandbox: doubles of Kapso, of Vapi and of the models behind one port of this machine. */
+/** The sandbox: doubles of Kapso, Vapi and the models behind one local port. */
 import { once } from 'node:events';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -9,26 +9,27 @@ import { KapsoDouble, type KapsoDoubleOptions } from './kapso/double';
 import { ModelDouble } from './models/double';
 import { VapiDouble, type VapiDoubleOptions } from './vapi/double';
 
+/** Options of the sandbox; those of the Kapso double are at the top level. */
 export interface SandboxOptions extends KapsoDoubleOptions {
-  /** Port on 127.0.0.1; 0 for a free one. */
+  /** Port on 127.0.0.1; 0 picks a free one. */
   port: number;
-  /** Vapi; without `serverUrl`, calls that name no server of their own tell nobody, and without `auth` Kapso's secret is shown. */
+  /** Without `serverUrl`, calls without a server of their own send no events; without `auth`, webhooks carry Kapso's secret. */
   vapi?: Partial<VapiDoubleOptions> | undefined;
 }
 
 /** A running sandbox. */
 export interface Sandbox {
-  /** Address without a trailing slash: Kapso's base address, and the place of /sandbox. */
+  /** URL without a trailing slash: Kapso's base URL, and the parent of /sandbox. */
   url: string;
-  /** Base address of the models, ending in /v1. */
+  /** Base URL of the models, ending in /v1. */
   modelsUrl: string;
-  /** Vapi's base address. */
+  /** Vapi's base URL. */
   vapiUrl: string;
   port: number;
   kapso: KapsoDouble;
   vapi: VapiDouble;
   models: ModelDouble;
-  /** Cuts all connections, and gives up webhooks that are under way. */
+  /** Cuts all connections and abandons pending webhooks. */
   close(): Promise<void>;
 }
 
@@ -52,7 +53,7 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
   }
 }
 
-/** Models are asked the most, and aimock needs no router before it. */
+/** Routes model requests past Express: they are the most frequent, and aimock needs no router. */
 function listener(doubles: Doubles): RequestListener {
   const { kapso, vapi, models } = doubles;
   const app = express();
@@ -64,15 +65,15 @@ function listener(doubles: Doubles): RequestListener {
   app.use((_request, response) => {
     response.status(404).json({ error: 'Not found' });
   });
-  app.use(refuseBrokenBody);
+  app.use(handleError);
   return (request, response) => {
     if (request.url?.startsWith('/v1/')) models.handle(request, response);
     else app(request, response);
   };
 }
 
-/** Express knows an error handler by its four parameters. */
-function refuseBrokenBody(error: unknown, _request: Request, response: Response, next: NextFunction): void {
+/** Express recognises an error handler by its four parameters. */
+function handleError(error: unknown, _request: Request, response: Response, next: NextFunction): void {
   if (response.headersSent) {
     next(error);
     return;

@@ -1,21 +1,21 @@
-/** Waiting without polling: states that change, timers that end with the sandbox, work that goes on in the background. */
+/** Waiting without polling: change notifications, timers that end with the sandbox, and background work. */
 
 interface Watcher {
-  look: () => void;
-  end: (error: Error) => void;
+  check: () => void;
+  fail: (error: Error) => void;
 }
 
-/** Lets callers await a state: whoever changes the state calls `notify` with the same key. */
+/** Lets callers wait for a state. Code that changes the state must call `notify` with the same key. */
 export class Changes {
   readonly #watchers = new Map<string, Set<Watcher>>();
 
-  /** Has everybody who waits for `key` look again. */
+  /** Makes all waits for `key` check their state again. */
   notify(key: string): void {
-    for (const watcher of [...(this.#watchers.get(key) ?? [])]) watcher.look();
+    for (const watcher of [...(this.#watchers.get(key) ?? [])]) watcher.check();
   }
 
-  /** Resolves with the first defined result of `look`. @throws Error with `describe()` after `timeoutMs` milliseconds, or when closed */
-  until<T>(key: string, look: () => T | undefined, timeoutMs: number, describe: () => string): Promise<T> {
+  /** Resolves with the first defined result of `check`. @throws Error with `describe()` after `timeoutMs` ms, or when closed */
+  until<T>(key: string, check: () => T | undefined, timeoutMs: number, describe: () => string): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       const finish = (settle: () => void) => {
         clearTimeout(timer);
@@ -23,22 +23,22 @@ export class Changes {
         settle();
       };
       const watcher: Watcher = {
-        look: () => {
-          const found = look();
+        check: () => {
+          const found = check();
           if (found !== undefined) finish(() => resolve(found));
         },
-        end: (error) => finish(() => reject(error)),
+        fail: (error) => finish(() => reject(error)),
       };
-      const timer = setTimeout(() => watcher.end(new Error(`after ${timeoutMs} ms: ${describe()}`)), timeoutMs);
+      const timer = setTimeout(() => watcher.fail(new Error(`after ${timeoutMs} ms: ${describe()}`)), timeoutMs);
       this.#add(key, watcher);
-      watcher.look();
+      watcher.check();
     });
   }
 
-  /** Ends every wait with an error. */
+  /** Rejects all pending waits. */
   close(): void {
     for (const watchers of [...this.#watchers.values()]) {
-      for (const watcher of [...watchers]) watcher.end(new Error('the sandbox was closed'));
+      for (const watcher of [...watchers]) watcher.fail(new Error('the sandbox was closed'));
     }
   }
 
@@ -55,12 +55,12 @@ export class Changes {
   }
 }
 
-/** Timers that all end when they are closed, so that no process or test is held up by a late one. */
+/** A group of timers that end together when closed, so that none keeps a process or test waiting. */
 export class Timers {
   readonly #pending = new Map<NodeJS.Timeout, (elapsed: boolean) => void>();
   #closed = false;
 
-  /** Resolves with true after `ms` milliseconds, with false at once when closed. */
+  /** Resolves with true after `ms` milliseconds, or with false as soon as the group is closed. */
   sleep(ms: number): Promise<boolean> {
     if (this.#closed) return Promise.resolve(false);
     if (ms <= 0) return Promise.resolve(true);
@@ -73,7 +73,7 @@ export class Timers {
     });
   }
 
-  /** Ends all sleeps. */
+  /** Ends all sleeps; later ones end at once. */
   close(): void {
     this.#closed = true;
     for (const [timer, resolve] of this.#pending) {
@@ -84,7 +84,7 @@ export class Timers {
   }
 }
 
-/** Promises that nobody awaits at once: none is lost, and their end can be awaited. */
+/** Tracks promises that are not awaited directly, so that failures are reported and their completion can be awaited. */
 export class Background {
   readonly #running = new Set<Promise<void>>();
   readonly #failed: (error: unknown) => void;
@@ -93,7 +93,7 @@ export class Background {
     this.#failed = failed;
   }
 
-  /** Takes over `work`; its failure goes to the handler. */
+  /** Tracks `work`; passes its failure to the handler. */
   run(work: Promise<unknown>): void {
     const tracked = work.then(
       () => undefined,
@@ -103,7 +103,7 @@ export class Background {
     tracked.finally(() => this.#running.delete(tracked)).catch(this.#failed);
   }
 
-  /** Resolves when nothing runs any more, including what was started meanwhile. */
+  /** Resolves when nothing is running, including work that was added meanwhile. */
   async settled(): Promise<void> {
     while (this.#running.size > 0) await Promise.all(this.#running);
   }

@@ -1,48 +1,48 @@
-/** Delivers webhooks as a provider does: a time limit, the provider's own retries, order within a conversation. */
+/** Delivers webhooks as a provider does: with a timeout, the provider's retries, and ordering within a conversation. */
 import { createHmac } from 'node:crypto';
 import { Agent as HttpAgent, request as httpRequest } from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { Background, Timers } from './waiting';
 
-/** Where webhooks go: each listed address gets every event; a function is asked anew before each attempt and may name another one each time. */
+/** Where webhooks go: to every URL in the list, or to the URL that the function returns; it is called before each attempt. */
 export type WebhookTargets = string[] | (() => string);
 
-/** How a delivery ended: the last HTTP status (0 = no answer) and the number of attempts. */
+/** How a delivery ended: the last HTTP status (0: no response) and the number of attempts. */
 export interface DeliveryResult {
   status: number;
   attempts: number;
 }
 
-/** A delivery under way. */
+/** A delivery in progress. */
 export interface Delivery {
-  /** Resolves after the first attempt with its HTTP status (0 = no answer). */
+  /** Resolves after the first attempt with its HTTP status (0: no response). */
   first: Promise<number>;
-  /** Resolves when it was taken or given up. */
+  /** Resolves when the webhook has been accepted or abandoned. */
   done: Promise<DeliveryResult>;
 }
 
-/** What one attempt sends. */
+/** The request of one attempt. */
 export interface WrittenWebhook {
   body: string | Buffer;
   headers: Record<string, string>;
 }
 
-/** One event on its way, with the provider's rules for it. */
+/** One event to deliver, with the provider's delivery rules. */
 export interface Webhook {
   targets: WebhookTargets;
-  /** Asked before each attempt: some providers write an event anew each time. */
+  /** Called before each attempt, because some providers rewrite the event each time. */
   write(): WrittenWebhook;
   /** Events with the same order key are delivered one after the other. */
   order?: string | undefined;
-  /** Which HTTP statuses count as taken. */
-  isTaken(status: number): boolean;
-  /** The wait before the next attempt, in ms, after `attempts` that ended with `status`; undefined: given up. */
+  /** Whether an HTTP status means that the webhook was accepted. */
+  isAccepted(status: number): boolean;
+  /** The delay before the next attempt, in ms, after `attempts` attempts of which the last ended with `status`; undefined to stop. */
   retryDelayMs(attempts: number, status: number): number | undefined;
-  /** How long an attempt may take, in ms. */
+  /** Timeout of an attempt, in ms. */
   timeoutMs: number;
 }
 
-/** Deliveries since the start: `open` are under way, `lost` were given up after the last attempt. */
+/** Delivery counts since the start: `open` are in progress, `lost` were abandoned after the last attempt. */
 export interface WebhookCounts {
   delivered: number;
   lost: number;
@@ -50,20 +50,20 @@ export interface WebhookCounts {
   attempts: number;
 }
 
-/** A bare lower-case hex HMAC-SHA256 of the raw bytes, as Kapso signs. */
+/** Kapso's signature: HMAC-SHA256 of the raw bytes in lower-case hex, without a prefix. */
 export function signBody(secret: string, body: string | Buffer): string {
   return createHmac('sha256', secret).update(body).digest('hex');
 }
 
-/** How long an event waits for the earlier one of its conversation. */
+/** How long an event waits for the previous one with the same order key. */
 const HOLD_MS = 30_000;
 
-/** Sends webhooks; no method throws because of the receiver. */
+/** Sends webhooks. Never throws because of the receiver's response. */
 export class WebhookSender {
   readonly counts: WebhookCounts = { delivered: 0, lost: 0, open: 0, attempts: 0 };
   readonly #timers = new Timers();
   readonly #background: Background;
-  readonly #ahead = new Map<string, Promise<unknown>>();
+  readonly #previous = new Map<string, Promise<unknown>>();
   readonly #httpAgent = new HttpAgent({ keepAlive: true });
   readonly #httpsAgent = new HttpsAgent({ keepAlive: true });
   #closed = false;
@@ -72,24 +72,24 @@ export class WebhookSender {
     this.#background = new Background(failed);
   }
 
-  /** Delivers an event, to each listed address. */
+  /** Delivers an event to each target. */
   send(webhook: Webhook): Delivery {
     const { targets, order } = webhook;
     const addresses = typeof targets === 'function' ? [targets] : targets.map((url) => () => url);
-    const ahead = order === undefined ? undefined : this.#ahead.get(order);
-    const deliveries = addresses.map((address) => this.#deliver(webhook, address, ahead));
+    const previous = order === undefined ? undefined : this.#previous.get(order);
+    const deliveries = addresses.map((address) => this.#deliver(webhook, address, previous));
     const delivery = { first: joinFirst(deliveries, webhook), done: joinDone(deliveries, webhook) };
     if (order !== undefined) this.#lead(order, delivery.done);
     this.#background.run(delivery.done);
     return delivery;
   }
 
-  /** Resolves when no delivery is under way. */
+  /** Resolves when no delivery is in progress. */
   settled(): Promise<void> {
     return this.#background.settled();
   }
 
-  /** Gives up what is under way. */
+  /** Abandons all deliveries in progress. */
   async close(): Promise<void> {
     this.#closed = true;
     this.#timers.close();
@@ -99,46 +99,46 @@ export class WebhookSender {
   }
 
   #lead(order: string, done: Promise<unknown>): void {
-    this.#ahead.set(order, done);
+    this.#previous.set(order, done);
     const forget = done.then(() => {
-      if (this.#ahead.get(order) === done) this.#ahead.delete(order);
+      if (this.#previous.get(order) === done) this.#previous.delete(order);
     });
     this.#background.run(forget);
   }
 
-  #deliver(webhook: Webhook, address: () => string, ahead: Promise<unknown> | undefined): Delivery {
-    let tellFirst: (status: number) => void = () => undefined;
+  #deliver(webhook: Webhook, address: () => string, previous: Promise<unknown> | undefined): Delivery {
+    let resolveFirst: (status: number) => void = () => undefined;
     const first = new Promise<number>((resolve) => {
-      tellFirst = resolve;
+      resolveFirst = resolve;
     });
-    return { first, done: this.#attempts(webhook, address, ahead, tellFirst) };
+    return { first, done: this.#attempts(webhook, address, previous, resolveFirst) };
   }
 
   async #attempts(
     webhook: Webhook,
     address: () => string,
-    ahead: Promise<unknown> | undefined,
-    tellFirst: (status: number) => void,
+    previous: Promise<unknown> | undefined,
+    resolveFirst: (status: number) => void,
   ): Promise<DeliveryResult> {
     this.counts.open += 1;
-    if (ahead !== undefined) await this.#hold(ahead);
+    if (previous !== undefined) await this.#hold(previous);
     const result = { status: 0, attempts: 0 };
     let delayMs: number | undefined = 0;
     while (delayMs !== undefined && (await this.#timers.sleep(delayMs))) {
       result.attempts += 1;
       result.status = await this.#attempt(webhook, address);
-      tellFirst(result.status);
-      delayMs = webhook.isTaken(result.status) ? undefined : webhook.retryDelayMs(result.attempts, result.status);
+      resolveFirst(result.status);
+      delayMs = webhook.isAccepted(result.status) ? undefined : webhook.retryDelayMs(result.attempts, result.status);
     }
-    tellFirst(result.status);
+    resolveFirst(result.status);
     this.counts.open -= 1;
-    this.counts[webhook.isTaken(result.status) ? 'delivered' : 'lost'] += 1;
+    this.counts[webhook.isAccepted(result.status) ? 'delivered' : 'lost'] += 1;
     return result;
   }
 
-  async #hold(ahead: Promise<unknown>): Promise<void> {
+  async #hold(previous: Promise<unknown>): Promise<void> {
     const limit = new Timers();
-    await Promise.race([ahead, limit.sleep(HOLD_MS)]);
+    await Promise.race([previous, limit.sleep(HOLD_MS)]);
     limit.close();
   }
 
@@ -161,7 +161,7 @@ export class WebhookSender {
     };
     return new Promise((resolve, reject) => {
       const request = secure ? httpsRequest(url, options) : httpRequest(url, options);
-      const limit = setTimeout(() => request.destroy(new Error('no answer in time')), timeoutMs);
+      const limit = setTimeout(() => request.destroy(new Error('timed out')), timeoutMs);
       request.once('close', () => clearTimeout(limit));
       request.once('error', reject);
       request.once('response', (response) => {
@@ -187,7 +187,7 @@ async function joinDone(deliveries: Delivery[], webhook: Webhook): Promise<Deliv
   return { status, attempts: Math.max(0, ...results.map((result) => result.attempts)) };
 }
 
-/** An event counts as taken only when every address took it. */
-function worst(statuses: number[], { isTaken }: Webhook): number {
-  return statuses.find((status) => !isTaken(status)) ?? statuses[0] ?? 0;
+/** An event counts as accepted only if every target accepted it. */
+function worst(statuses: number[], { isAccepted }: Webhook): number {
+  return statuses.find((status) => !isAccepted(status)) ?? statuses[0] ?? 0;
 }

@@ -3,7 +3,7 @@ import pino from 'pino';
 import { type Receiver, startReceiver } from '../receiver';
 import { type Sandbox, startSandbox } from '../sandbox';
 import { SANDBOX_ASSISTANT_ID, SANDBOX_VAPI_NUMBER_ID } from '../vapi/bodies';
-import { CONTROL_ADDRESSES } from './help';
+import { CONTROL_ENDPOINTS } from './help';
 
 const PHONE = '15550100001';
 let receiver: Receiver;
@@ -41,7 +41,7 @@ async function placeCall(name: string): Promise<{ name: string }> {
 }
 
 describe('control', () => {
-  test('when a customer writes and is answered, then the chat shows both with ticks', async () => {
+  test('when a customer writes and gets a reply, then the chat shows both with their ticks', async () => {
     const written = await call('POST', `/sandbox/customers/${PHONE}/messages`, { text: 'Hi', name: 'Budi' });
     expect(await written.json()).toEqual({ wamid: expect.stringMatching(/^wamid\./), delivered: 200, attempts: 1 });
     await send('Hello');
@@ -54,17 +54,17 @@ describe('control', () => {
     expect(await (await call('GET', '/sandbox/stats')).json()).toMatchObject({ kapso: { inbound: 1, accepted: 1 }, models: {} });
   });
 
-  test('when a chat is watched, then replies and ticks come as events', async () => {
+  test('when a chat is watched, then replies and ticks are streamed', async () => {
     const response = await call('GET', `/sandbox/customers/${PHONE}/events`);
     const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
     await send('Hello');
-    let seen = '';
-    while (!seen.includes('"read"')) seen += (await reader?.read())?.value ?? '';
-    expect(seen.match(/^event: .*$/gm)).toEqual(['event: reply', 'event: ticks', 'event: ticks', 'event: ticks']);
+    let stream = '';
+    while (!stream.includes('"read"')) stream += (await reader?.read())?.value ?? '';
+    expect(stream.match(/^event: .*$/gm)).toEqual(['event: reply', 'event: ticks', 'event: ticks', 'event: ticks']);
     await reader?.cancel();
   });
 
-  test('when faults are put and deleted, then they apply until then', async () => {
+  test('when faults are set and deleted, then they apply in between', async () => {
     expect((await call('PUT', '/sandbox/faults', { kapso: [{ answer: '131026' }], models: [{ model: 'a', reply: 'x' }] })).status).toBe(
       204,
     );
@@ -80,7 +80,7 @@ describe('control', () => {
     expect([wrong.status, await wrong.text()]).toEqual([400, expect.stringContaining('answer')]);
   });
 
-  test('when a play is put, then the next call gets it, and the phones that rang are counted', async () => {
+  test('when a play is set, then the next call follows it, and the phones that rang are counted', async () => {
     expect((await call('PUT', '/sandbox/plays', [{ play: 'busy', times: 1 }])).status).toBe(204);
     expect(await (await call('GET', '/sandbox/plays')).json()).toEqual([{ play: 'busy', times: 1 }]);
     const { name } = await placeCall('first');
@@ -99,23 +99,23 @@ describe('control', () => {
     expect(await (await call('GET', '/sandbox/stats')).json()).toMatchObject({ vapi: { dialled: 2, active: 0 } });
   });
 
-  test('when a call is watched before it is placed, then all that happens comes as events; who watches later gets the same', async () => {
+  test('when a call is watched before it is placed, then all its events are streamed; a later watcher gets the same events', async () => {
     const watching = await call('GET', '/sandbox/calls/mine/events');
     const live = watching.body?.pipeThrough(new TextDecoderStream()).getReader();
     await placeCall('mine');
-    let seen = '';
-    while (!seen.includes('"ended"')) seen += (await live?.read())?.value ?? '';
+    let liveStream = '';
+    while (!liveStream.includes('"ended"')) liveStream += (await live?.read())?.value ?? '';
     await live?.cancel();
-    const names = (seen.match(/^event: .*$/gm) ?? []).map((line) => line.slice('event: '.length));
+    const names = (liveStream.match(/^event: .*$/gm) ?? []).map((line) => line.slice('event: '.length));
     expect(names).toEqual(['status', 'status', 'status', ...Array(6).fill('words'), 'status']);
     const late = (await call('GET', '/sandbox/calls/mine/events')).body?.pipeThrough(new TextDecoderStream()).getReader();
-    let again = '';
-    while (!again.includes('"ended"')) again += (await late?.read())?.value ?? '';
+    let lateStream = '';
+    while (!lateStream.includes('"ended"')) lateStream += (await late?.read())?.value ?? '';
     await late?.cancel();
-    expect(again.match(/^event: .*$/gm)).toEqual(seen.match(/^event: .*$/gm));
+    expect(lateStream.match(/^event: .*$/gm)).toEqual(liveStream.match(/^event: .*$/gm));
   });
 
-  test('when somebody calls in and hangs up, then the call is over', async () => {
+  test('when somebody calls in and hangs up, then the call ends', async () => {
     await call('PUT', '/sandbox/plays', [{ play: 'answered', talkMs: 60_000 }]);
     const { id } = (await (await call('POST', '/sandbox/calls', { from: `+${PHONE}` })).json()) as { id: string };
     await sandbox.vapi.waitForStatus(id, 'in-progress', 3000);
@@ -124,37 +124,42 @@ describe('control', () => {
     expect((await call('POST', `/sandbox/calls/${id}/hang-up`)).status).toBe(404);
   });
 
-  test.each(['/', '/docs', '/sandbox'])('when %s is asked for, then the addresses are listed', async (path) => {
+  test.each(['/', '/docs', '/sandbox'])('when %s is requested, then the endpoints are listed', async (path) => {
     const answer = await call('GET', path);
     expect([answer.status, Object.keys(((await answer.json()) as { addresses: object }).addresses)]).toEqual([
       200,
-      Object.keys(CONTROL_ADDRESSES),
+      Object.keys(CONTROL_ENDPOINTS),
     ]);
   });
 
-  test('when the addresses are listed, then each is there, and is described in docs/sandbox.md', async () => {
+  test('when the endpoints are listed, then each exists and is described in docs/sandbox.md', async () => {
     const description = readFileSync(`${__dirname}/../../../docs/sandbox.md`, 'utf8');
-    for (const address of Object.keys(CONTROL_ADDRESSES)) {
+    for (const address of Object.keys(CONTROL_ENDPOINTS)) {
       const [, method = '', path = ''] = /^(\S+) (.+)$/.exec(address) ?? [];
       expect(description).toContain(`\`${method} ${path.replace(/\?.*/, '')}\``);
       const answer = await call(method, path.replace('<id or name>', 'nobody').replace('<phone>', PHONE));
-      if (answer.status === 404) expect(await answer.json()).toEqual({ error: 'no call with this id or name is live' });
+      if (answer.status === 404) expect(await answer.json()).toEqual({ error: 'no live call with this id or name' });
       else await answer.body?.cancel();
     }
     const unknown = await call('GET', '/sandbox/nowhere');
-    expect([unknown.status, await unknown.json()]).toEqual([404, { error: 'no such address; GET / lists them' }]);
+    expect([unknown.status, await unknown.json()]).toEqual([404, { error: 'no such endpoint; GET / lists them' }]);
   });
 
   test.each([
     ['PUT', '/sandbox/plays', [{ play: 'opera' }], /^\[0\]\.play: .*"answered"\|"busy"/],
     ['PUT', '/sandbox/plays', { play: 'busy' }, /^body: .*expected array, received object/],
-    ['PUT', '/sandbox/plays', [{ play: 'busy', tims: 1 }], /^\[0\]: no field tims; the fields are play, match, times, skip, talkMs$/],
-    ['PUT', '/sandbox/plays', [{ play: 'busy', match: { to: '1' } }], /^\[0\]\.match: no field to; the fields are number, name, metadata$/],
-    ['PUT', '/sandbox/faults', { whatsapp: [] }, /^body: no field whatsapp; the fields are kapso, vapi, models$/],
+    ['PUT', '/sandbox/plays', [{ play: 'busy', tims: 1 }], /^\[0\]: unknown field tims; the fields are play, match, times, skip, talkMs$/],
+    [
+      'PUT',
+      '/sandbox/plays',
+      [{ play: 'busy', match: { to: '1' } }],
+      /^\[0\]\.match: unknown field to; the fields are number, name, metadata$/,
+    ],
+    ['PUT', '/sandbox/faults', { whatsapp: [] }, /^body: unknown field whatsapp; the fields are kapso, vapi, models$/],
     ['POST', '/sandbox/calls', {}, /^from: must be a phone number such as \+15550100$/],
     ['POST', `/sandbox/customers/${PHONE}/messages`, { text: 1 }, /^text: .*expected string, received number/],
     ['GET', '/sandbox/calls/dialled?number=nobody', undefined, /^number: must be a phone number/],
-  ])('when %s %s gets %j, then the answer names the field and what is expected', async (method, path, body, error) => {
+  ])('when %s %s gets %j, then the response names the field and what is expected', async (method, path, body, error) => {
     const answer = await call(method, path, body);
     expect([answer.status, await answer.json()]).toEqual([
       400,
@@ -162,7 +167,7 @@ describe('control', () => {
     ]);
   });
 
-  test('when a body is no JSON, or does not say that it is, then the answer says so', async () => {
+  test('when a body is not JSON, or has no JSON content type, then the response says so', async () => {
     const put = async (body: string, headers: Record<string, string>) =>
       (await fetch(`${sandbox.url}/sandbox/plays`, { method: 'PUT', body, headers })).json();
     expect(await put('[]', {})).toMatchObject({ error: expect.stringContaining('Content-Type: application/json') });

@@ -1,6 +1,6 @@
 /**
- * The sandbox's own HTTP, for other processes on this machine: write as a customer, watch a chat or a call, choose plays, program
- * faults, read totals.
+ * The sandbox's control API, for other local processes: write as a customer, watch a chat or a call, choose plays (call scenarios),
+ * program faults, read totals.
  */
 import { json, type Request, type Response, Router } from 'express';
 import { z } from 'zod';
@@ -11,9 +11,9 @@ import { type ModelDouble, modelProgramSchema } from '../models/double';
 import type { VapiDouble } from '../vapi/double';
 import { PLAYS } from '../vapi/plays';
 import { playProgramSchema, vapiFaultSchema } from '../vapi/requests';
-import { inBody, inQuery, understood } from './help';
+import { expectBody, expectQuery, parseOrReject } from './help';
 
-/** What the sandbox plays. */
+/** The simulated providers. */
 export interface Doubles {
   kapso: KapsoDouble;
   vapi: VapiDouble;
@@ -21,13 +21,13 @@ export interface Doubles {
 }
 
 const PHONE = { form: /^\+[1-9]\d{4,14}$/, problem: 'must be a phone number such as +15550100' };
-/** In an address, a plus that nobody escaped is read as a space. */
-const phoneInAddress = z
+/** In a query string, an unescaped plus is decoded as a space. */
+const phoneInQuery = z
   .string()
   .transform((text) => `+${text.replace(/^[\s+]+/, '')}`)
   .pipe(z.string().regex(PHONE.form, PHONE.problem));
 
-const customerMessage = inBody(
+const customerMessage = expectBody(
   z.strictObject({
     text: z.string().max(4096).default(''),
     name: z.string().max(256).optional(),
@@ -36,7 +36,7 @@ const customerMessage = inBody(
   }),
   { text: 'Hi', name: 'Ann' },
 );
-const faults = inBody(
+const faults = expectBody(
   z.strictObject({
     kapso: z.array(kapsoFaultSchema).optional(),
     vapi: z.array(vapiFaultSchema).optional(),
@@ -44,32 +44,32 @@ const faults = inBody(
   }),
   { kapso: [{ answer: '500', times: 1 }], vapi: [{ on: 'create', answer: '429', times: 1 }], models: [{ error: { status: 503 } }] },
 );
-const plays = inBody(z.array(playProgramSchema), [{ play: 'busy', times: 1 }]);
-const incomingCall = inBody(
+const plays = expectBody(z.array(playProgramSchema), [{ play: 'busy', times: 1 }]);
+const incomingCall = expectBody(
   z.strictObject({ from: z.string({ error: PHONE.problem }).regex(PHONE.form, PHONE.problem), play: z.enum(PLAYS).optional() }),
   { from: '+15550100' },
 );
-const dialledQuery = inQuery(z.strictObject({ number: phoneInAddress.optional(), name: z.string().optional() }), '?number=+15550100');
+const dialledQuery = expectQuery(z.strictObject({ number: phoneInQuery.optional(), name: z.string().optional() }), '?number=+15550100');
 const KEEP_ALIVE_MS = 15_000;
 
-/** The routes under /sandbox. What is not understood gets a 400 with the reasons and an example. */
+/** The routes under /sandbox. An invalid request gets a 400 with the reasons and an example. */
 export function controlRoutes(doubles: Doubles): Router {
   const { kapso, vapi, models } = doubles;
   const router = Router();
   router.use(json({ limit: '1mb' }));
-  router.post('/customers/:phone/messages', (request, response) => write(kapso, request, response));
+  router.post('/customers/:phone/messages', (request, response) => sendAsCustomer(kapso, request, response));
   router.get('/customers/:phone/messages', (request, response) => {
     response.json({ data: kapso.chat(request.params.phone) });
   });
   router.get('/customers/:phone/events', (request, response) => {
-    watch(response, [], (listener) => kapso.subscribe(request.params.phone, listener));
+    streamEvents(response, [], (listener) => kapso.subscribe(request.params.phone, listener));
   });
   router.use('/calls', callRoutes(vapi));
   router.use('/plays', playRoutes(vapi));
   router.get('/faults', (_request, response) => {
     response.json({ kapso: kapso.faults(), vapi: vapi.faults(), models: models.programs() });
   });
-  router.put('/faults', (request, response) => program(doubles, request, response));
+  router.put('/faults', (request, response) => programFaults(doubles, request, response));
   router.delete('/faults', (_request, response) => {
     kapso.clearFaults();
     vapi.clearFaults();
@@ -80,25 +80,25 @@ export function controlRoutes(doubles: Doubles): Router {
     response.json({ kapso: kapso.counts(), vapi: vapi.counts(), models: models.counts(), memoryBytes: process.memoryUsage().rss });
   });
   router.use((_request, response) => {
-    response.status(404).json({ error: 'no such address; GET / lists them' });
+    response.status(404).json({ error: 'no such endpoint; GET / lists them' });
   });
   return router;
 }
 
-/** Calls: all of them, how many phones rang, one by Vapi's id or by name with its events, an inbound one, the person hanging up. */
+/** Calls: list, inbound call, dial counts, one call by Vapi's id or by name with its events, hang-up. */
 function callRoutes(vapi: VapiDouble): Router {
   const router = Router();
   router.get('/', (_request, response) => {
     response.json({ data: vapi.calls() });
   });
   router.post('/', (request, response) => {
-    const call = understood(incomingCall, request, response);
+    const call = parseOrReject(incomingCall, request, response);
     if (call === undefined) return;
     const baseUrl = `${request.protocol}://${request.get('host')}/vapi`;
     response.status(201).json(vapi.receiveCall({ ...call, baseUrl }));
   });
   router.get('/dialled', (request, response) => {
-    const query = understood(dialledQuery, request, response);
+    const query = parseOrReject(dialledQuery, request, response);
     if (query !== undefined) response.json({ dialled: vapi.dialled(query) });
   });
   router.get('/:id', (request, response) => {
@@ -106,11 +106,11 @@ function callRoutes(vapi: VapiDouble): Router {
   });
   router.get('/:id/events', (request, response) => {
     const { id } = request.params;
-    watch(response, vapi.events(id), (listener) => vapi.subscribe(id, listener));
+    streamEvents(response, vapi.events(id), (listener) => vapi.subscribe(id, listener));
   });
   router.post('/:id/hang-up', (request, response) => {
     if (vapi.hangUp(request.params.id)) response.status(204).end();
-    else response.status(404).json({ error: 'no call with this id or name is live' });
+    else response.status(404).json({ error: 'no live call with this id or name' });
   });
   return router;
 }
@@ -121,7 +121,7 @@ function playRoutes(vapi: VapiDouble): Router {
     response.json(vapi.plays());
   });
   router.put('/', (request, response) => {
-    const programs = understood(plays, request, response);
+    const programs = parseOrReject(plays, request, response);
     if (programs === undefined) return;
     vapi.clearPlays();
     for (const play of programs) vapi.play(play);
@@ -134,16 +134,16 @@ function playRoutes(vapi: VapiDouble): Router {
   return router;
 }
 
-async function write(kapso: KapsoDouble, request: Request, response: Response): Promise<void> {
-  const message = understood(customerMessage, request, response);
+async function sendAsCustomer(kapso: KapsoDouble, request: Request, response: Response): Promise<void> {
+  const message = parseOrReject(customerMessage, request, response);
   if (message === undefined) return;
   const { wamid, status, attempts } = await kapso.customerSends({ from: String(request.params.phone), ...message });
   response.json({ wamid, delivered: status, attempts });
 }
 
-/** Replaces the faults of the doubles that the body names. */
-function program({ kapso, vapi, models }: Doubles, request: Request, response: Response): void {
-  const programs = understood(faults, request, response);
+/** Replaces the faults of each double that the body names. */
+function programFaults({ kapso, vapi, models }: Doubles, request: Request, response: Response): void {
+  const programs = parseOrReject(faults, request, response);
   if (programs === undefined) return;
   if (programs.kapso !== undefined) kapso.clearFaults();
   if (programs.vapi !== undefined) vapi.clearFaults();
@@ -154,15 +154,19 @@ function program({ kapso, vapi, models }: Doubles, request: Request, response: R
   response.status(204).end();
 }
 
-type Watched = { type: string };
+type StreamedEvent = { type: string };
 
-/** Events as a stream: those `before`, then each new one as it happens. */
-function watch(response: Response, before: Watched[], subscribe: (listener: (event: Watched) => void) => () => void): void {
+/** Streams events (`text/event-stream`): the `past` ones, then each new one as it happens. */
+function streamEvents(
+  response: Response,
+  past: StreamedEvent[],
+  subscribe: (listener: (event: StreamedEvent) => void) => () => void,
+): void {
   response.writeHead(200, { 'Content-Type': 'text/event-stream', 'Cache-Control': 'no-cache' });
   response.write(': watching\n\n');
-  const tell = (event: Watched) => response.write(`event: ${event.type}\ndata: ${JSON.stringify(event)}\n\n`);
-  before.forEach(tell);
-  const unsubscribe = subscribe(tell);
+  const send = (event: StreamedEvent) => response.write(`event: ${event.type}\ndata: ${JSON.stringify(event)}\n\n`);
+  past.forEach(send);
+  const unsubscribe = subscribe(send);
   const alive = setInterval(() => response.write(': alive\n\n'), KEEP_ALIVE_MS);
   response.once('close', () => {
     clearInterval(alive);

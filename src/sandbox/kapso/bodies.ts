@@ -1,11 +1,11 @@
-/** Bodies as Kapso writes them: error answers, v2 webhook events, list rows. Nothing here decides or sends. */
-import type { HttpAnswer } from '../answers';
+/** Bodies in Kapso's format: error responses, v2 webhook events, list rows. Pure functions. */
+import type { SimulatedResponse } from '../responses';
 
-/** The statuses of an outbound message, in the order of a message that goes well; `failed` is the other end. */
+/** The statuses of an outbound message, in the order of a successful delivery; `failed` is the alternative end. */
 export const MESSAGE_STATUSES = ['sent', 'delivered', 'read', 'failed'] as const;
 export type MessageStatus = (typeof MESSAGE_STATUSES)[number];
 
-function graphError(status: number, code: number, title: string, details: string): HttpAnswer {
+function graphError(status: number, code: number, title: string, details: string): SimulatedResponse {
   const errorData = { messaging_product: 'whatsapp', details };
   return {
     status,
@@ -21,7 +21,7 @@ function graphError(status: number, code: number, title: string, details: string
   };
 }
 
-/** Refusals by name. A string body is not JSON: an HTML page, or nothing. */
+/** Error responses by name. A string body is not JSON: an HTML page, or empty. */
 export const KAPSO_ERRORS = {
   '100': graphError(400, 100, 'Invalid parameter', 'A parameter is missing or not valid.'),
   '130429': graphError(400, 130429, 'Rate limit hit', 'The throughput of this number was reached.'),
@@ -59,11 +59,11 @@ export const KAPSO_ERRORS = {
   '500': { status: 500, body: { error: 'An unexpected error occurred', message: 'Please try again.' } },
   '502_html': { status: 502, body: '<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>' },
   '503_empty': { status: 503, body: '' },
-} as const satisfies Record<string, HttpAnswer>;
+} as const satisfies Record<string, SimulatedResponse>;
 export type KapsoErrorName = keyof typeof KAPSO_ERRORS;
 
-/** Meta's refusal of a request that is not valid (code 100). */
-export function invalidParameter(details: string): HttpAnswer {
+/** Meta's error for an invalid request (code 100). */
+export function invalidParameter(details: string): SimulatedResponse {
   return graphError(400, 100, 'Invalid parameter', details);
 }
 
@@ -75,7 +75,7 @@ const FAILURE_TITLES: Record<number, string> = {
   131049: 'Message not delivered to keep the ecosystem healthy',
 };
 
-/** A status object as Meta writes it. */
+/** A status object in Meta's format. */
 export interface StatusObject {
   id: string;
   status: MessageStatus;
@@ -86,9 +86,9 @@ export interface StatusObject {
   errors?: object[];
 }
 
-/** What is kept of a message. */
+/** A stored message. */
 export interface StoredMessage {
-  /** Place in the order of all messages. */
+  /** Position in the order of all messages. */
   sequence: number;
   wamid: string;
   direction: 'inbound' | 'outbound';
@@ -97,23 +97,23 @@ export interface StoredMessage {
   phoneNumberId: string;
   createdAtMs: number;
   type: string;
-  /** The fields of the message beside the common ones: `text`, `image`, `context`… */
+  /** The fields specific to the type: `text`, `image`, `context`… */
   content: Record<string, unknown>;
-  /** The message as a person reads it. */
+  /** The message as shown to a person. */
   text: string;
   origin: 'cloud_api' | 'business_app' | 'history_sync';
   correlation?: string | undefined;
-  /** Fields of a media message inside `kapso`. */
+  /** For media: the additional fields inside `kapso`. */
   media?: Record<string, unknown> | undefined;
   statuses: StatusObject[];
-  /** Whether the lists show it. */
+  /** Whether it appears in lists. */
   listed: boolean;
-  /** Whether it reaches the customer: false when a `failed` status is coming. */
+  /** Whether it reaches the customer: false if its plan contains a `failed` status. */
   visible: boolean;
   idempotencyKey?: string | undefined;
 }
 
-/** What is kept of a conversation. */
+/** A stored conversation. */
 export interface StoredConversation {
   id: string;
   customer: string;
@@ -128,13 +128,13 @@ export interface StoredConversation {
   lastOutboundAtMs?: number | undefined;
 }
 
-/** Digits only for a phone number; a business-scoped id stays as it is. */
+/** Normalises a phone number to its digits; leaves a business-scoped id unchanged. */
 export function customerKey(address: string): string {
   const bare = address.replace(/[\s()-]/g, '');
   return /^\+?\d+$/.test(bare) ? bare.replace('+', '') : address;
 }
 
-/** Whether a customer key is a phone number, and not a business-scoped id. */
+/** Whether a customer key is a phone number rather than a business-scoped id. */
 export function isPhone(customer: string): boolean {
   return /^\d+$/.test(customer);
 }
@@ -151,7 +151,7 @@ function isoOrNull(ms: number | undefined): string | null {
   return ms === undefined ? null : iso(ms);
 }
 
-/** The raw status object for a step of a message; `errorCode` belongs to `failed`. */
+/** The raw status object of a message; `errorCode` is used for `failed` only. */
 export function statusObject(message: StoredMessage, status: MessageStatus, atMs: number, errorCode: number | undefined): StatusObject {
   return {
     id: message.wamid,
@@ -252,7 +252,7 @@ export function receivedEvent(message: StoredMessage, conversation: StoredConver
   };
 }
 
-/** Body of `whatsapp.message.sent`, `.delivered`, `.read`, `.failed`. Only `sent` carries `to` and the figures of the conversation. */
+/** Body of `whatsapp.message.sent`, `.delivered`, `.read`, `.failed`. Only `sent` has `to` and the conversation's counters. */
 export function statusEvent(message: StoredMessage, conversation: StoredConversation, status: MessageStatus, atMs: number): object {
   const sent = status === 'sent';
   return {
@@ -310,14 +310,14 @@ export function messageRow(message: StoredMessage, conversation: StoredConversat
   };
 }
 
-/** The cursor of a row. Clients must not look inside. */
+/** The cursor of a row, opaque to clients. */
 export function cursorOf(message: StoredMessage): string {
   return Buffer.from(JSON.stringify({ values: [iso(message.createdAtMs), message.wamid], columns: ['created_at', 'id'] })).toString(
     'base64',
   );
 }
 
-/** The message id inside a cursor; undefined when it is none. */
+/** The message id in a cursor; undefined if the cursor is invalid. */
 export function cursorTarget(cursor: string): string | undefined {
   try {
     const decoded: unknown = JSON.parse(Buffer.from(cursor, 'base64').toString('utf8'));

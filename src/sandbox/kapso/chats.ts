@@ -1,10 +1,10 @@
-/** The chats of the Kapso double: what customers and the business have sent each other, and what a customer sees of it. */
+/** The chats of the Kapso double: the messages between customers and the business, as customers see them. */
 import { randomUUID } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import { customerKey, type MessageStatus, type StoredMessage } from './bodies';
 import { freshWamid, type KapsoStore } from './store';
 
-/** A message that a customer has on the phone. */
+/** A message on a customer's phone. */
 export interface VisibleMessage {
   wamid: string;
   text: string;
@@ -16,7 +16,7 @@ export interface VisibleMessage {
   statuses: MessageStatus[];
 }
 
-/** One line of a chat as the customer sees it. `read` of an inbound message: the business marked it as read. */
+/** One message of a chat as the customer sees it. An inbound message is `read` once the business has marked it as read. */
 export interface ChatLine {
   wamid: string;
   direction: 'inbound' | 'outbound';
@@ -25,18 +25,18 @@ export interface ChatLine {
   statuses: (MessageStatus | 'taken')[];
 }
 
-/** What happens in a customer's chat. `ticks` of own messages: `taken` (webhook answered 200), `read`. */
+/** An event in a customer's chat. The customer's own messages have the ticks `taken` (the webhook got a 200) and `read`. */
 export type ChatEvent =
   | { type: 'reply'; wamid: string; text: string; atMs: number }
   | { type: 'ticks'; wamid: string; direction: 'inbound' | 'outbound'; status: MessageStatus | 'taken' }
   | { type: 'typing' };
 
-/** The fields of a new message that are not the same for all. */
+/** The fields of a new message; the others get defaults. */
 export type NewMessage = Pick<StoredMessage, 'type' | 'content' | 'text' | 'origin'> & {
   [K in keyof StoredMessage]?: StoredMessage[K] | undefined;
 };
 
-/** All chats, over the store of messages. */
+/** All chats. Messages are in the store; ticks and subscribers are here. */
 export class Chats {
   readonly #store: KapsoStore;
   readonly #phoneNumberId: string;
@@ -48,7 +48,7 @@ export class Chats {
     this.#phoneNumberId = phoneNumberId;
   }
 
-  /** Adds a message, with the defaults of one that was just sent. */
+  /** Adds a message that is being sent now. */
   add(direction: 'inbound' | 'outbound', customer: string, fields: NewMessage): StoredMessage {
     return this.#store.add({
       ...fields,
@@ -64,7 +64,7 @@ export class Chats {
     });
   }
 
-  /** What a customer received, oldest first; without messages that failed. */
+  /** The messages that a customer has received, oldest first, without failed ones. */
   visibleTo(phone: string): VisibleMessage[] {
     return this.#store
       .of(customerKey(phone))
@@ -79,7 +79,7 @@ export class Chats {
       }));
   }
 
-  /** Both directions of a chat with their ticks, oldest first. */
+  /** All messages of a chat with their ticks, oldest first. */
   lines(phone: string): ChatLine[] {
     const messages = this.#store.of(customerKey(phone)).filter((message) => message.visible);
     return messages.map((message) => ({
@@ -91,24 +91,24 @@ export class Chats {
     }));
   }
 
-  /** Calls `listener` with what happens in a customer's chat; the returned function ends it. */
+  /** Calls `listener` for each event in a customer's chat; the returned function unsubscribes. */
   subscribe(phone: string, listener: (event: ChatEvent) => void): () => void {
     const key = customerKey(phone);
     this.#events.on(key, listener);
     return () => this.#events.off(key, listener);
   }
 
-  /** Tells the subscribers of a customer's chat. */
+  /** Notifies the subscribers of a customer's chat. */
   emit(customer: string, event: ChatEvent): void {
     this.#events.emit(customer, event);
   }
 
-  /** Marks a customer's message as taken by the business's webhook. */
+  /** Marks a customer's message as accepted by the business's webhook. */
   markTaken(message: StoredMessage): void {
     this.#mark(message, 'taken');
   }
 
-  /** Reading a message reads the earlier ones too. */
+  /** Marks a message and all earlier ones of the customer as read by the business. */
   markRead(message: StoredMessage): void {
     const earlier = this.#store.of(message.customer).filter((other) => other.direction === 'inbound' && other.sequence <= message.sequence);
     for (const read of earlier) this.#mark(read, 'read');

@@ -1,6 +1,6 @@
-/** What a customer's message of each kind contains, as Kapso writes it. */
+/** The content of customers' messages by kind, in Kapso's format. */
 
-/** The fields and the reading of a customer's message of each kind. */
+/** The type-specific fields of a message, and its text as shown to a person. */
 export interface CustomerContent {
   type: string;
   content: Record<string, unknown>;
@@ -8,7 +8,7 @@ export interface CustomerContent {
   media?: Record<string, unknown>;
 }
 
-/** What a customer can send. `unsupported` is something WhatsApp itself does not pass on, such as a poll. */
+/** The kinds of messages that customers can send. `unsupported`: a kind that WhatsApp's API does not forward, such as a poll. */
 export const CUSTOMER_KINDS = [
   'text',
   'image',
@@ -39,7 +39,7 @@ function plain(type: string, fields: object, text: string): CustomerContent {
   return { type, content: { [type]: fields }, text };
 }
 
-/** Content of a customer's message: `text` is the words, caption, transcript, title, emoji or name, as the kind has it. */
+/** Content of a customer's message. `text` is the text, caption, transcript, title, emoji or name, depending on the kind. */
 export function customerContent(kind: CustomerKind, text: string, replyTo: string | undefined): CustomerContent {
   switch (kind) {
     case 'text':

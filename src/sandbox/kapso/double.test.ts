@@ -34,7 +34,7 @@ function fixture(name: string): unknown {
   return JSON.parse(readFileSync(`${__dirname}/../../../test/fixtures/kapso/${name}.json`, 'utf8'));
 }
 
-/** Names and types of a JSON value; a string of digits keeps being told from another one. */
+/** Field names and types of a JSON value; strings of digits are a type of their own. */
 function shape(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(shape);
   if (typeof value === 'object' && value !== null)
@@ -71,7 +71,7 @@ function parsed(webhook: ReceivedWebhook | undefined): { message: { id: string; 
 
 describe('sends', () => {
   test.each(['text', 'text_reply', 'text_bsuid', 'image', 'document', 'buttons', 'list', 'template', 'reaction'])(
-    'when the documented %s request is sent, then it is accepted',
+    'when the documented %s request is sent, then it is accepted, with the documented response',
     async (name) => {
       const response = await post(fixture(`send_request_${name}`));
       const expected = fixture(name === 'text_bsuid' ? 'send_success_bsuid' : 'send_success');
@@ -80,7 +80,7 @@ describe('sends', () => {
     },
   );
 
-  test('when a message is marked as read, then that is a success, and the chat shows typing', async () => {
+  test('when a message is marked as read with a typing indicator, then the chat shows both', async () => {
     const { wamid } = await sandbox.kapso.customerSends({ from: PHONE, text: 'Hi' });
     const events: string[] = [];
     sandbox.kapso.subscribe(PHONE, (event) => events.push(event.type));
@@ -90,7 +90,7 @@ describe('sends', () => {
     expect(sandbox.kapso.chat(PHONE)[0]?.statuses).toEqual(['taken', 'read']);
   });
 
-  test('when the request is not valid, then Meta refuses it with code 100', async () => {
+  test('when the request is invalid, then it is rejected with Meta’s code 100', async () => {
     const bodies = [
       text('x'.repeat(4097)),
       text(''),
@@ -108,13 +108,13 @@ describe('sends', () => {
     expect(sandbox.kapso.counts()).toMatchObject({ accepted: 0, refused: bodies.length });
   });
 
-  test('when the key is missing, then 401 in the form of Kapso', async () => {
+  test('when the key is missing, then the response is a 401 in Kapso’s format', async () => {
     const response = await post(text('a'), { key: null });
     expect(response.status).toBe(401);
     expect(await response.json()).toEqual(fixture('send_error_401'));
   });
 
-  test('when the double is strict, then a foreign number is a 404 and a second send in flight a 409', async () => {
+  test('when the double is strict, then an unknown number gets a 404, and a second send in flight a 409', async () => {
     const strict = await startSandbox({
       port: 0,
       webhookUrls: [],
@@ -153,7 +153,7 @@ describe('sends', () => {
     ['422', 'send_error_422_other'],
     ['429', 'send_error_429_kapso'],
     ['500', 'send_error_500_kapso'],
-  ] as const)('when %s is programmed, then the refusal has the form of %s', (name, file) => {
+  ] as const)('when %s is programmed, then the response has the shape of %s', (name, file) => {
     const entry = (fixture('index') as { files: { file: string; status?: number }[] }).files.find((each) => each.file === `${file}.json`);
     const { status, body } = KAPSO_ERRORS[name];
     const expected = fixture(file) as { error: string | { message: string; code: number } };
@@ -200,7 +200,7 @@ describe('statuses', () => {
     expect(sandbox.kapso.visibleTo(PHONE)).toEqual([]);
   });
 
-  test('when statuses are reordered, doubled or dropped, then the webhooks show it', async () => {
+  test('when statuses are reordered, duplicated or dropped, then the webhooks are too', async () => {
     sandbox.kapso.fault({ times: 1, statuses: deliveredBeforeSent(5) });
     sandbox.kapso.fault({ times: 1, dropStatuses: ['sent'], duplicateStatuses: ['read'] });
     await post(text('one'));
@@ -210,7 +210,7 @@ describe('statuses', () => {
     expect(receiver.webhooks.map(({ event }) => event.split('.')[2])).toEqual(['delivered', 'sent', 'read', 'delivered', 'read', 'read']);
   });
 
-  test('when a status shall come first, then the send is answered after its webhook', async () => {
+  test('when the status is to come first, then the response comes after its webhook', async () => {
     sandbox.kapso.fault({ statusBeforeAnswer: true, statuses: [{ status: 'sent', afterMs: 0 }] });
     const answer = (await (await post(text('one'))).json()) as { messages: { id: string }[] };
     expect(parsed(receiver.webhooks[0]).message.id).toBe(answer.messages[0]?.id);
@@ -218,7 +218,7 @@ describe('statuses', () => {
 });
 
 describe('faults of a send', () => {
-  test('when the answer is cut or hangs, then the message is there only if it was accepted', async () => {
+  test('when the response is cut or hangs, then the message is visible only if it was accepted', async () => {
     sandbox.kapso.fault({ times: 1, answer: 'cut' });
     sandbox.kapso.fault({ times: 1, answer: 'cut', accepted: true });
     sandbox.kapso.fault({ times: 1, answer: 'hang' });
@@ -230,7 +230,7 @@ describe('faults of a send', () => {
     expect(sandbox.kapso.counts()).toMatchObject({ sends: 4, accepted: 2, unanswered: 4, refused: 0 });
   });
 
-  test('when a 502 page or a 429 with a wait is programmed for one customer, then others are not concerned', async () => {
+  test('when a 502 page or a 429 with Retry-After is programmed for one customer, then others are not affected', async () => {
     sandbox.kapso.fault({ match: { to: '+1 555 010 0001' }, times: 1, answer: '502_html', accepted: true });
     sandbox.kapso.fault({ match: { text: 'slow' }, answer: '429', retryAfterSeconds: 2 });
     expect((await post(text('other', { to: '+15550100002' }))).status).toBe(200);
@@ -245,7 +245,7 @@ describe('faults of a send', () => {
     expect(sandbox.kapso.visibleTo(PHONE)).toHaveLength(1);
   });
 
-  test('when a message becomes visible, then who waits is told; when not, then an error tells how many', async () => {
+  test('when messages become visible, then waits resolve; otherwise the error says how many are visible', async () => {
     const waiting = sandbox.kapso.waitForVisible(PHONE, 2, 1000);
     await post(text('one'));
     await post(text('two'));
@@ -281,7 +281,7 @@ describe('customers', () => {
     },
   );
 
-  test('when Parley does not answer 200, then the webhook comes again with the same key, and is given up in the end', async () => {
+  test('when Parley does not respond with 200, then the webhook is retried with the same key, and finally abandoned', async () => {
     receiver.answers.push(503, 0);
     expect(await sandbox.kapso.customerSends({ from: PHONE, text: 'a' })).toMatchObject({ status: 200, attempts: 3 });
     expect(new Set(receiver.webhooks.map(({ headers }) => headers['x-idempotency-key'])).size).toBe(1);
@@ -290,7 +290,7 @@ describe('customers', () => {
     expect(sandbox.kapso.counts().webhooks).toMatchObject({ delivered: 1, lost: 1, open: 0, attempts: 6 });
   });
 
-  test('when an earlier message of the conversation is not through, then the later one waits, and another conversation does not', async () => {
+  test('when an earlier message of a conversation is still being retried, then later ones wait; other conversations do not', async () => {
     receiver.answers.push(500);
     await Promise.all([
       sandbox.kapso.customerSends({ from: PHONE, text: 'first' }),
@@ -302,7 +302,7 @@ describe('customers', () => {
     expect(order.indexOf('other')).toBeLessThan(order.indexOf('second'));
   });
 
-  test('when a message is delivered twice or raw, then the ids stay, and headers given win', async () => {
+  test('when a message is redelivered or sent raw, then the ids stay the same, and given headers override the defaults', async () => {
     const { wamid } = await sandbox.kapso.customerSends({ from: PHONE, text: 'a' });
     await sandbox.kapso.redeliver(wamid);
     await sandbox.kapso.redeliver(wamid, { sameKey: false });
@@ -323,7 +323,7 @@ describe('customers', () => {
 });
 
 describe('lists', () => {
-  test('when messages are listed, then rows have the documented shape, newest first', async () => {
+  test('when messages are listed, then the rows have the documented shape, newest first', async () => {
     await sandbox.kapso.customerSends({ from: PHONE, text: 'Hi' });
     await post(text('Hello', { biz_opaque_callback_data: 'our-id' }));
     await sandbox.kapso.settled();
@@ -337,16 +337,16 @@ describe('lists', () => {
     expect((await get(`/platform/v1/whatsapp/messages/${encodeURIComponent(first)}`)).body.data).toEqual(body.data[0]);
   });
 
-  test('when there are several pages, then the cursor walks back through all of them once', async () => {
+  test('when there are several pages, then following the cursor returns every message once', async () => {
     for (let index = 0; index < 5; index += 1) await post(text(`m${index}`));
     const path = `/meta/whatsapp/v24.0/${NUMBER}/messages?direction=outbound&limit=2`;
-    const seen: string[] = [];
+    const ids: string[] = [];
     for (let next: string | null = ''; next !== null; ) {
       const { body } = await get(next === '' ? path : `${path}&after=${encodeURIComponent(next)}`);
-      seen.push(...body.data.map(({ id }) => id));
+      ids.push(...body.data.map(({ id }) => id));
       next = body.paging.next;
     }
-    expect(seen).toEqual(
+    expect(ids).toEqual(
       sandbox.kapso
         .visibleTo(PHONE)
         .map(({ wamid }) => wamid)
@@ -356,7 +356,7 @@ describe('lists', () => {
     expect((await get(`/meta/whatsapp/v24.0/${NUMBER}/messages?limit=101`)).status).toBe(400);
   });
 
-  test('when a message is kept out of the list, or the list fails, then it is so', async () => {
+  test('when a message is omitted from lists, or the list is to fail, then the responses show it', async () => {
     sandbox.kapso.fault({ times: 1, omitFromList: true });
     await post(text('hidden'));
     await post(text('shown'));
@@ -366,7 +366,7 @@ describe('lists', () => {
     expect((await get(path)).status).toBe(500);
   });
 
-  test('when more messages come than are kept, then the oldest go and paging still works', async () => {
+  test('when the store is full, then the oldest messages are dropped, and paging still works', async () => {
     const small = await startSandbox({
       port: 0,
       webhookUrls: [],

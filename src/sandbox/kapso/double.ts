@@ -1,4 +1,4 @@
-/** A double of Kapso: its send API, its lists, its webhooks, and the customers on their phones. It misbehaves on request only. */
+/** A double of Kapso: its send API, lists and webhooks, and the customers on their phones. Misbehaves only as programmed. */
 import { randomUUID } from 'node:crypto';
 import type { Router } from 'express';
 import type { Logger } from 'pino';
@@ -21,40 +21,41 @@ import { StatusWebhooks } from './statuses';
 import { KapsoStore } from './store';
 import { type KapsoEvent, type KapsoWebhookOptions, kapsoWebhook, rawKapsoWebhook } from './webhooks';
 
+/** Options of the Kapso double. */
 export interface KapsoDoubleOptions extends KapsoApiOptions {
   webhookUrls: WebhookTargets;
   webhookSecret: string;
-  /** Waits before the second, third… attempt of a webhook, in ms (default 10 s, 40 s). */
+  /** Delays before the second, third… attempt of a webhook, in ms (default 10 s, 40 s). */
   webhookRetryDelaysMs?: number[] | undefined;
-  /** Time limit of a webhook attempt, in ms (default 10 s). */
+  /** Timeout of a webhook attempt, in ms (default 10 s). */
   webhookTimeoutMs?: number | undefined;
-  /** How many messages are remembered (default 200,000). */
+  /** Maximum number of stored messages (default 200,000). */
   keepMessages?: number | undefined;
   log: Logger;
 }
 
-/** A message as a customer writes it. */
+/** A message from a customer. */
 export interface CustomerMessage {
-  /** Phone number in any spelling; anything else is a business-scoped id of a customer without a visible number. */
+  /** Phone number in any format; anything else is the business-scoped id of a customer whose number is hidden. */
   from: string;
   name?: string | undefined;
-  /** The words, caption, transcript, title, emoji or name, as the kind has it (default ''). */
+  /** Text, caption, transcript, title, emoji or name, depending on the kind (default ''). */
   text?: string | undefined;
   kind?: CustomerKind | undefined;
-  /** Id of the message that this one answers or reacts to. */
+  /** Id of the message that this one replies or reacts to. */
   replyTo?: string | undefined;
-  /** Set to send the same message as before, or with an id of your own. */
+  /** Set it to resend an earlier message, or to choose the id. */
   wamid?: string | undefined;
   /** `history_sync` for an imported message. */
   origin?: 'cloud_api' | 'history_sync' | undefined;
 }
 
-/** How the webhook of a customer's message ended. `status` is the last HTTP status, 0 when there was no answer. */
+/** How the webhook of a customer's message ended. `status` is the last HTTP status (0: no response). */
 export interface CustomerDelivery extends DeliveryResult {
   wamid: string;
 }
 
-/** Totals since the start. `accepted` reached the customer (or will fail later), `refused` did not, `unanswered` are sends without an answer. */
+/** Totals since the start. Sends are `accepted` (delivered, or failing later), `refused`, or `unanswered` (no response sent). */
 export interface KapsoCounts {
   inbound: number;
   sends: number;
@@ -66,7 +67,7 @@ export interface KapsoCounts {
   webhooks: WebhookCounts;
 }
 
-/** Kapso, played. Methods never throw because of Parley's answers. */
+/** Simulates Kapso. Methods never throw because of Parley's responses. */
 export class KapsoDouble {
   readonly #options: KapsoDoubleOptions;
   readonly #store: KapsoStore;
@@ -102,13 +103,13 @@ export class KapsoDouble {
     this.#api = new KapsoApi(options, { ...shared, statuses, changes: this.#changes });
   }
 
-  /** A customer writes; resolves when the webhook was taken or given up. */
+  /** Sends a message as a customer; resolves when the webhook has been accepted or abandoned. */
   customerSends(message: CustomerMessage): Promise<CustomerDelivery> {
     const { stored, conversation, isNew } = this.#inbound(message);
     return this.#deliverInbound([stored], JSON.stringify(receivedEvent(stored, conversation, isNew)), undefined);
   }
 
-  /** One customer writes several messages, delivered as one buffered webhook. */
+  /** Sends several messages as a customer, delivered as one buffered webhook. */
   customerSendsBatch(messages: CustomerMessage[]): Promise<CustomerDelivery[]> {
     const inbound = messages.map((message) => this.#inbound(message));
     const items = inbound.map(({ stored, conversation, isNew }) => receivedEvent(stored, conversation, isNew));
@@ -119,16 +120,16 @@ export class KapsoDouble {
     return this.#deliverInbound(stored, body, items.length).then((result) => stored.map(({ wamid }) => ({ ...result, wamid })));
   }
 
-  /** Delivers a customer's message once more: with the same idempotency key as a retry, or with a new one. @throws Error for an unknown id */
+  /** Redelivers a customer's message, with the same idempotency key (as a retry) or a new one. @throws Error for an unknown id */
   redeliver(wamid: string, { sameKey = true }: { sameKey?: boolean } = {}): Promise<CustomerDelivery> {
     const stored = this.#store.find(wamid);
-    if (stored?.direction !== 'inbound') throw new Error(`no customer's message ${wamid}`);
+    if (stored?.direction !== 'inbound') throw new Error(`no customer message ${wamid}`);
     if (!sameKey) stored.idempotencyKey = randomUUID();
     const { conversation } = this.#store.conversation(stored.customer, stored.phoneNumberId);
     return this.#deliverInbound([stored], JSON.stringify(receivedEvent(stored, conversation, false)), undefined);
   }
 
-  /** Somebody answers from the WhatsApp Business app: a `sent` event that Parley did not cause. */
+  /** Replies from the WhatsApp Business app: a `sent` event that Parley did not cause. */
   personReplies(to: string, text: string): Promise<CustomerDelivery> {
     const stored = this.#chats.add('outbound', customerKey(to), {
       type: 'text',
@@ -143,71 +144,71 @@ export class KapsoDouble {
     return done.then((result) => ({ ...result, wamid: stored.wamid }));
   }
 
-  /** Delivers these bytes as a webhook, signed, with the headers of a received event; a header given wins, an empty one goes. */
+  /** Delivers the given body as a signed webhook with the headers of a received event; `headers` override them, empty ones remove them. */
   deliver(body: string | Buffer | object, headers: Record<string, string> = {}): Promise<DeliveryResult> {
     const bytes = typeof body === 'string' || Buffer.isBuffer(body) ? body : JSON.stringify(body);
     return this.#webhooks.send(rawKapsoWebhook(this.#webhookOptions, bytes, headers)).done;
   }
 
-  /** Adds a fault; the returned function takes it back. */
+  /** Adds a fault; the returned function removes it. */
   fault(fault: KapsoFault): () => void {
     return this.#api.faults.add(fault);
   }
 
-  /** Takes all faults back. */
+  /** Removes all faults. */
   clearFaults(): void {
     this.#api.faults.clear();
   }
 
-  /** The faults that still wait for requests. */
+  /** The faults that are still active. */
   faults(): KapsoFault[] {
     return this.#api.faults.list();
   }
 
-  /** What a customer received, oldest first; without messages that failed. */
+  /** The messages that a customer has received, oldest first, without failed ones. */
   visibleTo(phone: string): VisibleMessage[] {
     return this.#chats.visibleTo(phone);
   }
 
-  /** Resolves when a customer has at least `count` messages. @throws Error after `timeoutMs` */
+  /** Resolves once a customer has received at least `count` messages. @throws Error after `timeoutMs` */
   waitForVisible(phone: string, count: number, timeoutMs: number): Promise<VisibleMessage[]> {
-    const look = () => {
+    const check = () => {
       const visible = this.visibleTo(phone);
       return visible.length >= count ? visible : undefined;
     };
     return this.#changes.until(
       customerKey(phone),
-      look,
+      check,
       timeoutMs,
       () => `${this.visibleTo(phone).length} of ${count} messages are visible`,
     );
   }
 
-  /** Resolves when a message had this status from the double. @throws Error after `timeoutMs` */
+  /** Resolves once the double has sent this status of a message. @throws Error after `timeoutMs` */
   waitForStatus(wamid: string, status: MessageStatus, timeoutMs: number): Promise<void> {
-    const look = () => this.#store.find(wamid)?.statuses.some((known) => known.status === status) || undefined;
-    return this.#changes.until(wamid, look, timeoutMs, () => `the message has no status ${status}`).then(() => undefined);
+    const check = () => this.#store.find(wamid)?.statuses.some((known) => known.status === status) || undefined;
+    return this.#changes.until(wamid, check, timeoutMs, () => `the message has no status ${status}`).then(() => undefined);
   }
 
-  /** Both directions of a chat with their ticks, oldest first. */
+  /** All messages of a chat with their ticks, oldest first. */
   chat(phone: string): ChatLine[] {
     return this.#chats.lines(phone);
   }
 
-  /** Calls `listener` with what happens in a customer's chat; the returned function ends it. */
+  /** Calls `listener` for each event in a customer's chat; the returned function unsubscribes. */
   subscribe(phone: string, listener: (event: ChatEvent) => void): () => void {
     return this.#chats.subscribe(phone, listener);
   }
 
-  /** The latest sends (at most 1000) as they came in, oldest first. */
+  /** The latest sends (at most 2000), oldest first. */
   sends(): SendRecord[] {
     return this.#api.sends();
   }
 
-  /** Resolves when at least `count` sends came in, however they were answered. @throws Error after `timeoutMs` */
+  /** Resolves once at least `count` sends have arrived, whatever the responses. @throws Error after `timeoutMs` */
   waitForSends(count: number, timeoutMs: number): Promise<SendRecord[]> {
-    const look = () => (this.#api.counts.sends >= count ? this.sends() : undefined);
-    return this.#changes.until('sends', look, timeoutMs, () => `${this.#api.counts.sends} of ${count} sends came in`);
+    const check = () => (this.#api.counts.sends >= count ? this.sends() : undefined);
+    return this.#changes.until('sends', check, timeoutMs, () => `${this.#api.counts.sends} of ${count} sends arrived`);
   }
 
   /** Totals since the start. */
@@ -215,13 +216,13 @@ export class KapsoDouble {
     return { inbound: this.#inboundCount, ...this.#api.counts, webhooks: { ...this.#webhooks.counts } };
   }
 
-  /** Resolves when all planned statuses were sent and all webhooks were taken or given up. */
+  /** Resolves when all planned statuses have been sent and all webhooks accepted or abandoned. */
   async settled(): Promise<void> {
     await this.#background.settled();
     await this.#webhooks.settled();
   }
 
-  /** Ends timers, webhooks and waits. */
+  /** Ends all timers, webhooks and waits. */
   async close(): Promise<void> {
     this.#timers.close();
     this.#changes.close();
@@ -229,7 +230,7 @@ export class KapsoDouble {
     await this.#background.settled();
   }
 
-  /** Kapso's routes: mount at the root. */
+  /** Kapso's routes, to be mounted at the root. */
   routes(): Router {
     return this.#api.routes();
   }

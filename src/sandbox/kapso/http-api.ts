@@ -1,8 +1,8 @@
-/** The HTTP side of the Kapso double: sends, marks as read, lists, and the faults that change the answers. */
+/** The HTTP API of the Kapso double: sends, read receipts, lists, and the faults that apply to them. */
 import { json, type NextFunction, type Request, type Response, Router } from 'express';
 import { z } from 'zod';
-import { type HttpAnswer, leave, reply, withRetryAfter } from '../answers';
 import { Programs } from '../programs';
+import { type SimulatedResponse, sendResponse, withholdResponse, withRetryAfter } from '../responses';
 import type { Changes, Timers } from '../waiting';
 import { customerKey, invalidParameter, isPhone, KAPSO_ERRORS } from './bodies';
 import type { Chats } from './chats';
@@ -10,26 +10,27 @@ import { type KapsoFault, type KapsoRequest, markReadSchema, readableText, type 
 import { type StatusDelays, type StatusWebhooks, statusPlan } from './statuses';
 import { freshWamid, type KapsoStore, type ListQuery } from './store';
 
-/** A send as it came in, and what became of it. */
+/** A received send request and its outcome. */
 export interface SendRecord extends KapsoRequest {
   atMs: number;
   wamid: string | undefined;
   accepted: boolean;
-  /** HTTP status of the answer; 0 for none. */
+  /** HTTP status of the response; 0: no response. */
   status: number;
 }
 
-/** How the API behaves when no fault applies. */
+/** Options of the API. */
 export interface KapsoApiOptions {
   phoneNumberId: string;
-  /** The key to demand; not set: any. */
+  /** The required API key (default: any). */
   apiKey?: string | undefined;
-  /** true: other number ids get a 404, and a second send to a customer while one is in flight gets a 409. */
+  /** true: unknown number ids get a 404, and a send to a customer while another is in flight gets a 409. */
   strict?: boolean | undefined;
+  /** Default 150, 400 and 1200 ms. */
   statusDelaysMs?: StatusDelays | undefined;
 }
 
-/** What the API needs of the double. */
+/** Dependencies of the API. */
 export interface KapsoApiParts {
   store: KapsoStore;
   chats: Chats;
@@ -64,12 +65,12 @@ export class KapsoApi {
     this.#parts = parts;
   }
 
-  /** The latest sends (at most 1000) as they came in, oldest first. */
+  /** The latest sends (at most 2000), oldest first. */
   sends(): SendRecord[] {
     return [...this.#sends];
   }
 
-  /** Kapso's routes: mount at the root. */
+  /** Kapso's routes, to be mounted at the root. */
   routes(): Router {
     const router = Router();
     const guard = (request: Request, response: Response, next: NextFunction) => this.#guard(request, response, next);
@@ -88,8 +89,8 @@ export class KapsoApi {
     const key = request.get('X-API-Key');
     const { apiKey, strict, phoneNumberId } = this.#options;
     const number = request.params.phoneNumberId;
-    if (key === undefined || key === '' || (apiKey !== undefined && key !== apiKey)) reply(response, KAPSO_ERRORS['401']);
-    else if (strict === true && number !== undefined && number !== phoneNumberId) reply(response, KAPSO_ERRORS['404']);
+    if (key === undefined || key === '' || (apiKey !== undefined && key !== apiKey)) sendResponse(response, KAPSO_ERRORS['401']);
+    else if (strict === true && number !== undefined && number !== phoneNumberId) sendResponse(response, KAPSO_ERRORS['404']);
     else next();
   }
 
@@ -100,7 +101,7 @@ export class KapsoApi {
     if (!parsed.success) {
       this.counts.sends += 1;
       this.counts.refused += 1;
-      return reply(response, invalidParameter(explain(parsed.error)));
+      return sendResponse(response, invalidParameter(explain(parsed.error)));
     }
     await this.#send(parsed.data, String(request.params.phoneNumberId), response);
   }
@@ -116,15 +117,15 @@ export class KapsoApi {
     await timers.sleep(fault.delayBeforeMs ?? 0);
     const answer = fault.answer ?? 'success';
     const accepts = fault.accepted ?? answer === 'success';
-    const firstTried = accepts ? this.#accept(body, phoneNumberId, record, fault) : Promise.resolve();
-    if (fault.statusBeforeAnswer === true) await firstTried;
+    const firstAttempt = accepts ? this.#accept(body, phoneNumberId, record, fault) : Promise.resolve();
+    if (fault.statusBeforeAnswer === true) await firstAttempt;
     await timers.sleep(fault.delayAfterMs ?? 0);
     if (answer === 'success') return this.#succeed(record, response, sendSuccess(body, record.wamid ?? freshWamid()));
-    if (answer === 'hang' || answer === 'cut') return this.#leave(answer, response);
-    this.#refuse(record, response, namedAnswer(answer, fault));
+    if (answer === 'hang' || answer === 'cut') return this.#withholdResponse(answer, response);
+    this.#refuse(record, response, errorResponse(answer, fault));
   }
 
-  /** Accepts a send; the returned promise resolves when its first status webhook was tried. */
+  /** Accepts a send; the returned promise resolves after the first attempt of its first status webhook. */
   #accept(body: SendBody, phoneNumberId: string, record: SendRecord, fault: KapsoFault): Promise<void> {
     const { chats, changes, statuses } = this.#parts;
     const plan = statusPlan(body, fault, this.#options.statusDelaysMs);
@@ -158,7 +159,7 @@ export class KapsoApi {
   #markRead(body: object, response: Response): Promise<void> | void {
     const { store, chats } = this.#parts;
     const parsed = markReadSchema.safeParse(body);
-    if (!parsed.success) return reply(response, invalidParameter(explain(parsed.error)));
+    if (!parsed.success) return sendResponse(response, invalidParameter(explain(parsed.error)));
     this.counts.markReads += 1;
     const message = store.find(parsed.data.message_id);
     const request: KapsoRequest = { on: 'mark_read', to: message?.customer ?? '', text: '', correlation: undefined, body };
@@ -172,7 +173,7 @@ export class KapsoApi {
   #list(request: Request, response: Response): Promise<void> | void {
     this.counts.lists += 1;
     const parsed = listQuery.safeParse(request.query);
-    if (!parsed.success) return reply(response, { status: 400, body: { error: explain(parsed.error) } });
+    if (!parsed.success) return sendResponse(response, { status: 400, body: { error: explain(parsed.error) } });
     const { phone_number_id, phone_number, since, until, ...query } = parsed.data;
     const page: ListQuery = {
       ...query,
@@ -181,23 +182,23 @@ export class KapsoApi {
       since: since?.getTime(),
       until: until?.getTime(),
     };
-    const asked: KapsoRequest = { on: 'list', to: page.customer ?? '', text: '', correlation: undefined, body: parsed.data };
-    return this.#withFault(asked, response, () => ({ status: 200, body: this.#parts.store.page(page) }));
+    const kapsoRequest: KapsoRequest = { on: 'list', to: page.customer ?? '', text: '', correlation: undefined, body: parsed.data };
+    return this.#withFault(kapsoRequest, response, () => ({ status: 200, body: this.#parts.store.page(page) }));
   }
 
   #one(request: Request, response: Response): void {
     const message = this.#parts.store.find(String(request.params.wamid));
-    if (message?.listed !== true) reply(response, { status: 404, body: { error: 'Message not found' } });
-    else reply(response, { status: 200, body: { data: this.#parts.store.row(message) } });
+    if (message?.listed !== true) sendResponse(response, { status: 404, body: { error: 'Message not found' } });
+    else sendResponse(response, { status: 200, body: { data: this.#parts.store.row(message) } });
   }
 
-  async #withFault(request: KapsoRequest, response: Response, answer: () => HttpAnswer): Promise<void> {
+  async #withFault(request: KapsoRequest, response: Response, answer: () => SimulatedResponse): Promise<void> {
     const fault = this.#faultFor(request);
     await this.#parts.timers.sleep((fault.delayBeforeMs ?? 0) + (fault.delayAfterMs ?? 0));
     const name = fault.answer ?? 'success';
-    if (name === 'success') reply(response, answer());
-    else if (name === 'hang' || name === 'cut') leave(name, response);
-    else reply(response, namedAnswer(name, fault));
+    if (name === 'success') sendResponse(response, answer());
+    else if (name === 'hang' || name === 'cut') withholdResponse(name, response);
+    else sendResponse(response, errorResponse(name, fault));
   }
 
   #faultFor(request: KapsoRequest): KapsoFault {
@@ -214,18 +215,18 @@ export class KapsoApi {
   #succeed(record: SendRecord, response: Response, body: object): void {
     record.status = 200;
     this.#inFlight.delete(record.to);
-    reply(response, { status: 200, body });
+    sendResponse(response, { status: 200, body });
   }
 
-  #refuse(record: SendRecord, response: Response, answer: HttpAnswer): void {
+  #refuse(record: SendRecord, response: Response, answer: SimulatedResponse): void {
     record.status = answer.status;
     this.counts.refused += record.accepted ? 0 : 1;
-    reply(response, answer);
+    sendResponse(response, answer);
   }
 
-  #leave(how: 'hang' | 'cut', response: Response): void {
+  #withholdResponse(how: 'hang' | 'cut', response: Response): void {
     this.counts.unanswered += 1;
-    leave(how, response);
+    withholdResponse(how, response);
   }
 }
 
@@ -252,11 +253,11 @@ function sendSuccess(body: SendBody, wamid: string): object {
   return { messaging_product: 'whatsapp', contacts: [contact], messages: [{ id: wamid }] };
 }
 
-function namedAnswer(name: keyof typeof KAPSO_ERRORS, fault: KapsoFault): HttpAnswer {
+function errorResponse(name: keyof typeof KAPSO_ERRORS, fault: KapsoFault): SimulatedResponse {
   return withRetryAfter(KAPSO_ERRORS[name], fault.retryAfterSeconds);
 }
 
-/** Paths and messages of the first problems. */
+/** Paths and messages of the first three problems. */
 function explain(error: z.ZodError): string {
   return error.issues
     .slice(0, 3)

@@ -1,4 +1,4 @@
-/** What Kapso accepts: the schema of a send, as far as Meta checks it, and what may be programmed to go wrong. */
+/** Request schemas of the Kapso double (checked as far as Meta does), and the faults that can be programmed. */
 import { z } from 'zod';
 import { KAPSO_ERRORS, type KapsoErrorName, MESSAGE_STATUSES } from './bodies';
 
@@ -48,13 +48,13 @@ const envelope = z.object({
   biz_opaque_callback_data: z.string().max(512).optional(),
 });
 
-/** The body of a send. */
+/** The body of a send request. */
 export const sendSchema = envelope
   .and(contents)
   .refine((body) => body.to !== undefined || body.recipient !== undefined, 'to or recipient is required');
 export type SendBody = z.output<typeof sendSchema>;
 
-/** The body that marks a message as read, and shows that an answer is being typed. */
+/** The body of a read receipt, optionally with a typing indicator. */
 export const markReadSchema = z.object({
   messaging_product: z.literal('whatsapp'),
   status: z.literal('read'),
@@ -69,43 +69,43 @@ const statusStep = z.object({
   status: z.enum(MESSAGE_STATUSES),
   /** ms after the message was accepted. */
   afterMs: waitMs,
-  /** How many webhooks say it (default 1). */
+  /** Number of webhooks with this status (default 1). */
   copies: z.number().int().min(1).max(20).optional(),
-  /** Meta's code, for `failed` (default 131000). */
+  /** Meta's error code, for `failed` (default 131000). */
   errorCode: z.number().int().optional(),
 });
 
-/** A fault of the Kapso double, as JSON. Every field is optional; what is not named goes as usual. */
+/** A fault of the Kapso double, as JSON. Every field is optional; those that are not set keep the normal behaviour. */
 export const kapsoFaultSchema = z.strictObject({
-  /** What is asked: a send (default), a mark-read, or a list of messages. */
+  /** The kind of request: a send (default), a read receipt, or a list of messages. */
   on: z.enum(['send', 'mark_read', 'list']).optional(),
-  /** Only requests like this; `to` in any spelling, `text` and `correlation` as substrings. */
+  /** Limits the fault to matching requests; `to` in any format, `text` and `correlation` as substrings. */
   match: z.strictObject({ to: z.string().optional(), text: z.string().optional(), correlation: z.string().optional() }).optional(),
   times: z.number().int().min(1).optional(),
   skip: z.number().int().min(0).optional(),
-  /** What the client sees: the success, a named refusal, no answer ever, or a cut connection. Default: success. */
+  /** The response: success (default), no response (`hang`), a reset connection (`cut`), or an error by name. */
   answer: z.enum(['success', 'hang', 'cut', ...errorNames]).optional(),
-  /** Whether the message is accepted all the same. Default: only when the answer is success. */
+  /** Whether the message is accepted regardless of the response (default: only with `success`). */
   accepted: z.boolean().optional(),
-  /** Replaces the header of a 429, or adds one to another refusal. */
+  /** Sets the Retry-After header of an error response. */
   retryAfterSeconds: z.number().int().min(0).optional(),
-  /** ms before the message is accepted, and from there to the answer. */
+  /** Delay before the message is accepted, and from then to the response, in ms. */
   delayBeforeMs: waitMs.optional(),
   delayAfterMs: waitMs.optional(),
-  /** The answer waits until the first status webhook was tried, so that Parley hears of the message by webhook first. */
+  /** Delays the response until the first status webhook has been attempted, so that Parley learns of the message by webhook first. */
   statusBeforeAnswer: z.boolean().optional(),
-  /** Replaces the usual sent, delivered, read. */
+  /** Replaces the default plan of sent, delivered, read. */
   statuses: z.array(statusStep).max(20).optional(),
-  /** Takes statuses out of the plan. */
+  /** Removes statuses from the plan. */
   dropStatuses: z.array(z.enum(MESSAGE_STATUSES)).optional(),
   /** Sends these statuses twice. */
   duplicateStatuses: z.array(z.enum(MESSAGE_STATUSES)).optional(),
-  /** Keeps the message out of the lists. */
+  /** Omits the message from lists. */
   omitFromList: z.boolean().optional(),
 });
 export type StatusStep = z.output<typeof statusStep>;
 
-/** A request as faults see it. */
+/** A request, as matched against faults. */
 export interface KapsoRequest {
   on: 'send' | 'mark_read' | 'list';
   /** Digits of the phone number, or the business-scoped id. */
@@ -115,12 +115,12 @@ export interface KapsoRequest {
   body: unknown;
 }
 
-/** A fault of the Kapso double; `when` is for callers in the same process. */
+/** A fault of the Kapso double. `when` is available within the same process only. */
 export interface KapsoFault extends z.output<typeof kapsoFaultSchema> {
   when?: ((request: KapsoRequest) => boolean) | undefined;
 }
 
-/** Statuses of a message that was sent and then failed. */
+/** Status plan of a message that is sent and then fails. */
 export function failedAfterSent(errorCode = 131047, afterMs = 20): StatusStep[] {
   return [
     { status: 'sent', afterMs: 0 },
@@ -128,12 +128,12 @@ export function failedAfterSent(errorCode = 131047, afterMs = 20): StatusStep[] 
   ];
 }
 
-/** Statuses of a message that failed without a `sent`. */
+/** Status plan of a message that fails without `sent`. */
 export function failedWithoutSent(errorCode = 131026, afterMs = 20): StatusStep[] {
   return [{ status: 'failed', afterMs, errorCode }];
 }
 
-/** Statuses whose `delivered` comes before `sent`. */
+/** Status plan in which `delivered` comes before `sent`. */
 export function deliveredBeforeSent(gapMs = 20): StatusStep[] {
   return [
     { status: 'delivered', afterMs: 0 },
@@ -142,7 +142,7 @@ export function deliveredBeforeSent(gapMs = 20): StatusStep[] {
   ];
 }
 
-/** The words of a message that a business sends, as its customer reads them. */
+/** The text of an outbound message as the customer sees it. */
 export function readableText(body: SendBody): string {
   switch (body.type) {
     case 'text':

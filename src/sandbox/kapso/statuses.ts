@@ -1,4 +1,4 @@
-/** The status webhooks that follow an accepted send: which, when, and in what order. */
+/** The status webhooks of accepted sends: which ones, when, and in what order. */
 import type { Background, Timers } from '../waiting';
 import type { Delivery } from '../webhook-sender';
 import { type StoredMessage, statusEvent, statusObject } from './bodies';
@@ -7,7 +7,7 @@ import type { KapsoFault, SendBody, StatusStep } from './requests';
 import type { KapsoStore } from './store';
 import type { KapsoEvent } from './webhooks';
 
-/** ms from acceptance to each status webhook. */
+/** Delays from acceptance to each status webhook, in ms. */
 export interface StatusDelays {
   sent: number;
   delivered: number;
@@ -16,7 +16,7 @@ export interface StatusDelays {
 
 const DEFAULT_DELAYS_MS: StatusDelays = { sent: 150, delivered: 400, read: 1200 };
 
-/** The statuses of a send under a fault, in the order of their times. A reaction gets no more than `sent`. */
+/** The planned statuses of a send, with the fault applied, ordered by time. A reaction only gets `sent`. */
 export function statusPlan(body: SendBody, fault: KapsoFault, delays = DEFAULT_DELAYS_MS): StatusStep[] {
   const names = body.type === 'reaction' ? (['sent'] as const) : (['sent', 'delivered', 'read'] as const);
   const steps: StatusStep[] = fault.statuses ?? names.map((status) => ({ status, afterMs: delays[status] }));
@@ -26,18 +26,18 @@ export function statusPlan(body: SendBody, fault: KapsoFault, delays = DEFAULT_D
     .sort((one, other) => one.afterMs - other.afterMs);
 }
 
-/** What the status webhooks need of the double. */
+/** Dependencies of the status webhooks. */
 export interface StatusWebhooksParts {
   store: KapsoStore;
   chats: Chats;
   timers: Timers;
   background: Background;
   deliver(event: KapsoEvent): Delivery;
-  /** Called when a message has a new status. */
+  /** Called when a message gets a new status. */
   onStatus(wamid: string): void;
 }
 
-/** Sends the planned statuses of messages in their time. */
+/** Sends the planned status webhooks on time. */
 export class StatusWebhooks {
   readonly #parts: StatusWebhooksParts;
 
@@ -45,18 +45,18 @@ export class StatusWebhooks {
     this.#parts = parts;
   }
 
-  /** Runs a plan in the background; the returned promise resolves when its first webhook was tried. */
+  /** Runs a plan in the background; the returned promise resolves after the first attempt of its first webhook. */
   start(message: StoredMessage, plan: StatusStep[]): Promise<void> {
     return new Promise((resolve) => this.#parts.background.run(this.#run(message, plan, resolve).finally(resolve)));
   }
 
-  /** Each status waits for the first attempt of the one before, not for its retries: so they keep their order unless a webhook fails. */
-  async #run(message: StoredMessage, plan: StatusStep[], tried: () => void): Promise<void> {
+  /** Each status waits for the first attempt of the previous one, but not for its retries: the order holds unless a webhook fails. */
+  async #run(message: StoredMessage, plan: StatusStep[], onAttempt: () => void): Promise<void> {
     for (const step of plan) {
       const dueInMs = message.createdAtMs + step.afterMs - Date.now();
       if (!(await this.#parts.timers.sleep(dueInMs))) return;
       await this.#emitStatus(message, step);
-      tried();
+      onAttempt();
     }
   }
 

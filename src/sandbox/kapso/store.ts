@@ -1,8 +1,8 @@
-/** What the Kapso double remembers: conversations and messages, bounded: the oldest go first. */
+/** The Kapso double's conversations and messages; when the limit is reached, the oldest messages are dropped. */
 import { randomBytes, randomUUID } from 'node:crypto';
 import { cursorOf, cursorTarget, messageRow, type StoredConversation, type StoredMessage } from './bodies';
 
-/** What a list is asked for; `since` and `until` in ms. */
+/** The query of a message list; `since` and `until` in ms since 1970. */
 export interface ListQuery {
   phoneNumberId?: string | undefined;
   customer?: string | undefined;
@@ -14,12 +14,12 @@ export interface ListQuery {
   limit: number;
 }
 
-/** A fresh message id. Real ones contain the phone number; these do not, so that ids may be logged. */
+/** A new message id. Real ones contain the phone number; these do not, so they may be logged. */
 export function freshWamid(): string {
   return `wamid.${randomBytes(30).toString('base64')}`;
 }
 
-/** Messages in the order in which they came, and the conversations they belong to. */
+/** Stores messages in order of arrival, and their conversations. */
 export class KapsoStore {
   readonly #messages = new Map<string, StoredMessage>();
   readonly #conversations = new Map<string, StoredConversation>();
@@ -33,7 +33,7 @@ export class KapsoStore {
     this.#keep = keep;
   }
 
-  /** The conversation with a customer, and whether it is new. */
+  /** Returns the conversation with a customer and whether it is new; creates it if there is none. */
   conversation(customer: string, phoneNumberId: string): { conversation: StoredConversation; isNew: boolean } {
     const found = this.#conversations.get(customer);
     if (found !== undefined) return { conversation: found, isNew: false };
@@ -51,7 +51,7 @@ export class KapsoStore {
     return { conversation, isNew: true };
   }
 
-  /** Keeps a message, and moves its conversation on. */
+  /** Stores a message and updates its conversation. */
   add(fields: Omit<StoredMessage, 'sequence'>): StoredMessage {
     const message = { ...fields, sequence: this.#sequence++ };
     const { conversation } = this.conversation(message.customer, message.phoneNumberId);
@@ -68,17 +68,17 @@ export class KapsoStore {
     return message;
   }
 
-  /** A message by its id. */
+  /** The message with this id. */
   find(wamid: string): StoredMessage | undefined {
     return this.#messages.get(wamid);
   }
 
-  /** All kept messages with a customer, oldest first. */
+  /** All stored messages of a customer's chat, oldest first. */
   of(customer: string): StoredMessage[] {
     return this.#byCustomer.get(customer) ?? [];
   }
 
-  /** A page of rows, newest first, as the lists answer it. */
+  /** A page of list rows, newest first. */
   page(query: ListQuery): object {
     const found: StoredMessage[] = [];
     let place = this.#startOf(query.after);
@@ -93,7 +93,7 @@ export class KapsoStore {
     return this.#pageBody(found, more);
   }
 
-  /** The row of one message. */
+  /** The list row of a message. */
   row(message: StoredMessage): object {
     return messageRow(message, this.conversation(message.customer, message.phoneNumberId).conversation);
   }
@@ -114,7 +114,7 @@ export class KapsoStore {
     return target === undefined ? -1 : target.sequence - this.#dropped - 1;
   }
 
-  /** A tenth at once, so that the cost of moving the list is spread. */
+  /** Drops a tenth at once, to amortise the cost of copying the list. */
   #dropOldest(): void {
     const count = Math.ceil(this.#keep / 10);
     const gone = this.#log.slice(0, count);

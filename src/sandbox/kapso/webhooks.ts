@@ -1,16 +1,18 @@
-/** Webhooks as Kapso writes them: signed, with its headers; 200 alone is success, few retries. */
+/** Webhooks in Kapso's format: signed, with its headers. Only a 200 is success; few retries. */
 import { randomUUID } from 'node:crypto';
 import { signBody, type Webhook, type WebhookTargets } from '../webhook-sender';
 
+/** How to deliver Kapso's webhooks. */
 export interface KapsoWebhookOptions {
   targets: WebhookTargets;
   secret: string;
-  /** Waits before the second, third… attempt, in ms (default 10 s, 40 s). */
+  /** Delays before the second, third… attempt, in ms (default 10 s, 40 s). */
   retryDelaysMs?: number[] | undefined;
-  /** How long an attempt may take, in ms (default 10 s). */
+  /** Timeout of an attempt, in ms (default 10 s). */
   timeoutMs?: number | undefined;
 }
 
+/** An event to deliver. */
 export interface KapsoEvent {
   event: string;
   body: string | Buffer;
@@ -20,12 +22,12 @@ export interface KapsoEvent {
   batchSize?: number | undefined;
 }
 
-/** An event with Kapso's signature and headers; all attempts are the same bytes with the same key. */
+/** An event with Kapso's signature and headers. Every attempt sends the same bytes with the same idempotency key. */
 export function kapsoWebhook(options: KapsoWebhookOptions, event: KapsoEvent): Webhook {
   return webhook(options, event.body, headersOf(options.secret, event), event.order);
 }
 
-/** These very bytes; headers given win over the ones that a received event would have, and an empty one takes a header away. */
+/** The given body unchanged. `headers` override those of a received event; an empty one removes the header. */
 export function rawKapsoWebhook(options: KapsoWebhookOptions, body: string | Buffer, headers: Record<string, string>): Webhook {
   const usual = headersOf(options.secret, { event: 'whatsapp.message.received', body });
   return webhook(options, body, withoutEmpty({ ...lowerCase(usual), ...lowerCase(headers) }), undefined);
@@ -37,7 +39,7 @@ function webhook(options: KapsoWebhookOptions, body: string | Buffer, headers: R
     targets,
     write: () => ({ body, headers }),
     order,
-    isTaken: (status) => status === 200,
+    isAccepted: (status) => status === 200,
     retryDelayMs: (attempts) => retryDelaysMs[attempts - 1],
     timeoutMs,
   };

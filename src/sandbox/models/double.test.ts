@@ -29,7 +29,7 @@ async function answer(model: string, messages?: Message[]): Promise<Completion> 
 }
 
 describe('models', () => {
-  test('when nothing is programmed, then the answer says what it is and quotes what was written last', async () => {
+  test('when nothing is programmed, then the reply says that it is simulated and quotes the latest messages', async () => {
     const messages = [
       { role: 'system', content: 'Be kind' },
       { role: 'user', content: 'old' },
@@ -44,7 +44,7 @@ describe('models', () => {
     expect(usage.total_tokens).toBe(usage.prompt_tokens + usage.completion_tokens);
   });
 
-  test('when replies are programmed, then counted ones come first, per model', async () => {
+  test('when replies are programmed, then those with a count come first, per model', async () => {
     sandbox.models.program({
       model: 'a',
       reply: ({ messages }) => `last: ${messages.at(-1)?.content}`,
@@ -62,7 +62,7 @@ describe('models', () => {
   });
 
   test.each([400, 401, 403, 404, 408, 409, 429, 500, 503])(
-    'when status %i is programmed, then it is answered in the form of OpenAI',
+    'when status %i is programmed, then the error has OpenAI’s format',
     async (status) => {
       sandbox.models.program({ model: 'a', error: { status, message: 'no', retryAfterSeconds: 3 } });
       const response = await ask('a');
@@ -71,7 +71,7 @@ describe('models', () => {
     },
   );
 
-  test('when the connection hangs or is cut, then no answer comes, and the request is counted', async () => {
+  test('when the connection hangs or is cut, then there is no response, but the request is counted', async () => {
     sandbox.models.program({ model: 'a', times: 1, connection: 'cut' });
     sandbox.models.program({ model: 'a', times: 1, connection: 'hang' });
     await expect(ask('a')).rejects.toThrow('fetch failed');
@@ -79,7 +79,7 @@ describe('models', () => {
     expect(sandbox.models.count('a')).toBe(2);
   });
 
-  test('when a raw body or a delay is programmed, then it is so', async () => {
+  test('when a raw body or a delay is programmed, then the response has it', async () => {
     sandbox.models.program({ model: 'a', times: 1, raw: { status: 200, body: '<html>' } });
     sandbox.models.program({ model: 'a', times: 1, delayMs: 60 });
     expect(await (await ask('a')).text()).toBe('<html>');
@@ -88,7 +88,7 @@ describe('models', () => {
     expect(performance.now() - startedAtMs).toBeGreaterThanOrEqual(55);
   });
 
-  test('when many requests come, then who waits is told, and the list stays bounded', async () => {
+  test('when many requests arrive, then waits resolve, and the list of requests stays bounded', async () => {
     const waiting = sandbox.models.waitForRequests('a', 450, 5000);
     for (let index = 0; index < 450; index += 1) await (await ask('a')).text();
     expect((await waiting).length).toBeLessThanOrEqual(400);

@@ -1,4 +1,4 @@
-/** A double of the model providers: the OpenAI chat protocol as aimock speaks it, answers and faults as they are programmed per model. */
+/** A double of the model providers: the OpenAI chat protocol, as implemented by aimock, with replies and faults programmed per model. */
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { once } from 'node:events';
 import type { IncomingMessage, ServerResponse } from 'node:http';
@@ -7,20 +7,20 @@ import { z } from 'zod';
 import { Programs } from '../programs';
 import { Changes, Timers } from '../waiting';
 
-/** What shall happen with requests of a model, as JSON. What is not named goes as usual. */
+/** Behaviour for requests to a model, as JSON. Fields that are not set keep the default behaviour. */
 export const modelProgramSchema = z.strictObject({
-  /** The model it is for; not set: every model. */
+  /** The model that it applies to (default: all). */
   model: z.string().min(1).optional(),
   times: z.number().int().min(1).optional(),
   skip: z.number().int().min(0).optional(),
-  /** ms before the answer. */
+  /** Delay of the response, in ms. */
   delayMs: z.number().int().min(0).max(600_000).optional(),
-  /** The answer's text; may be empty. */
+  /** Text of the reply; may be empty. */
   reply: z.string().optional(),
   finishReason: z.enum(['stop', 'length', 'content_filter']).optional(),
-  /** Token counts of the answer; estimated from the texts when not set. */
+  /** Token counts (default: estimated from the texts). */
   usage: z.strictObject({ prompt_tokens: z.number().int().min(0), completion_tokens: z.number().int().min(0) }).optional(),
-  /** An error answer in OpenAI's form. */
+  /** An error response in OpenAI's format. */
   error: z
     .strictObject({
       status: z.number().int().min(400).max(599),
@@ -29,21 +29,21 @@ export const modelProgramSchema = z.strictObject({
       retryAfterSeconds: z.number().min(0).optional(),
     })
     .optional(),
-  /** A body sent as it is, JSON or not. */
+  /** A response body sent unchanged, JSON or not. */
   raw: z
     .strictObject({
       status: z.number().int().min(200).max(599).optional(),
       contentType: z.string().optional(),
-      /** Added to the content type, such as a Retry-After that is no number. */
+      /** Additional headers, for example a Retry-After that is not a number. */
       headers: z.record(z.string(), z.string()).optional(),
       body: z.string(),
     })
     .optional(),
-  /** No answer at all: held open, or cut. */
+  /** No response: the connection is kept open, or cut. */
   connection: z.enum(['hang', 'cut']).optional(),
 });
 
-/** A request as the double saw it. */
+/** A received request. */
 export interface ModelRequest {
   model: string;
   /** ms since 1970. */
@@ -53,7 +53,7 @@ export interface ModelRequest {
   body: ChatCompletionRequest;
 }
 
-/** A program of the model double; a function as `reply`, and `when`, are for callers in the same process. */
+/** A program of the model double. `when`, and a function as `reply`, are available within the same process only. */
 export interface ModelProgram extends Omit<z.output<typeof modelProgramSchema>, 'reply'> {
   reply?: string | ((request: ModelRequest) => string | Promise<string>) | undefined;
   when?: ((request: ModelRequest) => boolean) | undefined;
@@ -67,7 +67,7 @@ interface ModelRecord {
 const RECENT_REQUESTS = 200;
 const QUOTE_LIMIT = 400;
 
-/** The answer of an unprogrammed model: says what it is, and quotes what was written since the last answer. */
+/** The default reply: says that it is simulated, and quotes the messages since the last reply. */
 export function sandboxReply(request: ModelRequest): string {
   const lastAnswer = request.messages.findLastIndex(({ role }) => role === 'assistant');
   const written = request.messages.slice(lastAnswer + 1).filter(({ role, content }) => role === 'user' && content.trim() !== '');
@@ -76,7 +76,7 @@ export function sandboxReply(request: ModelRequest): string {
   return `(sandbox model, no AI) ${quoted}\nSet a model key to get real answers.`;
 }
 
-/** The models, played. */
+/** Simulated models. */
 export class ModelDouble {
   readonly #programs = new Programs<ModelProgram>();
   readonly #records = new Map<string, ModelRecord>();
@@ -85,54 +85,54 @@ export class ModelDouble {
   readonly #response = new AsyncLocalStorage<ServerResponse>();
   #server: ServerInstance | undefined;
 
-  /** Starts aimock; requests come through `handle`. Its journal is kept short, so that a long benchmark stays in bounded memory. */
+  /** Starts aimock, which gets its requests through `handle`. Keeps its journal short, so that a long benchmark needs bounded memory. */
   async start(): Promise<void> {
     const options = { host: '127.0.0.1', port: 0, journalMaxEntries: 10, fixtureCountsMaxTestIds: 10 };
     this.#server = await createServer([{ match: { endpoint: 'chat' }, response: (body) => this.#answer(body) }], options);
   }
 
-  /** Answers a request under /v1. aimock sees the request alone, so the response travels beside it for cuts and raw bodies. */
+  /** Handles a request under /v1. aimock passes on only the request, so the response is stored aside for cuts and raw bodies. */
   handle(request: IncomingMessage, response: ServerResponse): void {
     this.#response.run(response, () => this.#server?.server.emit('request', request, response));
   }
 
-  /** Adds a program; the returned function takes it back. Counted programs come first, in their order, then the latest lasting one. */
+  /** Adds a program; the returned function removes it. Programs with a count apply first, in order, then the latest one without. */
   program(program: ModelProgram): () => void {
     return this.#programs.add(program);
   }
 
-  /** Takes back the programs of a model, or all. */
+  /** Removes the programs of a model, or all. */
   clear(model?: string): void {
     this.#programs.clear((program) => model === undefined || program.model === model);
   }
 
-  /** The programs that still wait for requests. */
+  /** The programs that are still active. */
   programs(): ModelProgram[] {
     return this.#programs.list();
   }
 
-  /** How many requests a model got. */
+  /** Number of requests to a model. */
   count(model: string): number {
     return this.#records.get(model)?.count ?? 0;
   }
 
-  /** How many requests each model got. */
+  /** Number of requests by model. */
   counts(): Record<string, number> {
     return Object.fromEntries([...this.#records].map(([model, { count }]) => [model, count]));
   }
 
-  /** The latest requests of a model (at most 200), oldest first. */
+  /** The latest requests to a model (at most 400), oldest first. */
   requests(model: string): ModelRequest[] {
     return [...(this.#records.get(model)?.recent ?? [])];
   }
 
-  /** Resolves when a model got at least `count` requests. @throws Error after `timeoutMs` */
+  /** Resolves once a model has received at least `count` requests. @throws Error after `timeoutMs` */
   waitForRequests(model: string, count: number, timeoutMs: number): Promise<ModelRequest[]> {
-    const look = () => (this.count(model) >= count ? this.requests(model) : undefined);
-    return this.#changes.until(model, look, timeoutMs, () => `${model} got ${this.count(model)} of ${count} requests`);
+    const check = () => (this.count(model) >= count ? this.requests(model) : undefined);
+    return this.#changes.until(model, check, timeoutMs, () => `${model} got ${this.count(model)} of ${count} requests`);
   }
 
-  /** Ends delays and waits. */
+  /** Ends all delays and waits. */
   async close(): Promise<void> {
     this.#timers.close();
     this.#changes.close();
@@ -145,10 +145,10 @@ export class ModelDouble {
 
   async #answer(body: ChatCompletionRequest): Promise<FixtureResponse> {
     const request = { model: String(body.model), atMs: Date.now(), messages: body.messages.map(plainMessage), body };
-    const program = this.#programs.take((candidate) => applies(candidate, request)) ?? {};
+    const program = this.#programs.take((candidate) => matches(candidate, request)) ?? {};
     this.#record(request);
     if (program.delayMs !== undefined) await this.#timers.sleep(program.delayMs);
-    if (program.connection !== undefined) return this.#leave(program.connection);
+    if (program.connection !== undefined) return this.#withholdResponse(program.connection);
     if (program.raw !== undefined) return this.#writeRaw(program.raw);
     if (program.error !== undefined) return this.#fail(program.error);
     const reply = program.reply ?? sandboxReply;
@@ -168,7 +168,7 @@ export class ModelDouble {
     this.#changes.notify(request.model);
   }
 
-  #leave(how: 'hang' | 'cut'): Promise<never> {
+  #withholdResponse(how: 'hang' | 'cut'): Promise<never> {
     if (how === 'cut') this.#response.getStore()?.socket?.resetAndDestroy();
     return never();
   }
@@ -179,11 +179,11 @@ export class ModelDouble {
     return never();
   }
 
-  /** aimock writes Retry-After for 429 alone; for other statuses it is set here. */
+  /** aimock sends Retry-After only with a 429; for other statuses, set it here. */
   #fail(error: NonNullable<ModelProgram['error']>): FixtureResponse {
     const { status, retryAfterSeconds } = error;
     if (retryAfterSeconds !== undefined) this.#response.getStore()?.setHeader('Retry-After', String(retryAfterSeconds));
-    const message = error.message ?? `The sandbox model answers ${status}, as it was told to.`;
+    const message = error.message ?? `The sandbox model responds with ${status}, as programmed.`;
     return {
       error: { message, type: ERROR_TYPES[status] ?? 'server_error', ...(error.code === undefined ? {} : { code: error.code }) },
       status,
@@ -192,7 +192,7 @@ export class ModelDouble {
   }
 }
 
-/** A new one each time: one shared promise would remember everyone who ever awaited it. */
+/** Creates a new promise each time, because a shared one would retain everything that ever awaited it. */
 function never(): Promise<never> {
   return new Promise(() => undefined);
 }
@@ -205,7 +205,7 @@ const ERROR_TYPES: Record<number, string> = {
   429: 'rate_limit_error',
 };
 
-function applies(program: ModelProgram, request: ModelRequest): boolean {
+function matches(program: ModelProgram, request: ModelRequest): boolean {
   return (program.model === undefined || program.model === request.model) && (program.when?.(request) ?? true);
 }
 

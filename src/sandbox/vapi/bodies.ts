@@ -1,10 +1,10 @@
-/** Bodies as Vapi writes them, with the fake secrets that the real ones carry. Shapes: the fixtures in test/fixtures/vapi. */
+/** Bodies in Vapi's format, with fake secrets where real ones have secrets. Shapes: the fixtures in test/fixtures/vapi. */
 import { randomBytes } from 'node:crypto';
-import type { HttpAnswer } from '../answers';
+import type { SimulatedResponse } from '../responses';
 import type { PlayedEvent, PlayName, SpokenLine } from './plays';
 import type { CreateCall } from './requests';
 
-/** Secrets that stand in every event and report: none may be found in a record, a log or a history. */
+/** Secrets in every event and report: none may appear in the database, a log or a workflow history. */
 export const FAKE_SECRETS = [
   'FAKE_TWILIO_AUTH_TOKEN',
   'FAKE_TWILIO_ACCOUNT_SID',
@@ -14,7 +14,7 @@ export const FAKE_SECRETS = [
   'sig=FAKE',
 ] as const;
 
-/** Ids that the double knows as the organisation's own. */
+/** The organisation's assistant and phone number. */
 export const SANDBOX_ASSISTANT_ID = '22222222-2222-4222-8222-222222222222';
 export const SANDBOX_VAPI_NUMBER_ID = '33333333-3333-4333-8333-333333333333';
 
@@ -25,11 +25,11 @@ const SYSTEM_PROMPT = 'You confirm appointments.';
 const PRESIGNED_FOR_MS = 3_600_000;
 const MIN_MESSAGES_TO_ANALYSE = 2;
 
-function error(status: number, message: string | string[], name?: string): HttpAnswer {
+function error(status: number, message: string | string[], name?: string): SimulatedResponse {
   return { status, body: { message, ...(name === undefined ? {} : { error: name }), statusCode: status } };
 }
 
-/** Refusals by name. Only 400 and 500 are in Vapi's specification; the others occur. */
+/** Error responses by name. Only 400 and 500 are in Vapi's specification; the others occur in practice. */
 export const VAPI_ERRORS = {
   '400': error(400, ['customer.number must be a valid phone number in the E.164 format'], 'Bad Request'),
   '400-concurrency': error(400, 'Over Concurrency Limit', 'Bad Request'),
@@ -42,44 +42,44 @@ export const VAPI_ERRORS = {
   '500': error(500, 'Internal server error'),
   '502': { status: 502, body: '<html><body><h1>502 Bad Gateway</h1></body></html>' },
   '503': error(503, 'Service Unavailable'),
-} as const satisfies Record<string, HttpAnswer>;
+} as const satisfies Record<string, SimulatedResponse>;
 export type VapiErrorName = keyof typeof VAPI_ERRORS;
 
-/** A call as the double knows it: the truth. */
+/** A simulated call with its true state. */
 export interface StoredCall {
   id: string;
   direction: 'inbound' | 'outbound';
   request: CreateCall;
   play: PlayName;
-  /** Base address of the double, as its client names it. */
+  /** Base URL of the double, as used by the client. */
   baseUrl: string;
-  /** The last part of the address that ends the call: who knows it needs no key. */
+  /** The last part of the control URL, which needs no key. */
   controlToken: string;
-  /** False for a call that found no free slot. */
+  /** False if there was no free slot. */
   dialled: boolean;
   createdAtMs: number;
   updatedAtMs: number;
-  /** All so far, the current one last. */
+  /** All statuses so far, the current one last. */
   statuses: string[];
   startedAtMs?: number;
   endedAtMs?: number;
   endedReason?: string;
   spoken: { line: SpokenLine; atMs: number }[];
-  /** Whether the post-processing is over: from then on, a look at the call shows what the report says. */
+  /** Whether post-processing has finished: from then on, GET /call/{id} includes the contents of the report. */
   isReportReady: boolean;
 }
 
-/** An id as Vapi makes them: UUID version 7. */
+/** A new call id in Vapi's format: UUID version 7. */
 export function freshCallId(): string {
   const time = Date.now().toString(16).padStart(12, '0');
   const random = randomBytes(10).toString('hex');
   return `${time.slice(0, 8)}-${time.slice(8)}-7${random.slice(1, 4)}-a${random.slice(5, 8)}-${random.slice(8)}`;
 }
 
-/** The snapshots that may be shown: as it was when it was placed, one status behind, or as it is. */
+/** Which state a body shows: when the call was placed, one status behind, or the current one. */
 export type Snapshot = 'placed' | 'behind' | 'now';
 
-/** The call itself, in answers and inside events. */
+/** The call object, in responses and inside events. */
 export function callBody(call: StoredCall, snapshot: Snapshot): object {
   const { request } = call;
   const status = statusOf(call, snapshot);
@@ -115,7 +115,7 @@ export function callBody(call: StoredCall, snapshot: Snapshot): object {
   };
 }
 
-/** The address that ends the live call, without a key. */
+/** The URL that ends the live call, without a key. */
 export function controlUrl({ baseUrl, id, controlToken }: StoredCall): string {
   return `${baseUrl}/control/${id}/${controlToken}`;
 }
@@ -147,8 +147,8 @@ function reportedFields(call: StoredCall): object {
 }
 
 /**
- * The content of a webhook. What it says at the top is true; the call inside is a snapshot from when it was placed, as in captured
- * payloads. Presigned addresses are made anew each time, so two deliveries of one event differ.
+ * The `message` of a webhook. Its top-level fields are current; the embedded call is a snapshot from when it was placed, as in
+ * captured payloads. Presigned URLs are generated anew, so two deliveries of one event differ.
  */
 export function messageBody(call: StoredCall, event: PlayedEvent): object {
   const common = {
@@ -203,7 +203,7 @@ interface Analysis {
   successEvaluation?: string;
 }
 
-/** Below two messages Vapi does not analyse. A failed call gets no analysis either, and a mailbox tells no data. */
+/** Vapi does not analyse calls with fewer than two messages. Failed calls get no analysis either, and voicemail yields no data. */
 function analysisOf(call: StoredCall): Analysis {
   if (call.spoken.length < MIN_MESSAGES_TO_ANALYSE || call.play === 'pipeline-error') return {};
   if (call.play === 'voicemail') {
@@ -220,7 +220,7 @@ function analysisOf(call: StoredCall): Analysis {
   };
 }
 
-/** What the analysis found, once more in the newer form: who reads either gets the same. */
+/** The analysis once more, in the newer format, with the same data. */
 function outputsOf({ structuredData }: Analysis): object {
   if (structuredData === undefined) return {};
   return { structuredOutputs: { [STRUCTURED_OUTPUT_ID]: { name: 'Appointment outcome', result: structuredData } } };
@@ -279,7 +279,7 @@ function recordingFields({ id }: StoredCall) {
   };
 }
 
-/** US dollars, by the minute. */
+/** Costs in US dollars, by the minute. */
 function costsOf({ startedAtMs, endedAtMs }: StoredCall): object {
   if (startedAtMs === undefined) return { cost: 0, costs: [], costBreakdown: { total: 0 } };
   const minutes = round(((endedAtMs ?? Date.now()) - startedAtMs) / 60_000);
@@ -324,7 +324,7 @@ function phoneNumberBody({ request }: StoredCall): object {
   };
 }
 
-/** The assistant with the call's overrides in it. */
+/** The assistant with the call's overrides applied. */
 function assistantBody({ request }: StoredCall): object {
   const { metadata, server, serverMessages } = request.assistantOverrides ?? {};
   return {

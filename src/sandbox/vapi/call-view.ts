@@ -1,9 +1,9 @@
-/** A call as others see it: its view, its events, and what its request says. */
+/** Views of a simulated call: for tests and the control API, for watchers, and for matching plays and faults. */
 import type { StoredCall } from './bodies';
 import type { PlayName } from './plays';
 import type { CreateCall, VapiRequest } from './requests';
 
-/** A call as a test sees it. */
+/** A call as shown to tests and the control API. */
 export interface CallView {
   /** Vapi's id. */
   id: string;
@@ -14,27 +14,30 @@ export interface CallView {
   play: PlayName;
   status: string;
   endedReason: string | undefined;
-  /** False for a call that found no free slot: no phone rang. */
+  /** False if there was no free slot, so that no phone rang. */
   dialled: boolean;
   createdAtMs: number;
 }
 
-/** What happens in a call, for who watches it. `answer` of a webhook: the last HTTP status, 0 for none. */
+/** An event in a call, for watchers. `answer` of a webhook: the last HTTP status (0: no response). */
 export type CallEvent =
   | { type: 'status'; callId: string; status: string; endedReason?: string; atMs: number }
   | { type: 'words'; callId: string; role: 'bot' | 'user'; text: string; atMs: number }
   | { type: 'webhook'; callId: string; event: string; answer: number; attempts: number; atMs: number };
 
+/** The view of a call. */
 export function viewOf(call: StoredCall): CallView {
   const { id, direction, request, play, dialled, createdAtMs, endedReason } = call;
   const { number, name, metadata } = requestOf('create', request);
   return { id, name, direction, number: number ?? '', metadata, play, status: statusOf(call), endedReason, dialled, createdAtMs };
 }
 
+/** The current status of a call. */
 export function statusOf({ statuses }: StoredCall): string {
   return statuses.at(-1) ?? 'queued';
 }
 
+/** The fields of a call's request that plays and faults match. */
 export function requestOf(on: VapiRequest['on'], request: CreateCall): VapiRequest {
   const metadata = request.assistantOverrides?.metadata ?? request.metadata;
   return { on, number: request.customer.number, name: request.name, metadata };

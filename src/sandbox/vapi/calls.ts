@@ -1,4 +1,4 @@
-/** The calls of the Vapi double: how each goes, and the webhooks that tell of it. */
+/** Simulates calls: runs the play of each call and sends its webhooks. */
 import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import type { z } from 'zod';
@@ -8,6 +8,7 @@ import type { WebhookSender } from '../webhook-sender';
 import { freshCallId, messageBody, type StoredCall } from './bodies';
 import { type CallEvent, type CallView, requestOf, statusOf, viewOf } from './call-view';
 import {
+  DEFAULT_TIMINGS,
   endingOf,
   eventsOf,
   PLAYS_BY_DIGITS,
@@ -18,29 +19,29 @@ import {
   type Schedule,
   scheduleOf,
   stepsOf,
-  TIMINGS_FOR_PEOPLE,
 } from './plays';
-import { type CreateCall, isMeantFor, type playProgramSchema, type VapiRequest } from './requests';
+import { appliesTo, type CreateCall, type playProgramSchema, type VapiRequest } from './requests';
 import { type VapiTarget, type VapiWebhookAuth, type VapiWebhookOptions, vapiWebhook } from './webhooks';
 
+/** Options of the simulated calls. */
 export interface VapiCallsOptions {
-  /** How the organisation's webhooks prove themselves. */
+  /** How the organisation's webhooks are authenticated. */
   auth: VapiWebhookAuth;
-  /** Where events of calls go that name no server of their own; not set: nowhere. */
+  /** The organisation's server URL, for events of calls without a server of their own (default: none, such events are not sent). */
   serverUrl?: string | undefined;
-  /** Times of each call, in ms; what is not set is at a pace for people. */
+  /** Timings of each call, in ms (default: a pace that people can follow). */
   timings?: Partial<PlayTimings> | undefined;
-  /** Calls at the same time; the next one is blocked (default 10, as Vapi's). */
+  /** Maximum number of concurrent calls; further calls are blocked (default 10, as with Vapi). */
   concurrencyLimit?: number | undefined;
-  /** Waits of a backoff plan are multiplied by this (default 1). */
+  /** Factor for the delays of backoff plans (default 1). */
   backoffFactor?: number | undefined;
-  /** Replaces the time limit that a server names for its webhooks, in ms. */
+  /** Overrides the webhook timeout of servers, in ms. */
   webhookTimeoutMs?: number | undefined;
-  /** How many calls are remembered (default 20,000). */
+  /** Maximum number of stored calls (default 20,000). */
   keepCalls?: number | undefined;
 }
 
-/** What the calls need of the double. */
+/** Dependencies of the simulated calls. */
 export interface VapiCallsParts {
   webhooks: WebhookSender;
   changes: Changes;
@@ -48,31 +49,31 @@ export interface VapiCallsParts {
   background: Background;
 }
 
-/** Which calls get which play: `when` is for callers in the same process, as is `schedule`, applied after the play's own. */
+/** Assigns a play to calls. `when` and `schedule`, applied after the play's own, are available within the same process only. */
 export interface PlayProgram extends z.output<typeof playProgramSchema> {
   when?: ((request: VapiRequest) => boolean) | undefined;
   schedule?: Schedule | undefined;
 }
 
-/** A hook over all calls: decides per event, after the play's own schedule. */
+/** A schedule for the events of all calls, applied after the play's own. */
 export type CallSchedule = (events: PlayedEvent[], call: CallView) => PlayedEvent[];
 
-/** serverMessages when a call names none (schema Assistant), as far as the double plays them. */
+/** The default `serverMessages` (schema Assistant), as far as they are simulated. */
 const DEFAULT_MESSAGES = ['conversation-update', 'end-of-call-report', 'speech-update', 'status-update'];
 const DEFAULT_MAX_DURATION_SECONDS = 600;
 const DEFAULT_CONCURRENCY = 10;
 
-/** A call in play. */
-export interface Playing {
+/** A call and the state of its simulation. */
+export interface SimulatedCall {
   call: StoredCall;
   schedule: Schedule;
   timings: PlayTimings;
-  /** Closed when the rest of the call changes: the earlier plan stops. */
+  /** Timers of the steps to come; closed when the rest of the call changes. */
   plan: Timers;
   events: CallEvent[];
 }
 
-/** Every call of the double. */
+/** All calls of the double. */
 export class VapiCalls {
   readonly plays = new Programs<PlayProgram>();
   readonly counts = { placed: 0, dialled: 0, blocked: 0, active: 0 };
@@ -80,7 +81,7 @@ export class VapiCalls {
   readonly #parts: VapiCallsParts;
   readonly #plans = new Set<Timers>();
   readonly #watchers = new EventEmitter().setMaxListeners(0);
-  readonly #calls = new Map<string, Playing>();
+  readonly #calls = new Map<string, SimulatedCall>();
   readonly #dialledNumbers = new Map<string, number>();
   readonly #dialledNames = new Map<string, number>();
   #schedule: CallSchedule = (events) => events;
@@ -90,142 +91,142 @@ export class VapiCalls {
     this.#parts = parts;
   }
 
-  /** Calls at the same time. */
+  /** Maximum number of concurrent calls. */
   get concurrencyLimit(): number {
     return this.#options.concurrencyLimit ?? DEFAULT_CONCURRENCY;
   }
 
-  /** Takes all plays back, and the hook of `scheduleEvents`. */
+  /** Removes all plays and the schedule of `scheduleEvents`. */
   clearPlays(): void {
     this.plays.clear();
     this.#schedule = (events) => events;
   }
 
-  /** Sets the hook that may lose, repeat or delay each event of each call to come; there is one. */
+  /** Sets the schedule that may drop, repeat or delay events of later calls; replaces the previous one. */
   scheduleEvents(schedule: CallSchedule): void {
     this.#schedule = schedule;
   }
 
-  /** All remembered calls, oldest first. */
-  all(): Playing[] {
+  /** All stored calls, oldest first. */
+  all(): SimulatedCall[] {
     return [...this.#calls.values()];
   }
 
   /** The call with this id. */
-  get(id: string): Playing | undefined {
+  get(id: string): SimulatedCall | undefined {
     return this.#calls.get(id);
   }
 
   /** The calls with this id or name, oldest first. */
-  found(idOrName: string): Playing[] {
+  findAll(idOrName: string): SimulatedCall[] {
     const byId = this.#calls.get(idOrName);
     return byId === undefined ? [...this.#calls.values()].filter(({ call }) => call.request.name === idOrName) : [byId];
   }
 
-  /** How many phones rang for a number (E.164), for a name, or in all. */
+  /** How often a phone rang for a number (E.164), for a name, or in total. */
   dialled({ number, name }: { number?: string | undefined; name?: string | undefined } = {}): number {
     if (number !== undefined) return this.#dialledNumbers.get(number) ?? 0;
     if (name !== undefined) return this.#dialledNames.get(name) ?? 0;
     return this.counts.dialled;
   }
 
-  /** How many phones rang, per number and per name. */
+  /** How often a phone rang, by number and by name. */
   dialledBy(): { numbers: Record<string, number>; names: Record<string, number> } {
     return { numbers: Object.fromEntries(this.#dialledNumbers), names: Object.fromEntries(this.#dialledNames) };
   }
 
-  /** Calls `listener` with what happens in calls with this id or name, also one that is placed later; the returned function ends it. */
+  /** Calls `listener` for each event of calls with this id or name, including later ones; the returned function unsubscribes. */
   subscribe(idOrName: string, listener: (event: CallEvent) => void): () => void {
     this.#watchers.on(idOrName, listener);
     return () => this.#watchers.off(idOrName, listener);
   }
 
-  /** Stops the calls that are not over. */
+  /** Stops all live calls. */
   close(): void {
     for (const plan of this.#plans) plan.close();
   }
 
-  /** The options of this organisation's webhooks. */
+  /** The webhook options of the organisation. */
   webhookOptions(): VapiWebhookOptions {
     const { auth, backoffFactor, webhookTimeoutMs } = this.#options;
     return { auth, backoffFactor, timeoutMs: webhookTimeoutMs };
   }
 
-  /** Places a call; its play is the named one, the next program's, or that of its last digits. */
-  place(request: CreateCall, baseUrl: string, direction: StoredCall['direction'], named: PlayName | undefined): Playing {
-    const asked = requestOf('create', request);
-    const program = this.plays.take((candidate) => isMeantFor(candidate, asked));
+  /** Places a call. Its play is `named`, or else that of the next matching program, or else that of the number's last digits. */
+  place(request: CreateCall, baseUrl: string, direction: StoredCall['direction'], named: PlayName | undefined): SimulatedCall {
+    const vapiRequest = requestOf('create', request);
+    const program = this.plays.take((candidate) => appliesTo(candidate, vapiRequest));
     const isFull = this.counts.active >= this.concurrencyLimit;
     const chosen = named ?? program?.play ?? this.#playByDigits(request);
     const call = newCall(request, baseUrl, direction, isFull ? 'concurrency-blocked' : chosen);
-    const timings = { ...TIMINGS_FOR_PEOPLE, ...this.#options.timings, ...(program?.talkMs !== undefined && { talkMs: program.talkMs }) };
+    const timings = { ...DEFAULT_TIMINGS, ...this.#options.timings, ...(program?.talkMs !== undefined && { talkMs: program.talkMs }) };
     const own = program?.schedule ?? ((events: PlayedEvent[]) => events);
     const hook = this.#schedule;
     const schedule: Schedule = (events) => hook(own(scheduleOf(call.play)(events)), viewOf(call));
-    const playing = { call, schedule, timings, plan: new Timers(), events: [] };
-    this.#remember(playing);
+    const simulated = { call, schedule, timings, plan: new Timers(), events: [] };
+    this.#store(simulated);
     const maxMs = 1000 * (request.assistantOverrides?.maxDurationSeconds ?? DEFAULT_MAX_DURATION_SECONDS);
-    this.#begin(playing, stepsOf(call.play, timings, maxMs));
-    return playing;
+    this.#start(simulated, stepsOf(call.play, timings, maxMs));
+    return simulated;
   }
 
-  /** A call that found no slot finds one when it is placed again: for a person who tries it, it shall end some time. */
+  /** By digits, "no free slot" applies only to the first placement of a call, so that a person's trial call eventually goes through. */
   #playByDigits({ name, customer }: CreateCall): PlayName {
     const play = PLAYS_BY_DIGITS[customer.number.slice(-4)] ?? 'answered';
-    const isAgain = play === 'concurrency-blocked' && name !== undefined && this.found(name).length > 0;
+    const isAgain = play === 'concurrency-blocked' && name !== undefined && this.findAll(name).length > 0;
     return isAgain ? 'answered' : play;
   }
 
-  /** Ends the live call with this id or name. @returns false when there is none */
+  /** Ends the live call with this id or name. @returns false if there is none */
   end(idOrName: string, endedReason: string): boolean {
-    const live = this.found(idOrName).find(({ call }) => statusOf(call) !== 'ended');
+    const live = this.findAll(idOrName).find(({ call }) => statusOf(call) !== 'ended');
     if (live === undefined) return false;
     const { call, timings } = live;
     const { reportMs } = timings;
-    this.#begin(live, endingOf(endedReason, Date.now() - call.createdAtMs, reportMs));
+    this.#start(live, endingOf(endedReason, Date.now() - call.createdAtMs, reportMs));
     return true;
   }
 
-  #remember(playing: Playing): void {
-    const { call } = playing;
-    this.#calls.set(call.id, playing);
+  #store(simulated: SimulatedCall): void {
+    const { call } = simulated;
+    this.#calls.set(call.id, simulated);
     if (this.#calls.size > (this.#options.keepCalls ?? 20_000)) this.#calls.delete(this.#calls.keys().next().value ?? '');
     this.counts.placed += 1;
     if (call.dialled) {
       this.counts.active += 1;
       this.counts.dialled += 1;
-      countUp(this.#dialledNumbers, call.request.customer.number);
-      if (call.request.name !== undefined) countUp(this.#dialledNames, call.request.name);
+      increment(this.#dialledNumbers, call.request.customer.number);
+      if (call.request.name !== undefined) increment(this.#dialledNames, call.request.name);
     } else {
       this.counts.blocked += 1;
     }
     this.#parts.changes.notify('calls');
   }
 
-  /** Lets the steps happen in their time, each followed by the events that tell of it. */
-  #begin(playing: Playing, steps: PlayStep[]): void {
-    playing.plan.close();
-    playing.plan = new Timers();
-    const wanted = playing.call.request.assistantOverrides?.serverMessages ?? DEFAULT_MESSAGES;
-    const events = playing.schedule(eventsOf(steps).filter(({ type }) => isWanted(type, wanted)));
-    this.#parts.background.run(this.#follow(playing, steps, events));
+  /** Runs the steps on time, and sends the events of each. Cancels the steps that were planned before. */
+  #start(simulated: SimulatedCall, steps: PlayStep[]): void {
+    simulated.plan.close();
+    simulated.plan = new Timers();
+    const wanted = simulated.call.request.assistantOverrides?.serverMessages ?? DEFAULT_MESSAGES;
+    const events = simulated.schedule(eventsOf(steps).filter(({ type }) => isSubscribed(type, wanted)));
+    this.#parts.background.run(this.#runSteps(simulated, steps, events));
   }
 
-  async #follow(playing: Playing, steps: PlayStep[], events: PlayedEvent[]): Promise<void> {
-    const { call, plan } = playing;
+  async #runSteps(simulated: SimulatedCall, steps: PlayStep[], events: PlayedEvent[]): Promise<void> {
+    const { call, plan } = simulated;
     this.#plans.add(plan);
     for (const step of steps) {
       if (!(await plan.sleep(call.createdAtMs + step.atMs - Date.now()))) break;
-      this.#happen(playing, step);
-      for (const event of events.filter((candidate) => tellsOf(candidate, step))) {
-        this.#parts.background.run(this.#tellLater(playing, event, event.atMs - step.atMs));
+      this.#applyStep(simulated, step);
+      for (const event of events.filter((candidate) => isEventOf(candidate, step))) {
+        this.#parts.background.run(this.#sendWebhookLater(simulated, event, event.atMs - step.atMs));
       }
     }
     this.#plans.delete(plan);
   }
 
-  #happen(playing: Playing, step: PlayStep): void {
-    const { call } = playing;
+  #applyStep(simulated: SimulatedCall, step: PlayStep): void {
+    const { call } = simulated;
     const atMs = Date.now();
     call.updatedAtMs = atMs;
     switch (step.type) {
@@ -234,12 +235,12 @@ export class VapiCalls {
         if (step.status === 'in-progress') call.startedAtMs = atMs;
         if (step.status === 'ended') Object.assign(call, { endedAtMs: atMs, endedReason: step.endedReason });
         if (step.status === 'ended' && call.dialled) this.counts.active -= 1;
-        this.#show(playing, { type: 'status', callId: call.id, status: step.status, ...reasonOf(step), atMs });
+        this.#publish(simulated, { type: 'status', callId: call.id, status: step.status, ...reasonOf(step), atMs });
         this.#parts.changes.notify('statuses');
         break;
       case 'words':
         call.spoken.push({ line: step.line, atMs });
-        this.#show(playing, { type: 'words', callId: call.id, role: step.line.role, text: step.line.text, atMs });
+        this.#publish(simulated, { type: 'words', callId: call.id, role: step.line.role, text: step.line.text, atMs });
         break;
       case 'report':
         call.isReportReady = true;
@@ -247,16 +248,16 @@ export class VapiCalls {
     }
   }
 
-  async #tellLater(playing: Playing, event: PlayedEvent, delayMs: number): Promise<void> {
-    const target = this.#targetOf(playing.call);
+  async #sendWebhookLater(simulated: SimulatedCall, event: PlayedEvent, delayMs: number): Promise<void> {
+    const target = this.#targetOf(simulated.call);
     if (target === undefined || !(await this.#parts.timers.sleep(delayMs))) return;
-    const webhook = vapiWebhook(this.webhookOptions(), target, () => messageBody(playing.call, event));
+    const webhook = vapiWebhook(this.webhookOptions(), target, () => messageBody(simulated.call, event));
     const { status, attempts } = await this.#parts.webhooks.send(webhook).done;
     const name = event.status === undefined ? event.type : `${event.type} ${event.status}`;
-    this.#show(playing, { type: 'webhook', callId: playing.call.id, event: name, answer: status, attempts, atMs: Date.now() });
+    this.#publish(simulated, { type: 'webhook', callId: simulated.call.id, event: name, answer: status, attempts, atMs: Date.now() });
   }
 
-  /** The call's own server comes before the organisation's address (docs.vapi.ai/server-url/setting-server-urls). */
+  /** The call's own server takes precedence over the organisation's (docs.vapi.ai/server-url/setting-server-urls). */
   #targetOf({ request }: StoredCall): VapiTarget | undefined {
     const own = request.assistantOverrides?.server;
     if (own !== undefined) return { server: own, isOrganisation: false };
@@ -264,10 +265,10 @@ export class VapiCalls {
     return serverUrl === undefined ? undefined : { server: { url: serverUrl }, isOrganisation: true };
   }
 
-  #show(playing: Playing, event: CallEvent): void {
-    playing.events.push(event);
-    this.#watchers.emit(playing.call.id, event);
-    if (playing.call.request.name !== undefined) this.#watchers.emit(playing.call.request.name, event);
+  #publish(simulated: SimulatedCall, event: CallEvent): void {
+    simulated.events.push(event);
+    this.#watchers.emit(simulated.call.id, event);
+    if (simulated.call.request.name !== undefined) this.#watchers.emit(simulated.call.request.name, event);
   }
 }
 
@@ -289,12 +290,12 @@ function newCall(request: CreateCall, baseUrl: string, direction: StoredCall['di
   };
 }
 
-function isWanted(type: PlayedEvent['type'], serverMessages: string[]): boolean {
+function isSubscribed(type: PlayedEvent['type'], serverMessages: string[]): boolean {
   return serverMessages.some((wanted) => wanted === type || (type === 'transcript' && wanted === 'transcript[transcriptType="final"]'));
 }
 
-/** By the line itself, not its words: a schedule copies events and leaves the line in them. */
-function tellsOf(event: PlayedEvent, step: PlayStep): boolean {
+/** Compares lines by identity, not text: a schedule may copy an event, but the copy keeps the line object. */
+function isEventOf(event: PlayedEvent, step: PlayStep): boolean {
   switch (step.type) {
     case 'status':
       return event.type === 'status-update' && event.status === step.status;
@@ -309,6 +310,6 @@ function reasonOf(step: PlayStep): { endedReason?: string } {
   return step.type === 'status' && step.status === 'ended' ? { endedReason: step.endedReason } : {};
 }
 
-function countUp(counts: Map<string, number>, key: string): void {
+function increment(counts: Map<string, number>, key: string): void {
   counts.set(key, (counts.get(key) ?? 0) + 1);
 }

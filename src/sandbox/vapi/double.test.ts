@@ -6,7 +6,7 @@ import { type Sandbox, startSandbox } from '../sandbox';
 import { FAKE_SECRETS, SANDBOX_ASSISTANT_ID, SANDBOX_VAPI_NUMBER_ID } from './bodies';
 import type { CallEvent, VapiDoubleOptions } from './double';
 import { PLAYS_BY_DIGITS, type PlayName, stepsOf } from './plays';
-import { proofOf } from './webhooks';
+import { authHeaders } from './webhooks';
 
 const SECRET = 'a secret of tests';
 const NUMBER = '+15550100';
@@ -65,14 +65,14 @@ interface CallAnswer {
   subscriptionLimits?: { concurrencyBlocked: boolean; concurrencyLimit: number; remainingConcurrentCalls: number };
 }
 
-/** Names and types of a JSON value, of a list those of its first element. */
+/** Field names and types of a JSON value; for a list, those of its first element. */
 function shape(value: unknown): unknown {
   if (Array.isArray(value)) return value.slice(0, 1).map(shape);
   if (typeof value !== 'object' || value === null) return typeof value;
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, shape(inner)]));
 }
 
-/** The paths of all values with their types; lists by their first element. */
+/** The paths and types of all values; for a list, those of its first element. */
 function paths(value: unknown, at = ''): string[] {
   if (Array.isArray(value)) return value.slice(0, 1).flatMap((inner) => paths(inner, `${at}[]`));
   if (typeof value !== 'object' || value === null) return [`${at}: ${typeof value}`];
@@ -115,22 +115,22 @@ async function place(extra: Parameters<typeof callBody>[0] = {}): Promise<CallAn
   return (await response.json()) as CallAnswer;
 }
 
-async function look(id: string): Promise<CallAnswer> {
+async function fetchCall(id: string): Promise<CallAnswer> {
   return (await (await ask('GET', `/call/${id}`)).json()) as CallAnswer;
 }
 
 const messages = (): Message[] => receiver.webhooks.map(({ raw }) => (JSON.parse(raw) as { message: Message }).message);
 const isReport = ({ type }: Message) => type === 'end-of-call-report';
-const told = () => messages().map(({ type, status }) => status ?? type);
-/** A whole call, to the last webhook. */
-async function played(extra: Parameters<typeof callBody>[0] = {}): Promise<CallAnswer> {
+const receivedTypes = () => messages().map(({ type, status }) => status ?? type);
+/** Places a call and waits until its last webhook has been delivered. */
+async function completedCall(extra: Parameters<typeof callBody>[0] = {}): Promise<CallAnswer> {
   const { id } = await place(extra);
   await sandbox.vapi.settled();
-  return look(id);
+  return fetchCall(id);
 }
 
 describe('placing', () => {
-  test('when the documented request is sent, then it is accepted, and the answer has the documented shape', async () => {
+  test('when the documented request is sent, then it is accepted, and the response has the documented shape', async () => {
     const response = await ask('POST', '/call', fixture('create-call.request'));
     const answer = (await response.json()) as CallAnswer;
     expect(response.status).toBe(201);
@@ -142,9 +142,13 @@ describe('placing', () => {
     ['a number that is not E.164', { customer: { number: '0815' } }, 'customer.number must be a valid phone number in the E.164 format'],
     ['an unknown property', { unknownField: 1 }, 'property unknownField should not exist'],
     ['a name of 41 characters', { name: 'x'.repeat(41) }, /^name /],
-    ['no UUID', { assistantId: 'mine' }, 'assistantId must be a UUID'],
-    ['the old secret of a server', { assistantOverrides: { server: { url: 'http://a.test', secret: 's' } } }, /property secret should not/],
-  ])('when the request has %s, then it is refused with a list of messages and nothing is dialled', async (_what, wrong, message) => {
+    ['an id that is not a UUID', { assistantId: 'mine' }, 'assistantId must be a UUID'],
+    [
+      'the former secret of a server',
+      { assistantOverrides: { server: { url: 'http://a.test', secret: 's' } } },
+      /property secret should not/,
+    ],
+  ])('when the request has %s, then it is rejected with a list of messages, and nothing is dialled', async (_what, wrong, message) => {
     const response = await ask('POST', '/call', { ...callBody(), ...wrong });
     const answer = (await response.json()) as { message: string[] };
     expect(response.status).toBe(400);
@@ -153,14 +157,14 @@ describe('placing', () => {
     expect(sandbox.vapi.counts()).toMatchObject({ placed: 0, dialled: 0, refused: 1 });
   });
 
-  test('when the key is missing or wrong, then the answer is 401', async () => {
+  test('when the key is missing or wrong, then the response is a 401', async () => {
     expect((await ask('POST', '/call', callBody(), { key: null })).status).toBe(401);
     await restart({ apiKey: 'right' });
     expect((await ask('POST', '/call', callBody())).status).toBe(401);
     expect((await ask('POST', '/call', callBody(), { key: 'right' })).status).toBe(201);
   });
 
-  test('when calls are listed, then filters and the newest first hold', async () => {
+  test('when calls are listed, then they are filtered, newest first', async () => {
     const first = await place();
     const between = new Date(Date.now() + 2).toISOString();
     await new Promise((resolve) => setTimeout(resolve, 5));
@@ -203,11 +207,13 @@ describe('plays', () => {
   };
 
   test.each([...BY_DIGITS, ['0100', 'answered'] as [string, PlayName]])(
-    'when a number ends in %s, then the call is %s',
+    'when a number ends in %s, then the call follows the play %s',
     async (digits, play) => {
-      const answer = await played({ number: `+1555${digits}` });
+      const answer = await completedCall({ number: `+1555${digits}` });
       const [events, endedReason] = expected[play];
-      expect(play === 'duplicated' ? told().toSorted() : told()).toEqual(play === 'duplicated' ? events.toSorted() : events);
+      expect(play === 'duplicated' ? receivedTypes().toSorted() : receivedTypes()).toEqual(
+        play === 'duplicated' ? events.toSorted() : events,
+      );
       const [call] = sandbox.vapi.find(answer.id);
       expect(call).toMatchObject({ play, status: 'ended', endedReason, number: `+1555${digits}`, name: NAME });
       expect(answer.status).toBe(play === 'stale-snapshots' ? 'in-progress' : 'ended');
@@ -216,21 +222,21 @@ describe('plays', () => {
     },
   );
 
-  test('when a call was answered, then its events and the look at it have the documented shapes', async () => {
-    const answer = await played({ overrides: { variableValues: { customerName: 'Ann', appointmentDate: '2026-12-01' } } });
+  test('when a call was answered, then its events and GET /call/{id} have the documented shapes', async () => {
+    const answer = await completedCall({ overrides: { variableValues: { customerName: 'Ann', appointmentDate: '2026-12-01' } } });
     const [, , inProgress, ended, report] = messages();
-    // What stands in the request is echoed, and this one is not the fixtures'.
+    // The request is echoed, and this one differs from the fixtures'.
     const echoed = /assistantOverrides|metadata|externalId|assistant\.server|analysisCostBreakdown\.\w+(Prompt|Completion)/;
-    const missing = (told: unknown, documented: unknown) =>
-      paths(documented).filter((path) => !echoed.test(path) && !paths(told).includes(path));
+    const missing = (actual: unknown, documented: unknown) =>
+      paths(documented).filter((path) => !echoed.test(path) && !paths(actual).includes(path));
     expect(missing(inProgress, fixture('status-update.in-progress').message)).toEqual([]);
     expect(missing(ended, fixture('status-update.ended').message)).toEqual([]);
     expect(missing(report, fixture('end-of-call-report.completed').message)).toEqual([]);
     expect(missing(answer, fixture('get-call.ended.200'))).toEqual([]);
   });
 
-  test('when a report comes, then the call inside is a stale snapshot and the fake secrets are in it', async () => {
-    await played();
+  test('when a report arrives, then the embedded call is a stale snapshot, and the fake secrets are in it', async () => {
+    await completedCall();
     const raw = receiver.webhooks[messages().findIndex(isReport)]?.raw ?? '';
     expect(messages().find(isReport)?.call.status).toBe('queued');
     for (const secret of FAKE_SECRETS) expect(raw).toContain(secret);
@@ -238,8 +244,8 @@ describe('plays', () => {
     expect(raw).toContain('/control/');
   });
 
-  test('when nobody answered, then the report has no start, no summary and no cost', async () => {
-    await played({ number: '+15550102' });
+  test('when nobody answered, then the report has no start time, no summary and no cost', async () => {
+    await completedCall({ number: '+15550102' });
     const report = messages().find(isReport) as object;
     expect(report).toMatchObject({ endedReason: 'customer-did-not-answer', cost: 0, analysis: {}, artifact: { messages: [] } });
     expect(Object.keys(report)).not.toContain('startedAt');
@@ -253,8 +259,8 @@ describe('plays', () => {
     ['no answer', '0102'],
     ['failed', '0104'],
     ['misdialled', '0107'],
-  ])('when a call was %s, then there is no analysis in the report or in the call, in no form', async (_what, digits) => {
-    const { analysis, artifact } = await played({ number: `+1555${digits}` });
+  ])('when a call was %s, then neither the report nor the call has an analysis in either format', async (_what, digits) => {
+    const { analysis, artifact } = await completedCall({ number: `+1555${digits}` });
     const report = messages().find(isReport) as unknown as { analysis: object; artifact: object };
     expect([analysis, report.analysis]).toEqual([{}, {}]);
     for (const part of [artifact, report.artifact, report]) {
@@ -269,25 +275,25 @@ describe('plays', () => {
     await sandbox.vapi.waitForStatus(id, 'ringing', WAIT_MS);
     await ask('POST', monitor.controlUrl, { type: 'end-call' }, { key: null });
     await sandbox.vapi.settled();
-    const { analysis, artifact } = await look(id);
+    const { analysis, artifact } = await fetchCall(id);
     expect(analysis).toEqual({});
     expect(artifact).not.toHaveProperty('structuredOutputs');
   });
 
-  test('when a mailbox answered, then the summary says so, and there is no data', async () => {
-    const { analysis, artifact } = await played({ number: '+15550103' });
+  test('when voicemail answered, then the summary says so, and there is no structured data', async () => {
+    const { analysis, artifact } = await completedCall({ number: '+15550103' });
     expect(analysis).toEqual({ summary: expect.stringMatching(/^A voicemail greeting was reached; /), successEvaluation: 'false' });
     expect(artifact).not.toHaveProperty('structuredOutputs');
   });
 
-  test('when people talked, then both forms of the analysis carry the same data', async () => {
-    const { analysis, artifact } = (await played()) as { analysis: object; artifact: { structuredOutputs: object } };
+  test('when people talked, then both formats of the analysis have the same data', async () => {
+    const { analysis, artifact } = (await completedCall()) as { analysis: object; artifact: { structuredOutputs: object } };
     const data = { confirmed: true, appointmentDate: '2026-12-01', callbackRequested: false };
     expect(analysis).toMatchObject({ structuredData: data });
     expect(Object.values(artifact.structuredOutputs)).toEqual([{ name: 'Appointment outcome', result: data }]);
   });
 
-  test('when a program is set for the next call of a name, then only that one gets it, whatever its number says', async () => {
+  test('when a play is set for the next call with a name, then only that call follows it, whatever its number', async () => {
     sandbox.vapi.play({ play: 'voicemail', times: 1, match: { name: NAME } });
     sandbox.vapi.play({ play: 'no-answer', match: { metadata: { parleyCallId: 'third' } } });
     await place({ name: 'another' });
@@ -298,13 +304,13 @@ describe('plays', () => {
     expect(sandbox.vapi.calls().map(({ play }) => play)).toEqual(['answered', 'voicemail', 'busy', 'no-answer']);
   });
 
-  test('when a conversation would be longer than its limit, then Vapi ends it, and the later words are not said', () => {
+  test('when a conversation would exceed its maximum length, then Vapi ends it, and the remaining lines are not spoken', () => {
     const steps = stepsOf('answered', { queueMs: 1, ringMs: 1, talkMs: 60_000, reportMs: 1 }, 10_000);
     expect(steps.at(-2)).toEqual({ type: 'status', status: 'ended', endedReason: 'exceeded-max-duration', atMs: 10_002 });
     expect(steps.filter(({ type }) => type === 'words')).toHaveLength(1);
   });
 
-  test('when a hook loses, repeats and delays events, then exactly that comes', async () => {
+  test('when a schedule drops, repeats and delays events, then they arrive accordingly', async () => {
     sandbox.vapi.scheduleEvents((events, call) => {
       expect(call.name).toBe(NAME);
       return events.flatMap((event) => {
@@ -313,14 +319,14 @@ describe('plays', () => {
         return event.status === 'in-progress' ? [{ ...event, atMs: event.atMs + 300 }] : [event];
       });
     });
-    await played();
-    expect(told()).toEqual(['ended', 'ended', 'end-of-call-report', 'in-progress']);
+    await completedCall();
+    expect(receivedTypes()).toEqual(['ended', 'ended', 'end-of-call-report', 'in-progress']);
     sandbox.vapi.clearPlays();
-    await played();
-    expect(told()).toHaveLength(9);
+    await completedCall();
+    expect(receivedTypes()).toHaveLength(9);
   });
 
-  test('when there is no free slot, then the call is blocked, ends without having been dialled, and the next one finds the slot', async () => {
+  test('when there is no free slot, then the call is blocked and ends without being dialled; the next call gets the slot', async () => {
     await restart({ concurrencyLimit: 1, timings: { queueMs: 5, ringMs: 5, talkMs: 200, reportMs: 5 } });
     const [first, second] = [await place(), await place()];
     expect([first.subscriptionLimits, second.subscriptionLimits]).toEqual([
@@ -328,19 +334,19 @@ describe('plays', () => {
       { concurrencyBlocked: true, concurrencyLimit: 1, remainingConcurrentCalls: 0 },
     ]);
     await sandbox.vapi.settled();
-    expect(await look(second.id)).toMatchObject({ endedReason: 'call.start.error-subscription-concurrency-limit-reached' });
+    expect(await fetchCall(second.id)).toMatchObject({ endedReason: 'call.start.error-subscription-concurrency-limit-reached' });
     expect((await place()).subscriptionLimits?.concurrencyBlocked).toBe(false);
     expect(sandbox.vapi.counts()).toMatchObject({ placed: 3, dialled: 2, blocked: 1 });
   });
 
-  test('when a number stands for no free slot, then the same call finds one when it is placed again', async () => {
-    await played({ number: '+15550112' });
-    await played({ number: '+15550112' });
+  test('when the digits mean "no free slot", then the same call gets a slot when it is placed again', async () => {
+    await completedCall({ number: '+15550112' });
+    await completedCall({ number: '+15550112' });
     expect(sandbox.vapi.calls().map(({ play }) => play)).toEqual(['concurrency-blocked', 'answered']);
     expect(sandbox.vapi.dialled({ name: NAME })).toBe(1);
   });
 
-  test('when the control address is told to end the call, then it ends with that reason and what was to come does not', async () => {
+  test('when the call is ended through its control URL, then it ends with that reason, and the planned steps are cancelled', async () => {
     await restart({ timings: { queueMs: 5, ringMs: 10, talkMs: 60_000, reportMs: 5 } });
     const { id, monitor } = await place();
     await sandbox.vapi.waitForStatus(id, 'in-progress', WAIT_MS);
@@ -348,16 +354,16 @@ describe('plays', () => {
     expect((await ask('POST', monitor.controlUrl, { type: 'say' }, { key: null })).status).toBe(400);
     expect((await ask('POST', monitor.controlUrl, { type: 'end-call' }, { key: null })).status).toBe(200);
     await sandbox.vapi.settled();
-    expect(told()).toEqual(['queued', 'ringing', 'in-progress', 'ended', 'end-of-call-report']);
-    expect(await look(id)).toMatchObject({ status: 'ended', endedReason: 'manually-canceled' });
+    expect(receivedTypes()).toEqual(['queued', 'ringing', 'in-progress', 'ended', 'end-of-call-report']);
+    expect(await fetchCall(id)).toMatchObject({ status: 'ended', endedReason: 'manually-canceled' });
     expect((await ask('POST', monitor.controlUrl, { type: 'end-call' }, { key: null })).status).toBe(404);
     expect(sandbox.vapi.counts()).toMatchObject({ ends: 1, active: 0 });
   });
 
-  test('when somebody calls the business, then the organisation hears of it, with the default messages and the words as they fall', async () => {
+  test('when somebody calls the business, then the organisation gets the default messages, with each line as it is spoken', async () => {
     const { id } = sandbox.vapi.receiveCall({ from: NUMBER, baseUrl: sandbox.vapiUrl });
     await sandbox.vapi.settled();
-    expect(await look(id)).toMatchObject({ type: 'inboundPhoneCall', status: 'ended' });
+    expect(await fetchCall(id)).toMatchObject({ type: 'inboundPhoneCall', status: 'ended' });
     expect(new Set(messages().map(({ type }) => type))).toEqual(
       new Set(['status-update', 'speech-update', 'conversation-update', 'end-of-call-report']),
     );
@@ -368,37 +374,37 @@ describe('plays', () => {
 });
 
 describe('delivery', () => {
-  test('when the receiver fails, then the backoff plan is followed, each attempt is written anew, and an event is lost in the end', async () => {
+  test('when the receiver fails, then the backoff plan applies, each attempt is rewritten, and the event is finally lost', async () => {
     sandbox.vapi.scheduleEvents((events) => events.filter(({ type }) => type === 'end-of-call-report'));
     receiver.answers.push(500, 503, 0);
     await restart({ webhookTimeoutMs: 300 });
     sandbox.vapi.scheduleEvents((events) => events.filter(({ type }) => type === 'end-of-call-report'));
-    await played();
+    await completedCall();
     expect(sandbox.vapi.counts().webhooks).toEqual({ delivered: 1, lost: 0, open: 0, attempts: 4 });
     const links = messages().map(({ artifact }) => artifact?.presignedMonoUrl);
     expect(new Set(links).size).toBe(4);
     receiver.answers.push(500, 500, 500, 500);
-    await played();
+    await completedCall();
     expect(sandbox.vapi.counts().webhooks).toMatchObject({ delivered: 1, lost: 1, attempts: 8 });
   });
 
-  test('when a server names no backoff plan, then a refused event does not come again; 201 is as good as 200', async () => {
+  test('when a server has no backoff plan, then a rejected event is not retried; 201 counts as success', async () => {
     receiver.answers.push(500, 201);
-    await played({ overrides: { server: { url: receiver.url } } });
-    expect(told()).toEqual(['queued', 'ringing', 'in-progress', 'ended', 'end-of-call-report']);
+    await completedCall({ overrides: { server: { url: receiver.url } } });
+    expect(receivedTypes()).toEqual(['queued', 'ringing', 'in-progress', 'ended', 'end-of-call-report']);
     expect(sandbox.vapi.counts().webhooks).toMatchObject({ delivered: 4, lost: 1 });
   });
 
-  test('when a call names its own server, then its headers come, and without any the secret is empty', async () => {
-    await played();
+  test('when a call has its own server, then its headers are sent; without any, the secret is empty', async () => {
+    await completedCall();
     expect(receiver.webhooks[0]?.headers['x-vapi-secret']).toBe('own secret');
-    await played({ overrides: { server: { url: receiver.url } } });
+    await completedCall({ overrides: { server: { url: receiver.url } } });
     expect(receiver.webhooks.at(-1)?.headers['x-vapi-secret']).toBe('');
   });
 
-  test('when the organisation signs, then every event carries the signature of its time and bytes', async () => {
+  test('when the organisation uses HMAC, then every event has a signature over its timestamp and body', async () => {
     await restart({ auth: { scheme: 'hmac', secret: SECRET, prefix: 'sha256=' } });
-    await played();
+    await completedCall();
     for (const { raw, headers } of receiver.webhooks) {
       const timestamp = String(headers['x-timestamp']);
       expect(Math.abs(Number(timestamp) - Date.now() / 1000)).toBeLessThan(60);
@@ -408,10 +414,10 @@ describe('delivery', () => {
   });
 
   test.each((fixture('hmac-vectors').vectors as { name: string }[]).map((vector) => [vector.name, vector]))(
-    'when signed as "%s", then the signature is the one of the vector',
+    'when signed as "%s", then the signature matches the vector',
     (_name, vector) => {
       const { algorithm, encoding, secret, signature, timestamp } = vector as unknown as Record<string, string>;
-      const made = proofOf(
+      const made = authHeaders(
         {
           scheme: 'hmac',
           secret: secret ?? '',
@@ -428,7 +434,7 @@ describe('delivery', () => {
     },
   );
 
-  test('when bytes are delivered by hand, then they come as they are, with headers changed or taken away', async () => {
+  test('when a raw body is delivered, then it arrives unchanged, with headers overridden or removed', async () => {
     await sandbox.vapi.deliver('{"message": {}}');
     await sandbox.vapi.deliver('{"n": 1.0}', { 'X-Vapi-Secret': '' });
     expect(receiver.webhooks.map(({ raw, headers }) => [raw, headers['x-vapi-secret']])).toEqual([
@@ -445,7 +451,7 @@ describe('faults', () => {
     ['401', 401],
     ['429', 429],
     ['500', 500],
-  ] as const)('when placing is answered %s, then nothing was dialled, and the next one goes', async (answer, status) => {
+  ] as const)('when placing fails with %s, then nothing is dialled, and the next call is placed', async (answer, status) => {
     sandbox.vapi.fault({ answer, times: 1, retryAfterSeconds: 7 });
     const response = await ask('POST', '/call', callBody());
     expect([response.status, response.headers.get('retry-after')]).toEqual([status, '7']);
@@ -456,19 +462,16 @@ describe('faults', () => {
     expect(sandbox.vapi.dialled()).toBe(1);
   });
 
-  test.each(['500', 'cut', 'hang'] as const)(
-    'when placing ends in %s after it took effect, then the phone rings all the same',
-    async (answer) => {
-      sandbox.vapi.fault({ answer, takesEffect: true, times: 1 });
-      const asked = ask('POST', '/call', callBody(), { timeoutMs: 300 });
-      if (answer === '500') expect((await asked).status).toBe(500);
-      else await expect(asked).rejects.toThrow();
-      const [call] = await sandbox.vapi.waitForCalls(1, WAIT_MS);
-      expect(sandbox.vapi.dialled({ name: NAME })).toBe(1);
-      const list = (await (await ask('GET', `/call?assistantId=${SANDBOX_ASSISTANT_ID}`)).json()) as { id: string; name: string }[];
-      expect(list).toEqual([expect.objectContaining({ id: call?.id, name: NAME })]);
-    },
-  );
+  test.each(['500', 'cut', 'hang'] as const)('when placing ends in %s after it took effect, then the phone still rings', async (answer) => {
+    sandbox.vapi.fault({ answer, takesEffect: true, times: 1 });
+    const request = ask('POST', '/call', callBody(), { timeoutMs: 300 });
+    if (answer === '500') expect((await request).status).toBe(500);
+    else await expect(request).rejects.toThrow();
+    const [call] = await sandbox.vapi.waitForCalls(1, WAIT_MS);
+    expect(sandbox.vapi.dialled({ name: NAME })).toBe(1);
+    const list = (await (await ask('GET', `/call?assistantId=${SANDBOX_ASSISTANT_ID}`)).json()) as { id: string; name: string }[];
+    expect(list).toEqual([expect.objectContaining({ id: call?.id, name: NAME })]);
+  });
 
   test('when placing hangs without effect, then no phone rings', async () => {
     sandbox.vapi.fault({ answer: 'hang', times: 1 });
@@ -476,7 +479,7 @@ describe('faults', () => {
     expect(sandbox.vapi.counts()).toMatchObject({ creates: 1, placed: 0, unanswered: 1 });
   });
 
-  test('when the answer is late, then a webhook names the call first', async () => {
+  test('when the response is late, then a webhook with the call’s id arrives first', async () => {
     sandbox.vapi.fault({ delayAfterMs: 200 });
     const placed = place();
     await sandbox.vapi.waitForCalls(1, WAIT_MS);
@@ -484,15 +487,15 @@ describe('faults', () => {
     expect((await placed).id).toBe(messages()[0]?.call.id);
   });
 
-  test('when looks at a call or the list go wrong, then only those do', async () => {
-    const { id } = await played();
+  test('when GET /call/{id} or the list has faults, then only those requests are affected', async () => {
+    const { id } = await completedCall();
     sandbox.vapi.fault({ on: 'get', answer: '404', times: 1 });
     sandbox.vapi.fault({ on: 'get', answer: '500', times: 1 });
     sandbox.vapi.fault({ on: 'get', answer: 'stale', times: 1 });
     sandbox.vapi.fault({ on: 'list', answer: 'stale', times: 1 });
     expect([(await ask('GET', `/call/${id}`)).status, (await ask('GET', `/call/${id}`)).status]).toEqual([404, 500]);
-    expect(await look(id)).toMatchObject({ id, status: 'queued' });
-    expect(await look(id)).toMatchObject({ id, status: 'ended', analysis: { summary: expect.any(String) } });
+    expect(await fetchCall(id)).toMatchObject({ id, status: 'queued' });
+    expect(await fetchCall(id)).toMatchObject({ id, status: 'ended', analysis: { summary: expect.any(String) } });
     expect(await (await ask('GET', '/call')).json()).toEqual([]);
     expect(await (await ask('GET', '/call')).json()).toHaveLength(1);
     sandbox.vapi.fault({ on: 'get', answer: 'hang', match: { name: NAME }, times: 1 });
@@ -501,8 +504,8 @@ describe('faults', () => {
 });
 
 describe('recordings', () => {
-  test('when a recording is asked for, then a short-lived address streams it, whole or in ranges', async () => {
-    const { id } = await played();
+  test('when a recording is requested, then a short-lived URL serves it, whole or in ranges', async () => {
+    const { id } = await completedCall();
     const asked = await ask('GET', `/call/${id}/mono-recording`);
     const address = asked.headers.get('location') ?? '';
     expect([asked.status, (await ask('GET', `/call/${id}/mono-recording`, undefined, { key: null })).status]).toEqual([302, 401]);
@@ -516,12 +519,12 @@ describe('recordings', () => {
     expect((await fetch(address, { headers: { Range: `bytes=${bytes.length}-` } })).status).toBe(416);
   });
 
-  test('when the address is old, or the call had no conversation, then there is nothing', async () => {
+  test('when the URL has expired, or the call had no conversation, then there is no recording', async () => {
     await restart({ recordingForMs: -1 });
-    const { id } = await played();
+    const { id } = await completedCall();
     const address = (await ask('GET', `/call/${id}/mono-recording`)).headers.get('location') ?? '';
     expect((await fetch(address)).status).toBe(403);
-    const busy = await played({ number: '+15550101' });
+    const busy = await completedCall({ number: '+15550101' });
     expect((await ask('GET', `/call/${busy.id}/mono-recording`)).status).toBe(404);
   });
 });

@@ -1,6 +1,6 @@
 /**
- * A double of Vapi: it places calls, plays what happens on the phone, tells it by webhooks, and keeps what was really dialled. It
- * misbehaves on request only. Facts: docs.vapi.ai and the shapes in test/fixtures/vapi.
+ * A double of Vapi: it places calls, simulates what happens on the phone, sends the webhooks, and records what was really dialled.
+ * Misbehaves only as programmed. Sources: docs.vapi.ai and the shapes in test/fixtures/vapi.
  */
 import type { Router } from 'express';
 import type { Logger } from 'pino';
@@ -16,11 +16,12 @@ import { rawVapiWebhook } from './webhooks';
 
 export type { CallEvent, CallView } from './call-view';
 
+/** Options of the Vapi double. */
 export interface VapiDoubleOptions extends VapiCallsOptions, VapiApiOptions {
   log: Logger;
 }
 
-/** Totals since the start. `dialled` calls rang a phone, `blocked` ones found no free slot, `refused` and `unanswered` are requests. */
+/** Totals since the start. `dialled` calls rang a phone, `blocked` ones had no free slot; `refused` and `unanswered` count requests. */
 export interface VapiCounts {
   creates: number;
   placed: number;
@@ -35,7 +36,7 @@ export interface VapiCounts {
   webhooks: WebhookCounts;
 }
 
-/** Vapi, played. Methods never throw because of Parley's answers. */
+/** Simulates Vapi. Methods never throw because of Parley's responses. */
 export class VapiDouble {
   readonly #options: VapiDoubleOptions;
   readonly #calls: VapiCalls;
@@ -59,68 +60,68 @@ export class VapiDouble {
     this.#api = new VapiApi(options, this.#calls, this.#timers);
   }
 
-  /** Chooses the play of calls to come (`times`: of the next ones only); the returned function takes it back. */
+  /** Sets the play of later calls (`times` limits how many); the returned function removes it. */
   play(program: PlayProgram): () => void {
     return this.#calls.plays.add(program);
   }
 
-  /** The plays that still wait for calls. */
+  /** The plays that are still active. */
   plays(): PlayProgram[] {
     return this.#calls.plays.list();
   }
 
-  /** Takes all plays back, and the hook of `scheduleEvents`. */
+  /** Removes all plays and the schedule of `scheduleEvents`. */
   clearPlays(): void {
     this.#calls.clearPlays();
   }
 
-  /** Sets the hook that may lose, repeat or delay each event of each call to come; there is one. */
+  /** Sets the schedule that may drop, repeat or delay events of later calls; replaces the previous one. */
   scheduleEvents(schedule: CallSchedule): void {
     this.#calls.scheduleEvents(schedule);
   }
 
-  /** Adds a fault; the returned function takes it back. */
+  /** Adds a fault; the returned function removes it. */
   fault(fault: VapiFault): () => void {
     return this.#api.faults.add(fault);
   }
 
-  /** The faults that still wait for requests. */
+  /** The faults that are still active. */
   faults(): VapiFault[] {
     return this.#api.faults.list();
   }
 
-  /** Takes all faults back. */
+  /** Removes all faults. */
   clearFaults(): void {
     this.#api.faults.clear();
   }
 
-  /** Somebody calls the business, or a call is made by others: its events go to the organisation's address. `baseUrl` as a client names it. */
+  /** Simulates an inbound call; its events go to the organisation's server. `baseUrl`: the double's base URL, as used by clients. */
   receiveCall({ from, play, baseUrl }: { from: string; play?: PlayName | undefined; baseUrl: string }): CallView {
     const request = { assistantId: SANDBOX_ASSISTANT_ID, phoneNumberId: SANDBOX_VAPI_NUMBER_ID, customer: { number: from } };
     return viewOf(this.#calls.place(request, baseUrl, 'inbound', play).call);
   }
 
-  /** The person on the phone hangs up. @returns false when no such call is live */
+  /** Hangs up as the person on the phone. @returns false if there is no such live call */
   hangUp(idOrName: string): boolean {
     return this.#calls.end(idOrName, 'customer-ended-call');
   }
 
-  /** The remembered calls, oldest first. */
+  /** All stored calls, oldest first. */
   calls(): CallView[] {
     return this.#calls.all().map(({ call }) => viewOf(call));
   }
 
   /** The calls with this id or name, oldest first. */
   find(idOrName: string): CallView[] {
-    return this.#calls.found(idOrName).map(({ call }) => viewOf(call));
+    return this.#calls.findAll(idOrName).map(({ call }) => viewOf(call));
   }
 
-  /** How many phones rang for a number (E.164), for a name, or in all. */
+  /** How often a phone rang for a number (E.164), for a name, or in total. */
   dialled(of: { number?: string | undefined; name?: string | undefined } = {}): number {
     return this.#calls.dialled(of);
   }
 
-  /** How many phones rang, per number and per name. */
+  /** How often a phone rang, by number and by name. */
   dialledBy(): { numbers: Record<string, number>; names: Record<string, number> } {
     return this.#calls.dialledBy();
   }
@@ -132,43 +133,43 @@ export class VapiDouble {
     return { creates, placed, dialled, blocked, ...requests, active, webhooks: { ...this.#webhooks.counts } };
   }
 
-  /** Resolves when at least `count` calls were placed. @throws Error after `timeoutMs` */
+  /** Resolves once at least `count` calls have been placed. @throws Error after `timeoutMs` */
   waitForCalls(count: number, timeoutMs: number): Promise<CallView[]> {
-    const look = () => (this.#calls.counts.placed >= count ? this.calls() : undefined);
-    return this.#changes.until('calls', look, timeoutMs, () => `${this.#calls.counts.placed} of ${count} calls were placed`);
+    const check = () => (this.#calls.counts.placed >= count ? this.calls() : undefined);
+    return this.#changes.until('calls', check, timeoutMs, () => `${this.#calls.counts.placed} of ${count} calls were placed`);
   }
 
-  /** Resolves when a call with this id or name has this status, or had it. @throws Error after `timeoutMs` */
+  /** Resolves once a call with this id or name has, or has had, this status. @throws Error after `timeoutMs` */
   waitForStatus(idOrName: string, status: string, timeoutMs: number): Promise<CallView> {
-    const look = () => this.#calls.found(idOrName).find(({ call }) => call.statuses.includes(status));
-    const waited = this.#changes.until('statuses', look, timeoutMs, () => `no call ${idOrName} is ${status}`);
+    const check = () => this.#calls.findAll(idOrName).find(({ call }) => call.statuses.includes(status));
+    const waited = this.#changes.until('statuses', check, timeoutMs, () => `no call ${idOrName} is ${status}`);
     return waited.then(({ call }) => viewOf(call));
   }
 
-  /** What happened so far in the calls with this id or name. */
+  /** The events so far of the calls with this id or name. */
   events(idOrName: string): CallEvent[] {
-    return this.#calls.found(idOrName).flatMap(({ events }) => events);
+    return this.#calls.findAll(idOrName).flatMap(({ events }) => events);
   }
 
-  /** Calls `listener` with what happens in calls with this id or name, also one that is placed later; the returned function ends it. */
+  /** Calls `listener` for each event of calls with this id or name, including later ones; the returned function unsubscribes. */
   subscribe(idOrName: string, listener: (event: CallEvent) => void): () => void {
     return this.#calls.subscribe(idOrName, listener);
   }
 
-  /** Delivers these bytes to the organisation's address with its proof, once; a header given wins, an empty one goes. */
+  /** Delivers the given body once to the organisation's server, authenticated; `headers` override the defaults, empty ones remove them. */
   deliver(body: string | Buffer | object, headers: Record<string, string> = {}): Promise<DeliveryResult> {
     const bytes = typeof body === 'string' || Buffer.isBuffer(body) ? body : JSON.stringify(body);
     return this.#webhooks.send(rawVapiWebhook(this.#calls.webhookOptions(), this.#options.serverUrl ?? '', bytes, headers)).done;
   }
 
-  /** Resolves when all calls are over and all their webhooks were taken or given up. */
+  /** Resolves when all calls have ended and all their webhooks have been accepted or abandoned. */
   async settled(): Promise<void> {
     await this.#background.settled();
     await this.#webhooks.settled();
     await this.#background.settled();
   }
 
-  /** Ends timers, webhooks and waits. */
+  /** Ends all timers, webhooks and waits. */
   async close(): Promise<void> {
     this.#timers.close();
     this.#calls.close();
@@ -177,7 +178,7 @@ export class VapiDouble {
     await this.#background.settled();
   }
 
-  /** Vapi's routes: mount anywhere; that address is the base address. */
+  /** Vapi's routes; the path at which they are mounted is part of the base URL. */
   routes(): Router {
     return this.#api.routes();
   }

@@ -1,17 +1,17 @@
-/** The HTTP side of the Vapi double: calls, their control, their recordings, and the faults that change the answers. */
+/** The HTTP API of the Vapi double: calls, call control, recordings, and the faults that apply to them. */
 import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { json, type NextFunction, type Request, type Response, Router } from 'express';
 import type { z } from 'zod';
-import { type HttpAnswer, leave, reply, withRetryAfter } from '../answers';
 import { Programs } from '../programs';
+import { type SimulatedResponse, sendResponse, withholdResponse, withRetryAfter } from '../responses';
 import type { Timers } from '../waiting';
 import { callBody, type Snapshot, type StoredCall, VAPI_ERRORS } from './bodies';
 import { requestOf, statusOf } from './call-view';
 import type { VapiCalls } from './calls';
 import { recordingWav } from './recording';
 import {
+  appliesTo,
   createCallSchema,
-  isMeantFor,
   type ListCalls,
   listCallsSchema,
   type VapiFault,
@@ -19,10 +19,11 @@ import {
   validationMessages,
 } from './requests';
 
+/** Options of the API. */
 export interface VapiApiOptions {
-  /** The key to demand; not set: any. */
+  /** The required API key (default: any). */
   apiKey?: string | undefined;
-  /** How long the address of a recording is good, in ms (default one minute). */
+  /** Validity of a recording's URL, in ms (default one minute). */
   recordingForMs?: number | undefined;
 }
 
@@ -44,7 +45,7 @@ export class VapiApi {
     this.#timers = timers;
   }
 
-  /** Vapi's routes: mount anywhere; that address is the base address. */
+  /** Vapi's routes; the path at which they are mounted is part of the base URL. */
   routes(): Router {
     const router = Router();
     const guard = (request: Request, response: Response, next: NextFunction) => this.#guard(request, response, next);
@@ -61,7 +62,7 @@ export class VapiApi {
   #guard(request: Request, response: Response, next: NextFunction): void {
     const key = /^Bearer (.+)$/.exec(request.get('Authorization') ?? '')?.[1];
     const { apiKey } = this.#options;
-    if (key === undefined || (apiKey !== undefined && key !== apiKey)) reply(response, VAPI_ERRORS['401']);
+    if (key === undefined || (apiKey !== undefined && key !== apiKey)) sendResponse(response, VAPI_ERRORS['401']);
     else next();
   }
 
@@ -70,8 +71,8 @@ export class VapiApi {
     const parsed = createCallSchema.safeParse(request.body);
     if (!parsed.success) return this.#refuse(response, badRequest(parsed.error));
     const body = parsed.data;
-    const asked = requestOf('create', body);
-    await this.#withFault(asked, response, () => {
+    const vapiRequest = requestOf('create', body);
+    await this.#withFault(vapiRequest, response, () => {
       const { call } = this.#calls.place(body, baseUrlOf(request), 'outbound', undefined);
       return { status: 201, body: { subscriptionLimits: this.#limits(call), ...callBody(call, 'placed') } };
     });
@@ -96,33 +97,33 @@ export class VapiApi {
 
   async #one(request: Request, response: Response): Promise<void> {
     this.counts.gets += 1;
-    const playing = this.#calls.get(String(request.params.id));
-    if (playing === undefined) return reply(response, VAPI_ERRORS['404']);
-    const { call } = playing;
+    const simulated = this.#calls.get(String(request.params.id));
+    if (simulated === undefined) return sendResponse(response, VAPI_ERRORS['404']);
+    const { call } = simulated;
     await this.#withFault(requestOf('get', call.request), response, (isStale) => {
       return { status: 200, body: callBody(call, isStale ? 'placed' : snapshotOf(call)) };
     });
   }
 
-  /** Whoever knows the address ends the call: no key (`monitorPlan.controlAuthenticationEnabled` is off by default). */
+  /** Needs no key, only the URL (`monitorPlan.controlAuthenticationEnabled` is off by default). */
   async #control(request: Request, response: Response): Promise<void> {
-    const playing = this.#calls.get(String(request.params.id));
-    const isKnown = playing !== undefined && isSame(String(request.params.token), playing.call.controlToken);
-    if (!isKnown || statusOf(playing.call) === 'ended') return reply(response, VAPI_ERRORS['404']);
+    const simulated = this.#calls.get(String(request.params.id));
+    const isKnown = simulated !== undefined && isEqualInConstantTime(String(request.params.token), simulated.call.controlToken);
+    if (!isKnown || statusOf(simulated.call) === 'ended') return sendResponse(response, VAPI_ERRORS['404']);
     const body: unknown = request.body;
     const isEnd = typeof body === 'object' && body !== null && 'type' in body && body.type === 'end-call';
-    if (!isEnd) return reply(response, { status: 400, body: { message: 'type must be end-call', statusCode: 400 } });
-    await this.#withFault(requestOf('end', playing.call.request), response, () => {
+    if (!isEnd) return sendResponse(response, { status: 400, body: { message: 'type must be end-call', statusCode: 400 } });
+    await this.#withFault(requestOf('end', simulated.call.request), response, () => {
       this.counts.ends += 1;
-      this.#calls.end(playing.call.id, 'manually-canceled');
+      this.#calls.end(simulated.call.id, 'manually-canceled');
       return { status: 200, body: { success: true } };
     });
   }
 
   async #recording(request: Request, response: Response): Promise<void> {
-    const playing = this.#calls.get(String(request.params.id));
-    if (playing?.call.startedAtMs === undefined || !playing.call.isReportReady) return reply(response, VAPI_ERRORS['404']);
-    const { call } = playing;
+    const simulated = this.#calls.get(String(request.params.id));
+    if (simulated?.call.startedAtMs === undefined || !simulated.call.isReportReady) return sendResponse(response, VAPI_ERRORS['404']);
+    const { call } = simulated;
     await this.#withFault(requestOf('recording', call.request), response, () => {
       const token = randomBytes(12).toString('hex');
       this.#recordings.set(token, { id: call.id, untilMs: Date.now() + (this.#options.recordingForMs ?? 60_000) });
@@ -130,21 +131,21 @@ export class VapiApi {
     });
   }
 
-  /** The storage behind the short-lived address: no key, ranges. */
+  /** The storage behind the short-lived URL: needs no key, supports ranges. */
   #download(request: Request, response: Response): void {
     const granted = this.#recordings.get(String(request.params.token));
     const call = this.#calls.get(granted?.id ?? '')?.call;
     if (granted === undefined || call === undefined || granted.untilMs < Date.now()) {
-      reply(response, { status: 403, body: '<Error><Code>AccessDenied</Code></Error>' });
+      sendResponse(response, { status: 403, body: '<Error><Code>AccessDenied</Code></Error>' });
       return;
     }
     const seconds = ((call.endedAtMs ?? 0) - (call.startedAtMs ?? 0)) / 1000;
     sendFile(request, response, recordingWav(Math.min(MAX_WAV_SECONDS, Math.max(MIN_WAV_SECONDS, seconds))));
   }
 
-  /** `act` takes effect and says what the answer of a success would be. */
-  async #withFault(asked: VapiRequest, response: Response, act: (isStale: boolean) => HttpAnswer): Promise<void> {
-    const fault = this.faults.take((candidate) => (candidate.on ?? 'create') === asked.on && isMeantFor(candidate, asked)) ?? {};
+  /** Handles a request under the programmed fault. `act` performs its effect and returns the response for success. */
+  async #withFault(vapiRequest: VapiRequest, response: Response, act: (isStale: boolean) => SimulatedResponse): Promise<void> {
+    const fault = this.faults.take((candidate) => (candidate.on ?? 'create') === vapiRequest.on && appliesTo(candidate, vapiRequest)) ?? {};
     const name = fault.answer ?? 'success';
     const isSuccess = name === 'success' || name === 'stale';
     await this.#timers.sleep(fault.delayBeforeMs ?? 0);
@@ -152,17 +153,17 @@ export class VapiApi {
     await this.#timers.sleep(fault.delayAfterMs ?? 0);
     if (name === 'hang' || name === 'cut') {
       this.counts.unanswered += 1;
-      leave(name, response);
+      withholdResponse(name, response);
     } else if (!isSuccess) {
       this.#refuse(response, withRetryAfter(VAPI_ERRORS[name], fault.retryAfterSeconds));
     } else if (answer !== undefined) {
-      reply(response, answer);
+      sendResponse(response, answer);
     }
   }
 
-  #refuse(response: Response, answer: HttpAnswer): void {
+  #refuse(response: Response, answer: SimulatedResponse): void {
     this.counts.refused += 1;
-    reply(response, answer);
+    sendResponse(response, answer);
   }
 
   #limits(call: StoredCall): object {
@@ -175,7 +176,7 @@ export class VapiApi {
   }
 }
 
-/** What a look at the call shows. */
+/** The state that GET /call/{id} shows. */
 function snapshotOf(call: StoredCall): Snapshot {
   return call.play === 'stale-snapshots' ? 'behind' : 'now';
 }
@@ -200,20 +201,20 @@ function isWithin(atMs: number, gt?: Date, lt?: Date, ge?: Date, le?: Date): boo
   );
 }
 
-function badRequest(error: z.ZodError): HttpAnswer {
+function badRequest(error: z.ZodError): SimulatedResponse {
   return { status: 400, body: { message: validationMessages(error), error: 'Bad Request', statusCode: 400 } };
 }
 
-/** The address under which the client reached the double. */
+/** The base URL that the client used. */
 function baseUrlOf(request: Request): string {
   return `${request.protocol}://${request.get('host')}${request.baseUrl}`;
 }
 
-function isSame(one: string, other: string): boolean {
+function isEqualInConstantTime(one: string, other: string): boolean {
   return one.length === other.length && timingSafeEqual(Buffer.from(one), Buffer.from(other));
 }
 
-/** A whole file, one range of it, or 416. */
+/** Sends the whole file, one range of it, or a 416. */
 function sendFile(request: Request, response: Response, file: Buffer): void {
   response.set({ 'Content-Type': 'audio/wav', 'Accept-Ranges': 'bytes' });
   const ranges = request.range(file.length);

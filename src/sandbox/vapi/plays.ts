@@ -1,6 +1,6 @@
-/** What may happen to a call: what the phone does, which events are told of it, and how they come. */
+/** Plays: the scenarios of simulated calls. A play decides what the phone does, which events follow, and how they arrive. */
 
-/** The plays by name. The first seven say what the phone does; the others are answered calls whose events or snapshots go wrong. */
+/** The plays by name. The first seven differ in what the phone does; the others are answered calls whose events or snapshots are faulty. */
 export const PLAYS = [
   'answered',
   'busy',
@@ -18,7 +18,7 @@ export const PLAYS = [
 ] as const;
 export type PlayName = (typeof PLAYS)[number];
 
-/** For people who try it: the last four digits of the number dialled choose the play; any others are answered. */
+/** The play by the last four digits of the dialled number, for trying things out; any other number is answered. */
 export const PLAYS_BY_DIGITS: Readonly<Record<string, PlayName>> = {
   '0101': 'busy',
   '0102': 'no-answer',
@@ -34,7 +34,7 @@ export const PLAYS_BY_DIGITS: Readonly<Record<string, PlayName>> = {
   '0112': 'concurrency-blocked',
 };
 
-/** The times of a call, in ms, each from the one before: placed, ringing, in progress, ended, report ready. */
+/** Durations of a call's phases, in ms: placed to ringing, ringing to in progress, to ended, to report ready. */
 export interface PlayTimings {
   queueMs: number;
   ringMs: number;
@@ -42,22 +42,23 @@ export interface PlayTimings {
   reportMs: number;
 }
 
-/** At a pace that a person can follow. */
-export const TIMINGS_FOR_PEOPLE: PlayTimings = { queueMs: 400, ringMs: 2_500, talkMs: 9_000, reportMs: 2_000 };
+/** A pace that people can follow. */
+export const DEFAULT_TIMINGS: PlayTimings = { queueMs: 400, ringMs: 2_500, talkMs: 9_000, reportMs: 2_000 };
 
+/** A line of the conversation. */
 export interface SpokenLine {
   role: 'bot' | 'user';
   text: string;
 }
 
-/** Something that truly happens in a call; `atMs` counts from the placing. */
+/** A step of a call: what really happens. `atMs` counts from the placement. */
 export type PlayStep =
   | { type: 'status'; status: 'queued' | 'ringing' | 'in-progress'; atMs: number }
   | { type: 'words'; line: SpokenLine; atMs: number }
   | { type: 'status'; status: 'ended'; endedReason: string; atMs: number }
   | { type: 'report'; atMs: number };
 
-/** An event that is to be delivered as a webhook; `atMs` counts from the placing, and an event never comes before its cause. */
+/** An event to deliver as a webhook. `atMs` counts from the placement; an event is never sent before its step. */
 export interface PlayedEvent {
   type: 'status-update' | 'end-of-call-report' | 'transcript' | 'speech-update' | 'conversation-update';
   status?: string | undefined;
@@ -65,7 +66,7 @@ export interface PlayedEvent {
   atMs: number;
 }
 
-/** Decides how the events of a call come: leave one out to lose it, repeat it, give it a later `atMs`. */
+/** Changes how the events of a call arrive: drops, repeats or delays them. */
 export type Schedule = (events: PlayedEvent[]) => PlayedEvent[];
 
 const CONVERSATION: SpokenLine[] = [
@@ -80,23 +81,24 @@ const MAILBOX: SpokenLine[] = [
   { role: 'user', text: 'The person you are calling is not available. Please leave a message after the tone.' },
   { role: 'bot', text: 'Hello, this is Example Clinic. Please call us back.' },
 ];
-/** Webhooks that shall come one after the other are this far apart. */
+/** Interval between webhooks that must arrive in a given order. */
 const GAP_MS = 25;
 
-interface Story {
+/** What the phone does in a play. */
+interface Scenario {
   rings: boolean;
   lines: SpokenLine[];
-  /** False: ended without having been in progress. */
+  /** False: the call ends without having been in progress. */
   connects: boolean;
   endedReason: string;
-  /** Whether Vapi sends a report and keeps one. A call that never found a slot has none (not documented). */
+  /** Whether Vapi sends and stores a report. A call without a free slot has none (undocumented). */
   reports: boolean;
 }
 
-const ANSWERED: Story = { rings: true, lines: CONVERSATION, connects: true, endedReason: 'customer-ended-call', reports: true };
-const UNCONNECTED: Story = { rings: true, lines: [], connects: false, endedReason: '', reports: true };
+const ANSWERED: Scenario = { rings: true, lines: CONVERSATION, connects: true, endedReason: 'customer-ended-call', reports: true };
+const UNCONNECTED: Scenario = { rings: true, lines: [], connects: false, endedReason: '', reports: true };
 
-function storyOf(play: PlayName): Story {
+function scenarioOf(play: PlayName): Scenario {
   switch (play) {
     case 'busy':
       return { ...UNCONNECTED, endedReason: 'customer-busy' };
@@ -115,40 +117,40 @@ function storyOf(play: PlayName): Story {
   }
 }
 
-/** What truly happens. A conversation longer than `maxDurationMs` is ended by Vapi. */
+/** The steps of a play. Vapi ends a conversation that exceeds `maxDurationMs`. */
 export function stepsOf(play: PlayName, timings: PlayTimings, maxDurationMs: number): PlayStep[] {
-  const story = storyOf(play);
+  const scenario = scenarioOf(play);
   const steps: PlayStep[] = [{ type: 'status', status: 'queued', atMs: 0 }];
   let atMs = timings.queueMs;
-  if (story.rings) {
+  if (scenario.rings) {
     steps.push({ type: 'status', status: 'ringing', atMs });
     atMs += timings.ringMs;
   }
-  let { endedReason } = story;
-  if (story.connects) {
+  let { endedReason } = scenario;
+  if (scenario.connects) {
     const talkMs = Math.min(timings.talkMs, maxDurationMs);
     if (talkMs < timings.talkMs) endedReason = 'exceeded-max-duration';
-    steps.push({ type: 'status', status: 'in-progress', atMs }, ...spoken(story.lines, atMs, timings.talkMs, talkMs));
+    steps.push({ type: 'status', status: 'in-progress', atMs }, ...wordSteps(scenario.lines, atMs, timings.talkMs, talkMs));
     atMs += talkMs;
   }
-  steps.push(...endingOf(endedReason, atMs, story.reports ? timings.reportMs : undefined));
+  steps.push(...endingOf(endedReason, atMs, scenario.reports ? timings.reportMs : undefined));
   return steps;
 }
 
-/** The last steps of a call; without `reportMs` there is no report. */
+/** The final steps of a call; without `reportMs` there is no report. */
 export function endingOf(endedReason: string, atMs: number, reportMs: number | undefined): PlayStep[] {
   const ended: PlayStep = { type: 'status', status: 'ended', endedReason, atMs };
   return reportMs === undefined ? [ended] : [ended, { type: 'report', atMs: atMs + reportMs }];
 }
 
-function spoken(lines: SpokenLine[], fromMs: number, plannedMs: number, limitMs: number): PlayStep[] {
+function wordSteps(lines: SpokenLine[], fromMs: number, plannedMs: number, limitMs: number): PlayStep[] {
   const every = plannedMs / (lines.length + 1);
   return lines
     .map((line, place) => ({ type: 'words' as const, line, atMs: fromMs + Math.round(every * (place + 0.5)) }))
     .filter(({ atMs }) => atMs < fromMs + limitMs);
 }
 
-/** The events that tell of these steps, when all goes well. */
+/** The events of these steps, before any schedule is applied. */
 export function eventsOf(steps: PlayStep[]): PlayedEvent[] {
   return steps.flatMap(eventsOfStep);
 }
@@ -164,7 +166,7 @@ function eventsOfStep(step: PlayStep): PlayedEvent[] {
   }
 }
 
-/** How the events of a play come. */
+/** The schedule of a play's events. */
 export function scheduleOf(play: PlayName): Schedule {
   switch (play) {
     case 'no-events':

@@ -1,4 +1,4 @@
-/** What Vapi accepts: the schema of a call to place (properties that it does not know are refused), and what may be programmed to go wrong. */
+/** Request schemas of the Vapi double (unknown properties are rejected, as by Vapi), and the faults and plays that can be programmed. */
 import { z } from 'zod';
 import { VAPI_ERRORS, type VapiErrorName } from './bodies';
 import { PLAYS } from './plays';
@@ -7,7 +7,7 @@ const free = z.unknown().optional();
 const json = z.record(z.string(), z.unknown());
 const uuid = z.guid({ error: 'must be a UUID' });
 
-/** Where events of a call go (schema Server; `secret` is gone from it). */
+/** The server that receives a call's events (schema Server, which no longer has `secret`). */
 const server = z.strictObject({
   url: z.url(),
   timeoutSeconds: z.number().min(1).max(300).optional(),
@@ -26,7 +26,7 @@ const server = z.strictObject({
 });
 export type VapiServer = z.output<typeof server>;
 
-/** Schema AssistantOverrides; what the double does not use may be anything. */
+/** Schema AssistantOverrides; fields that the double does not use are not validated. */
 const assistantOverrides = z.strictObject({
   metadata: json.optional(),
   variableValues: json.optional(),
@@ -74,8 +74,8 @@ const customer = z.strictObject({
 });
 
 /**
- * The body of `POST /call` for one outbound phone call with a saved assistant. Top-level `metadata` is in no schema and accepted all
- * the same. Batches (`customers`), squads and workflows are not played.
+ * The body of `POST /call` for one outbound phone call with a saved assistant. Top-level `metadata` is undocumented, but Vapi accepts
+ * it. Batches (`customers`), squads and workflows are not simulated.
  */
 export const createCallSchema = z.strictObject({
   name: z.string().max(40).optional(),
@@ -90,7 +90,7 @@ export const createCallSchema = z.strictObject({
 });
 export type CreateCall = z.output<typeof createCallSchema>;
 
-/** The query of `GET /call`. There is no filter by name, number or metadata. */
+/** The query of `GET /call`. Vapi cannot filter by name, number or metadata. */
 export const listCallsSchema = z.strictObject({
   id: z.string().optional(),
   assistantId: z.string().optional(),
@@ -109,40 +109,40 @@ export type ListCalls = z.output<typeof listCallsSchema>;
 
 const errorNames = Object.keys(VAPI_ERRORS) as [VapiErrorName, ...VapiErrorName[]];
 const waitMs = z.number().int().min(0).max(600_000);
-/** Only calls like this; `number` by its last digits, `name` and `metadata` exactly. */
+/** Limits a play or fault to matching calls; `number` by its last digits, `name` and `metadata` exactly. */
 const match = z.strictObject({ number: z.string().optional(), name: z.string().optional(), metadata: json.optional() }).optional();
 const counted = { times: z.number().int().min(1).optional(), skip: z.number().int().min(0).optional() };
 
-/** A fault of the Vapi double, as JSON. Every field is optional; what is not named goes as usual. */
+/** A fault of the Vapi double, as JSON. Every field is optional; those that are not set keep the normal behaviour. */
 export const vapiFaultSchema = z.strictObject({
-  /** What is asked: to place a call (default), for a call, for the list, to end a call, for a recording. */
+  /** The kind of request: place a call (default), get a call, list calls, end a call, get a recording. */
   on: z.enum(['create', 'get', 'list', 'end', 'recording']).optional(),
   match,
   ...counted,
   /**
-   * What the client sees: the success, a named refusal, no answer ever, a cut connection; for get and list also `stale`: the call as
-   * it was when it was placed, a list without the calls that match. Default: success.
+   * The response: success (default), no response (`hang`), a reset connection (`cut`), or an error by name. For `get` and `list` also
+   * `stale`: the call as it was when it was placed, or an empty list.
    */
   answer: z.enum(['success', 'hang', 'cut', 'stale', ...errorNames]).optional(),
-  /** Of a call to place or to end: whether that happens all the same. Default: only when the answer is success. */
+  /** Whether the call is placed or ended regardless of the response (default: only with `success`). */
   takesEffect: z.boolean().optional(),
-  /** Seconds, as the header Retry-After of a refusal. */
+  /** Retry-After header of an error response, in seconds. */
   retryAfterSeconds: z.number().int().min(0).optional(),
-  /** ms before it takes effect, and from there to the answer: webhooks may come first. */
+  /** Delay before the effect, and from then to the response, in ms; webhooks may arrive before the response. */
   delayBeforeMs: waitMs.optional(),
   delayAfterMs: waitMs.optional(),
 });
 
-/** Which play a call gets, as JSON. */
+/** Assigns a play to calls, as JSON. */
 export const playProgramSchema = z.strictObject({
   play: z.enum(PLAYS),
   match,
   ...counted,
-  /** Replaces the usual length of the conversation, in ms. */
+  /** Length of the conversation, in ms. */
   talkMs: waitMs.optional(),
 });
 
-/** A call as faults and plays see it; of a list, all is undefined. */
+/** A request, as matched against faults and plays; for a list, all fields but `on` are undefined. */
 export interface VapiRequest {
   on: 'create' | 'get' | 'list' | 'end' | 'recording';
   number: string | undefined;
@@ -150,13 +150,13 @@ export interface VapiRequest {
   metadata: Record<string, unknown> | undefined;
 }
 
-/** A fault of the Vapi double; `when` is for callers in the same process. */
+/** A fault of the Vapi double. `when` is available within the same process only. */
 export interface VapiFault extends z.output<typeof vapiFaultSchema> {
   when?: ((request: VapiRequest) => boolean) | undefined;
 }
 
-/** Whether a fault or play is meant for this request. */
-export function isMeantFor(program: Pick<VapiFault, 'match' | 'when'>, request: VapiRequest): boolean {
+/** Whether a fault or play applies to this request. */
+export function appliesTo(program: Pick<VapiFault, 'match' | 'when'>, request: VapiRequest): boolean {
   const { number, name, metadata } = program.match ?? {};
   return (
     (number === undefined || (request.number ?? '').endsWith(number.replace(/\D/g, ''))) &&
@@ -166,7 +166,7 @@ export function isMeantFor(program: Pick<VapiFault, 'match' | 'when'>, request: 
   );
 }
 
-/** The problems as Vapi words them: one string each. */
+/** Validation errors in Vapi's wording, one string each. */
 export function validationMessages(error: z.ZodError): string[] {
   return error.issues.flatMap((issue) => {
     const path = issue.path.join('.');
