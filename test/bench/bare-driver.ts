@@ -1,11 +1,11 @@
-/** Calls `signalWithStart` for the bare workflow, for each message, with the options that the product starts a conversation with. */
+/** Calls `signalWithStart` for the bare workflow once per message, with the same options as Parley uses for a conversation. */
 import { once } from 'node:events';
 import { Client, Connection } from '@temporalio/client';
 import { defineSearchAttributeKey } from '@temporalio/common';
 import { messagesReceived, searchAttributes } from '../../workflows/contract';
 import { type BareOrder, type FromBareDriver, nowMs } from './protocol';
 
-/** As the product's call has it. */
+/** As in Parley's call. */
 const WORKFLOW_TASK_TIMEOUT_MS = 5_000;
 
 const typedSearchAttributes = [
@@ -14,7 +14,7 @@ const typedSearchAttributes = [
   { key: defineSearchAttributeKey(searchAttributes.attention, 'BOOL'), value: false },
 ];
 
-function tell(message: FromBareDriver): void {
+function sendToParent(message: FromBareDriver): void {
   process.send?.(message);
 }
 
@@ -31,9 +31,9 @@ async function signal(client: Client, taskQueue: string, { mark, workflowId, rec
       staticSummary: 'bare conversation',
       typedSearchAttributes,
     });
-    tell({ type: 'acknowledged', mark, startedAtMs, endedAtMs: nowMs() });
+    sendToParent({ type: 'acknowledged', mark, startedAtMs, endedAtMs: nowMs() });
   } catch (error) {
-    tell({ type: 'refused', mark, reason: error instanceof Error ? error.message : String(error) });
+    sendToParent({ type: 'refused', mark, reason: error instanceof Error ? error.message : String(error) });
   }
 }
 
@@ -44,13 +44,13 @@ async function main(environment: Record<string, string | undefined>): Promise<vo
   process.on('message', (order: BareOrder) => {
     void signal(client, BENCH_TASK_QUEUE, order);
   });
-  tell({ type: 'ready' });
+  sendToParent({ type: 'ready' });
   await Promise.race([once(process, 'SIGTERM'), once(process, 'disconnect')]);
   await connection.close();
   process.exit(0);
 }
 
-// biome-ignore lint/style/noProcessEnv: the entry of a process of the benchmark; its values are no settings of the product
+// biome-ignore lint/style/noProcessEnv: an entry point of the benchmark; the variables are not Parley's settings
 main(process.env).catch((error: unknown) => {
   process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n`);
   process.exit(1);

@@ -1,6 +1,6 @@
 /**
- * The worker of the bare workflow, as the SDK makes it: its own polls and compression, or the product's when `BENCH_TUNED` is set.
- * A task of the sticky queue waits as long as with the product's worker, always.
+ * The worker of the bare workflow. Uses the SDK's default pollers and compression, or Parley's if `BENCH_TUNED` is set. The sticky
+ * queue timeout is always Parley's.
  */
 import { once } from 'node:events';
 import { join } from 'node:path';
@@ -9,7 +9,7 @@ import { compression, polls, stickyTimeout } from '../../src/processes/worker-tu
 import type { BareActivities } from './bare-workflow';
 import { type FromBareWorker, nowMs } from './protocol';
 
-function tell(message: FromBareWorker): void {
+function sendToParent(message: FromBareWorker): void {
   process.send?.(message);
 }
 
@@ -17,7 +17,7 @@ const activities: BareActivities = {
   async first() {},
   async second() {},
   async third(mark) {
-    tell({ type: 'done', mark, atMs: nowMs() });
+    sendToParent({ type: 'done', mark, atMs: nowMs() });
   },
 };
 
@@ -34,7 +34,7 @@ async function main(environment: Record<string, string | undefined>): Promise<vo
     ...(BENCH_TUNED ? polls : {}),
   });
   const running = worker.run();
-  tell({ type: 'ready' });
+  sendToParent({ type: 'ready' });
   await Promise.race([running, once(process, 'SIGTERM'), once(process, 'disconnect')]);
   worker.shutdown();
   await running;
@@ -42,7 +42,7 @@ async function main(environment: Record<string, string | undefined>): Promise<vo
   process.exit(0);
 }
 
-// biome-ignore lint/style/noProcessEnv: the entry of a process of the benchmark; its values are no settings of the product
+// biome-ignore lint/style/noProcessEnv: an entry point of the benchmark; the variables are not Parley's settings
 main(process.env).catch((error: unknown) => {
   process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n`);
   process.exit(1);

@@ -1,11 +1,11 @@
-/** The yardstick: a conversation that runs three empty regular activities per message, one after another, and nothing else. */
+/** The baseline: a workflow that only runs three empty regular activities per message, one after the other. */
 import { condition, proxyActivities, setHandler } from '@temporalio/workflow';
 import { messagesReceived } from '../../workflows/contract';
 
 export interface BareActivities {
   first(): Promise<void>;
   second(): Promise<void>;
-  /** Empty but for telling that it ran. */
+  /** Empty, except that it reports that it has run. */
   third(mark: string): Promise<void>;
 }
 

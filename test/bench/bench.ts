@@ -1,16 +1,16 @@
 /**
- * `npm run bench`: what an answered message costs and how long it takes, against the same load on a bare Temporal workflow with three
- * empty regular activities, in the same run on the same server. The machine's speed and its other work cancel out in the ratios.
+ * `npm run bench`: measures the cost and latency of an answered message, relative to the same load on a bare Temporal workflow with
+ * three empty regular activities, in the same run on the same server. The machine's speed and other load cancel out in the ratios.
  *
- * Ours: webhooks to the real API, one real worker, PostgreSQL and the Temporal server as `npm start` has them, an instant model, no
- * debounce, three status webhooks per reply. A message is done when the Kapso double accepts its reply.
- * Bare: one process calls `signalWithStart` per message with the options and the payload of our call, another is the worker, with the
- * SDK's own settings; `--tuned-bare` gives it our worker's. A message is done when its third activity runs.
+ * Ours: webhooks to the real API, one real worker, PostgreSQL and the Temporal server as in `npm start`, a model that responds
+ * instantly, no debounce, three status webhooks per reply. A message is done when the Kapso double accepts its reply.
+ * Bare: one process calls `signalWithStart` per message with the options and payload of our call; another is the worker, with the SDK's
+ * default settings, or our worker's with `--tuned-bare`. A message is done when its third activity runs.
  *
- * CPU that counts. Ours: API, worker, Temporal server, PostgreSQL with all its processes: what an operator has to pay for. Bare: the process
- * that signals, its worker, and the Temporal server. The sandbox is not counted, because Kapso and the models are other people's
- * computers, and it has no counterpart on the bare side; neither is the load generator (this process), which plays the senders. The orders
- * and times that go between this process and the bare ones cost those some hundredths of a millisecond per message, as HTTP costs the API.
+ * CPU time that counts. Ours: what an operator pays for, that is API, worker, Temporal server, and PostgreSQL with all its processes.
+ * Bare: the signalling process, its worker, and the Temporal server. Not counted: the sandbox, because Kapso and the models run
+ * elsewhere and the bare side has no counterpart, and the load generator (this process), which simulates the senders. Exchanging
+ * orders and times with this process costs the bare processes some hundredths of a millisecond per message, as HTTP costs the API.
  */
 import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
@@ -42,7 +42,7 @@ async function main(args: string[], environment: Record<string, string | undefin
   return runOnce(options, cliPath, onProgress);
 }
 
-/** Whatever happens, what was started is stopped and its files are removed. */
+/** Always stops what it started and removes the files. */
 async function runOnce(options: BenchOptions, cliPath: string, onProgress: (line: string) => void): Promise<number> {
   const interruption = new AbortController();
   const interrupt = () => interruption.abort(new Error('interrupted'));
@@ -71,32 +71,32 @@ async function runOnce(options: BenchOptions, cliPath: string, onProgress: (line
   }
 }
 
-/** Says what came out. @returns the exit code */
+/** Prints the results. @returns the exit code */
 async function conclude(stack: Stack, ledger: Ledger, options: BenchOptions, measurement: Measurement): Promise<number> {
   const report = makeReport(measurement);
   say(renderReport(report, options));
   const problems = [...ledger.problems, ...sandboxProblems(stack)];
   const { messagesToOurs: messages } = measurement;
-  if (problems.length === 0) say(`${messages} messages, ${stack.replies} replies: each message answered, none twice`);
+  if (problems.length === 0) say(`${messages} messages, ${stack.replies} replies: every message was answered exactly once`);
   else say(`WRONG: ${problems.length} problems with ${messages} messages\n  ${problems.slice(0, PROBLEMS_SHOWN).join('\n  ')}`);
   if (options.jsonFile !== undefined)
     await writeFile(options.jsonFile, `${JSON.stringify({ options, ...report, problems }, undefined, 2)}\n`);
-  const missed = report.aims.some(({ met }) => !met);
+  const missed = report.targets.some(({ met }) => !met);
   return problems.length > 0 || (options.check && missed) ? 1 : 0;
 }
 
 function sandboxProblems({ totals, replies }: Stack): string[] {
   const { accepted, refused, unanswered, lostWebhooks } = totals;
   return [
-    ...(accepted === replies ? [] : [`the Kapso double accepted ${accepted} sends, and ${replies} replies were seen`]),
-    ...(refused + unanswered === 0 ? [] : [`the Kapso double refused ${refused} sends and left ${unanswered} without an answer`]),
-    ...(lostWebhooks === 0 ? [] : [`${lostWebhooks} status webhooks were not taken`]),
+    ...(accepted === replies ? [] : [`the Kapso double accepted ${accepted} sends, but reported ${replies} replies`]),
+    ...(refused + unanswered === 0 ? [] : [`the Kapso double rejected ${refused} sends and left ${unanswered} without a response`]),
+    ...(lostWebhooks === 0 ? [] : [`${lostWebhooks} status webhooks were not accepted`]),
   ];
 }
 
 loadEnvFile();
 
-// biome-ignore lint/style/noProcessEnv: an entry file hands the environment to the one reader of settings
+// biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
 main(process.argv.slice(2), process.env).then(
   (code) => process.exit(code),
   (error: unknown) => {

@@ -1,31 +1,33 @@
-/** A process of the benchmark: started with nothing of this machine's environment but where to find things, stopped for certain. */
+/** A child process of the benchmark, isolated from this machine's environment, and reliably stopped. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 
-const LINES_KEPT = 25;
-const READY_WITHIN_MS = 120_000;
-const STOP_WITHIN_MS = 20_000;
+const RECENT_LINES = 25;
+const READY_TIMEOUT_MS = 120_000;
+const STOP_TIMEOUT_MS = 20_000;
 
+/** A running child process. */
 export interface Child {
   name: string;
   pid: number;
-  /** Resolves with how it ended. Never rejects. */
+  /** Resolves with how it exited. Never rejects. */
   ended: Promise<string>;
   send(message: object): void;
-  /** Its last lines, for an error message. */
+  /** Its last output lines, for error messages. */
   lastLines(): string;
-  /** SIGTERM, and SIGKILL when that takes too long. */
+  /** Sends SIGTERM, then SIGKILL after a timeout. */
   stop(): Promise<void>;
 }
 
+/** How to start a child process. */
 export interface ChildOptions {
   name: string;
   entry: string;
   environment: Record<string, string>;
-  /** Options of Node itself. */
+  /** Options for Node. */
   execArgs?: string[];
-  /** Words of the log line that says that it is ready; without them, its first IPC message says so. */
+  /** Text of the log line that means that it is ready (default: its first IPC message means that). */
   readyLine?: string;
   onMessage?: (message: unknown) => void;
   /** Called before it is ready, so that it can be stopped at any time. */
@@ -33,15 +35,15 @@ export interface ChildOptions {
 }
 
 /**
- * Starts the process and waits until it is ready. It has a group of its own: Ctrl-C in the terminal must reach the benchmark alone, which
- * stops everything in order. When the benchmark is killed, the closed IPC channel ends it.
- * @throws Error with its last lines when it ends before
+ * Starts the process and waits until it is ready. It has its own process group, so that Ctrl-C in the terminal only reaches the
+ * benchmark, which stops everything in order. If the benchmark is killed, the closed IPC channel ends the child.
+ * @throws Error with its last output lines if it exits before it is ready, or is not ready in time
  */
 export async function startChild(options: ChildOptions): Promise<Child> {
   const { name, entry, environment, execArgs = [], readyLine, onMessage } = options;
   const started = spawn(process.execPath, [...execArgs, '--import', 'tsx', entry], {
     detached: true,
-    env: { ...inherited(), ...environment },
+    env: { ...inheritedEnvironment(), ...environment },
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
   });
   const ended = once(started, 'exit').then(
@@ -57,7 +59,7 @@ export async function startChild(options: ChildOptions): Promise<Child> {
     lastLines: () => lines.join('\n'),
     async stop() {
       if (started.exitCode === null && started.signalCode === null) started.kill('SIGTERM');
-      const timer = setTimeout(() => started.kill('SIGKILL'), STOP_WITHIN_MS);
+      const timer = setTimeout(() => started.kill('SIGKILL'), STOP_TIMEOUT_MS);
       await ended;
       clearTimeout(timer);
     },
@@ -68,7 +70,7 @@ export async function startChild(options: ChildOptions): Promise<Child> {
       if (stream === null) continue;
       createInterface({ input: stream }).on('line', (line) => {
         lines.push(line);
-        if (lines.length > LINES_KEPT) lines.shift();
+        if (lines.length > RECENT_LINES) lines.shift();
         if (readyLine !== undefined && line.includes(readyLine)) resolve();
       });
     }
@@ -77,23 +79,23 @@ export async function startChild(options: ChildOptions): Promise<Child> {
       if (readyLine === undefined) resolve();
     });
   });
-  await untilReady(child, ready);
+  await waitUntilReady(child, ready);
   return child;
 }
 
-async function untilReady(child: Child, ready: Promise<void>): Promise<void> {
+async function waitUntilReady(child: Child, ready: Promise<void>): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<string>((resolve) => {
-    timer = setTimeout(() => resolve(`not ready after ${READY_WITHIN_MS / 1_000} s`), READY_WITHIN_MS);
+  const timedOut = new Promise<string>((resolve) => {
+    timer = setTimeout(() => resolve(`not ready after ${READY_TIMEOUT_MS / 1_000} s`), READY_TIMEOUT_MS);
   });
-  const failure = await Promise.race([ready.then(() => undefined), child.ended, late]);
+  const failure = await Promise.race([ready.then(() => undefined), child.ended, timedOut]);
   clearTimeout(timer);
   if (failure !== undefined) throw new Error(`${child.name}: ${failure} before it was ready:\n${child.lastLines()}`);
 }
 
-/** Only what a process needs of this machine: a person's own keys and settings must not change the measurement. */
-function inherited(): Record<string, string> {
-  // biome-ignore lint/style/noProcessEnv: starts processes like a shell does
+/** The variables that a process needs; the user's keys and settings must not affect the measurement. */
+function inheritedEnvironment(): Record<string, string> {
+  // biome-ignore lint/style/noProcessEnv: starts processes as a shell does
   const { PATH = '', HOME = '' } = process.env;
   return { PATH, HOME };
 }

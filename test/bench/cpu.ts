@@ -1,22 +1,23 @@
-/** CPU time of processes, from Linux's /proc. Elsewhere nothing is measured. */
+/** CPU time of processes, from Linux's /proc. Not measured on other systems. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { platform } from 'node:os';
 
-/** Linux shows times in hundredths of a second to programs, whatever the kernel counts in. */
+/** Linux reports times in hundredths of a second, whatever the kernel's tick rate. */
 const MS_PER_TICK = 10;
 
 interface ProcessTimes {
   parent: number;
   own: number;
-  /** Of children that have ended and were waited for. */
+  /** CPU time of children that have exited and were waited for. */
   reaped: number;
 }
 
+/** Whether CPU time can be measured on this system. */
 export const canMeasureCpu = platform() === 'linux';
 
 /**
- * CPU milliseconds of each process with all its descendants, so far. A descendant that has ended counts on in the time that its parent
- * has taken over: PostgreSQL's connections come and go between two readings, and nothing of them is lost.
+ * CPU milliseconds so far of each process with all its descendants; NaN if not measurable. Includes descendants that have exited, through
+ * their parent's `reaped` time: PostgreSQL's connection processes come and go between two readings.
  */
 export function cpuOf<K extends string>(pids: Record<K, number>): Record<K, number> {
   const processes = canMeasureCpu ? readProcesses() : new Map<number, ProcessTimes>();
@@ -40,7 +41,7 @@ function readProcesses(): Map<number, ProcessTimes> {
   return found;
 }
 
-/** Fields of proc(5), counted behind the command's name: it is in brackets and may have blanks and brackets itself. */
+/** Fields as in proc(5), counted after the command name, which is in parentheses and may itself contain spaces and parentheses. */
 function readTimes(pid: string): ProcessTimes | undefined {
   try {
     const line = readFileSync(`/proc/${pid}/stat`, 'utf8');
@@ -52,7 +53,7 @@ function readTimes(pid: string): ProcessTimes | undefined {
     const [user = 0, system = 0, reapedUser = 0, reapedSystem = 0] = fields.slice(11, 15);
     return { parent, own: (user + system) * MS_PER_TICK, reaped: (reapedUser + reapedSystem) * MS_PER_TICK };
   } catch {
-    // Ended between the listing and the reading.
+    // It exited after the listing.
     return undefined;
   }
 }

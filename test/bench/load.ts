@@ -1,30 +1,31 @@
-/** The load: the same messages in the same pattern for either side, and the ledger of what became of each. */
+/** The load: the same messages in the same pattern for both sides, and the ledger of their outcomes. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { nowMs } from './protocol';
 
-/** Longer than what a killed or stuck process takes to be replaced: whatever comes later is lost. */
-const DONE_WITHIN_MS = 60_000;
+/** Longer than it takes to replace a killed or stuck process; a message that takes longer counts as lost. */
+const DONE_TIMEOUT_MS = 60_000;
 
+/** A message of the load. */
 export interface BenchMessage {
   mark: string;
   /** Digits of the customer's number: one customer is one conversation. */
   customer: string;
 }
 
-/** When a message was begun and acknowledged. */
+/** When a message's request was started and acknowledged. */
 export interface Acknowledged {
   startedAtMs: number;
   endedAtMs: number;
 }
 
-/** What messages are given to: the product, or the bare workflow. */
+/** A receiver of the load: Parley or the bare workflow. */
 export interface Side {
   name: 'ours' | 'bare';
-  /** Makes what is needed before messages of these customers may be sent. */
+  /** Must be called before messages of these customers are sent. */
   prepare(customers: string[]): Promise<void>;
-  /** @throws Error when the message was not taken */
+  /** @throws Error if the message is not accepted */
   send(message: BenchMessage): Promise<Acknowledged>;
-  /** Resolves when nothing of the load is under way any more. */
+  /** Resolves when all of the load has been processed. */
   settle(): Promise<void>;
 }
 
@@ -34,18 +35,18 @@ interface Entry {
   done: () => void;
 }
 
-/** Which messages are done: answered, or through their third activity. */
+/** Tracks which messages are done: answered, or past their third activity. */
 export class Ledger {
   readonly #entries = new Map<string, Entry>();
   readonly problems: string[] = [];
 
-  /** Resolves with the time at which the message was done, undefined when it was not in time. */
+  /** Resolves with the time at which the message was done, or undefined if it was not done in time. */
   async expect(mark: string): Promise<number | undefined> {
     let timer: NodeJS.Timeout | undefined;
     const entry: Entry = { answers: 0, doneAtMs: undefined, done: () => undefined };
     const done = new Promise<void>((resolve) => {
       entry.done = resolve;
-      timer = setTimeout(resolve, DONE_WITHIN_MS);
+      timer = setTimeout(resolve, DONE_TIMEOUT_MS);
     });
     this.#entries.set(mark, entry);
     await done;
@@ -56,7 +57,7 @@ export class Ledger {
   done(mark: string, atMs: number): void {
     const entry = this.#entries.get(mark);
     if (entry === undefined) {
-      this.problems.push(`${mark} was done, and nobody had sent it`);
+      this.problems.push(`${mark} was done but never sent`);
       return;
     }
     entry.answers += 1;
@@ -69,7 +70,7 @@ export class Ledger {
 let lastMark = 0;
 let lastCustomer = 0;
 
-/** Messages over fresh conversations, in turn: the next message of a person comes when everybody else has written. */
+/** Messages for new conversations, round-robin: a customer's next message comes after everybody else's. */
 export function makeMessages(count: number, conversations: number): BenchMessage[] {
   const customers = Array.from({ length: conversations }, () => `1555${String(++lastCustomer).padStart(7, '0')}`);
   return Array.from({ length: count }, (_, index) => ({
@@ -78,17 +79,18 @@ export function makeMessages(count: number, conversations: number): BenchMessage
   }));
 }
 
+/** The measurements of one run. */
 export interface Samples {
   messages: number;
   conversations: number;
   ackMs: number[];
-  /** From the beginning of the request until the message was done. */
+  /** From the start of the request until the message is done. */
   doneMs: number[];
-  /** From the first request until the last message was done. */
+  /** From the first request until the last message is done. */
   elapsedMs: number;
 }
 
-/** As fast as it goes with `concurrency` messages under way, each until it is done. */
+/** Sends as fast as possible with `concurrency` messages in flight; each counts as in flight until it is done. */
 export async function sendClosedLoop(side: Side, ledger: Ledger, messages: BenchMessage[], concurrency: number): Promise<Samples> {
   const run = new Run(side, ledger, messages);
   const rest = messages.values();
@@ -99,7 +101,7 @@ export async function sendClosedLoop(side: Side, ledger: Ledger, messages: Bench
   return run.samples();
 }
 
-/** One message every 1/rate s, however long the answers take. */
+/** Sends `perSecond` messages per second, however long the responses take. */
 export async function sendOpenLoop(side: Side, ledger: Ledger, messages: BenchMessage[], perSecond: number): Promise<Samples> {
   const run = new Run(side, ledger, messages);
   const startedAtMs = nowMs();
@@ -107,7 +109,7 @@ export async function sendOpenLoop(side: Side, ledger: Ledger, messages: BenchMe
   for (const [index, message] of messages.entries()) {
     await sleep(Math.max(0, startedAtMs + (index * 1_000) / perSecond - nowMs()));
     const one = run.send(message);
-    // Awaited below, with all others; one that fails before must not count as unhandled.
+    // Awaited below with all the others; an earlier failure must not count as unhandled.
     one.catch(() => undefined);
     sent.push(one);
   }
@@ -141,8 +143,8 @@ class Run {
     }
     this.#ackMs.push(acknowledged.endedAtMs - acknowledged.startedAtMs);
     const doneAtMs = await done;
-    // Nothing can be measured any more, and every further message would cost as much time.
-    if (doneAtMs === undefined) throw new Error(`${message.mark} was not done within ${DONE_WITHIN_MS / 1_000} s (${this.#side.name})`);
+    // Give up: the measurement is spoiled, and every further message would take as long.
+    if (doneAtMs === undefined) throw new Error(`${message.mark} was not done within ${DONE_TIMEOUT_MS / 1_000} s (${this.#side.name})`);
     this.#doneMs.push(doneAtMs - acknowledged.startedAtMs);
     this.#lastDoneAtMs = Math.max(this.#lastDoneAtMs, doneAtMs);
   }

@@ -1,36 +1,39 @@
-/** The plan of a run: warm-up, then alternating slices of both sides, each with the CPU of every process around it. */
+/** The plan of a run: a warm-up, then alternating slices of both sides, each with the CPU time of every process. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { cpuOf } from './cpu';
 import { type BenchMessage, type Ledger, makeMessages, type Samples, type Side, sendClosedLoop, sendOpenLoop } from './load';
 import type { BenchOptions } from './options';
 import type { ProcessName, Stack } from './stack';
 
-/** Behind every slice, on either side: work that trails the last message belongs to it. */
+/** Wait after every slice, on both sides, so that work that trails the last message is counted. */
 const TAIL_MS = 200;
 
+/** Rates of the paced phases, in messages per second. */
 export const PACES = [10, 20] as const;
 
+/** The measurements of one side in one slice. */
 export interface Slice extends Samples {
-  /** CPU milliseconds of each process during the slice. */
+  /** CPU time of each process during the slice, in ms. */
   cpuMs: Record<ProcessName | 'loadGenerator', number>;
 }
 
-/** Two slices under the same load, one right after the other. */
+/** Two consecutive slices under the same load. */
 export interface Pair {
   ours: Slice;
   bare: Slice;
 }
 
+/** All measurements of a run. */
 export interface Measurement {
   throughput: Pair[];
   paced: { perSecond: number; pairs: Pair[] }[];
-  /** Messages sent to our side, warm-up included, and the replies that they got. */
+  /** Number of messages sent to our side, including warm-up. */
   messagesToOurs: number;
 }
 
 type Send = (side: Side, messages: BenchMessage[]) => Promise<Samples>;
 
-/** Measures everything. The sides take turns, so that what else this machine does hits both. */
+/** Measures everything. The sides alternate, so that other load on this machine affects both. */
 export async function measure(
   stack: Stack,
   ledger: Ledger,
@@ -47,7 +50,7 @@ export async function measure(
       if (side.name === 'ours') measurement.messagesToOurs += sliceWarmUp + count;
       return measuredSlice(stack, side, makeMessages(count, people), send);
     };
-    // Who goes first changes: what still trails behind a slice is charged to the next one.
+    // Alternate which side goes first, because work that trails a slice is charged to the next one.
     const oursFirst = round % 2 === 0 ? await slice(stack.ours) : undefined;
     const bare = await slice(stack.bare);
     return { ours: oursFirst ?? (await slice(stack.ours)), bare };
@@ -58,7 +61,7 @@ export async function measure(
   measurement.messagesToOurs += warmUp;
   for (const [round, count] of parts(messages, rounds).entries()) {
     const people = parts(conversations, rounds)[round] ?? 1;
-    measurement.throughput.push(await pair(round, 'as fast as it goes', closed, count, people));
+    measurement.throughput.push(await pair(round, 'as fast as possible', closed, count, people));
   }
   for (const { perSecond, pairs } of measurement.paced) {
     const open: Send = (side, batch) => sendOpenLoop(side, ledger, batch, perSecond);
@@ -70,7 +73,7 @@ export async function measure(
   return measurement;
 }
 
-/** `total` in `count` whole parts that differ by one at most. */
+/** Splits `total` into `count` integers that differ by at most one. */
 function parts(total: number, count: number): number[] {
   return Array.from({ length: count }, (_, index) => Math.floor(((index + 1) * total) / count) - Math.floor((index * total) / count));
 }
@@ -93,7 +96,7 @@ async function measuredSlice(stack: Stack, side: Side, messages: BenchMessage[],
   return { ...samples, cpuMs };
 }
 
-/** The load generator is the parent of all others: its own time comes from its own clock. */
+/** The load generator is the parent of all other processes, so its own time is read separately. */
 function readCpu(stack: Stack): Slice['cpuMs'] {
   const { user, system } = process.cpuUsage();
   return { ...cpuOf(stack.pids), loadGenerator: (user + system) / 1_000 };

@@ -2,15 +2,15 @@ import type { Measurement, Pair, Slice } from './measure';
 import { readOptions } from './options';
 import { makeReport, renderReport } from './report';
 
-interface Planted {
+interface SliceOptions {
   cpuMs: Partial<Slice['cpuMs']>;
-  /** Of a hundred messages, the latencies are 1, 2, … 100 times this. */
+  /** The latencies of the hundred messages are 1, 2, … 100 times this. */
   ackStepMs?: number;
   doneStepMs?: number;
 }
 
-/** A hundred messages of twenty people in five seconds. */
-function slice({ cpuMs, ackStepMs = 1, doneStepMs = 1 }: Planted): Slice {
+/** A hundred messages from twenty customers in five seconds. */
+function slice({ cpuMs, ackStepMs = 1, doneStepMs = 1 }: SliceOptions): Slice {
   const none = { api: 0, worker: 0, bareDriver: 0, bareWorker: 0, temporal: 0, postgres: 0, sandbox: 0, loadGenerator: 0 };
   const steps = Array.from({ length: 100 }, (_, index) => index + 1);
   return {
@@ -23,7 +23,7 @@ function slice({ cpuMs, ackStepMs = 1, doneStepMs = 1 }: Planted): Slice {
   };
 }
 
-/** Our side costs `ours` CPU milliseconds a message and the bare one `bare`; what must not be counted costs much more. */
+/** CPU time per message in ms: `ours` on our side, `bare` on the bare side; processes that must not be counted use much more. */
 function pair({ ours = 8, bare = 10, ackStepMs = 1, doneStepMs = 1 } = {}): Pair {
   const notOurs = { sandbox: 90_000, loadGenerator: 90_000, bareWorker: 90_000, bareDriver: 90_000 };
   const notBare = { sandbox: 90_000, loadGenerator: 90_000, api: 90_000, worker: 90_000, postgres: 90_000 };
@@ -37,7 +37,7 @@ function pair({ ours = 8, bare = 10, ackStepMs = 1, doneStepMs = 1 } = {}): Pair
   };
 }
 
-/** `slow` is the pace of 10 messages/s, which two of the aims name; the other one is far beyond every aim. */
+/** `slow` is the pace of 10 messages/s, which two of the targets use; the other pace misses every target. */
 function measurement({ fast = [pair()], slow = [pair()] }: { fast?: Pair[]; slow?: Pair[] } = {}): Measurement {
   const beyond = [pair({ ours: 99, ackStepMs: 99, doneStepMs: 99 })];
   return {
@@ -50,33 +50,33 @@ function measurement({ fast = [pair()], slow = [pair()] }: { fast?: Pair[]; slow
   };
 }
 
-const met = (planted: Measurement) => makeReport(planted).aims.map((aim) => aim.met);
+const met = (input: Measurement) => makeReport(input).targets.map((target) => target.met);
 
-test('when CPU is compared, then everything that an operator runs counts, and nothing else', () => {
+test('when CPU time is compared, then everything that an operator runs counts, and nothing else', () => {
   const { throughput } = makeReport(measurement({ fast: [pair({ ours: 12.5 })] }));
   expect(throughput.cpuPerMessage).toEqual({ ours: 12.5, bare: 10, ratio: 1.25 });
 });
 
-test('when rounds differ, then the ratio is the middle one of the rounds’ own', () => {
+test('when rounds differ, then the ratio is the median of the rounds’ ratios', () => {
   const rounds = [pair({ ours: 20, bare: 10 }), pair({ ours: 12, bare: 40 }), pair({ ours: 30, bare: 20 })];
-  // The medians of both sides are 20 and 20.
+  // The medians of both sides are 20, so their ratio would be 1.
   expect(makeReport(measurement({ fast: rounds })).throughput.cpuPerMessage.ratio).toBe(1.5);
 });
 
-test('when nothing is beyond its aim, then all are met', () => {
+test('when no figure exceeds its target, then all targets are met', () => {
   expect(met(measurement())).toEqual([true, true, true]);
   expect(met(measurement({ fast: [pair({ ours: 10 })], slow: [pair({ ackStepMs: 1.3, doneStepMs: 1.6 })] }))).toEqual([true, true, true]);
 });
 
 test.each([
-  ['the CPU', measurement({ fast: [pair({ ours: 10.1 })] }), [false, true, true]],
-  ['the answer', measurement({ slow: [pair({ ackStepMs: 1.31 })] }), [true, false, true]],
+  ['the CPU time', measurement({ fast: [pair({ ours: 10.1 })] }), [false, true, true]],
+  ['the acknowledgement', measurement({ slow: [pair({ ackStepMs: 1.31 })] }), [true, false, true]],
   ['the reply', measurement({ slow: [pair({ doneStepMs: 1.61 })] }), [true, true, false]],
-])('when %s is beyond its aim, then that aim is not met, and the others are', (_what, planted, expected) => {
-  expect(met(planted)).toEqual(expected);
+])('when %s exceeds its target, then that target is missed, and the others are met', (_what, input, expected) => {
+  expect(met(input)).toEqual(expected);
 });
 
-test('when the page is printed, then it has each figure, both sides and their ratio', () => {
+test('when the report is rendered, then it has each figure for both sides, with the ratio', () => {
   const options = readOptions([]);
   if (!options) throw new Error('no options');
   const page = renderReport(makeReport(measurement({ fast: [pair({ ackStepMs: 1.5, doneStepMs: 2 })] })), options);
@@ -89,10 +89,10 @@ test('when the page is printed, then it has each figure, both sides and their ra
   expect(columns('ack p99, ms')).toEqual(['149', '99.0', '1.50']);
   expect(columns('webhook to send | third activity p50')).toEqual(['100', '50.0', '2.00']);
   expect(columns('CPU per message, ms')).toEqual(['8.00', '10.0', '0.80']);
-  expect(columns('API | process that signals')).toEqual(['1.00', '1.50']);
+  expect(columns('API | signalling process')).toEqual(['1.00', '1.50']);
   expect(columns('worker')).toEqual(['3.50', '5.50']);
   expect(columns('PostgreSQL')).toEqual(['1.50']);
   expect(page).toContain('At 10 messages/s');
   expect(page).toContain('At 20 messages/s');
-  expect(page).toContain("the SDK's own polls");
+  expect(page).toContain("the SDK's default pollers");
 });

@@ -1,26 +1,28 @@
-/** The numbers of a run, and the page that shows them. */
+/** Computes the figures of a run and renders them as text. */
 import { cpus } from 'node:os';
 import type { Measurement, Pair, Slice } from './measure';
 import type { BenchOptions } from './options';
 import { median, percentile } from './stats';
 
 /**
- * Whose CPU counts. Ours: everything that an operator runs. Bare: everything that the bare workflow needs for the same load,
- * with the process that stands where our API stands.
+ * The processes whose CPU time counts. Ours: everything that an operator runs. Bare: everything that the bare workflow needs for the
+ * same load, including the process that takes the place of our API.
  */
 export const COUNTED = {
   ours: ['api', 'worker', 'temporal', 'postgres'],
   bare: ['bareDriver', 'bareWorker', 'temporal'],
 } as const satisfies Record<string, readonly (keyof Slice['cpuMs'])[]>;
 
+/** A figure of both sides. */
 export interface Comparison {
   ours: number;
   bare: number;
-  /** Of the pairs, the middle one: what disturbed the machine disturbed both halves of a pair. */
+  /** The median of the pairs' ratios, because a disturbance of the machine affects both halves of a pair. */
   ratio: number;
 }
 
-export interface Aim {
+/** A target for a figure. */
+export interface Target {
   name: string;
   value: number;
   limit: number;
@@ -28,12 +30,14 @@ export interface Aim {
   met: boolean;
 }
 
+/** All figures of a run. */
 export interface Report {
   throughput: Figures;
   paced: { perSecond: number; figures: Figures }[];
-  aims: Aim[];
+  targets: Target[];
 }
 
+/** The figures of one phase. */
 export interface Figures {
   ackP50: Comparison;
   ackP99: Comparison;
@@ -42,24 +46,24 @@ export interface Figures {
   messagesPerSecond: Comparison;
   conversationsPerSecond: Comparison;
   cpuPerMessage: Comparison;
-  /** CPU milliseconds per message of each process, while our side and while the bare side was loaded. */
+  /** CPU time per message of each process, in ms, while our side or the bare side was under load. */
   cpuOurs: Slice['cpuMs'];
   cpuBare: Slice['cpuMs'];
 }
 
-/** The figures of a measurement and what they say about the aims. */
+/** Computes the figures of a measurement and checks the targets. */
 export function makeReport(measurement: Measurement): Report {
   const throughput = figures(measurement.throughput);
   const paced = measurement.paced.map(({ perSecond, pairs }) => ({ perSecond, figures: figures(pairs) }));
   const slow = paced[0]?.figures;
-  const aim = (name: string, value: number, limit: number, unit: string): Aim => ({ name, value, limit, unit, met: value <= limit });
+  const target = (name: string, value: number, limit: number, unit: string): Target => ({ name, value, limit, unit, met: value <= limit });
   return {
     throughput,
     paced,
-    aims: [
-      aim('CPU per message', throughput.cpuPerMessage.ratio, 1, 'x bare'),
-      aim('ack p50 at 10/s', slow?.ackP50.ratio ?? Number.NaN, 1.3, 'x bare signalWithStart'),
-      aim('webhook to send p50 at 10/s', slow?.doneP50.ours ?? Number.NaN, 80, 'ms'),
+    targets: [
+      target('CPU per message', throughput.cpuPerMessage.ratio, 1, 'x bare'),
+      target('ack p50 at 10/s', slow?.ackP50.ratio ?? Number.NaN, 1.3, 'x bare signalWithStart'),
+      target('webhook to send p50 at 10/s', slow?.doneP50.ours ?? Number.NaN, 80, 'ms'),
     ],
   };
 }
@@ -97,21 +101,21 @@ function cpuPerMessage(slices: Slice[]): Slice['cpuMs'] {
 const LABEL_WIDTH = 38;
 const COLUMN_WIDTH = 10;
 
-/** The page that is printed at the end. */
+/** Renders the report that is printed at the end. */
 export function renderReport(
   report: Report,
   { messages, conversations, rounds, concurrency, seconds, tunedBare, isSmokeTest }: BenchOptions,
 ): string {
-  const { throughput, paced, aims } = report;
+  const { throughput, paced, targets } = report;
   return [
     '',
     `Parley against a bare workflow with three empty regular activities; ${cpus().length} cores, Node ${process.versions.node}.`,
     isSmokeTest
-      ? 'A smoke test of one short round: the programs have just started, and these figures say little.'
-      : `Medians of ${rounds} alternating rounds; a ratio is the median of the rounds' own ratios.`,
-    `The bare worker has ${tunedBare ? "our worker's polls and compression" : "the SDK's own polls and compression"}.`,
+      ? 'A smoke test of one short round: the processes have just started, so the figures mean little.'
+      : `Medians of ${rounds} alternating rounds; each ratio is the median of the rounds' ratios.`,
+    `The bare worker uses ${tunedBare ? 'our pollers and compression' : "the SDK's default pollers and compression"}.`,
     '',
-    row(`As fast as it goes, ${concurrency} under way`, 'ours', 'bare', 'ratio'),
+    row(`As fast as possible, ${concurrency} in flight`, 'ours', 'bare', 'ratio'),
     `${messages} messages over ${conversations} conversations`,
     ...loadRows(throughput),
     compared('messages/s', throughput.messagesPerSecond),
@@ -124,10 +128,10 @@ export function renderReport(
       compared('CPU per message, ms', figures.cpuPerMessage),
     ]),
     '',
-    ...aims.map(({ name, value, limit, unit, met }) =>
+    ...targets.map(({ name, value, limit, unit, met }) =>
       Number.isNaN(value)
-        ? `${name}: not measured (aim: at most ${limit} ${unit})`
-        : `${name}: ${value.toFixed(2)} ${unit} (aim: at most ${limit}) ${met ? 'met' : 'not met'}`,
+        ? `${name}: not measured (target: at most ${limit} ${unit})`
+        : `${name}: ${value.toFixed(2)} ${unit} (target: at most ${limit}) ${met ? 'met' : 'missed'}`,
     ),
     '',
   ].join('\n');
@@ -145,7 +149,7 @@ function loadRows({ ackP50, ackP99, doneP50, doneP99 }: Figures): string[] {
 function cpuRows({ cpuPerMessage: total, cpuOurs, cpuBare }: Figures): string[] {
   return [
     compared('CPU per message, ms', total),
-    row('  API | process that signals', number(cpuOurs.api), number(cpuBare.bareDriver), ''),
+    row('  API | signalling process', number(cpuOurs.api), number(cpuBare.bareDriver), ''),
     row('  worker', number(cpuOurs.worker), number(cpuBare.bareWorker), ''),
     row('  Temporal server', number(cpuOurs.temporal), number(cpuBare.temporal), ''),
     row('  PostgreSQL', number(cpuOurs.postgres), '', ''),

@@ -1,6 +1,6 @@
 /**
- * The doubles of Kapso and of the models in a process of their own, so that their CPU is nobody else's. The model answers at once with
- * the marks of the messages that it was asked about; accepted replies are reported with their time.
+ * Runs the doubles of Kapso and the models in a separate process, so that their CPU time is measured separately. The model replies
+ * instantly with the marks of the messages; accepted replies are reported with their time.
  */
 import { once } from 'node:events';
 import { createLogger } from '../../src/platform/logger';
@@ -8,14 +8,14 @@ import type { ModelRequest } from '../../src/sandbox/models/double';
 import { type Sandbox, startSandbox } from '../../src/sandbox/sandbox';
 import { type FromSandbox, MARK, nowMs, type ToSandbox } from './protocol';
 
-/** Statuses are part of the real load: three webhooks per reply, soon, so that a measurement need not wait for them. */
+/** The three status webhooks per reply are part of the real load; short delays keep a measurement from waiting for them. */
 const STATUS_DELAYS_MS = { sent: 20, delivered: 40, read: 60 };
 
-function tell(message: FromSandbox): void {
+function sendToParent(message: FromSandbox): void {
   process.send?.(message);
 }
 
-/** Names what was written since the last answer: that is what the turn answers. */
+/** Replies with the marks of the messages since the last reply, which are those that the turn answers. */
 function markReply({ messages }: ModelRequest): string {
   const lastAnswer = messages.findLastIndex(({ role }) => role === 'assistant');
   return messages
@@ -28,14 +28,14 @@ function markReply({ messages }: ModelRequest): string {
 function watch({ kapso }: Sandbox, customer: string): void {
   kapso.subscribe(customer, (event) => {
     if (event.type !== 'reply') return;
-    tell({ type: 'reply', marks: event.text.match(MARK) ?? [], atMs: nowMs() });
+    sendToParent({ type: 'reply', marks: event.text.match(MARK) ?? [], atMs: nowMs() });
   });
 }
 
 async function settle({ kapso }: Sandbox): Promise<void> {
   await kapso.settled();
   const { accepted, refused, unanswered, webhooks } = kapso.counts();
-  tell({ type: 'settled', accepted, refused, unanswered, lostWebhooks: webhooks.lost });
+  sendToParent({ type: 'settled', accepted, refused, unanswered, lostWebhooks: webhooks.lost });
 }
 
 async function main(environment: Record<string, string | undefined>): Promise<void> {
@@ -52,12 +52,12 @@ async function main(environment: Record<string, string | undefined>): Promise<vo
   process.on('message', (message: ToSandbox) => {
     if (message.type === 'watch') {
       for (const customer of message.customers) watch(sandbox, customer);
-      tell({ type: 'watched' });
+      sendToParent({ type: 'watched' });
     } else {
       settle(sandbox).catch(fail);
     }
   });
-  tell({ type: 'ready', url: sandbox.url });
+  sendToParent({ type: 'ready', url: sandbox.url });
   await Promise.race([once(process, 'SIGTERM'), once(process, 'disconnect')]);
   await sandbox.close();
   process.exit(0);
@@ -68,5 +68,5 @@ function fail(error: unknown): void {
   process.exit(1);
 }
 
-// biome-ignore lint/style/noProcessEnv: the entry of a process of the benchmark; its values are no settings of the product
+// biome-ignore lint/style/noProcessEnv: an entry point of the benchmark; the variables are not Parley's settings
 main(process.env).catch(fail);

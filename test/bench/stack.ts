@@ -1,4 +1,4 @@
-/** Everything that is measured, as real processes over servers of its own, and both sides' way in. */
+/** The processes that are measured, with servers of their own, and the entry points of both sides. */
 import { randomUUID } from 'node:crypto';
 import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -17,20 +17,22 @@ import { WebhookClient } from './webhook';
 const SECRET = 'bench-secret';
 const PHONE_NUMBER_ID = '100000000000009';
 
+/** The measured processes. */
 export type ProcessName = 'api' | 'worker' | 'bareDriver' | 'bareWorker' | 'temporal' | 'postgres' | 'sandbox';
 
+/** Options of the stack. */
 export interface StackOptions {
   cliPath: string;
   profileDir: string | undefined;
-  /** The bare worker gets the product's polls and compression. */
+  /** The bare worker gets Parley's pollers and compression. */
   tunedBare: boolean;
-  /** Told which messages are done, on either side. */
+  /** Is notified of done messages on both sides. */
   ledger: Ledger;
   signal: AbortSignal;
   onProgress: (line: string) => void;
 }
 
-/** Started step by step; `close` undoes the steps that were made, also after a failed or aborted start. */
+/** Starts step by step; `close` undoes the completed steps, even after a failed or aborted start. */
 export class Stack {
   readonly pids = {} as Record<ProcessName, number>;
   readonly #options: StackOptions;
@@ -45,17 +47,17 @@ export class Stack {
   #settled: (totals: SandboxTotals) => void = () => undefined;
   #closing = false;
   #fail: (error: Error) => void = () => undefined;
-  /** Rejects when a process ends that should run. */
+  /** Rejects when a process exits unexpectedly. */
   readonly failed = new Promise<never>((_resolve, reject) => {
     this.#fail = reject;
   });
-  /** What the Kapso double has counted since the start, as of the last time it settled. */
+  /** The Kapso double's totals, as of the last time it settled. */
   totals: SandboxTotals = { accepted: 0, refused: 0, unanswered: 0, lostWebhooks: 0 };
   replies = 0;
 
   constructor(options: StackOptions) {
     this.#options = options;
-    // Awaited beside the work; before and after it nobody listens.
+    // Only awaited during the measurement; at other times a rejection must not count as unhandled.
     this.failed.catch(() => undefined);
   }
 
@@ -63,7 +65,7 @@ export class Stack {
     const { onProgress } = this.#options;
     const dir = await mkdtemp(join(tmpdir(), 'parley-bench-'));
     this.#stops.push(() => rm(dir, { recursive: true, force: true }));
-    // PostgreSQL has an account of its own when we are root.
+    // When we run as root, PostgreSQL runs under another account.
     await chmod(dir, 0o755);
     onProgress('starting PostgreSQL and Temporal');
     const databaseUrl = await this.#startPostgres(dir);
@@ -88,7 +90,7 @@ export class Stack {
     this.#webhooks = new WebhookClient({ url, secret: SECRET, phoneNumberId: PHONE_NUMBER_ID });
   }
 
-  /** Stops in the reverse order of the start. */
+  /** Stops everything in reverse order. */
   async close(): Promise<void> {
     this.#closing = true;
     this.#webhooks?.close();
@@ -102,7 +104,7 @@ export class Stack {
         const watched = new Promise<void>((resolve) => {
           this.#watched = resolve;
         });
-        this.#tellSandbox({ type: 'watch', customers });
+        this.#sendToSandbox({ type: 'watch', customers });
         return watched;
       },
       send: (message) => {
@@ -113,7 +115,7 @@ export class Stack {
         const settled = new Promise<SandboxTotals>((resolve) => {
           this.#settled = resolve;
         });
-        this.#tellSandbox({ type: 'settle' });
+        this.#sendToSandbox({ type: 'settle' });
         this.totals = await settled;
       },
     };
@@ -143,7 +145,7 @@ export class Stack {
     this.#sandbox = await this.#startChild('sandbox', {
       entry: 'test/bench/sandbox-process.ts',
       environment: { BENCH_WEBHOOK_URL: webhookUrl, BENCH_WEBHOOK_SECRET: SECRET, BENCH_PHONE_NUMBER_ID: PHONE_NUMBER_ID },
-      onMessage: (message) => this.#heardFromSandbox(message as FromSandbox),
+      onMessage: (message) => this.#onSandboxMessage(message as FromSandbox),
     });
   }
 
@@ -157,12 +159,12 @@ export class Stack {
     await this.#startChild('bareWorker', {
       entry: 'test/bench/bare-worker.ts',
       environment,
-      onMessage: (message) => this.#heardFromBareWorker(message as FromBareWorker),
+      onMessage: (message) => this.#onBareWorkerMessage(message as FromBareWorker),
     });
     this.#bareDriver = await this.#startChild('bareDriver', {
       entry: 'test/bench/bare-driver.ts',
       environment,
-      onMessage: (message) => this.#heardFromBareDriver(message as FromBareDriver),
+      onMessage: (message) => this.#onBareDriverMessage(message as FromBareDriver),
     });
   }
 
@@ -176,15 +178,15 @@ export class Stack {
     this.pids[name] = running.pid;
     this.#stops.push(() => running.stop());
     void running.ended.then((how) => {
-      if (!this.#closing) this.#fail(new Error(`${name} ended in the middle (${how}):\n${running.lastLines?.() ?? ''}`));
+      if (!this.#closing) this.#fail(new Error(`${name} exited unexpectedly (${how}):\n${running.lastLines?.() ?? ''}`));
     });
   }
 
-  #tellSandbox(message: ToSandbox): void {
+  #sendToSandbox(message: ToSandbox): void {
     this.#sandbox?.send(message);
   }
 
-  #heardFromSandbox(message: FromSandbox): void {
+  #onSandboxMessage(message: FromSandbox): void {
     switch (message.type) {
       case 'ready':
         this.#sandboxUrl = message.url;
@@ -201,11 +203,11 @@ export class Stack {
     }
   }
 
-  #heardFromBareWorker(message: FromBareWorker): void {
+  #onBareWorkerMessage(message: FromBareWorker): void {
     if (message.type === 'done') this.#options.ledger.done(message.mark, message.atMs);
   }
 
-  #heardFromBareDriver(message: FromBareDriver): void {
+  #onBareDriverMessage(message: FromBareDriver): void {
     if (message.type === 'ready') return;
     if (message.type === 'acknowledged') this.#accepted.get(message.mark)?.(message);
     else this.#refused.get(message.mark)?.(new Error(message.reason));
@@ -223,6 +225,7 @@ export class Stack {
   }
 }
 
+/** Totals of the Kapso double. */
 export interface SandboxTotals {
   accepted: number;
   refused: number;
@@ -230,7 +233,7 @@ export interface SandboxTotals {
   lostWebhooks: number;
 }
 
-/** What the API puts into its signal for the same message. */
+/** The signal payload that the API sends for the same message. */
 function bareDelivery(mark: string, customer: string): BareOrder['received'] {
   return {
     contact: { phone: customer, name: 'Bench Customer' },
@@ -238,7 +241,7 @@ function bareDelivery(mark: string, customer: string): BareOrder['received'] {
   };
 }
 
-/** Settings that are there and empty count as not set, and a person's `.env` does not override them: no key of theirs is used. */
+/** Sets every other setting to empty, which counts as not set and overrides the user's `.env`, so that none of their keys is used. */
 function productSettings(sandboxUrl: string): Record<string, string> {
   return {
     ...Object.fromEntries(Object.keys(settingsSchema.shape).map((name) => [name, ''])),
@@ -250,7 +253,7 @@ function productSettings(sandboxUrl: string): Record<string, string> {
     CHATBOT_ENABLED: 'true',
     AI_ENABLED: 'true',
     SANDBOX_URL: sandboxUrl,
-    // One address sends what many would.
+    // All messages come from one IP address.
     WEBHOOK_RATE_LIMIT_PER_MINUTE: '1000000',
     REPLY_QUIET_MS: '0',
   };

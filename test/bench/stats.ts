@@ -1,12 +1,12 @@
-/** Small statistics over samples. */
+/** Statistics over samples. */
 
-/** The value below which `part` (0 to 1) of the samples lie, by nearest rank; NaN of nothing. */
+/** The percentile at `part` (0 to 1), by nearest rank; NaN without samples. */
 export function percentile(samples: readonly number[], part: number): number {
   const sorted = [...samples].sort((one, other) => one - other);
   return sorted[Math.min(sorted.length - 1, Math.max(0, Math.ceil(part * sorted.length) - 1))] ?? Number.NaN;
 }
 
-/** The middle sample, or the mean of the two in the middle; NaN of nothing. */
+/** The median; the mean of the two middle samples if their number is even. NaN without samples. */
 export function median(samples: readonly number[]): number {
   const sorted = [...samples].sort((one, other) => one - other);
   const middle = sorted.length >> 1;

@@ -37,13 +37,13 @@ test('when one message follows another, then they share a connection', async () 
   expect(connections).toHaveLength(1);
 });
 
-test('when the server has ended the idle connection, then the next message takes a new one', async () => {
+test('when the server has closed the idle connection, then the next message uses a new one', async () => {
   const [idle] = connections;
   if (!idle) throw new Error('there was no connection');
   const ended = once(idle, 'close');
   server.closeIdleConnections();
   await ended;
-  // What comes over another connection afterwards comes after the end of this one.
+  // A response over another connection ensures that the client has seen the end of the first one.
   await (await fetch(url, { method: 'POST', body: '{}' })).text();
   await client.send(message('three'));
   expect(taken).toBe(4);

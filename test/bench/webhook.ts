@@ -1,6 +1,6 @@
 /**
- * Customer messages as Kapso delivers them, over connections that stay open. What goes over the line is built and signed
- * before the clock starts, and the clock stops with the answer's last byte: an HTTP client's own work is not our answer's.
+ * Sends customer messages as Kapso does, over keep-alive connections. The request is built and signed before the clock starts, and the
+ * clock stops at the last byte of the response, so that the HTTP client's own work is not measured.
  */
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
@@ -11,9 +11,10 @@ import { signBody } from '../../src/sandbox/webhook-sender';
 import type { Acknowledged, BenchMessage } from './load';
 import { nowMs } from './protocol';
 
-/** More than any answer takes, and less than the API keeps an idle connection (65 s). */
-const SILENT_MS = 30_000;
+/** Longer than any response takes, and shorter than the API's keep-alive timeout (65 s). */
+const RESPONSE_TIMEOUT_MS = 30_000;
 
+/** Where to send webhooks, and how to sign them. */
 export interface WebhookTarget {
   url: string;
   secret: string;
@@ -30,7 +31,7 @@ export class WebhookClient {
     this.#target = target;
   }
 
-  /** Resolves with the times of a 200. @throws Error for any other answer */
+  /** Resolves with the request's times. @throws Error for any response other than a 200 */
   async send(message: BenchMessage): Promise<Acknowledged> {
     const request = this.#requestOf(message);
     const connection = this.#takeIdle() ?? (await this.#connect());
@@ -38,7 +39,7 @@ export class WebhookClient {
     const status = await exchange(connection, request);
     const endedAtMs = nowMs();
     this.#idle.add(connection);
-    if (status !== 200) throw new Error(`the webhook was answered ${status}`);
+    if (status !== 200) throw new Error(`the webhook got the response ${status}`);
     return { startedAtMs, endedAtMs };
   }
 
@@ -58,7 +59,7 @@ export class WebhookClient {
     return Buffer.concat([Buffer.from(`${head.join('\r\n')}\r\n\r\n`), body]);
   }
 
-  /** The one that was used last: those that are not needed for a pace end by themselves. */
+  /** Takes the most recently used connection, so that surplus ones time out. */
   #takeIdle(): Socket | undefined {
     const connection = [...this.#idle].at(-1);
     if (connection) this.#idle.delete(connection);
@@ -69,8 +70,9 @@ export class WebhookClient {
     const { hostname, port } = new URL(this.#target.url);
     const connection = connect({ host: hostname, port: Number(port), noDelay: true });
     this.#connections.add(connection);
-    // Idle ones end as well, while the bare side has its turn, and before the API would end them.
-    connection.setTimeout(SILENT_MS, () => connection.destroy(new Error(`the webhook was not answered within ${SILENT_MS / 1_000} s`)));
+    // Also closes idle connections while the bare side has its turn, before the API would close them.
+    const problem = `the webhook got no response within ${RESPONSE_TIMEOUT_MS / 1_000} s`;
+    connection.setTimeout(RESPONSE_TIMEOUT_MS, () => connection.destroy(new Error(problem)));
     connection.on('close', () => {
       this.#connections.delete(connection);
       this.#idle.delete(connection);
@@ -85,7 +87,7 @@ export class WebhookClient {
   }
 }
 
-/** Sends a request and waits for the whole answer. @returns its status. @throws Error when the connection ends before */
+/** Sends a request and waits for the whole response. @returns its status. @throws Error if the connection closes first */
 function exchange(connection: Socket, request: Buffer): Promise<number> {
   return new Promise((resolve, reject) => {
     let answer = '';
@@ -101,7 +103,7 @@ function exchange(connection: Socket, request: Buffer): Promise<number> {
       const length = Number(/^content-length: (\d+)/im.exec(head)?.[1]);
       if (answer.length >= headEnd + 4 + length) settle(() => resolve(Number(head.split(' ')[1])));
     };
-    const fail = (error?: unknown) => settle(() => reject(error instanceof Error ? error : new Error('the webhook was not answered')));
+    const fail = (error?: unknown) => settle(() => reject(error instanceof Error ? error : new Error('the webhook got no response')));
     connection.on('data', read).on('error', fail).on('close', fail);
     connection.write(request);
   });

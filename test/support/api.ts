@@ -1,4 +1,4 @@
-/** The API in this process, on the run's servers behind proxies: for what a test must see of its inside, or take away from it. No worker. */
+/** The API in the test process, behind proxies to PostgreSQL and Temporal, for tests that inspect it or cut it off. No worker. */
 
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
@@ -20,27 +20,31 @@ import { testDatabase, testTemporal } from './engine';
 import { startProxy, type TcpProxy } from './proxy';
 import { API_KEY, VAPI_WEBHOOK_SECRET } from './system';
 
+/** A second valid API key. */
 export const OTHER_API_KEY = 'other-test-api-key';
 
+/** A running API. */
 export interface TestApi {
   apiUrl: string;
   server: Server;
-  /** Not behind the proxies. */
+  /** Connects directly, not through the proxy. */
   db: Database;
+  /** Connects directly, not through the proxy. */
   temporal: Client;
-  /** What the API itself asks, behind the proxies. */
+  /** The API's own client, which connects through the proxy. */
   itsTemporal: Client;
   postgresProxy: TcpProxy;
   temporalProxy: TcpProxy;
   waiters: CallWaiters;
-  /** For whom a wait was asked for, in order. */
+  /** The abort signals of the waits that the API requested, in order. */
   waitedFor: AbortSignal[];
   logLines: string[];
-  /** The address of a second one beside it, with other settings. */
+  /** Starts a second API with other settings. Resolves to its URL. */
   another(environment: Record<string, string>): Promise<string>;
   close(): Promise<void>;
 }
 
+/** Starts the API on a new database whose name begins with `name` (a-z, 0-9, _). */
 export async function startTestApi(name: string): Promise<TestApi> {
   const database = await testDatabase(name);
   const { address, namespace } = testTemporal();

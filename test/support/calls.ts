@@ -1,16 +1,17 @@
-/** Voice calls as a caller of the API places and reads them. */
+/** Places and reads voice calls as a client of the API. */
 import { randomUUID } from 'node:crypto';
 import type { CallView } from '../../src/api/views/call';
 import { callWorkflowId } from '../../workflows/contract';
 import { API_KEY, type System } from './system';
 
+/** A response with a JSON body. */
 export interface Answered<T> {
   status: number;
   body: T;
   headers: Headers;
 }
 
-/** A request with the key. */
+/** Sends a request with the API key. */
 export async function request<T = CallView>(
   { apiUrl }: Pick<System, 'apiUrl'>,
   method: string,
@@ -25,7 +26,7 @@ export async function request<T = CallView>(
   return { status: response.status, body: (await response.json()) as T, headers: response.headers };
 }
 
-/** Places a call; the key is a new one unless given. */
+/** Places a call, with a new idempotency key by default. */
 export async function placeCall(
   system: Pick<System, 'apiUrl'>,
   body: Record<string, unknown>,
@@ -34,7 +35,7 @@ export async function placeCall(
   return await request(system, 'POST', '/api/v1/vapi/calls', { body, headers: { 'Idempotency-Key': idempotencyKey } });
 }
 
-/** Waits for the result as a Kestra flow does: asks again until `done`. @throws Error after `timeoutMs` */
+/** Waits for the result as a Kestra flow does: long-polls until `done`. @throws Error after `timeoutMs` */
 export async function resultOf(system: Pick<System, 'apiUrl'>, callId: string, timeoutMs = 30_000, include = ''): Promise<CallView> {
   const deadlineMs = Date.now() + timeoutMs;
   for (;;) {
@@ -45,17 +46,17 @@ export async function resultOf(system: Pick<System, 'apiUrl'>, callId: string, t
   }
 }
 
-/** Everything that the history of the call's workflow holds, as text. Its payloads come as base64, in which nothing would be found. */
+/** The history of the call's workflow as text, with the base64 payloads decoded so that it can be searched. */
 export async function historyOf({ temporal }: Pick<System, 'temporal'>, callId: string): Promise<string> {
   const history = JSON.stringify(await temporal.workflow.getHandle(callWorkflowId(callId)).fetchHistory());
   const decoded = history.replace(/"data":"([^"]*)"/g, (_all, data: string) => Buffer.from(data, 'base64').toString());
-  if (!decoded.includes(`"callId":"${callId}"`)) throw new Error('the payloads of the history could not be read');
+  if (!decoded.includes(`"callId":"${callId}"`)) throw new Error('the payloads of the history could not be decoded');
   return decoded;
 }
 
 let lastNumber = 0;
 
-/** A number that nobody else calls in this run, and whose last digits choose no play. */
+/** A phone number that is unique in this run and whose last digits select no play. */
 export function newNumber(): string {
   lastNumber += 1;
   return `+1212${String(2_360_000 + (process.pid % 500) * 100 + lastNumber).padStart(7, '0')}`;

@@ -1,30 +1,33 @@
 /**
- * What a test gets of the run's real servers. A test that has to restart one starts its own with `startPostgres` and
- * `startTemporalServer` of src/embedded.
+ * A test's access to the shared PostgreSQL and Temporal servers. A test that restarts a server starts its own with `startPostgres`
+ * or `startTemporalServer` of src/local/embedded.
  */
 import { randomBytes } from 'node:crypto';
 import { Client } from 'pg';
 import { TEMPLATE_DATABASE } from './servers';
 
+/** A database of one test. */
 export interface TestDatabase {
   url: string;
-  /** Drops it, with the connections that are still open. */
+  /** Drops the database and closes its connections. */
   drop(): Promise<void>;
 }
 
-/** A fresh migrated database whose name begins with `name` (a-z, 0-9, _), in some 50 ms: a copy of the run's template. */
+/** Creates a migrated database whose name begins with `name` (a-z, 0-9, _), by copying the run's template (about 50 ms). */
 export async function testDatabase(name: string): Promise<TestDatabase> {
   const database = `${name}_${randomBytes(4).toString('hex')}`;
-  await onServer((client) => client.query(`CREATE DATABASE ${client.escapeIdentifier(database)} TEMPLATE ${TEMPLATE_DATABASE}`));
+  await withServerConnection((client) =>
+    client.query(`CREATE DATABASE ${client.escapeIdentifier(database)} TEMPLATE ${TEMPLATE_DATABASE}`),
+  );
   const url = new URL(serverUrl());
   url.pathname = `/${database}`;
   return {
     url: url.href,
-    drop: () => onServer((client) => client.query(`DROP DATABASE IF EXISTS ${client.escapeIdentifier(database)} WITH (FORCE)`)),
+    drop: () => withServerConnection((client) => client.query(`DROP DATABASE IF EXISTS ${client.escapeIdentifier(database)} WITH (FORCE)`)),
   };
 }
 
-/** Address and namespace of the run's Temporal server. All tests share it: each takes its own task queue and workflow ids. */
+/** Address and namespace of the shared Temporal server. Each test must use its own task queue and workflow ids. */
 export function testTemporal(): { address: string; namespace: string } {
   return { address: fromSetup('TEST_TEMPORAL_ADDRESS'), namespace: 'default' };
 }
@@ -34,13 +37,13 @@ function serverUrl(): string {
 }
 
 function fromSetup(name: string): string {
-  // biome-ignore lint/style/noProcessEnv: written by global-setup.ts
+  // biome-ignore lint/style/noProcessEnv: set by global-setup.ts
   const value = process.env[name];
   if (value === undefined) throw new Error(`${name} is not set: this test runs under jest with test/jest.config.json`);
   return value;
 }
 
-async function onServer(use: (client: Client) => Promise<unknown>): Promise<void> {
+async function withServerConnection(use: (client: Client) => Promise<unknown>): Promise<void> {
   const client = new Client({ connectionString: serverUrl() });
   await client.connect();
   try {

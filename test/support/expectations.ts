@@ -1,4 +1,4 @@
-/** What tests look at in the record, and how they wait for it. */
+/** Reads from the database for assertions, and waits for its contents. */
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { PrismaClient } from '../../prisma/generated/client';
@@ -6,25 +6,25 @@ import type { System } from './system';
 
 const BALANCE = readFileSync('prisma/balance.sql', 'utf8');
 
-/** The one query of the books; throws when they do not balance. */
+/** The message counts of prisma/balance.sql, without zeros. @throws Error if they do not balance */
 export async function balance(db: PrismaClient): Promise<Record<string, number>> {
   const rows = await db.$queryRawUnsafe<Record<string, bigint | boolean>[]>(BALANCE);
   const row = rows[0] ?? {};
   if (row.balanced !== true)
     throw new Error(
-      `the books do not balance: ${JSON.stringify(row, (_key, value) => (typeof value === 'bigint' ? Number(value) : value))}`,
+      `the message counts do not balance: ${JSON.stringify(row, (_key, value) => (typeof value === 'bigint' ? Number(value) : value))}`,
     );
   return Object.fromEntries(
     Object.entries(row).flatMap(([name, value]) => (typeof value === 'bigint' && value > 0n ? [[name, Number(value)]] : [])),
   );
 }
 
-/** Repeats `look` until it does not throw; the record offers no event to await. Throws its last error after `timeoutMs`. */
-export async function eventually<T>(look: () => Promise<T>, timeoutMs = 15_000): Promise<T> {
+/** Repeats `check` until it does not throw, because the database emits no events. @throws its last error after `timeoutMs` */
+export async function eventually<T>(check: () => Promise<T>, timeoutMs = 15_000): Promise<T> {
   const deadlineMs = Date.now() + timeoutMs;
   for (;;) {
     try {
-      return await look();
+      return await check();
     } catch (error) {
       if (Date.now() > deadlineMs) throw error;
       await delay(25);
@@ -32,13 +32,14 @@ export async function eventually<T>(look: () => Promise<T>, timeoutMs = 15_000):
   }
 }
 
+/** An inbound message. */
 export interface InboundRow {
   text: string | null;
   kind: string;
   outcome: string | null;
 }
 
-/** Inbound messages of a customer in the order of arrival. */
+/** A customer's inbound messages, in order of arrival. */
 export async function inboundOf(system: System, phone: string): Promise<InboundRow[]> {
   return await system.db.message.findMany({
     where: { direction: 'inbound', conversation: { contact: { phone } }, workspace: { kapsoPhoneNumberId: system.phoneNumberId } },
@@ -47,7 +48,7 @@ export async function inboundOf(system: System, phone: string): Promise<InboundR
   });
 }
 
-/** Outcomes of a customer's messages, once none of the `count` is pending. */
+/** The outcomes of a customer's messages, once there are `count` and none is pending. */
 export async function outcomesOf(system: System, phone: string, count: number, timeoutMs?: number): Promise<string[]> {
   return await eventually(async () => {
     const rows = await inboundOf(system, phone);
@@ -58,7 +59,7 @@ export async function outcomesOf(system: System, phone: string, count: number, t
   }, timeoutMs);
 }
 
-/** The replies of a customer's conversation as the outbox has them. */
+/** The replies in a customer's conversation, as stored in the outbox. */
 export async function repliesOf(system: System, phone: string) {
   return await system.db.message.findMany({
     where: { direction: 'outbound', conversation: { contact: { phone } } },
@@ -87,7 +88,7 @@ export function newPhone(): string {
   return `1555${String(Date.now() % 1_000_000).padStart(6, '0')}${String(phones).padStart(3, '0')}`;
 }
 
-/** The id of the only conversation workflow of a customer. */
+/** The workflow id of a customer's conversation, once it is stored. */
 export async function workflowIdOf(system: System, phone: string): Promise<string> {
   const { workflowId } = await eventually(() =>
     system.db.conversation.findFirstOrThrow({ where: { contact: { phone } }, select: { workflowId: true } }),

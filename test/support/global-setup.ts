@@ -1,4 +1,4 @@
-/** Starts one Temporal server and one PostgreSQL for the whole run, on free ports, and leaves their addresses in the environment. */
+/** Starts one Temporal server and one PostgreSQL server for the whole run, and passes their addresses on in the environment. */
 import { startEngine } from './servers';
 
 export default async function globalSetup(): Promise<void> {

@@ -1,4 +1,4 @@
-/** Stops what the setup started. */
+/** Stops the servers of the run. */
 import { stopEngine } from './servers';
 
 export default async function globalTeardown(): Promise<void> {

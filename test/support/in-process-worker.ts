@@ -1,17 +1,18 @@
-/** A worker inside the test, with the real workflows: for activities whose bounds or failures the test must choose. */
+/** A worker inside the test process, with the real workflows, for tests that control the activities' timeouts or failures. */
 import { randomBytes } from 'node:crypto';
 import { Client, Connection } from '@temporalio/client';
 import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import { workflowBundle } from '../../src/processes/workflow-bundle';
 import { testTemporal } from './engine';
 
+/** A running worker. */
 export interface InProcessWorker {
   client: Client;
   taskQueue: string;
   close(): Promise<void>;
 }
 
-/** Runs `activities` on a task queue of its own. Once per test file: the engine's runtime can be installed once. */
+/** Runs `activities` on a new task queue. Once per test file only, because Temporal's runtime can be installed only once. */
 export async function startInProcessWorker(activities: object): Promise<InProcessWorker> {
   Runtime.install({ logger: new DefaultLogger('ERROR'), shutdownSignals: [] });
   const { address, namespace } = testTemporal();

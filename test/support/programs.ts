@@ -1,21 +1,21 @@
-/** Programs that a developer's machine may lack, and CI must have. */
+/** Programs that may be missing on a developer's machine, but not in CI. */
 import { existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 
-/** Where a shell would find a program; undefined where it would not. */
+/** The path of a program on the PATH; undefined if there is none. */
 export function findProgram(name: string): string | undefined {
-  // biome-ignore lint/style/noProcessEnv: where a shell would look
+  // biome-ignore lint/style/noProcessEnv: searches the PATH as a shell does
   const { PATH = '' } = process.env;
   return PATH.split(delimiter)
     .map((folder) => join(folder, name))
     .find((file) => existsSync(file));
 }
 
-/** `test` where all of the programs are there, and in CI (`.ci/run` installs them); elsewhere `test.skip`, which says what is missing. */
+/** `test` if all programs are installed, and always in CI (`.ci/run` installs them); otherwise `test.skip`, naming what is missing. */
 export function testWith(...names: string[]): typeof test {
   const missing = names.filter((name) => findProgram(name) === undefined);
-  // biome-ignore lint/style/noProcessEnv: where a skipped test must not pass for a green one
+  // biome-ignore lint/style/noProcessEnv: in CI a missing program must fail, not skip, the test
   if (missing.length === 0 || process.env.CI !== undefined) return test;
-  process.stderr.write(`not installed: ${missing.join(', ')}; the tests that need it are skipped\n`);
+  process.stderr.write(`not installed: ${missing.join(', ')}; skipping the tests that need it\n`);
   return test.skip;
 }

@@ -1,19 +1,20 @@
-/** A TCP proxy in front of a server that others share: a test takes the server away from one system without stopping it. */
+/** A TCP proxy in front of a shared server, so that a test can cut off one system without stopping the server. */
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 
+/** A running proxy. */
 export interface TcpProxy {
   readonly port: number;
-  /** Cuts every connection and refuses new ones: the server is down. */
+  /** Closes all connections and refuses new ones, as if the server were down. */
   down(): Promise<void>;
-  /** Passes nothing on any more, neither way, and cuts nothing: the network is gone. */
+  /** Stops forwarding in both directions without closing connections, as if the network were gone. */
   hang(): void;
-  /** Takes new connections again. Those that hung stay dead, as after a change of route. */
+  /** Accepts new connections again. Connections that hung stay dead, as after a routing change. */
   up(): Promise<void>;
   close(): Promise<void>;
 }
 
-/** Listens on a free port of the loopback, and passes on to `target` (host:port). */
+/** Listens on a free loopback port and forwards to `target` (host:port). */
 export async function startProxy(target: string): Promise<TcpProxy> {
   const { hostname, port: targetPort } = new URL(`tcp://${target}`);
   const pairs = new Set<[Socket, Socket]>();
@@ -38,14 +39,14 @@ export async function startProxy(target: string): Promise<TcpProxy> {
     await once(server, 'listening');
     return (server.address() as AddressInfo).port;
   };
-  const cut = () => {
+  const closeAll = () => {
     for (const socket of [...pairs].flat()) socket.destroy();
   };
   const stopListening = async () => {
     if (!server.listening) return;
     const closed = once(server, 'close');
     server.close();
-    cut();
+    closeAll();
     await closed;
   };
   const port = await listen(0);

@@ -1,6 +1,6 @@
 /**
- * The whole system for one suite: its own database, task queue and number ids on the shared engine, a sandbox in this
- * process, and the API and workers as real processes that a test may kill.
+ * The whole system for one suite: its own database, task queue and phone number id on the shared servers, a sandbox in the test
+ * process, and the API and workers as real processes that a test can kill.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -19,19 +19,21 @@ export const WEBHOOK_SECRET = 'test-secret-0123456789abcdef';
 export const VAPI_WEBHOOK_SECRET = 'test-vapi-secret-0123456789abcdef';
 export const API_KEY = 'test-api-key';
 
+/** A running process of the project. */
 export interface RunningProcess {
   name: string;
   child: ChildProcess;
-  /** Every line that it has printed. */
+  /** All output lines. */
   lines: string[];
-  /** Resolves with the first line (from the start on) that has all the words; rejects when the process ends before. */
+  /** Resolves with the first output line, past or future, that contains all the words; rejects if the process exits first. */
   line(...words: string[]): Promise<string>;
-  /** SIGKILL, awaited. */
+  /** Sends SIGKILL and waits for the exit. */
   kill(): Promise<void>;
-  /** SIGTERM, awaited; returns the exit code. */
+  /** Sends SIGTERM and waits for the exit. Resolves to the exit code. */
   stop(): Promise<number | null>;
 }
 
+/** A running system. */
 export interface System {
   api: RunningProcess;
   apiUrl: string;
@@ -48,17 +50,18 @@ export interface System {
   close(): Promise<void>;
 }
 
+/** Options of a system. */
 export interface SystemOptions {
   databaseUrl: string;
   temporalAddress: string;
-  /** Added to the environment of the API and the workers. */
+  /** Added to the environment of the API and the workers; overrides the defaults. */
   environment?: (sandbox: Sandbox) => Record<string, string>;
   workers?: number;
   sandbox?: Partial<SandboxOptions>;
   phoneNumberId?: string;
 }
 
-/** Starts a process of the project and resolves when its log says `readyMessage`. */
+/** Starts a process of the project; resolves when it logs `readyMessage`. */
 export async function startProcess(
   name: string,
   entry: string,
@@ -93,7 +96,7 @@ export async function startProcess(
         };
         waiting.add(look);
         exited.then(
-          () => reject(new Error(`${name} ended before it said "${words.join(' … ')}":\n${lines.slice(-20).join('\n')}`)),
+          () => reject(new Error(`${name} exited before it printed "${words.join(' … ')}":\n${lines.slice(-20).join('\n')}`)),
           reject,
         );
         look();
@@ -112,14 +115,14 @@ export async function startProcess(
   return running;
 }
 
-/** Only what a process needs of this machine: a developer's own keys must not reach a test. */
+/** The variables that a process needs; a developer's own keys must not reach a test. */
 export function inherited(): Record<string, string> {
-  // biome-ignore lint/style/noProcessEnv: a test harness starts processes like a shell does
+  // biome-ignore lint/style/noProcessEnv: a test harness starts processes as a shell does
   const { PATH = '', HOME = '' } = process.env;
   return { PATH, HOME };
 }
 
-/** Starts everything; `close` stops it in the order that loses nothing. */
+/** Starts everything. `close` stops the API and the workers before the sandbox, so that nothing is lost. */
 export async function startSystem(options: SystemOptions): Promise<System> {
   const taskQueue = `test-${randomBytes(5).toString('hex')}`;
   const phoneNumberId = options.phoneNumberId ?? `1${Date.now()}${randomBytes(2).readUInt16BE()}`;

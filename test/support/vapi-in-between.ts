@@ -1,33 +1,36 @@
-/** A server in front of the played Vapi: a test answers some requests itself, with what no double should have to play. */
+/** A proxy in front of the Vapi double that lets a test respond to some requests itself, in ways that the double need not support. */
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
 
+/** A request to the proxy. */
 export interface ForwardedRequest {
   method: string;
-  /** With the query, below the base address. */
+  /** Path and query, relative to the base URL. */
   path: string;
   body: string;
 }
 
+/** A response given by a test or the double. */
 export interface GivenAnswer {
   status: number;
   body: string;
   headers?: Record<string, string>;
 }
 
-/** `forward` asks the played Vapi; undefined passes its answer on. */
+/** Responds to a request, or returns undefined to let the Vapi double respond. `forward` sends the request to the double. */
 export type Answering = (request: ForwardedRequest, forward: () => Promise<GivenAnswer>) => Promise<GivenAnswer | undefined>;
 
+/** A running proxy. */
 export interface VapiInBetween {
   url: string;
-  /** Asked for every request until the returned function is called. */
+  /** Adds a responder for all requests; the returned function removes it. */
   answer(answering: Answering): () => void;
   close(): Promise<void>;
 }
 
-/** `target`: the base address of the played Vapi, known when the first request comes. */
+/** Starts the proxy. `target` returns the base URL of the Vapi double; called for each forwarded request. */
 export async function startVapiInBetween(target: () => string): Promise<VapiInBetween> {
   const answerings = new Set<Answering>();
   const server = createServer((request, response) => {

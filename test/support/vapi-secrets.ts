@@ -1,8 +1,8 @@
-/** What in a body of Vapi's must not be found anywhere else. */
+/** Finds the secrets in Vapi's bodies, which must not appear anywhere else. */
 
 const SECRET_FIELD = /token|secret|sid$|authorization|controlUrl|listenUrl|presigned.*Url$|phoneCallProviderId$/i;
 
-/** Every secret value of a body: by its field's name, or because the fixture marks it as FAKE. Not ids of tool calls, which are answered with. */
+/** All secret values of a body: by field name, or marked FAKE in the fixture. Excludes tool call ids, which responses contain. */
 export function secretsIn(body: unknown, field = ''): string[] {
   if (typeof body === 'string') {
     const isMarked = /FAKE/.test(body) && !/^call_FAKE/.test(body);
