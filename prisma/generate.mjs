@@ -1,5 +1,5 @@
 /**
- * Generates the Prisma client when it is missing or made from another schema; otherwise does nothing, in milliseconds.
+ * Generates the Prisma client if it is missing or outdated; otherwise returns within milliseconds.
  * Runs after every `npm install`, and before every command through src/local/bootstrap.mjs.
  */
 import { spawnSync } from 'node:child_process';
@@ -14,24 +14,24 @@ const prismaDir = dirname(scriptFile);
 const clientFile = join(prismaDir, 'generated', 'client.ts');
 const stampFile = join(prismaDir, 'generated', '.made-from');
 
-/** Whether the generated client belongs to the schema and the installed Prisma; also true where Prisma is not installed to do better. */
+/** Whether the generated client matches the schema and the installed Prisma version. Also true if Prisma is not installed. */
 export function isClientCurrent() {
   const prisma = findPrisma();
   if (prisma === undefined) return true;
   return existsSync(clientFile) && existsSync(stampFile) && readFileSync(stampFile, 'utf8') === stamp(prisma);
 }
 
-/** Generates the client. Throws an Error with Prisma's output when that fails. */
+/** Generates the client. @throws Error with Prisma's output */
 export function generateClient() {
   const prisma = findPrisma();
-  if (prisma === undefined) throw new Error('prisma is not installed: the Prisma client cannot be generated');
+  if (prisma === undefined) throw new Error('cannot generate the Prisma client: prisma is not installed');
   const result = spawnSync(process.execPath, [prisma.cli, 'generate', '--schema', join(prismaDir, 'schema.prisma'), '--no-hints'], {
     cwd: dirname(prismaDir),
     encoding: 'utf8',
     env: {
-      // biome-ignore lint/style/noProcessEnv: handed on to the child as it is, never read
+      // biome-ignore lint/style/noProcessEnv: passed to the child process unchanged, never read
       ...process.env,
-      // `generate` looks for the schema-engine binary, downloads it if need be, and never runs it: any existing executable contents it.
+      // `generate` requires the schema-engine binary and would download it, but never runs it: any existing executable will do.
       PRISMA_SCHEMA_ENGINE_BINARY: process.execPath,
       CHECKPOINT_DISABLE: '1',
       PRISMA_HIDE_UPDATE_MESSAGE: '1',
@@ -41,13 +41,13 @@ export function generateClient() {
   writeFileSync(stampFile, stamp(prisma));
 }
 
-/** Content, not file times: a checkout gives every file the same new time. */
+/** Hashes the content instead of comparing file times, because a checkout sets new times. */
 function stamp({ version }) {
   const schema = readFileSync(join(prismaDir, 'schema.prisma'));
   return createHash('sha256').update(`${version}\n`).update(schema).digest('hex');
 }
 
-/** Undefined after an install without development packages: the client then comes from the build step that had them. */
+/** Undefined after an install without development dependencies; the client then comes from a build step that had them. */
 function findPrisma() {
   try {
     const packageFile = createRequire(import.meta.url).resolve('prisma/package.json');

@@ -227,7 +227,7 @@ describe('wait-for-a-call.sh', () => {
 
   testScript('when the request is refused, then it says why, and asks once', async () => {
     answers = [{ status: 422, body: { title: 'Unprocessable Content', detail: 'to: must be a number' } }];
-    expect(await run()).toMatchObject({ code: 1, stdout: '', stderr: 'refused with 422: to: must be a number\n' });
+    expect(await run()).toMatchObject({ code: 1, stdout: '', stderr: 'rejected with 422: to: must be a number\n' });
     expect(requests).toHaveLength(1);
   });
 });
