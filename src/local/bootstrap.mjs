@@ -135,7 +135,7 @@ async function withMutex(reason, work) {
 
 async function takeMutex(reason) {
   const token = `${process.pid} ${randomBytes(8).toString('hex')}`;
-  for (let said = false; ; await sleep(250)) {
+  for (let announced = false; ; await sleep(250)) {
     try {
       mkdirSync(mutexDir, { mode: 0o700 });
       writeFileSync(mutexOwner, token);
@@ -144,8 +144,8 @@ async function takeMutex(reason) {
       if (error.code !== 'EEXIST') throw error;
     }
     removeStaleMutex();
-    if (!said) say(`Waiting: ${reason} by another process.`);
-    said = true;
+    if (!announced) say(`Waiting: ${reason} by another process.`);
+    announced = true;
   }
 }
 

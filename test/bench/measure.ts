@@ -43,12 +43,12 @@ export async function measure(
   const { messages, conversations, rounds, seconds, concurrency, warmUp, sliceWarmUp } = options;
   const measurement: Measurement = { throughput: [], paced: PACES.map((perSecond) => ({ perSecond, pairs: [] })), messagesToOurs: 0 };
   const closed: Send = (side, batch) => sendClosedLoop(side, ledger, batch, concurrency);
-  const pair = async (round: number, what: string, send: Send, count: number, people: number): Promise<Pair> => {
+  const pair = async (round: number, what: string, send: Send, count: number, customerCount: number): Promise<Pair> => {
     const slice = async (side: Side) => {
       onProgress(`round ${round + 1} of ${rounds}, ${what}: ${count} messages, ${side.name}`);
       await load(side, makeMessages(sliceWarmUp, sliceWarmUp), closed);
       if (side.name === 'ours') measurement.messagesToOurs += sliceWarmUp + count;
-      return measuredSlice(stack, side, makeMessages(count, people), send);
+      return measuredSlice(stack, side, makeMessages(count, customerCount), send);
     };
     // Alternate which side goes first, because work that trails a slice is charged to the next one.
     const oursFirst = round % 2 === 0 ? await slice(stack.ours) : undefined;
@@ -60,14 +60,14 @@ export async function measure(
   for (const side of [stack.ours, stack.bare]) await load(side, makeMessages(warmUp, Math.ceil(warmUp / 5)), closed);
   measurement.messagesToOurs += warmUp;
   for (const [round, count] of parts(messages, rounds).entries()) {
-    const people = parts(conversations, rounds)[round] ?? 1;
-    measurement.throughput.push(await pair(round, 'as fast as possible', closed, count, people));
+    const customerCount = parts(conversations, rounds)[round] ?? 1;
+    measurement.throughput.push(await pair(round, 'as fast as possible', closed, count, customerCount));
   }
   for (const { perSecond, pairs } of measurement.paced) {
     const open: Send = (side, batch) => sendOpenLoop(side, ledger, batch, perSecond);
     for (const [round, count] of parts(seconds * perSecond, rounds).entries()) {
-      const people = Math.ceil((count * conversations) / messages);
-      pairs.push(await pair(round, `${perSecond} messages/s`, open, count, people));
+      const customerCount = Math.ceil((count * conversations) / messages);
+      pairs.push(await pair(round, `${perSecond} messages/s`, open, count, customerCount));
     }
   }
   return measurement;

@@ -147,7 +147,7 @@ class RetryingApi {
 /** Prints each new state of a call once, and once more if it exceeds its timeout. */
 class Progress {
   readonly #timeouts: CallTimeouts;
-  #said = '';
+  #lastLine = '';
   #overdueAtMs = Number.POSITIVE_INFINITY;
 
   constructor(timeouts: CallTimeouts) {
@@ -157,10 +157,10 @@ class Progress {
   show(call: Call): void {
     const { text, seconds } = currentWait(call, this.#timeouts);
     const line = call.done ? call.status : `${call.status}; ${text}`;
-    if (call.done && this.#said.startsWith(line)) return;
-    if (line !== this.#said) {
+    if (call.done && this.#lastLine.startsWith(line)) return;
+    if (line !== this.#lastLine) {
       say(`  Parley: ${line}`);
-      this.#said = line;
+      this.#lastLine = line;
       this.#overdueAtMs = Date.now() + seconds * 1_000 + QUERY_MARGIN_MS;
     } else if (Date.now() > this.#overdueAtMs) {
       say(`  Parley: ${overdueText(this.#timeouts)}`);

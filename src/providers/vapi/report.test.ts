@@ -153,7 +153,7 @@ describe('invalid data', () => {
     expect(event({ status: 'call to +15555550123 is on hold' })).not.toHaveProperty('status');
   });
 
-  test('when text has characters that PostgreSQL cannot store, then they are removed everywhere', () => {
+  test('when text has characters that PostgreSQL cannot store, then they are removed or replaced everywhere', () => {
     const bad = 'a\0b\ud800c';
     const report = readCall(
       call({

@@ -304,9 +304,9 @@ function durationOf({ startedAt, endedAt, durationSeconds, durationMs }: Result)
 }
 
 function conversationOf(messages: z.output<typeof messageSchema>[] | undefined): CallMessage[] | undefined {
-  const said = (messages ?? []).filter(({ role }) => role !== 'system');
-  if (said.length === 0) return undefined;
-  return said.map(({ role, message, content, result, time: at, secondsFromStart, name, toolCallId }) =>
+  const spoken = (messages ?? []).filter(({ role }) => role !== 'system');
+  if (spoken.length === 0) return undefined;
+  return spoken.map(({ role, message, content, result, time: at, secondsFromStart, name, toolCallId }) =>
     omitUndefined({ role, text: message ?? content ?? result, time: at, secondsFromStart, toolName: name, toolCallId }),
   );
 }
@@ -354,9 +354,9 @@ function contextOf(call: Call, sides: Sides): Record<string, unknown> {
 function rawOf(result: Result, call: Call, envelope: Record<string, unknown>): Record<string, unknown> {
   const { status, endedReason, startedAt, endedAt, cost, costs, costBreakdown: breakdown, analysis, artifact, destination } = result;
   const { id, type, createdAt, updatedAt } = call;
-  const { messages: _messages, transcript: _transcript, ...kept } = artifact ?? {};
+  const { messages: _messages, transcript: _transcript, ...restOfArtifact } = artifact ?? {};
   const raw = { ...envelope, status, endedReason, startedAt, endedAt, cost, costs, costBreakdown: breakdown, analysis, destination };
-  return omitUndefined({ ...raw, artifact: artifact ? kept : undefined, call: { id, type, createdAt, updatedAt } });
+  return omitUndefined({ ...raw, artifact: artifact ? restOfArtifact : undefined, call: { id, type, createdAt, updatedAt } });
 }
 
 /** Converts a date, or seconds or milliseconds since 1970 (number or text), to ISO 8601. Undefined for an implausible time. */
