@@ -1,12 +1,14 @@
-/** Work that goes on after whoever began it has been answered. A process that stops waits for it. */
+/** Work that continues after its caller has received a response. A process waits for it at shutdown. */
 
+/** The background work of a process. */
 export interface BackgroundWork {
-  /** Keeps count of `work`, which must not reject. */
+  /** Tracks `work`, which must not reject. */
   track(work: Promise<void>): void;
-  /** Resolves when nothing goes on any more. */
+  /** Resolves when no work is left. */
   settled(): Promise<void>;
 }
 
+/** Creates an empty set of background work. */
 export function createBackgroundWork(): BackgroundWork {
   const running = new Set<Promise<void>>();
   return {

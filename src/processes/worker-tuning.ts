@@ -23,8 +23,8 @@ export const polls = {
 export const compression = { grpcCompression: { codec: 'none' } } as const satisfies Partial<NativeConnectionOptions>;
 
 /**
- * Steps wait for databases and vendors, they do not compute: hundreds of slow sends must leave room for the next customer. A local
- * activity holds a workflow task as long as it runs, so there are as many of these.
+ * Activities mostly wait for the database and for vendors, so hundreds of slow sends must not block other customers. A local activity
+ * occupies a workflow task slot while it runs, so there are equally many of those.
  */
 export const slots = {
   maxConcurrentWorkflowTaskExecutions: 500,

@@ -1,22 +1,25 @@
-/** An HTTP proxy in front of a vendor's double that may change the answers: for what the double itself would never say. */
+/** An HTTP proxy in front of a vendor's double that can change the responses, to ones that the double itself would never send. */
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
+/** A response that passes through the proxy. */
 export interface ProxiedAnswer {
   status: number;
   body: string;
 }
 
+/** A running proxy. */
 export interface HttpProxy {
   url: string;
-  /** Where requests go; set before the first one. */
+  /** Base URL of the double; must be set before the first request. */
   target: string;
-  /** Changes an answer, or leaves it. Cleared by `reset`. */
+  /** Returns the response to send instead; unset: responses pass unchanged. */
   change: ((request: { method: string; path: string }, answer: ProxiedAnswer) => ProxiedAnswer) | undefined;
   close(): Promise<void>;
 }
 
+/** Starts a proxy on a free loopback port. */
 export async function startHttpProxy(): Promise<HttpProxy> {
   const proxy: HttpProxy = { url: '', target: '', change: undefined, close: async () => undefined };
   const server = createServer(async (request, response) => {
