@@ -8,8 +8,9 @@ import type { WorkerMetrics } from '../src/platform/metrics';
 import { MAX_TEXT_LENGTH } from '../src/providers/kapso/client';
 import type { CallPlacement, VapiClient } from '../src/providers/vapi/client';
 import { readCall } from '../src/providers/vapi/report';
+import { adoptProviderCall } from '../src/record/call-adoption';
 import { type CallOutcome, callOutcome } from '../src/record/call-outcome';
-import { adoptProviderCall, keepCallReport } from '../src/record/calls';
+import { keepCallReport } from '../src/record/call-reports';
 import { type CallReport, type CallResult, CONVERSATION_WORKFLOW, callEnded, conversationStart } from '../workflows/contract';
 
 /** Bounds of the requests to Vapi, in milliseconds: placing a call dials before it answers. */

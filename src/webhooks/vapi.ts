@@ -22,7 +22,8 @@ import {
   type VapiMessage,
 } from '../providers/vapi/events';
 import { isFromVapi, type VapiAuthSettings } from '../providers/vapi/signature';
-import { type CallRow, keepCallEvent, keepCallReport } from '../record/calls';
+import { type CallRow, keepCallEvent } from '../record/call-events';
+import { keepCallReport } from '../record/call-reports';
 import { type HandOverDependencies, NotStoredError } from './hand-over';
 
 /** A report holds the same conversation three or four times (Vapi's end-of-call-report). */
