@@ -14,11 +14,12 @@ import { createRetentionActivities, type RetentionActivities } from './retention
 import { createVoiceActivities, type VoiceActivities } from './voice';
 import { createWhatsAppActivities, type WhatsAppActivities } from './whatsapp';
 
+export type { CallEnding } from '../src/record/call-outcome';
 export type { RecordOrder } from '../src/record/inbound';
 export type { CallbackDelivery } from './callback';
 export type { Draft, DraftOrder } from './model';
 export type { Recorded, TurnLimits } from './records';
-export type { CallEnding, CallLook, Conclusion, DialVerdict } from './voice';
+export type { CallLook, Conclusion, DialVerdict } from './voice';
 
 export interface ActivityDependencies {
   db: Database;

@@ -6,13 +6,14 @@ import { DefaultLogger } from '@temporalio/worker';
 import { type Database, openDatabase } from '../src/platform/database';
 import { createLogger } from '../src/platform/logger';
 import { createVapiClient } from '../src/providers/vapi/client';
+import type { CallEnding } from '../src/record/call-outcome';
 import { type Sandbox, startSandbox } from '../src/sandbox/sandbox';
 import { SANDBOX_ASSISTANT_ID, SANDBOX_VAPI_NUMBER_ID } from '../src/sandbox/vapi/bodies';
 import { newNumber } from '../test/support/calls';
 import { type TestDatabase, testDatabase } from '../test/support/engine';
 import { type GivenAnswer, startVapiInBetween, type VapiInBetween } from '../test/support/vapi-in-between';
 import { callWorkflowId } from '../workflows/contract';
-import { type CallEnding, type Conclusion, createVoiceActivities, type DialVerdict, type VoiceActivities } from './voice';
+import { type Conclusion, createVoiceActivities, type DialVerdict, type VoiceActivities } from './voice';
 
 const logger = createLogger('test', 'silent');
 

@@ -12,6 +12,15 @@ export type CallOutcome =
   | 'failed'
   | 'unknown';
 
+/** How a call is over. */
+export interface CallEnding {
+  outcome: CallOutcome;
+  endedReason: string | null;
+  /** In words, without anything personal. */
+  error?: string;
+  needsAttention: boolean;
+}
+
 /** Whose fault a failure is, as far as the reason tells. */
 type FailureCategory = 'account' | 'platform' | 'provider' | 'config' | 'telephony' | 'media' | 'unknown';
 
@@ -52,4 +61,18 @@ export function callOutcome(endedReason: string | undefined, wasInProgress: bool
   if (rule && rule.outcome !== 'failed') return { outcome: rule.outcome, error: null };
   const category: FailureCategory = rule?.category ?? 'unknown';
   return { outcome: 'failed', error: `${category}: ${endedReason}${wasInProgress ? ' (in conversation)' : ''}` };
+}
+
+/** Failures that come from our account or configuration: a person has to act. */
+const NEEDS_A_PERSON = /^(?:account|config):/;
+
+/** The ending that the facts of a call amount to. */
+export function endingFromFacts({ endedReason, wasInProgress }: { endedReason: string | null; wasInProgress: boolean }): CallEnding {
+  const { outcome, error } = callOutcome(endedReason ?? undefined, wasInProgress);
+  return {
+    outcome,
+    endedReason,
+    ...(error === null ? {} : { error }),
+    needsAttention: outcome === 'unknown' || NEEDS_A_PERSON.test(error ?? ''),
+  };
 }

@@ -1,0 +1,51 @@
+/** The result of a call. */
+import type { Prisma } from '../../prisma/generated/client';
+import type { CallResult } from '../../workflows/contract';
+import { type Database, sql } from '../platform/database';
+import type { CallEnding } from './call-outcome';
+
+/** A result with what its telling needs. */
+export type WrittenResult = CallResult & { callbackUrl: string | null; conversationId: string | null };
+
+const resultColumns = sql`id AS "callId", provider_call_id AS "providerCallId", status, outcome, ended_reason AS "endedReason",
+  duration_seconds AS "durationSeconds", needs_attention AS "needsAttention", callback_url AS "callbackUrl", conversation_id AS "conversationId"`;
+
+/** The conversation that a call belongs to: the newest one of somebody with this number (E.164). */
+export const conversationWith = (number: Prisma.Sql) => sql`(
+  SELECT c.id FROM contacts p JOIN conversations c ON c.contact_id = p.id
+  WHERE p.phone = ltrim(${number}, '+') ORDER BY c.last_message_at DESC NULLS LAST LIMIT 1)`;
+
+/** Writes the result, unless one is written already: the first one stays. @throws when there is no such call */
+export async function writeCallResult(
+  db: Database,
+  callId: string,
+  ending: CallEnding,
+): Promise<{ result: WrittenResult; isNew: boolean }> {
+  const [written] = await db.query<WrittenResult>(sql`
+    UPDATE vapi_call_results SET status = 'ended', outcome = ${ending.outcome}, ended_reason = COALESCE(ended_reason, ${ending.endedReason}),
+      error = ${ending.error ?? null}, needs_attention = ${ending.needsAttention}, ended_at = COALESCE(ended_at, now()), done_at = now(),
+      updated_at = now(), conversation_id = ${conversationWith(sql`CASE WHEN direction = 'inbound' THEN from_number ELSE to_number END`)}
+    WHERE id = ${callId}::uuid AND done_at IS NULL
+    RETURNING ${resultColumns}`);
+  if (written) return { result: written, isNew: true };
+  return { result: await readResult(db, callId), isNew: false };
+}
+
+async function readResult(db: Database, callId: string): Promise<WrittenResult> {
+  const row = await db.orm.vapiCallResult.findUnique({
+    where: { id: callId },
+    select: {
+      providerCallId: true,
+      status: true,
+      outcome: true,
+      endedReason: true,
+      durationSeconds: true,
+      needsAttention: true,
+      callbackUrl: true,
+      conversationId: true,
+    },
+  });
+  if (!row) throw new Error(`call ${callId} is not in the record`);
+  if (row.outcome === null) throw new Error(`call ${callId} has no result`);
+  return { ...row, callId, outcome: row.outcome };
+}
