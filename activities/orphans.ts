@@ -1,38 +1,42 @@
 /**
- * Open calls that no workflow follows: Temporal or our process was away between the row and the start, or somebody stopped
- * the workflow. Vapi repeats nothing, so nobody else will end them. None of them is dialled here, nor by what is started here.
+ * Open calls that no workflow follows: Temporal or our process was away between writing the row and starting the workflow, or
+ * somebody stopped the workflow. Vapi repeats nothing, so nobody else ends these calls. Nothing here dials, nor does what is started here.
  */
 import { getClient } from '@temporalio/activity';
 import { WorkflowNotFoundError } from '@temporalio/client';
-import { type Database, sql } from '../src/platform/database';
+import type { Database } from '../src/platform/database';
 import type { Logger } from '../src/platform/logger';
 import type { WorkerMetrics } from '../src/platform/metrics';
+import {
+  type ClosedCall,
+  closeUnplacedCalls,
+  findNeverStarted,
+  findOpenCallFacts,
+  findOpenCalls,
+  findOrphans,
+  type OpenCallFacts,
+} from '../src/record/orphaned-calls';
 import { CALL_WORKFLOW, type CallPosition, type CallReported, callReported, callStart, type Orphan } from '../workflows/contract';
-import { progress } from './progress';
+import { reportProgress } from './progress';
 
-/** Vapi is asked about one call after the other: an outage leaves many, and each is asked for at once otherwise. */
+export type { ClosedCall };
+
+/** Pause between the calls that Vapi is asked about, in milliseconds: an outage can leave many. */
 const ASK_EVERY_MS = 100;
 
-/** For the report of a call that is found alive: as long as a call waits by default (`CALL_REPORT_GRACE_SECONDS`). */
+/** How long a call that is found alive waits for its report: as long as a call does by default (`CALL_REPORT_GRACE_SECONDS`). */
 const REPORT_GRACE_MS = 90_000;
 
-/** A call that was never dialled is over; who is to be told of it. */
-export interface ClosedCall {
-  callId: string;
-  hasCallback: boolean;
-  hasConversation: boolean;
-}
-
 export interface OrphanActivities {
-  /** Looks at a batch of open calls, oldest first; `next` is where the following batch begins. */
+  /** Looks for orphans in a batch of open calls, oldest first; `next` is where the following batch begins. */
   findOrphans(order: {
     createdBeforeMs: number;
     batchSize: number;
     after?: CallPosition;
   }): Promise<{ orphans: Orphan[]; next?: CallPosition }>;
-  /** Closes those of which nothing was dialled even now. */
+  /** Closes those that have dialled nothing even now. */
   closeUnplaced(order: { callIds: string[] }): Promise<ClosedCall[]>;
-  /** Starts workflows that see these calls to their end and dial nothing. */
+  /** Starts workflows that follow these calls to their end and dial nothing. */
   followAgain(order: { callIds: string[] }): Promise<void>;
 }
 
@@ -46,56 +50,46 @@ export interface OrphanDependencies {
 /** The activities that see to open calls without a workflow. */
 export function createOrphanActivities({ db, logger, taskQueue, metrics }: OrphanDependencies): OrphanActivities {
   return {
-    async findOrphans({ createdBeforeMs, batchSize, after }) {
-      const open = await openCalls(db, createdBeforeMs, batchSize, after);
-      const stopped = new Map<string, boolean>();
+    async findOrphans(order) {
+      const open = await findOpenCalls(db, order);
+      const hadWorkflow = new Map<string, boolean>();
       for (const { id, workflowId } of open) {
-        const state = await stateOf(workflowId);
-        if (state !== 'running') stopped.set(id, state === 'closed');
-        progress({ orphans: stopped.size });
+        const state = await findWorkflowState(workflowId);
+        if (state !== 'running') hadWorkflow.set(id, state === 'closed');
+        reportProgress({ orphans: hadWorkflow.size });
       }
       const last = open.at(-1);
       return {
-        orphans: await stillOpen(db, stopped),
-        ...(last && open.length === batchSize ? { next: { createdAt: last.createdAt, id: last.id } } : {}),
+        orphans: await findOrphans(db, hadWorkflow),
+        ...(last && open.length === order.batchSize ? { next: { createdAt: last.createdAt, id: last.id } } : {}),
       };
     },
 
     async closeUnplaced({ callIds }) {
-      for (const { id } of await writeNeverStarted(db, callIds)) {
-        logger.error({ callId: id }, 'a call was taken and never started; closed as failed');
+      for (const callId of await closeUnplacedCalls(db, callIds)) {
+        logger.error({ callId }, 'a call was taken and never started; closed as failed');
         metrics.callConcluded({ outcome: 'failed', durationSeconds: null });
       }
-      // Also those that an earlier attempt closed: nobody was told of them yet.
-      return await db.query<ClosedCall>(sql`
-        SELECT id AS "callId", callback_url IS NOT NULL AS "hasCallback", conversation_id IS NOT NULL AS "hasConversation"
-        FROM vapi_call_results WHERE id = ANY(${callIds}::uuid[]) AND ended_reason = 'never-started' AND done_at IS NOT NULL`);
+      // Including those that an earlier attempt closed: nobody has been told of them yet.
+      return await findNeverStarted(db, callIds);
     },
 
     async followAgain({ callIds }) {
-      for (const [index, call] of (await openFacts(db, callIds)).entries()) {
-        logger.warn({ callId: call.callId }, 'an open call had no workflow; it is followed again');
-        await startFollowing(call, index * ASK_EVERY_MS, taskQueue);
-        progress({ followed: index + 1 });
+      let followed = 0;
+      for (const callId of callIds) {
+        // A call that is done by now is left out, so a second attempt starts nothing anew.
+        const facts = await findOpenCallFacts(db, callId);
+        if (!facts) continue;
+        logger.warn({ callId }, 'an open call had no workflow; it is followed again');
+        await startFollowing(callId, facts, { askAfterMs: followed * ASK_EVERY_MS, taskQueue });
+        followed += 1;
+        reportProgress({ followed });
       }
     },
   };
 }
 
-async function openCalls(
-  db: Database,
-  createdBeforeMs: number,
-  batchSize: number,
-  after: CallPosition = { createdAt: '-infinity', id: '00000000-0000-0000-0000-000000000000' },
-): Promise<(CallPosition & { workflowId: string })[]> {
-  return await db.query(sql`
-    SELECT id, created_at::text AS "createdAt", workflow_id AS "workflowId" FROM vapi_call_results
-    WHERE done_at IS NULL AND created_at < ${new Date(createdBeforeMs)}
-      AND (created_at, id) > (${after.createdAt}::timestamptz, ${after.id}::uuid)
-    ORDER BY created_at, id LIMIT ${batchSize}`);
-}
-
-async function stateOf(workflowId: string): Promise<'running' | 'closed' | 'missing'> {
+async function findWorkflowState(workflowId: string): Promise<'running' | 'closed' | 'missing'> {
   try {
     const { closeTime } = await getClient().workflow.getHandle(workflowId).describe();
     return closeTime === undefined ? 'running' : 'closed';
@@ -105,80 +99,35 @@ async function stateOf(workflowId: string): Promise<'running' | 'closed' | 'miss
   }
 }
 
-/**
- * A workflow writes its result before it closes, so a call that is open after its workflow was seen closed has none.
- * `stopped`: for each call whether it had a workflow.
- */
-async function stillOpen(db: Database, stopped: ReadonlyMap<string, boolean>): Promise<Orphan[]> {
-  const rows = await db.query<{ callId: string; isUnplaced: boolean; isPlacementUnknown: boolean }>(sql`
-    SELECT id AS "callId", ${isUnplaced} AS "isUnplaced", provider_call_id IS NULL AND dialled_at IS NOT NULL AS "isPlacementUnknown"
-    FROM vapi_call_results WHERE id = ANY(${[...stopped.keys()]}::uuid[]) AND done_at IS NULL
-    ORDER BY created_at, id`);
-  return rows.map(({ callId, isPlacementUnknown, ...row }) => {
-    if (row.isUnplaced) return { callId, why: 'unplaced', isPlacementUnknown };
-    return { callId, why: stopped.get(callId) ? 'stopped' : 'unfollowed', isPlacementUnknown };
-  });
-}
-
-/** Ours, and no phone rang: no request to place it was begun whose outcome is not known, and Vapi has told nothing. */
-const isUnplaced = sql`(request_hash IS NOT NULL AND status = 'queued' AND dialled_at IS NULL AND provider_call_id IS NULL)`;
-
-/**
- * The conditions are asked again: a workflow may have been started since. One that comes later finds the call done, and
- * may not dial. The person's conversation is the newest one with their number.
- */
-async function writeNeverStarted(db: Database, callIds: string[]): Promise<{ id: string }[]> {
-  return await db.query(sql`
-    UPDATE vapi_call_results SET status = 'ended', outcome = 'failed', ended_reason = 'never-started', done_at = now(), updated_at = now(),
-      error = 'the call was accepted and never started; nothing was dialled', conversation_id = (
-        SELECT c.id FROM contacts p JOIN conversations c ON c.contact_id = p.id
-        WHERE p.phone = ltrim(to_number, '+') ORDER BY c.last_message_at DESC NULLS LAST LIMIT 1)
-    WHERE id = ANY(${callIds}::uuid[]) AND ${isUnplaced} AND done_at IS NULL
-    RETURNING id`);
-}
-
-interface OpenFacts {
-  callId: string;
-  providerCallId: string | null;
-  status: string;
-  endedReason: string | null;
-  hasReport: boolean;
-  maxDurationSeconds: number;
-}
-
-/** A call that was concluded meanwhile is left out: so a second attempt starts nothing anew. */
-async function openFacts(db: Database, callIds: string[]): Promise<OpenFacts[]> {
-  return await db.query(sql`
-    SELECT id AS "callId", provider_call_id AS "providerCallId", status, ended_reason AS "endedReason", raw_payload IS NOT NULL AS "hasReport",
-      max_duration_seconds AS "maxDurationSeconds"
-    FROM vapi_call_results WHERE id = ANY(${callIds}::uuid[]) AND done_at IS NULL ORDER BY created_at, id`);
-}
-
-/** As the webhook does with the first event of a call that others placed; should the call be followed by now, it is told again. */
-async function startFollowing(call: OpenFacts, askAfterMs: number, taskQueue: string): Promise<void> {
+/** Like the webhook with the first event of a call that others placed. If a workflow follows the call by now, that one is told again. */
+async function startFollowing(
+  callId: string,
+  facts: OpenCallFacts,
+  { askAfterMs, taskQueue }: { askAfterMs: number; taskQueue: string },
+): Promise<void> {
   const input = {
-    callId: call.callId,
+    callId,
     dials: false,
-    // What could be heard was heard long ago: Vapi is asked at once.
+    // Events would have come long ago: Vapi is asked at once.
     ringTimeoutMs: askAfterMs,
-    reportGraceMs: call.status === 'ended' ? 0 : REPORT_GRACE_MS,
-    maxDurationMs: call.maxDurationSeconds * 1_000,
+    reportGraceMs: facts.status === 'ended' ? 0 : REPORT_GRACE_MS,
+    maxDurationMs: facts.maxDurationSeconds * 1_000,
     queueForMs: 0,
   };
   const options = {
     ...callStart(input, taskQueue),
-    // Other than everywhere else: the workflow under this id was stopped, and the call is not done.
+    // Only here: the workflow with this id was stopped, and its call is not done.
     workflowIdReusePolicy: 'ALLOW_DUPLICATE' as const,
     staticSummary: 'Voice call, followed again',
   };
   const { workflow } = getClient();
-  const fact = lastFact(call);
-  if (fact) await workflow.signalWithStart(CALL_WORKFLOW, { ...options, signal: callReported, signalArgs: [fact] });
+  const lastReport = lastReportOf(facts);
+  if (lastReport) await workflow.signalWithStart(CALL_WORKFLOW, { ...options, signal: callReported, signalArgs: [lastReport] });
   else await workflow.start(CALL_WORKFLOW, options);
 }
 
-/** What the record knows of the end: with it, the call is concluded whether or not Vapi can be asked. */
-function lastFact({ providerCallId, status, endedReason, hasReport }: OpenFacts): CallReported | undefined {
+/** What the record knows of the end: with it, the call is concluded even if Vapi cannot be asked. */
+function lastReportOf({ providerCallId, status, endedReason, hasReport }: OpenCallFacts): CallReported | undefined {
   if (providerCallId === null || (!hasReport && status !== 'ended')) return undefined;
   return {
     providerCallId,

@@ -1,7 +1,7 @@
 import { Context } from '@temporalio/activity';
 
-/** Tells Temporal that the step lives, and ends it when Temporal has given it to another worker. */
-export function progress(details: unknown): void {
+/** Tells Temporal that the activity is alive. @throws once Temporal has cancelled it or given it to another worker */
+export function reportProgress(details: unknown): void {
   const { cancellationSignal } = Context.current();
   Context.current().heartbeat(details);
   cancellationSignal.throwIfAborted();

@@ -2,7 +2,7 @@
 import type { Prisma } from '../../prisma/generated/client';
 import type { Database } from '../platform/database';
 
-/** What is known of a call so far. */
+/** What the record knows of a call so far. */
 export interface CallFacts {
   providerCallId: string | null;
   status: string;
@@ -13,7 +13,8 @@ export interface CallFacts {
   wasInProgress: boolean;
 }
 
-const factColumns = {
+/** The columns that `factsOf` reads. */
+export const factColumns = {
   providerCallId: true,
   status: true,
   endedReason: true,
@@ -22,11 +23,9 @@ const factColumns = {
   rawPayload: true,
 } satisfies Prisma.VapiCallResultSelect;
 
-/** Undefined when there is no such call. */
-export async function findCallFacts(db: Database, callId: string): Promise<CallFacts | undefined> {
-  const row = await db.orm.vapiCallResult.findUnique({ where: { id: callId }, select: factColumns });
-  if (!row) return undefined;
-  const { providerCallId, status, endedReason, startedAt, answeredAt, rawPayload } = row;
+type FactRow = Prisma.VapiCallResultGetPayload<{ select: typeof factColumns }>;
+
+export function factsOf({ providerCallId, status, endedReason, startedAt, answeredAt, rawPayload }: FactRow): CallFacts {
   return {
     providerCallId,
     status,
@@ -34,4 +33,10 @@ export async function findCallFacts(db: Database, callId: string): Promise<CallF
     hasReport: rawPayload !== null,
     wasInProgress: startedAt !== null || answeredAt !== null,
   };
+}
+
+/** Undefined when there is no such call. */
+export async function findCallFacts(db: Database, callId: string): Promise<CallFacts | undefined> {
+  const row = await db.orm.vapiCallResult.findUnique({ where: { id: callId }, select: factColumns });
+  return row ? factsOf(row) : undefined;
 }
