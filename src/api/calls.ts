@@ -1,14 +1,13 @@
 /**
- * Voice calls over HTTP: start one, wait for its result, look for earlier ones, end one. Made for callers such as Kestra: what a
- * real one does with an answer decided the form (always 200 with a whole body while the call is known, `done` a boolean, no 204).
+ * Voice calls over HTTP: start one, wait for its result, list earlier ones, end one. The form of the answers follows from what Kestra
+ * does with them: always 200 with a complete body while the call is known, `done` a boolean, no 204.
  */
 import { createHash } from 'node:crypto';
 import { type Client, WorkflowExecutionAlreadyStartedError, WorkflowNotFoundError } from '@temporalio/client';
 import express, { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
-import { Prisma, type PrismaClient, type VapiCallResult } from '../../prisma/generated/client';
-import { CALL_WORKFLOW, callInput, callStart, callWorkflowId, endRequested, QUEUE_FOR_MS } from '../../workflows/contract';
+import { CALL_WORKFLOW, callInput, callStart, endRequested, QUEUE_FOR_MS } from '../../workflows/contract';
 import { ApiError, guardedProblems, problems, RETRY_AFTER } from '../http/errors';
 import { keyHash } from '../http/rate-limits';
 import { clientLeft, noQuery, parsed } from '../http/requests';
@@ -19,6 +18,7 @@ import type { Logger } from '../platform/logger';
 import { normalisedPhone } from '../platform/phone';
 import { callbackProblem, callbackSettings } from '../providers/callback/client';
 import { vapiId } from '../providers/vapi/id';
+import { type Call, type CallFilter, findCall, findCallByProviderId, findCalls, findOrCreateCall, getCall } from '../record/calls';
 import type { Identity } from '../record/identity';
 import {
   callIdParameter,
@@ -33,7 +33,7 @@ import {
   startHeaders,
 } from './call-requests';
 import type { CallWaiters } from './call-waiters';
-import { type CallInclude, callView, callViewSchema } from './views/call';
+import { callView, callViewSchema } from './views/call';
 
 export interface CallDependencies {
   settings: Settings;
@@ -41,14 +41,14 @@ export interface CallDependencies {
   temporal: Client;
   waiters: CallWaiters;
   logger: Logger;
-  /** Undefined until the record has been reached once. */
+  /** Undefined until PostgreSQL has been reached once. */
   identity(): Identity | undefined;
 }
 
-/** Temporal refuses or is slow after this long; the caller comes again with the same key. */
-const START_TIMEOUT_MS = 5_000;
+/** Bound of a request to Temporal. A caller who gets no answer in time comes again with the same key. */
+const TEMPORAL_TIMEOUT_MS = 5_000;
 const BODY_LIMIT_BYTES = 256 * 1024;
-/** A workflow that is over without a result: whether somebody has started it again is looked at this often. */
+/** While a workflow is over without a result, how often to look whether somebody has started it again, in milliseconds. */
 const LOOK_AGAIN_MS = 5_000;
 
 const callPage = z
@@ -82,12 +82,14 @@ async function startCall(dependencies: CallDependencies, request: Request, respo
   if (!settings.VAPI_API_KEY) throw new ApiError(422, 'voice calls are not set up here (VAPI_API_KEY)');
   const placement = placementOf(body, settings);
   const callId = identity.callId({ caller: keyHash(request), idempotencyKey });
-  const row = await ensureRow(db.orm, callId, body, placement);
-  if (row.requestHash !== hashOf(body)) throw new ApiError(409, 'this Idempotency-Key was used with another body');
-  if (row.doneAt === null) await startWorkflow(dependencies, row);
-  // No word of the caller's: a reference may be somebody's name or number.
-  logger.info({ callId, workflowId: row.workflowId }, 'call taken');
-  response.status(202).location(callView(row).links.self).json(callView(row));
+  const requestHash = hashOf(body);
+  const call = await fromRecord(findOrCreateCall(db, { ...body, ...placement, id: callId, requestHash }));
+  if (call.requestHash !== requestHash) throw new ApiError(409, 'this Idempotency-Key was used with another body');
+  if (call.doneAt === null) await startWorkflow(dependencies, call);
+  // Nothing that the caller wrote: a reference may be a name or a number.
+  logger.info({ callId, workflowId: call.workflowId }, 'call taken');
+  const view = callView(call);
+  response.status(202).location(view.links.self).json(view);
 }
 
 interface Placement {
@@ -95,7 +97,7 @@ interface Placement {
   phoneNumberId: string;
 }
 
-/** @throws ApiError 422 for what is right in form and cannot be done */
+/** @throws ApiError 422 for a valid request that cannot be carried out here */
 function placementOf(body: StartBody, settings: Settings): Placement {
   const assistantId = body.assistantId ?? settings.VAPI_ASSISTANT_ID;
   const phoneNumberId = body.phoneNumberId ?? settings.VAPI_PHONE_NUMBER_ID;
@@ -106,27 +108,7 @@ function placementOf(body: StartBody, settings: Settings): Placement {
   return { assistantId, phoneNumberId };
 }
 
-/** The row of the key: made by the first request, found by every other. */
-async function ensureRow(orm: PrismaClient, callId: string, body: StartBody, placement: Placement): Promise<VapiCallResult> {
-  const { to, variables, metadata, maxDurationSeconds, serviceRequestId, callbackUrl } = body;
-  const row = {
-    id: callId,
-    workflowId: callWorkflowId(callId),
-    direction: 'outbound' as const,
-    toNumber: to,
-    ...placement,
-    variables: (variables ?? Prisma.DbNull) as Prisma.InputJsonObject,
-    metadata: (metadata ?? Prisma.DbNull) as Prisma.InputJsonObject,
-    maxDurationSeconds,
-    serviceRequestId: serviceRequestId ?? null,
-    callbackUrl: callbackUrl ?? null,
-    requestHash: hashOf(body),
-  };
-  await fromRecord(orm.vapiCallResult.createMany({ data: [row], skipDuplicates: true }));
-  return await rowOf(orm, callId);
-}
-
-/** A body that a flow renders anew has its keys in another order: what was parsed is compared, not what was sent. */
+/** Of the parsed request, with its keys in order: a flow that renders the same body again may order them differently. */
 function hashOf(body: StartBody): string {
   return createHash('sha256')
     .update(JSON.stringify(sorted(body)))
@@ -143,36 +125,32 @@ function sorted(value: unknown): unknown {
   );
 }
 
-async function rowOf(orm: PrismaClient, callId: string): Promise<VapiCallResult> {
-  return await fromRecord(orm.vapiCallResult.findUniqueOrThrow({ where: { id: callId } }));
-}
-
 /**
- * Starting twice is starting once, while the first one runs. A closed execution is another matter: it has written its result, or
- * it was stopped from outside, or it belonged to an earlier row of this key that retention has removed. Read after it has closed,
- * the row tells: with a result nothing is started; an open one is followed anew. That cannot dial twice: an execution dials
- * only a row that no other has claimed, and otherwise looks for the call that was placed.
+ * While an execution of the call runs, starting another does nothing. A closed one has written its result, was stopped from outside,
+ * or belonged to an earlier row of this key that retention has deleted. The row tells which, if it is read after the execution has
+ * closed: with a result nothing is started; an open one is followed anew. That cannot dial twice: an execution dials only if no other
+ * has claimed the row, and otherwise looks for the placed call.
  */
-async function startWorkflow(dependencies: CallDependencies, row: VapiCallResult): Promise<void> {
-  if (await begin(dependencies, row, 'REJECT_DUPLICATE')) return;
-  const { doneAt } = await rowOf(dependencies.db.orm, row.id);
-  if (doneAt === null) await begin(dependencies, row, 'ALLOW_DUPLICATE');
+async function startWorkflow(dependencies: CallDependencies, call: Call): Promise<void> {
+  if (await tryStart(dependencies, call, 'REJECT_DUPLICATE')) return;
+  const { doneAt } = await fromRecord(getCall(dependencies.db, call.id));
+  if (doneAt === null) await tryStart(dependencies, call, 'ALLOW_DUPLICATE');
 }
 
-/** False when the policy forbids it. @throws ApiError 503 when Temporal did not take it: the row waits for the next attempt */
-async function begin(
+/** False when the policy forbids it. @throws ApiError 503 when Temporal refuses or is slow: the row waits for the next request */
+async function tryStart(
   { settings, temporal, logger }: CallDependencies,
-  row: VapiCallResult,
+  call: Call,
   workflowIdReusePolicy: 'REJECT_DUPLICATE' | 'ALLOW_DUPLICATE',
 ): Promise<boolean> {
-  const input = callInput(row, settings, { dials: true, queueForMs: QUEUE_FOR_MS });
+  const input = callInput(call, settings, { dials: true, queueForMs: QUEUE_FOR_MS });
   const start = { ...callStart(input, settings.TEMPORAL_TASK_QUEUE), workflowIdReusePolicy };
   try {
-    await temporal.connection.withDeadline(Date.now() + START_TIMEOUT_MS, () => temporal.workflow.start(CALL_WORKFLOW, start));
+    await temporal.connection.withDeadline(Date.now() + TEMPORAL_TIMEOUT_MS, () => temporal.workflow.start(CALL_WORKFLOW, start));
     return true;
   } catch (error) {
     if (error instanceof WorkflowExecutionAlreadyStartedError) return false;
-    logger.error({ error, callId: row.id }, 'Temporal did not take the call; the caller is asked to come again');
+    logger.error({ error, callId: call.id }, 'Temporal did not take the call; the caller is asked to come again');
     throw new ApiError(503, 'the call was not taken; please send it again with the same Idempotency-Key', RETRY_AFTER);
   }
 }
@@ -180,104 +158,78 @@ async function begin(
 async function showCall(dependencies: CallDependencies, request: Request, response: Response): Promise<void> {
   const left = clientLeft(response);
   const { wait = 0, include: parts = [] } = parsed(showQuery, request.query);
-  const row = await findCall(dependencies.db.orm, request);
-  const current = row.doneAt !== null || wait === 0 ? row : await whenDone(dependencies, row, wait * 1_000, left);
-  if (!left.aborted) answer(response, current, parts);
+  const call = await requestedCall(dependencies.db, request);
+  const current = call.doneAt !== null || wait === 0 ? call : await waitUntilDone(dependencies, call, wait * 1_000, left);
+  if (!left.aborted) response.set('Cache-Control', 'no-store').json(callView(current, parts));
 }
 
-/** The row when it is done, or when the time is over. An open one before that would only be asked for again, at once and for ever. */
-async function whenDone(
-  { db, waiters }: CallDependencies,
-  row: VapiCallResult,
-  waitMs: number,
-  left: AbortSignal,
-): Promise<VapiCallResult> {
+/** The call when it is done or the time is over, not earlier: otherwise its caller would ask again at once, for ever. */
+async function waitUntilDone({ db, waiters }: CallDependencies, call: Call, waitMs: number, left: AbortSignal): Promise<Call> {
   const untilMs = Date.now() + waitMs;
   for (;;) {
-    const isOver = await waiters.wait(row.workflowId, untilMs - Date.now(), left);
-    if (left.aborted) return row;
-    const current = await rowOf(db.orm, row.id);
+    const isOver = await waiters.wait(call.workflowId, untilMs - Date.now(), left);
+    if (left.aborted) return call;
+    const current = await fromRecord(getCall(db, call.id));
     const restMs = Math.min(untilMs - Date.now(), LOOK_AGAIN_MS);
     if (!isOver || current.doneAt !== null || restMs <= 0) return current;
-    // Stopped from outside, or not started yet.
+    // The workflow was stopped from outside, or is not started yet.
     await waiters.rest(restMs, left);
   }
 }
 
-function answer(response: Response, row: VapiCallResult, parts: readonly CallInclude[]): void {
-  response.set('Cache-Control', 'no-store').json(callView(row, parts));
-}
-
-/** @throws ApiError 404 */
-async function findCall(orm: PrismaClient, request: Request): Promise<VapiCallResult> {
+/** The call that `:callId` names. @throws ApiError 404 */
+async function requestedCall(db: Database, request: Request): Promise<Call> {
   const { callId } = parsed(callIdParameter, request.params);
-  const isUuid = z.guid().safeParse(callId).success;
-  // Vapi's ids are UUIDs as well, as a rule: ours is looked for first.
-  const own = isUuid ? await fromRecord(orm.vapiCallResult.findUnique({ where: { id: callId } })) : null;
-  const isVapis = own === null && vapiId.safeParse(callId).success;
-  const row = isVapis ? await fromRecord(orm.vapiCallResult.findUnique({ where: { providerCallId: callId } })) : own;
-  if (!row) throw new ApiError(404, 'no such call');
-  return row;
+  // Vapi's ids are UUIDs too, as a rule: ours comes first.
+  const ours = z.guid().safeParse(callId).success ? await fromRecord(findCall(db, callId)) : null;
+  if (ours) return ours;
+  const providers = vapiId.safeParse(callId).success ? await fromRecord(findCallByProviderId(db, callId)) : null;
+  if (!providers) throw new ApiError(404, 'no such call');
+  return providers;
 }
 
 async function endCall(dependencies: CallDependencies, request: Request, response: Response): Promise<void> {
   const { db, temporal, logger } = dependencies;
   parsed(noQuery, request.query);
-  const row = await findCall(db.orm, request);
-  if (row.doneAt === null) {
+  const call = await requestedCall(db, request);
+  if (call.doneAt === null) {
     try {
-      await temporal.connection.withDeadline(Date.now() + START_TIMEOUT_MS, () =>
-        temporal.workflow.getHandle(row.workflowId).signal(endRequested),
+      await temporal.connection.withDeadline(Date.now() + TEMPORAL_TIMEOUT_MS, () =>
+        temporal.workflow.getHandle(call.workflowId).signal(endRequested),
       );
     } catch (error) {
       if (error instanceof WorkflowNotFoundError) throw new ApiError(409, 'the call is not running');
-      logger.error({ error, callId: row.id }, 'the end of a call could not be asked for');
+      logger.error({ error, callId: call.id }, 'the end of a call could not be asked for');
       throw new ApiError(503, 'the end of the call could not be asked for; please come again', RETRY_AFTER);
     }
-    logger.info({ callId: row.id }, 'end of the call asked for');
+    logger.info({ callId: call.id }, 'end of the call asked for');
   }
-  response.status(row.doneAt === null ? 202 : 200).json(callView(row));
+  response.status(call.doneAt === null ? 202 : 200).json(callView(call));
 }
 
 async function listCalls({ db }: CallDependencies, request: Request, response: Response): Promise<void> {
-  const { limit, before, status, outcome, serviceRequestId, needsAttention, since } = parsed(listQuery, request.query);
-  const where = {
-    ...(status ? { status } : {}),
-    ...(outcome ? { outcome } : {}),
-    ...(serviceRequestId ? { serviceRequestId } : {}),
-    ...(needsAttention === undefined ? {} : { needsAttention }),
-    ...(since ? { createdAt: { gte: since } } : {}),
-  };
-  response.json(await callPageOf(db.orm, where, { limit, before }));
+  const { limit, before, ...filter } = parsed(listQuery, request.query);
+  response.json(await readPage(db, filter, { limit, before }));
 }
 
 async function listCallsByPhone({ db }: CallDependencies, request: Request, response: Response): Promise<void> {
-  const query = parsed(pageQuery, request.query);
+  const page = parsed(pageQuery, request.query);
   const { phone: written } = parsed(phoneParameter, request.params);
-  const phone = normalisedPhone(written.trim().startsWith('+') ? written : `+${written.trim()}`);
-  if (phone === undefined) throw new ApiError(400, 'phone: must be a phone number with its country code');
-  response.json(await callPageOf(db.orm, { OR: [{ toNumber: phone }, { fromNumber: phone }] }, query));
+  const number = normalisedPhone(written.trim().startsWith('+') ? written : `+${written.trim()}`);
+  if (number === undefined) throw new ApiError(400, 'phone: must be a phone number with its country code');
+  response.json(await readPage(db, { number }, page));
 }
 
-type Page = { limit?: number | undefined; before?: { at: Date; id: string } | undefined };
-
-async function callPageOf(
-  orm: PrismaClient,
-  where: Prisma.VapiCallResultWhereInput,
-  { limit = 50, before }: Page,
+async function readPage(
+  db: Database,
+  filter: CallFilter,
+  { limit = 50, before }: z.output<typeof pageQuery>,
 ): Promise<z.output<typeof callPage>> {
-  const older = before ? { OR: [{ createdAt: { lt: before.at } }, { createdAt: before.at, id: { lt: before.id } }] } : {};
-  const rows = await fromRecord(
-    orm.vapiCallResult.findMany({
-      where: { AND: [where, older] },
-      orderBy: [{ createdAt: 'desc' }, { id: 'desc' }],
-      take: limit + 1,
-    }),
-  );
-  const last = rows[limit - 1];
+  const { rows, hasMore } = await fromRecord(findCalls(db, filter, { limit, before }));
+  const last = rows.at(-1);
   return {
-    data: rows.slice(0, limit).map((row) => callView(row)),
-    next: rows.length > limit && last ? `${last.createdAt.getTime()}_${last.id}` : null,
+    data: rows.map((row) => callView(row)),
+    next: hasMore && last ? `${last.createdAt.getTime()}_${last.id}` : null,
   };
 }
 

@@ -1,18 +1,22 @@
-/** What operators and callers can read: conversations and their messages, newest first, paged by cursor. */
+/** Conversations and their messages over HTTP, newest first, paged by cursor. */
 import { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
-import {
-  ConversationMode,
-  MessageDirection,
-  MessageOutcome,
-  MessageStatus,
-  type Prisma,
-  type PrismaClient,
-} from '../../prisma/generated/client';
 import { ApiError, guardedProblems, problems } from '../http/errors';
 import { booleanParameter, integerParameter, noQuery, parsed } from '../http/requests';
+import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
+import {
+  ConversationMode,
+  type ConversationRow,
+  findConversation,
+  findConversations,
+  findMessages,
+  MessageDirection,
+  MessageOutcome,
+  type MessageRow,
+  MessageStatus,
+} from '../record/conversations';
 
 const limit = integerParameter(1, 100).default(50).meta({ description: 'How many at most; 50 when it is not given.', example: 20 });
 const position = z
@@ -55,7 +59,7 @@ const attentionReasonSchema = z
   .meta({ id: 'AttentionReason' });
 const attentionSchema = z.array(attentionReasonSchema);
 
-/** A conversation as it is answered. */
+/** A conversation in an answer. */
 export const conversationSchema = z
   .object({
     id: z.uuid(),
@@ -79,7 +83,7 @@ export const conversationSchema = z
   })
   .meta({ id: 'Conversation' });
 
-/** A message as it is answered. */
+/** A message in an answer. */
 export const messageSchema = z
   .object({
     id: z.uuid(),
@@ -152,45 +156,8 @@ export const conversationPaths: ZodOpenApiPathsObject = {
   },
 };
 
-const conversationFields = {
-  id: true,
-  workspaceId: true,
-  workflowId: true,
-  mode: true,
-  needsAttention: true,
-  attention: true,
-  lastMessageAt: true,
-  lastMessagePreview: true,
-  unreadCount: true,
-  createdAt: true,
-  contact: { select: { phone: true, businessScopedUserId: true, name: true, username: true } },
-} satisfies Prisma.ConversationSelect;
-
-const messageFields = {
-  id: true,
-  position: true,
-  direction: true,
-  kind: true,
-  text: true,
-  payload: true,
-  status: true,
-  outcome: true,
-  replyToId: true,
-  turnId: true,
-  provider: true,
-  model: true,
-  attempts: true,
-  latencyMs: true,
-  promptTokens: true,
-  completionTokens: true,
-  failure: true,
-  providerMessageId: true,
-  occurredAt: true,
-  createdAt: true,
-} satisfies Prisma.MessageSelect;
-
 /** Routes under `/api/v1/conversations`. */
-export function conversationRoutes(db: PrismaClient): Router {
+export function conversationRoutes(db: Database): Router {
   const router = Router();
   router.get('/', (request, response) => listConversations(db, request, response));
   router.get('/:id', (request, response) => showConversation(db, request, response));
@@ -198,70 +165,43 @@ export function conversationRoutes(db: PrismaClient): Router {
   return router;
 }
 
-async function listConversations(db: PrismaClient, request: Request, response: Response): Promise<void> {
-  const query = parsed(conversationsQuery, request.query);
-  const rows = await fromRecord(
-    db.conversation.findMany({
-      where: {
-        // Every conversation has a message, so every one has this time.
-        lastMessageAt: { not: null },
-        ...(query.mode ? { mode: query.mode } : {}),
-        ...(query.needsAttention === undefined ? {} : { needsAttention: query.needsAttention }),
-        ...(query.before
-          ? { OR: [{ lastMessageAt: { lt: query.before.at } }, { lastMessageAt: query.before.at, id: { lt: query.before.id } }] }
-          : {}),
-      },
-      orderBy: [{ lastMessageAt: 'desc' }, { id: 'desc' }],
-      take: query.limit + 1,
-      select: conversationFields,
-    }),
-  );
-  const page = rows.slice(0, query.limit);
-  const last = page.at(-1);
+async function listConversations(db: Database, request: Request, response: Response): Promise<void> {
+  const { mode, needsAttention, limit: most, before } = parsed(conversationsQuery, request.query);
+  const { rows, hasMore } = await fromRecord(findConversations(db, { mode, needsAttention }, { limit: most, before }));
+  const last = rows.at(-1);
   response.json({
-    data: page.map(conversationAnswer),
-    next: rows.length > query.limit && last?.lastMessageAt ? `${last.lastMessageAt.getTime()}_${last.id}` : null,
+    data: rows.map(conversationView),
+    next: hasMore && last?.lastMessageAt ? `${last.lastMessageAt.getTime()}_${last.id}` : null,
   } satisfies z.input<typeof conversationPage>);
 }
 
-async function showConversation(db: PrismaClient, request: Request, response: Response): Promise<void> {
+async function showConversation(db: Database, request: Request, response: Response): Promise<void> {
   const id = conversationId(request);
   parsed(noQuery, request.query);
-  const row = await fromRecord(db.conversation.findUnique({ where: { id }, select: conversationFields }));
+  const row = await fromRecord(findConversation(db, id));
   if (!row) throw new ApiError(404, 'no such conversation');
-  response.json(conversationAnswer(row));
+  response.json(conversationView(row));
 }
 
-async function listMessages(db: PrismaClient, request: Request, response: Response): Promise<void> {
+async function listMessages(db: Database, request: Request, response: Response): Promise<void> {
   const id = conversationId(request);
-  const query = parsed(messagesQuery, request.query);
-  const [conversation, rows] = await Promise.all([
-    fromRecord(db.conversation.findUnique({ where: { id }, select: { id: true } })),
-    fromRecord(
-      db.message.findMany({
-        where: { conversationId: id, ...(query.before === undefined ? {} : { position: { lt: query.before } }) },
-        orderBy: { position: 'desc' },
-        take: query.limit + 1,
-        select: messageFields,
-      }),
-    ),
-  ]);
-  if (!conversation) throw new ApiError(404, 'no such conversation');
-  const page = rows.slice(0, query.limit).map(messageAnswer);
-  const following = rows.length > query.limit ? (page.at(-1)?.position ?? null) : null;
-  response.json({ data: page, next: following } satisfies z.input<typeof messagePage>);
+  const { limit: most, before } = parsed(messagesQuery, request.query);
+  const page = await fromRecord(findMessages(db, id, { limit: most, before }));
+  if (!page) throw new ApiError(404, 'no such conversation');
+  const data = page.rows.map(messageView);
+  response.json({ data, next: page.hasMore ? (data.at(-1)?.position ?? null) : null } satisfies z.input<typeof messagePage>);
 }
 
-function conversationAnswer(row: Prisma.ConversationGetPayload<{ select: typeof conversationFields }>): z.input<typeof conversationSchema> {
+function conversationView(row: ConversationRow): z.input<typeof conversationSchema> {
   const attention = attentionSchema.catch([]).parse(row.attention);
   return { ...row, attention, lastMessageAt: row.lastMessageAt?.toISOString() ?? null, createdAt: row.createdAt.toISOString() };
 }
 
-function messageAnswer(row: Prisma.MessageGetPayload<{ select: typeof messageFields }>): z.input<typeof messageSchema> {
+function messageView(row: MessageRow): z.input<typeof messageSchema> {
   return { ...row, position: String(row.position), occurredAt: row.occurredAt.toISOString(), createdAt: row.createdAt.toISOString() };
 }
 
-/** What is no id of ours is no conversation of ours. */
+/** @throws ApiError 404 also for a text that cannot be an id */
 function conversationId(request: Request): string {
   const parameters = conversationParameters.safeParse(request.params);
   if (!parameters.success) throw new ApiError(404, 'no such conversation');

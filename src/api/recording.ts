@@ -1,6 +1,6 @@
 /**
- * The recording of a call, fetched from Vapi when somebody asks for it: only its reference stands in the record. Vapi
- * answers with a short-lived address that opens the recording for anybody; it stays in here, out of answers and logs.
+ * The recording of a call, fetched from Vapi when somebody asks for it: the record has only a reference. Vapi answers with a
+ * short-lived address that opens the recording for anybody; it must get into no answer and no log line.
  */
 import { once } from 'node:events';
 import { Readable } from 'node:stream';
@@ -17,20 +17,21 @@ import { withDeadline } from '../platform/deadline';
 import type { Logger } from '../platform/logger';
 import { retryAfterMs } from '../platform/retry-after';
 import { vapiId } from '../providers/vapi/id';
+import { findRecordedCall } from '../record/calls';
 import { callIdParameter } from './call-requests';
 
-/** Until the headers of an answer are there. The body has no bound but the one between two pieces (undici, 300 s): it may be long. */
+/** Timeout until the headers of a response have come, in milliseconds. The body may take long; only the pause between two pieces is bounded (undici, 300 s). */
 const HEADERS_TIMEOUT_MS = 10_000;
 
-/** What a caller waits when Vapi is busy and names no time. */
+/** `Retry-After` when Vapi is busy and names no time. */
 const DEFAULT_RETRY_SECONDS = 5;
 
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
-/** Answers of the store that are handed on: whole, part, unchanged (RFC 9110). */
-const HANDED_ON = new Set([200, 206, 304]);
+/** Responses of the store that are passed on: whole, part, unchanged (RFC 9110). */
+const PASSED_ON = new Set([200, 206, 304]);
 
-const ASKED_BY_THE_CALLER = ['range', 'if-range', 'if-none-match', 'if-modified-since'] as const;
-const TOLD_BY_THE_STORE = ['content-range', 'content-length', 'etag', 'last-modified'] as const;
+const REQUEST_HEADERS = ['range', 'if-range', 'if-none-match', 'if-modified-since'] as const;
+const RESPONSE_HEADERS = ['content-range', 'content-length', 'etag', 'last-modified'] as const;
 
 const uuid = z.guid();
 
@@ -56,40 +57,37 @@ export function recordingHandler({ db, vapi, logger }: RecordingDependencies): R
     if (left.aborted) return;
     if (vapi.apiKey === undefined) throw new ApiError(503, 'recordings cannot be fetched: no key is set (VAPI_API_KEY)');
     try {
-      const address = await recordingAddress({ baseUrl: vapi.baseUrl, apiKey: vapi.apiKey }, providerCallId, response, left);
+      const address = await fetchAddress({ baseUrl: vapi.baseUrl, apiKey: vapi.apiKey }, providerCallId, response, left);
       const answer = await withDeadline(HEADERS_TIMEOUT_MS, (signal) => openRecording(address, request, signal), left);
-      await handOn(answer, request, response);
+      await passOn(answer, request, response);
     } catch (error) {
       if (left.aborted) return;
-      // A code, never the error: its text may have the address in it.
+      // Only a code: the text of the error may contain the address.
       const problem = error instanceof ApiError ? error : new ApiError(502, 'the recording could not be fetched');
       const reason = error instanceof ApiError ? error.message : codeOf(error);
       if (problem.status >= 500) logger.error({ callId: id, status: problem.status, reason }, 'recording not fetched');
-      // Cut short in the middle: the caller must see that the rest is missing.
+      // The caller must see that the rest is missing.
       if (response.headersSent) response.destroy();
       else throw problem;
     }
   };
 }
 
-async function findRecording(db: Database, text: unknown): Promise<{ id: string; providerCallId: string }> {
+/** @throws ApiError 404 */
+async function findRecording(db: Database, written: unknown): Promise<{ id: string; providerCallId: string }> {
   // Our own ids have this form as well.
-  const callId = vapiId.safeParse(text).data;
+  const callId = vapiId.safeParse(written).data;
   if (callId === undefined) throw new ApiError(404, 'no such call');
-  const row = await fromRecord(
-    db.orm.vapiCallResult.findFirst({
-      where: { OR: [{ providerCallId: callId }, ...(uuid.safeParse(callId).success ? [{ id: callId }] : [])] },
-      select: { id: true, providerCallId: true, recordingUrl: true, doneAt: true },
-    }),
-  );
-  if (row === null) throw new ApiError(404, 'no such call');
-  if (row.doneAt === null) throw new ApiError(404, 'the call is not done yet: its recording comes afterwards');
-  if (row.recordingUrl === null || row.providerCallId === null) throw new ApiError(404, 'the call has no recording');
-  return { id: row.id, providerCallId: row.providerCallId };
+  const keys = { providerCallId: callId, ...(uuid.safeParse(callId).success ? { id: callId } : {}) };
+  const call = await fromRecord(findRecordedCall(db, keys));
+  if (call === null) throw new ApiError(404, 'no such call');
+  if (call.doneAt === null) throw new ApiError(404, 'the call is not done yet: its recording comes afterwards');
+  if (call.recordingUrl === null || call.providerCallId === null) throw new ApiError(404, 'the call has no recording');
+  return { id: call.id, providerCallId: call.providerCallId };
 }
 
 /** Asks Vapi for the short-lived address: `GET /call/{id}/mono-recording` answers 302 (Vapi, private call recordings). */
-async function recordingAddress(
+async function fetchAddress(
   vapi: { baseUrl: string; apiKey: string },
   providerCallId: string,
   response: ApiResponse,
@@ -110,7 +108,7 @@ async function recordingAddress(
   );
 }
 
-/** Over TLS when Vapi is asked over TLS. */
+/** Must use TLS if Vapi is asked over TLS. */
 function readLocation(location: string, base: string): URL {
   const url = location !== '' && URL.canParse(location, base) ? new URL(location, base) : undefined;
   const isSafe = url?.protocol === 'https:' || (url?.protocol === 'http:' && base.startsWith('http:'));
@@ -126,16 +124,16 @@ function refusal(answer: Response, response: ApiResponse): ApiError {
   return new ApiError(503, 'Vapi is busy');
 }
 
-/** Without our key, and nowhere but there: a store that sends on to somebody else is refused. Always a GET: the address is signed for it. */
+/** Without our key; follows no redirect. Always a GET, because the address is signed for that. */
 async function openRecording(address: URL, request: Request, signal: AbortSignal): Promise<Response> {
-  // Compressed on the way, the length would not be the recording's.
+  // Compressed, the response would not have the recording's length.
   const headers = new Headers({ 'Accept-Encoding': 'identity' });
-  for (const name of ASKED_BY_THE_CALLER) {
+  for (const name of REQUEST_HEADERS) {
     const value = request.get(name);
     if (value !== undefined) headers.set(name, value);
   }
   const answer = await fetch(address, { headers, redirect: 'manual', signal });
-  if (HANDED_ON.has(answer.status)) return answer;
+  if (PASSED_ON.has(answer.status)) return answer;
   await answer.body?.cancel();
   const range = answer.headers.get('content-range');
   if (answer.status === 416) throw new ApiError(416, 'the recording has no such part', range === null ? {} : { 'Content-Range': range });
@@ -143,10 +141,10 @@ async function openRecording(address: URL, request: Request, signal: AbortSignal
   throw new ApiError(502, `the store of the recording answered ${answer.status}`);
 }
 
-async function handOn(answer: Response, request: Request, response: ApiResponse): Promise<void> {
+async function passOn(answer: Response, request: Request, response: ApiResponse): Promise<void> {
   const isDecoded = answer.headers.has('content-encoding');
   response.status(answer.status);
-  for (const name of TOLD_BY_THE_STORE) {
+  for (const name of RESPONSE_HEADERS) {
     const value = answer.headers.get(name);
     if (value !== null && !(isDecoded && name === 'content-length')) response.setHeader(name, value);
   }
@@ -166,7 +164,7 @@ async function handOn(answer: Response, request: Request, response: ApiResponse)
   await finished;
 }
 
-/** Sound or video only: nothing that a browser would run. */
+/** Audio or video only: nothing that a browser would run. */
 function mediaType(answer: Response): string {
   const type = answer.headers.get('content-type') ?? '';
   return /^(audio|video)\/[\w.+-]+/.test(type) ? type : 'application/octet-stream';

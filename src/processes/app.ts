@@ -51,7 +51,7 @@ export function createApp({ settings, db, temporal, logger, metrics, waiters, ha
   app.use(measureRequests(findPath, metrics), refuseWrongMethods(findPath));
   app.use(handshakeRoutes(settings.KAPSO_WEBHOOK_TOKEN, limits.open));
   const withKey = requireApiKey(settings.API_KEYS, limits);
-  app.use('/api/v1/conversations', withKey, conversationRoutes(db.orm));
+  app.use('/api/v1/conversations', withKey, conversationRoutes(db));
   const vapi = { baseUrl: settings.VAPI_BASE_URL, apiKey: settings.VAPI_API_KEY };
   const identity = () => handOverDependencies()?.identity;
   app.use(

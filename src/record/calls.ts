@@ -1,6 +1,110 @@
-/** Calls, read by their keys. */
-import type { Prisma } from '../../prisma/generated/client';
+/** Calls as rows: made once, read by their keys, listed newest first. */
+import { Prisma, type VapiCallResult } from '../../prisma/generated/client';
+import { callWorkflowId } from '../../workflows/contract';
 import type { Database } from '../platform/database';
+import { type Page, pageOf } from './page';
+
+/** Everything that is kept of a call. */
+export type Call = VapiCallResult;
+
+/** A call that somebody asks for. */
+export interface NewCall {
+  id: string;
+  /** E.164. */
+  to: string;
+  assistantId: string;
+  phoneNumberId: string;
+  variables?: object | undefined;
+  metadata?: object | undefined;
+  maxDurationSeconds: number;
+  serviceRequestId?: string | undefined;
+  callbackUrl?: string | undefined;
+  /** Fingerprint of the request. */
+  requestHash: string;
+}
+
+/** Creates the row of an outbound call, or finds the one that an earlier request with the same id has created. */
+export async function findOrCreateCall(db: Database, call: NewCall): Promise<Call> {
+  const { id, to, variables, metadata, serviceRequestId, callbackUrl, ...fields } = call;
+  const row = {
+    ...fields,
+    id,
+    workflowId: callWorkflowId(id),
+    direction: 'outbound' as const,
+    toNumber: to,
+    variables: (variables ?? Prisma.DbNull) as Prisma.InputJsonObject,
+    metadata: (metadata ?? Prisma.DbNull) as Prisma.InputJsonObject,
+    serviceRequestId: serviceRequestId ?? null,
+    callbackUrl: callbackUrl ?? null,
+  };
+  await db.orm.vapiCallResult.createMany({ data: [row], skipDuplicates: true });
+  return await getCall(db, id);
+}
+
+/** @throws when there is no such call */
+export async function getCall(db: Database, id: string): Promise<Call> {
+  return await db.orm.vapiCallResult.findUniqueOrThrow({ where: { id } });
+}
+
+/** Null when there is no such call. */
+export async function findCall(db: Database, id: string): Promise<Call | null> {
+  return await db.orm.vapiCallResult.findUnique({ where: { id } });
+}
+
+/** The call that has this id at Vapi; null when there is none. */
+export async function findCallByProviderId(db: Database, providerCallId: string): Promise<Call | null> {
+  return await db.orm.vapiCallResult.findUnique({ where: { providerCallId } });
+}
+
+/** What says whether a call has a recording, and where. */
+export type RecordedCall = Pick<Call, 'id' | 'providerCallId' | 'recordingUrl' | 'doneAt'>;
+
+/** By either of its ids; null when there is no such call. */
+export async function findRecordedCall(db: Database, keys: { id?: string; providerCallId: string }): Promise<RecordedCall | null> {
+  return await db.orm.vapiCallResult.findFirst({
+    where: { OR: [{ providerCallId: keys.providerCallId }, ...(keys.id === undefined ? [] : [{ id: keys.id }])] },
+    select: { id: true, providerCallId: true, recordingUrl: true, doneAt: true },
+  });
+}
+
+/** What is not set does not filter. */
+export interface CallFilter {
+  status?: string | undefined;
+  outcome?: string | undefined;
+  serviceRequestId?: string | undefined;
+  needsAttention?: boolean | undefined;
+  since?: Date | undefined;
+  /** Of either side; E.164. */
+  number?: string | undefined;
+}
+
+/** By the time of their creation; `before`: time and id of the last row of the page before. */
+export async function findCalls(
+  db: Database,
+  { status, outcome, serviceRequestId, needsAttention, since, number }: CallFilter,
+  { limit, before }: { limit: number; before?: { at: Date; id: string } | undefined },
+): Promise<Page<Call>> {
+  const wanted = {
+    ...(status ? { status } : {}),
+    ...(outcome ? { outcome } : {}),
+    ...(serviceRequestId ? { serviceRequestId } : {}),
+    ...(needsAttention === undefined ? {} : { needsAttention }),
+    ...(since ? { createdAt: { gte: since } } : {}),
+    ...(number ? { OR: [{ toNumber: number }, { fromNumber: number }] } : {}),
+  };
+  const older = before ? { OR: [{ createdAt: { lt: before.at } }, { createdAt: before.at, id: { lt: before.id } }] } : {};
+  const rows = await db.orm.vapiCallResult.findMany({
+    where: { AND: [wanted, older] },
+    orderBy: [{ createdAt: 'desc' }, { id: 'desc' }],
+    take: limit + 1,
+  });
+  return pageOf(rows, limit);
+}
+
+/** Asks for a person to look at the call. */
+export async function requestCallAttention(db: Database, id: string): Promise<void> {
+  await db.orm.vapiCallResult.updateMany({ where: { id }, data: { needsAttention: true } });
+}
 
 /** What the record knows of a call so far. */
 export interface CallFacts {

@@ -1,9 +1,9 @@
 /**
- * A call as callers see it: the one projection of its row, for the API and for callbacks alike. Flat, and every field is
- * always there (`null` when unknown): a flow fails on a missing field, not on a null (measured with Kestra).
+ * A call as callers see it: the one projection of its row, for the API and for callbacks. Flat, and every field is always there
+ * (`null` when unknown): a Kestra flow fails on a missing field, not on a null (measured).
  */
 import { z } from 'zod';
-import type { VapiCallResult } from '../../../prisma/generated/client';
+import type { Call } from '../../record/calls';
 
 /** Fields that are large or personal: null unless they are asked for. */
 export const CALL_INCLUDES = ['transcript', 'messages', 'raw'] as const;
@@ -84,8 +84,8 @@ export const callViewSchema = z
 
 export type CallView = z.output<typeof callViewSchema>;
 
-/** The body of a row; `include` names the large fields that were asked for. */
-export function callView(row: VapiCallResult, include: readonly CallInclude[] = []): CallView {
+/** The body for a row; `include` names the large fields that were asked for. */
+export function callView(row: Call, include: readonly CallInclude[] = []): CallView {
   const self = `/api/v1/vapi/calls/${row.id}`;
   const hasRecording = row.recordingUrl !== null;
   return {

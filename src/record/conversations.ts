@@ -1,0 +1,97 @@
+/** Conversations and their messages, as they are listed: newest first, a page at a time. */
+import type { Prisma } from '../../prisma/generated/client';
+import type { Database } from '../platform/database';
+import { type Page, pageOf } from './page';
+
+export { ConversationMode, MessageDirection, MessageOutcome, MessageStatus } from '../../prisma/generated/client';
+
+const conversationColumns = {
+  id: true,
+  workspaceId: true,
+  workflowId: true,
+  mode: true,
+  needsAttention: true,
+  attention: true,
+  lastMessageAt: true,
+  lastMessagePreview: true,
+  unreadCount: true,
+  createdAt: true,
+  contact: { select: { phone: true, businessScopedUserId: true, name: true, username: true } },
+} satisfies Prisma.ConversationSelect;
+
+const messageColumns = {
+  id: true,
+  position: true,
+  direction: true,
+  kind: true,
+  text: true,
+  payload: true,
+  status: true,
+  outcome: true,
+  replyToId: true,
+  turnId: true,
+  provider: true,
+  model: true,
+  attempts: true,
+  latencyMs: true,
+  promptTokens: true,
+  completionTokens: true,
+  failure: true,
+  providerMessageId: true,
+  occurredAt: true,
+  createdAt: true,
+} satisfies Prisma.MessageSelect;
+
+/** A conversation with its contact. */
+export type ConversationRow = Prisma.ConversationGetPayload<{ select: typeof conversationColumns }>;
+export type MessageRow = Prisma.MessageGetPayload<{ select: typeof messageColumns }>;
+
+/** What is not set does not filter. */
+export interface ConversationFilter {
+  mode?: ConversationRow['mode'] | undefined;
+  needsAttention?: boolean | undefined;
+}
+
+/** By the time of the last message; `before`: time and id of the last row of the page before. */
+export async function findConversations(
+  db: Database,
+  { mode, needsAttention }: ConversationFilter,
+  { limit, before }: { limit: number; before?: { at: Date; id: string } | undefined },
+): Promise<Page<ConversationRow>> {
+  const rows = await db.orm.conversation.findMany({
+    where: {
+      // Every conversation has a message, so every one has this time.
+      lastMessageAt: { not: null },
+      ...(mode ? { mode } : {}),
+      ...(needsAttention === undefined ? {} : { needsAttention }),
+      ...(before ? { OR: [{ lastMessageAt: { lt: before.at } }, { lastMessageAt: before.at, id: { lt: before.id } }] } : {}),
+    },
+    orderBy: [{ lastMessageAt: 'desc' }, { id: 'desc' }],
+    take: limit + 1,
+    select: conversationColumns,
+  });
+  return pageOf(rows, limit);
+}
+
+/** Null when there is no such conversation. */
+export async function findConversation(db: Database, id: string): Promise<ConversationRow | null> {
+  return await db.orm.conversation.findUnique({ where: { id }, select: conversationColumns });
+}
+
+/** By position; null when there is no such conversation. `before`: position of the last row of the page before. */
+export async function findMessages(
+  db: Database,
+  conversationId: string,
+  { limit, before }: { limit: number; before?: bigint | undefined },
+): Promise<Page<MessageRow> | null> {
+  const [conversation, rows] = await Promise.all([
+    db.orm.conversation.findUnique({ where: { id: conversationId }, select: { id: true } }),
+    db.orm.message.findMany({
+      where: { conversationId, ...(before === undefined ? {} : { position: { lt: before } }) },
+      orderBy: { position: 'desc' },
+      take: limit + 1,
+      select: messageColumns,
+    }),
+  ]);
+  return conversation && pageOf(rows, limit);
+}
