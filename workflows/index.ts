@@ -1,7 +1,6 @@
 /** What the worker bundles. */
-export { callWorkflow } from './call';
-
-export { callbackWorkflow } from './callback';
+export { callbackWorkflow } from './call/callback';
+export { callWorkflow } from './call/workflow';
 export { conversationWorkflow } from './conversation/workflow';
 export { retentionWorkflow } from './retention';
 export { settlementWorkflow } from './settlement';

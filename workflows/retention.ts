@@ -1,7 +1,7 @@
 /** Once a day: open calls that nobody follows are seen to, and calls that are old enough are archived or deleted, month by month. */
 import { ActivityFailure, setCurrentDetails, setHandler } from '@temporalio/workflow';
 import type { ClosedCall } from '../activities/orphans';
-import { startCallback } from './callback';
+import { startCallback } from './call/callback';
 import { type CallPosition, type DueMonth, type Orphan, type RetentionInput, type RetentionProgress, retentionProgress } from './contract';
 import { archives, retention, telling, voice } from './proxies';
 
@@ -9,8 +9,8 @@ const DAY_MS = 24 * 60 * 60_000;
 const DEFAULT_BATCH = 500;
 const DEFAULT_ORPHAN_AFTER_MS = 60 * 60_000;
 
-/** More in one run is a long outage, and the next run goes on. Each may begin a callback, and a workflow may have 2,000 open children. */
-const ENOUGH_ORPHANS = 1_000;
+/** After this many orphans the next run goes on. Each may start a callback, and a workflow may have 2,000 open children. */
+const MAX_ORPHANS = 1_000;
 
 export async function retentionWorkflow(input: RetentionInput): Promise<RetentionProgress> {
   const progress: RetentionProgress = {
@@ -31,11 +31,11 @@ export async function retentionWorkflow(input: RetentionInput): Promise<Retentio
   if (progress.dryRun) progress.files = progress.action === 'archive' ? [folder] : [];
   else for (const month of months) await remove(month, input, progress);
   progress.isDone = true;
-  say(progress);
+  showProgress(progress);
   return progress;
 }
 
-/** Those that run are never touched: a call may be queued for half an hour and last for twelve. */
+/** Calls with a running workflow are left alone: one may wait half an hour in the queue and last for twelve hours. */
 async function closeOrphans(input: RetentionInput, progress: RetentionProgress): Promise<void> {
   const createdBeforeMs = Date.now() - (input.orphanAfterMs ?? DEFAULT_ORPHAN_AFTER_MS);
   const batchSize = input.batchSize ?? DEFAULT_BATCH;
@@ -49,22 +49,22 @@ async function closeOrphans(input: RetentionInput, progress: RetentionProgress):
     progress.orphans.unplaced += progress.dryRun ? unplaced.length : await closeUnplaced(unplaced);
     if (!progress.dryRun) await followAgain(others);
     for (const { why } of others) progress.orphans[why] += 1;
-    say(progress);
+    showProgress(progress);
     after = next;
-  } while (after !== undefined && orphansOf(progress) < ENOUGH_ORPHANS);
+  } while (after !== undefined && orphansOf(progress) < MAX_ORPHANS);
 }
 
-/** Returns how many were closed: one that was dialled meanwhile is not. */
+/** Returns how many were closed; a call that was dialled meanwhile is not. */
 async function closeUnplaced(orphans: Orphan[]): Promise<number> {
   if (orphans.length === 0) return 0;
   const callIds = orphans.map(({ callId }) => callId);
   const closed = await retention.closeUnplaced.executeWithOptions({ summary: 'close calls that were never started' }, [{ callIds }]);
-  await Promise.all(closed.map(tell));
+  await Promise.all(closed.map(tellOfCall));
   return closed.length;
 }
 
-/** As at the end of every call; the result stands without the note. */
-async function tell({ callId, hasCallback, hasConversation }: ClosedCall): Promise<void> {
+/** As at the end of every call. The result stands without the note. */
+async function tellOfCall({ callId, hasCallback, hasConversation }: ClosedCall): Promise<void> {
   if (hasCallback) await startCallback(callId);
   if (!hasConversation) return;
   try {
@@ -82,7 +82,7 @@ async function followAgain(orphans: Orphan[]): Promise<void> {
   await retention.followAgain.executeWithOptions({ summary: 'follow calls whose workflow is gone' }, [{ callIds }]);
 }
 
-/** What Vapi does not list ends as unknown, and so does what it cannot be asked about: it is not asked for the others then. */
+/** A call that Vapi does not list ends as unknown. If Vapi cannot be asked, so do the rest. */
 async function findPlacements(orphans: Orphan[]): Promise<void> {
   try {
     for (const { callId } of orphans) await voice.findCall.executeWithOptions({ summary: 'look for the call at Vapi' }, [{ callId }]);
@@ -91,7 +91,7 @@ async function findPlacements(orphans: Orphan[]): Promise<void> {
   }
 }
 
-/** Also when calls are kept or deleted now: the rows of a complete file are gone by what was decided then. */
+/** Also when calls are now kept or deleted: a complete file was written to replace its rows. */
 async function settleArchives(progress: RetentionProgress): Promise<void> {
   if (progress.dryRun) return;
   const { files, calls } = await archives.settleArchives.executeWithOptions({ summary: 'finish what an earlier run began' }, []);
@@ -115,10 +115,10 @@ async function remove({ month, calls }: DueMonth, input: RetentionInput, progres
   } else {
     progress.removed += (await archives.deleteMonth.executeWithOptions(options, [order])).calls;
   }
-  say(progress);
+  showProgress(progress);
 }
 
-function say({ action, dryRun, due, removed, files, orphans, isDone }: RetentionProgress): void {
+function showProgress({ action, dryRun, due, removed, files, orphans, isDone }: RetentionProgress): void {
   const total = due.reduce((sum, { calls }) => sum + calls, 0);
   setCurrentDetails(
     [

@@ -129,6 +129,7 @@ export const factColumns = {
 
 type FactRow = Prisma.VapiCallResultGetPayload<{ select: typeof factColumns }>;
 
+/** The facts in a row. */
 export function factsOf({ providerCallId, status, endedReason, startedAt, answeredAt, rawPayload }: FactRow): CallFacts {
   return {
     providerCallId,

@@ -1,4 +1,4 @@
-/** Tells a caller how its call ended. A workflow of its own: it may take a day, and the call is over. */
+/** Tells a caller how its call ended, in a workflow of its own: delivering may take a day, and the call is over. */
 import { WorkflowExecutionAlreadyStartedError } from '@temporalio/common';
 import {
   ActivityFailure,
@@ -8,9 +8,9 @@ import {
   setCurrentDetails,
   startChild,
 } from '@temporalio/workflow';
-import type { CallbackDelivery } from '../activities';
-import { type CallbackInput, callbackWorkflowId } from './contract';
-import { callbackRecords, callbacks } from './proxies';
+import type { CallbackDelivery } from '../../activities';
+import { type CallbackInput, callbackWorkflowId } from '../contract';
+import { callbackRecords, callbacks } from '../proxies';
 
 export async function callbackWorkflow({ callId, giveUpAfterMs }: CallbackInput): Promise<CallbackDelivery> {
   try {
@@ -30,10 +30,7 @@ export async function callbackWorkflow({ callId, giveUpAfterMs }: CallbackInput)
   }
 }
 
-/**
- * For the workflow of a call: begins the delivery, which goes on when the call's workflow ends. Does nothing when it has
- * begun already.
- */
+/** Starts the delivery, unless it has been started before. It goes on after the workflow that has started it ends. */
 export async function startCallback(callId: string): Promise<void> {
   try {
     await startChild(callbackWorkflow, {
@@ -48,7 +45,7 @@ export async function startCallback(callId: string): Promise<void> {
   }
 }
 
-/** Type and text of what the last attempt ended with. A bound that was reached has the last attempt's failure as its cause. */
+/** Type and message of the last attempt's failure. It is the cause of the timeout that ends the attempts. */
 function lastFailure(error: unknown): string {
   let found = 'no attempt was made';
   for (let cause = error; cause instanceof Error; cause = cause.cause) {

@@ -1,0 +1,120 @@
+/** Following a placed call to its end, by its events; where they do not come, by one look in each state. */
+import { ActivityFailure, condition } from '@temporalio/workflow';
+import type { CallEnding, CallLook } from '../../activities';
+import type { CallInput } from '../contract';
+import { voice } from '../proxies';
+import { phaseOf, type ShownCall, showAttention, showPhase, waitSummary } from './view';
+
+/** The longest that any call can be set to take (Vapi, `maxDurationSeconds`), for calls whose own limit is not known. */
+const LONGEST_CALL_MS = 43_200_000;
+
+/** The reasons with which Vapi ends a call that it did not dial because no slot was free (Vapi, ended reasons). */
+const NO_FREE_SLOT = /concurrency-limit-reached$/;
+
+/** What following uses of the call. */
+export interface FollowedCall extends ShownCall {
+  readonly input: CallInput;
+  readonly statusSinceMs: number;
+  readonly placedAtMs: number;
+  endedReason: string | undefined;
+  /** States in which Vapi was asked already: once is enough in each. */
+  readonly lookedIn: Set<string>;
+  readonly isEndRequested: boolean;
+  /** Vapi was asked to end the call. */
+  isEndAsked: boolean;
+  /** The state in which Vapi named no way to end the call: it is asked again in the next one. */
+  noWayToEndIn: string | undefined;
+  /** Applies a status if it is higher than the present one. */
+  raiseStatus(status: string): void;
+}
+
+/** How following ended. `from_record`: the facts of the record say how the call is over. `no_free_slot`: nothing was dialled. */
+export type CallOver = { kind: 'from_record' } | { kind: 'decided'; ending: CallEnding } | { kind: 'no_free_slot'; providerCallId: string };
+
+/** Returns when the report is stored, or when it is clear that none will come. */
+export async function followCall(call: FollowedCall): Promise<CallOver> {
+  for (;;) {
+    if (call.hasReport || hadNoSlot(call)) return overByRecord(call);
+    if (mayAskForEnd(call)) await askForEnd(call);
+    const { status } = call;
+    const waitMs = deadlineMs(call) - Date.now();
+    showPhase(call, phaseOf(status));
+    const hasNews = () => call.hasReport || call.status !== status || mayAskForEnd(call);
+    const wasInTime = waitMs > 0 && (await condition(hasNews, waitMs, { summary: waitSummary(status) }));
+    if (wasInTime || hasNews()) continue;
+    const over = await lookAtVapi(call);
+    if (over) return over;
+  }
+}
+
+/** Until when the present state may last without news. The last deadline ends everything. */
+function deadlineMs({ input, status, statusSinceMs, placedAtMs, lookedIn }: FollowedCall): number {
+  const { dials, ringTimeoutMs, maxDurationMs, reportGraceMs } = input;
+  const longestMs = dials ? maxDurationMs : LONGEST_CALL_MS;
+  if (status === 'ended') return statusSinceMs + reportGraceMs;
+  // Twice what the call can take: the first look has found it alive for longer than expected.
+  if (lookedIn.has(status)) return placedAtMs + 2 * (ringTimeoutMs + longestMs + reportGraceMs);
+  const isTalking = status === 'in-progress' || status === 'forwarding';
+  return statusSinceMs + (isTalking ? maxDurationMs + reportGraceMs : ringTimeoutMs);
+}
+
+/** Asks Vapi about the call. Undefined when it goes on. */
+async function lookAtVapi(call: FollowedCall): Promise<CallOver | undefined> {
+  const isLast = call.status === 'ended' || call.lookedIn.has(call.status);
+  call.lookedIn.add(call.status);
+  showPhase(call, 'asking Vapi about the call');
+  const look = await lookAtCall(call);
+  if (look.hasReport || look.isEnded) {
+    call.endedReason ??= look.endedReason;
+    return overByRecord(call);
+  }
+  if (call.status === 'ended') return overByRecord(call);
+  if (look.status !== undefined) call.raiseStatus(look.status);
+  if (!isLast && look.kind !== 'not_found') return undefined;
+  const error = look.kind === 'not_found' ? 'Vapi knows no such call' : 'no end of the call was reported';
+  return { kind: 'decided', ending: { outcome: 'unknown', endedReason: null, error, needsAttention: true } };
+}
+
+async function lookAtCall({ input: { callId }, providerCallId }: FollowedCall): Promise<CallLook> {
+  try {
+    const order = { callId, ...(providerCallId ? { providerCallId } : {}) };
+    return await voice.lookAtCall.executeWithOptions({ summary: 'ask Vapi about the call' }, [order]);
+  } catch (error) {
+    if (!(error instanceof ActivityFailure)) throw error;
+    return { kind: 'unreachable', hasReport: false, isEnded: false };
+  }
+}
+
+function overByRecord(call: FollowedCall): CallOver {
+  const { providerCallId } = call;
+  return hadNoSlot(call) && providerCallId !== undefined ? { kind: 'no_free_slot', providerCallId } : { kind: 'from_record' };
+}
+
+/** Such a call gets no report that would be worth waiting for. */
+function hadNoSlot({ input, providerCallId, endedReason }: FollowedCall): boolean {
+  return input.dials && providerCallId !== undefined && NO_FREE_SLOT.test(endedReason ?? '');
+}
+
+function mayAskForEnd({ providerCallId, status, isEndRequested, isEndAsked, noWayToEndIn }: FollowedCall): boolean {
+  const isLive = providerCallId !== undefined && status !== 'ended';
+  return isEndRequested && isLive && !isEndAsked && noWayToEndIn !== status;
+}
+
+/** Asks Vapi to end the call; its end is then reported like any other. Does not wait for the answer if the call ends by itself meanwhile. */
+async function askForEnd(call: FollowedCall): Promise<void> {
+  const { providerCallId, status } = call;
+  if (providerCallId === undefined) return;
+  showPhase(call, 'ending the call');
+  const answered = voice.endCall.executeWithOptions({ summary: 'end the call' }, [{ providerCallId }]).then(
+    () => {
+      call.isEndAsked = true;
+    },
+    (error: unknown) => {
+      if (!(error instanceof ActivityFailure)) throw error;
+      // The call goes on, and is followed to its own end.
+      call.noWayToEndIn = status;
+      showAttention(true);
+    },
+  );
+  await Promise.race([answered, condition(() => call.hasReport || call.status === 'ended')]);
+}

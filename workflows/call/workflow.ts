@@ -1,0 +1,136 @@
+/**
+ * A voice call: one execution from its request or first event until its result stands. It places the call, or follows one that
+ * others placed. Vapi promises neither that an event comes, nor that it comes once or in order. So states only rise, every wait is
+ * bounded, and Vapi is asked once when an event is missing. After an unknown outcome nothing is placed again: a phone may ring.
+ */
+import { ActivityFailure, CancellationScope, condition, setHandler } from '@temporalio/workflow';
+import type { CallEnding } from '../../activities';
+import { type CallInput, type CallReported, type CallResult, callReported, endRequested } from '../contract';
+import { calls, telling } from '../proxies';
+import { startCallback } from './callback';
+import { type FollowedCall, followCall } from './following';
+import { FIRST_PAUSE_MS, forgetPlacement, longerPause, type PlacedCall, placeCall } from './placement';
+import { showAttention, showPhase, showResult, showStatus } from './view';
+
+/** Vapi's own names, from lowest to highest. A status that is not among them is recorded, and never applied. */
+const STATUSES = ['scheduled', 'queued', 'ringing', 'in-progress', 'forwarding', 'ended'];
+
+/** Places or follows a call, and returns its result. */
+export async function callWorkflow(input: CallInput): Promise<CallResult> {
+  const call = new Call(input);
+  setHandler(callReported, (report) => call.apply(report));
+  setHandler(endRequested, () => call.requestEnd());
+  CancellationScope.current().cancelRequested.catch(() => call.requestEnd());
+  // A phone may ring: a cancellation ends the call, and the workflow follows it to that end.
+  return await CancellationScope.nonCancellable(() => run(call));
+}
+
+async function run(call: Call): Promise<CallResult> {
+  const queueUntilMs = Date.now() + call.input.queueForMs;
+  let isPlaced = !call.input.dials;
+  for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = longerPause(pauseMs)) {
+    const notPlaced = isPlaced ? undefined : await placeCall(call, queueUntilMs);
+    if (notPlaced) return await conclude(call, notPlaced);
+    const over = await followCall(call);
+    if (over.kind === 'decided') return await conclude(call, over.ending);
+    if (over.kind === 'from_record') return await conclude(call);
+    if (!call.isEndRequested && Date.now() + pauseMs >= queueUntilMs) return await conclude(call);
+    isPlaced = await forgetPlacement(call, over.providerCallId);
+    if (!isPlaced) await pauseForSlot(call, pauseMs);
+  }
+}
+
+async function pauseForSlot(call: Call, pauseMs: number): Promise<void> {
+  showPhase(call, 'queued: no free slot');
+  await condition(() => call.isEndRequested, pauseMs, { summary: 'no free slot: dial again' });
+}
+
+/** Writes the result and starts what follows from it. Without an ending, the facts of the record decide. */
+async function conclude(call: Call, ending?: CallEnding): Promise<CallResult> {
+  showPhase(call, 'writing the result');
+  const { callId } = call.input;
+  const { result, hasCallback, hasConversation } = await calls.concludeCall.executeWithOptions({ summary: 'write the result' }, [
+    { callId, ...(call.providerCallId ? { providerCallId: call.providerCallId } : {}), ...(ending ? { ending } : {}) },
+  ]);
+  showResult(result);
+  call.status = result.status;
+  if (hasCallback) await startCallback(callId);
+  if (hasConversation) await tellConversation(call);
+  showPhase(call, `done: ${result.outcome}${result.endedReason ? ` (${result.endedReason})` : ''}`);
+  return result;
+}
+
+/** The person's conversation gets a note of the call. The result stands without it. */
+async function tellConversation(call: Call): Promise<void> {
+  showPhase(call, 'telling the conversation');
+  try {
+    const { callId } = call.input;
+    await telling.tellConversation.executeWithOptions({ summary: 'tell the conversation of the call' }, [{ callId }]);
+  } catch (error) {
+    if (!(error instanceof ActivityFailure)) throw error;
+    showAttention(true);
+  }
+}
+
+/** What the workflow knows of its call. Placement and following each name the part that they use. */
+class Call implements PlacedCall, FollowedCall {
+  readonly input: CallInput;
+  providerCallId: string | undefined;
+  status = 'queued';
+  statusSinceMs = Date.now();
+  endedReason: string | undefined;
+  hasReport = false;
+
+  dials = 0;
+  placedAtMs = Date.now();
+
+  isEndRequested = false;
+  isEndAsked = false;
+  noWayToEndIn: string | undefined;
+  readonly lookedIn = new Set<string>();
+
+  /** Placements that dialled nothing: what still comes about them decides nothing. */
+  readonly #formerIds = new Set<string>();
+
+  constructor(input: CallInput) {
+    this.input = input;
+  }
+
+  /** Runs inside a signal handler: never throws. */
+  apply(report: CallReported): void {
+    if (this.#formerIds.has(report.providerCallId)) return;
+    this.providerCallId ??= report.providerCallId;
+    if (this.providerCallId !== report.providerCallId) return;
+    this.endedReason = report.endedReason ?? this.endedReason;
+    if (report.type === 'end-of-call-report') this.hasReport = true;
+    else if (report.status !== undefined) this.raiseStatus(report.status);
+  }
+
+  requestEnd(): void {
+    this.isEndRequested = true;
+    // Somebody who asks again has seen that the first request changed nothing.
+    this.isEndAsked = false;
+    this.noWayToEndIn = undefined;
+  }
+
+  raiseStatus(status: string): void {
+    if (STATUSES.indexOf(status) > STATUSES.indexOf(this.status)) this.#enterStatus(status);
+  }
+
+  startAnew(formerId: string): void {
+    this.#formerIds.add(formerId);
+    this.providerCallId = undefined;
+    this.endedReason = undefined;
+    this.hasReport = false;
+    this.isEndAsked = false;
+    this.noWayToEndIn = undefined;
+    this.lookedIn.clear();
+    this.#enterStatus('queued');
+  }
+
+  #enterStatus(status: string): void {
+    this.status = status;
+    this.statusSinceMs = Date.now();
+    showStatus(status);
+  }
+}
