@@ -5,7 +5,7 @@ import type { Duplex } from 'node:stream';
 import type { ErrorRequestHandler, RequestHandler } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiResponseObject } from 'zod-openapi';
-import { isRecordAway } from '../platform/database-errors';
+import { isDatabaseAway } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
 
 /** An answer that the caller may see in full: `message` becomes its `detail`. `id`: under which its cause stands in the log already. */
@@ -145,7 +145,7 @@ export function answerError(response: ServerResponse, error: unknown, logger: Lo
     sendProblem(response, error.status, error.message, id);
   } else if (status) {
     sendProblem(response, status, CLIENT_ERRORS[status] ?? 'the request could not be read');
-  } else if (isRecordAway(error)) {
+  } else if (isDatabaseAway(error)) {
     response.setHeader('Retry-After', RETRY_AFTER['Retry-After']);
     sendProblem(response, 503, 'the record is away; please come again', logged(logger, error, 'the record is away'));
   } else {

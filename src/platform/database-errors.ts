@@ -1,18 +1,24 @@
-/** The record as the API asks it: in bounded time, and told from other failures when it is away, because then coming again helps. */
+/**
+ * What an error of PostgreSQL means to the caller: it is away (the same statement works later), it refused the statement (it
+ * always will), or neither (a deadlock, a lock: try again now). The one place that knows PostgreSQL's, Prisma's and the driver's codes.
+ */
 
-/** A caller waits this long for one answer of the record. A connection's own bounds are longer (src/platform/database.ts). */
+/** Timeout of a query on behalf of a waiting caller. A connection's own bounds are longer (src/platform/database.ts). */
 const ANSWER_TIMEOUT_MS = 4_000;
 
-/** The record did not answer in time. */
-export class RecordAwayError extends Error {
-  override name = 'RecordAwayError';
+/** The database did not answer in time. */
+export class DatabaseAwayError extends Error {
+  override name = 'DatabaseAwayError';
 }
 
-/** What comes late may still be written: the same request again finds it. @throws RecordAwayError, or what the query throws */
-export async function fromRecord<T>(query: PromiseLike<T>): Promise<T> {
+/**
+ * Waits for a query for at most `timeoutMs` (default 4000). A late statement may still be executed, so it must be idempotent.
+ * @throws DatabaseAwayError after the timeout, or what the query throws
+ */
+export async function fromRecord<T>(query: PromiseLike<T>, timeoutMs = ANSWER_TIMEOUT_MS): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const tooSlow = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(new RecordAwayError('the record did not answer in time')), ANSWER_TIMEOUT_MS);
+    timer = setTimeout(() => reject(new DatabaseAwayError('the database did not answer in time')), timeoutMs);
   });
   try {
     return await Promise.race([query, tooSlow]);
@@ -21,26 +27,69 @@ export async function fromRecord<T>(query: PromiseLike<T>): Promise<T> {
   }
 }
 
-/** Prisma's: P10xx are the connection's; no connection in time; too many connections. */
-const PRISMA_AWAY = /^P(10\d\d|2024|2037)$/;
-/** PostgreSQL's classes: connection lost, nothing left to work with, told to stop (or to give a statement up). */
-const SQLSTATE_AWAY = /^(08|53|57)[0-9A-Z]{3}$/;
-const NETWORK_AWAY = /^E(CONNREFUSED|CONNRESET|HOSTUNREACH|NETUNREACH|TIMEDOUT|NOTFOUND|AI_AGAIN)$/;
-/** Those of pg have no code. */
-const DRIVER_AWAY = /^(Connection terminated|Query read timeout|timeout exceeded when trying to connect)/;
-
-/** Whether an error of the record says that it is away, not that the query was wrong. */
-export function isRecordAway(error: unknown): boolean {
-  if (error instanceof RecordAwayError) return true;
-  const { code, message, meta } = (error ?? {}) as ErrorOfRecord;
-  const codes = [code, meta?.driverAdapterError?.cause?.originalCode].filter((each) => typeof each === 'string');
-  if (codes.length === 0) return typeof message === 'string' && DRIVER_AWAY.test(message);
-  return codes.some((each) => PRISMA_AWAY.test(each) || SQLSTATE_AWAY.test(each) || NETWORK_AWAY.test(each));
+/** Whether the database could not be reached or could not work: the same statement may succeed later. */
+export function isDatabaseAway(error: unknown): boolean {
+  return verdictOf(error) === 'away';
 }
 
-/** As Prisma and pg make them. */
-interface ErrorOfRecord {
+/** Whether the database understood the statement and rejects it, now and later: a constraint, a type, a syntax error. */
+export function isRefused(error: unknown): boolean {
+  return verdictOf(error) === 'refused';
+}
+
+/** `conflict`: two statements met, and one of them has to be repeated. Undefined: not an error of the database. */
+type Verdict = 'away' | 'refused' | 'conflict' | undefined;
+
+/**
+ * SQLSTATE classes (PostgreSQL's appendix A) of an error that says nothing about the statement: connection lost, login refused, no such
+ * database, out of resources, operator intervention (with statement timeouts), system error; and a server that is a read-only standby.
+ */
+const SQLSTATE_AWAY = /^(?:(?:08|28|3D|53|57|58)...|25006)$/;
+/** Transaction rolled back (serialization, deadlock), object in use. */
+const SQLSTATE_CONFLICT = /^(?:40|55)...$/;
+/** Node's codes can have five letters too (`EPERM`). */
+const SQLSTATE = /^(?:[0-9][0-9A-Z]|F0|HV|P0|XX)[0-9A-Z]{3}$/;
+/** Prisma's own codes look like an SQLSTATE, but PostgreSQL has no class P1 to P6. */
+const PRISMA = /^P[1-6]\d{3}$/;
+/** P1xxx: the connection; P2024: none from the pool in time; P2037: too many of them. */
+const PRISMA_AWAY = /^P(?:1\d{3}|2024|2037)$/;
+/** P2028: the transaction is over or could not begin; P2034: conflict or deadlock. */
+const PRISMA_CONFLICT = /^P20(?:28|34)$/;
+const NETWORK_AWAY = /^E(?:CONNREFUSED|CONNRESET|PIPE|HOSTUNREACH|NETUNREACH|TIMEDOUT|NOTFOUND|AI_AGAIN)$/;
+/** The driver's own errors have no code. */
+const DRIVER_AWAY = /^(?:Connection terminated|Query read timeout|timeout exceeded when trying to connect)/;
+
+/** A cause further inside is not the reason any more. */
+const MAX_CAUSES = 5;
+
+function verdictOf(error: unknown, depth = 0): Verdict {
+  if (depth > MAX_CAUSES || typeof error !== 'object' || error === null) return undefined;
+  if (error instanceof DatabaseAwayError) return 'away';
+  const { name, code, originalCode, message, meta, cause } = error as DatabaseErrorLike;
+  // PostgreSQL's own code, where it stands inside, is more exact than the one that Prisma made of it.
+  const inner = verdictOf(meta?.driverAdapterError, depth + 1) ?? verdictOf(cause, depth + 1);
+  if (inner !== undefined) return inner;
+  const own = typeof originalCode === 'string' ? originalCode : code;
+  if (typeof own === 'string') return verdictOfCode(own);
+  if (name === 'PrismaClientValidationError') return 'refused';
+  return typeof message === 'string' && DRIVER_AWAY.test(message) ? 'away' : undefined;
+}
+
+function verdictOfCode(code: string): Verdict {
+  if (PRISMA_AWAY.test(code) || NETWORK_AWAY.test(code)) return 'away';
+  if (PRISMA_CONFLICT.test(code)) return 'conflict';
+  if (PRISMA.test(code)) return 'refused';
+  if (!SQLSTATE.test(code)) return undefined;
+  if (SQLSTATE_AWAY.test(code)) return 'away';
+  return SQLSTATE_CONFLICT.test(code) ? 'conflict' : 'refused';
+}
+
+/** As pg (`code`), its Prisma adapter (`originalCode`) and Prisma (`meta`) make them. */
+interface DatabaseErrorLike {
+  name?: unknown;
   code?: unknown;
+  originalCode?: unknown;
   message?: unknown;
-  meta?: { driverAdapterError?: { cause?: { originalCode?: unknown } } };
+  meta?: { driverAdapterError?: unknown };
+  cause?: unknown;
 }

@@ -6,7 +6,7 @@
 import type { Client } from '@temporalio/client';
 import { type ReportedStatus, sendReported } from '../../workflows/contract';
 import type { Database } from '../platform/database';
-import { isRecordAway } from '../platform/database-errors';
+import { isDatabaseAway } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
 import type { StatusEvent } from '../providers/kapso/events';
 import { joinEarlyReports, keepReports, raiseReply } from '../record/replies';
@@ -57,7 +57,7 @@ export function createStatusKeeper(dependencies: StatusDependencies): StatusKeep
       );
     } catch (error) {
       // What the record refuses may be a single one, and must not keep the others out.
-      if (deliveries.length > 1 && !isRecordAway(error)) for (const delivery of deliveries) void keepTogether([delivery]);
+      if (deliveries.length > 1 && !isDatabaseAway(error)) for (const delivery of deliveries) void keepTogether([delivery]);
       else for (const { failed } of deliveries) failed(error);
       return;
     }
