@@ -1,0 +1,232 @@
+/**
+ * Dead letters: what could not be taken, with its reason and its body, until somebody replays it or its time is over.
+ * The same item delivered again is one row.
+ */
+import { createHash } from 'node:crypto';
+import type { DeadLetter, Prisma } from '../../prisma/generated/client';
+import type { ContactIdentity, InboundMessage } from '../../workflows/contract';
+import { type Database, sql } from '../platform/database';
+import { boundedJson, cutText } from '../platform/text';
+
+/** Where a dead letter came in. */
+export const DEAD_LETTER_SOURCES = ['kapso', 'vapi', 'conversation'] as const;
+export type DeadLetterSource = (typeof DEAD_LETTER_SOURCES)[number];
+
+/** What a letter of a webhook has in common with one of a conversation. */
+interface LetterFacts {
+  /** A short kind, letters and underscores: it is a label of the metrics. */
+  reason: string;
+  /** In words, for a person; nothing personal. */
+  detail: string;
+  phoneNumberId?: string;
+  /** WhatsApp's id of the message. */
+  providerMessageId?: string;
+}
+
+/** A webhook, or one item of it. */
+export interface WebhookLetter extends LetterFacts {
+  source: 'kapso' | 'vapi';
+  /** The sender's name of the event, where the body does not say it. */
+  event?: string;
+  /** What a replay reads: a value of JSON, or the bytes of a body that is none. */
+  body: unknown;
+}
+
+/** A message that the record refuses, as a replay signals it to its conversation again. */
+export interface RefusedMessage {
+  phoneNumberId: string;
+  contact: ContactIdentity;
+  message: InboundMessage;
+}
+
+/** A message that reached its conversation and that the record refuses. */
+export interface ConversationLetter extends LetterFacts {
+  source: 'conversation';
+  workflowId?: string;
+  conversationId?: string;
+  body: RefusedMessage;
+}
+
+export type NewDeadLetter = WebhookLetter | ConversationLetter;
+
+/** Characters of JSON, or bytes: more than WhatsApp's largest webhook has. */
+const MAX_BODY = 4 * 1024 * 1024;
+
+/** Keeps one dead letter; twice the same is one row. Returns its id. @throws what the database throws */
+export async function keepDeadLetter(db: Database, letter: NewDeadLetter): Promise<string> {
+  const [id] = await keepDeadLetters(db, [letter]);
+  if (id === undefined) throw new Error('the dead letter was not kept');
+  return id;
+}
+
+/** Keeps several in one statement: all of them or none. Returns the ids of the rows. @throws what the database throws */
+export async function keepDeadLetters(db: Database, letters: readonly NewDeadLetter[]): Promise<string[]> {
+  // One statement cannot update a row twice.
+  const rows = [...new Map(letters.map(storable).map((row) => [row.digest, row])).values()];
+  if (rows.length === 0) return [];
+  const column = <K extends keyof Storable>(name: K) => rows.map((row) => row[name]);
+  const kept = await db.query<{ id: string }>(sql`
+    INSERT INTO dead_letters (source, reason, detail, event, phone_number_id, provider_message_id, workflow_id, conversation_id,
+      body, raw_body, is_truncated, digest)
+    SELECT source, reason, detail, event, phone_number_id, provider_message_id, workflow_id, conversation_id,
+      body::jsonb, raw_body, is_truncated, digest
+    FROM unnest(${column('source')}::text[], ${column('reason')}::text[], ${column('detail')}::text[], ${column('event')}::text[],
+      ${column('phoneNumberId')}::text[], ${column('providerMessageId')}::text[], ${column('workflowId')}::text[],
+      ${column('conversationId')}::uuid[], ${column('body')}::text[], ${column('rawBody')}::bytea[], ${column('isTruncated')}::boolean[],
+      ${column('digest')}::text[])
+      AS l(source, reason, detail, event, phone_number_id, provider_message_id, workflow_id, conversation_id,
+        body, raw_body, is_truncated, digest)
+    ON CONFLICT (digest) DO UPDATE SET
+      occurrences = dead_letters.occurrences + 1, last_seen_at = now(), replayed_at = NULL,
+      reason = EXCLUDED.reason, detail = EXCLUDED.detail, event = EXCLUDED.event,
+      phone_number_id = EXCLUDED.phone_number_id, provider_message_id = EXCLUDED.provider_message_id,
+      workflow_id = EXCLUDED.workflow_id, conversation_id = EXCLUDED.conversation_id,
+      body = EXCLUDED.body, raw_body = EXCLUDED.raw_body, is_truncated = EXCLUDED.is_truncated
+    RETURNING id`);
+  return kept.map(({ id }) => id);
+}
+
+interface Storable {
+  source: string;
+  reason: string;
+  detail: string;
+  event: string | null;
+  phoneNumberId: string | null;
+  providerMessageId: string | null;
+  workflowId: string | null;
+  conversationId: string | null;
+  body: string | null;
+  rawBody: Buffer | null;
+  isTruncated: boolean;
+  digest: string;
+}
+
+const UUID = /^[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i;
+
+/** A letter that PostgreSQL stores, whatever stands in it: there is no second place for what a dead letter refuses. */
+function storable(letter: NewDeadLetter): Storable {
+  const stored = storableBody(letter.body);
+  const { workflowId, conversationId } = letter.source === 'conversation' ? letter : {};
+  return {
+    source: letter.source,
+    reason: cutText(letter.reason, 64),
+    detail: cutText(letter.detail, 500),
+    event: textOrNull('event' in letter ? letter.event : undefined),
+    phoneNumberId: textOrNull(letter.phoneNumberId),
+    providerMessageId: textOrNull(letter.providerMessageId),
+    workflowId: textOrNull(workflowId),
+    conversationId: conversationId !== undefined && UUID.test(conversationId) ? conversationId : null,
+    ...stored,
+    digest: digestOf(letter, stored),
+  };
+}
+
+type StorableBody = Pick<Storable, 'body' | 'rawBody' | 'isTruncated'>;
+
+function storableBody(body: unknown): StorableBody {
+  if (Buffer.isBuffer(body)) return storableBytes(body);
+  const json = boundedJson(body ?? null, MAX_BODY);
+  if (json !== undefined) return { body: JSON.stringify(json), rawBody: null, isTruncated: false };
+  try {
+    return storableBytes(Buffer.from(JSON.stringify(body)));
+  } catch {
+    return { body: null, rawBody: null, isTruncated: true };
+  }
+}
+
+function storableBytes(bytes: Buffer): StorableBody {
+  return { body: null, rawBody: bytes.subarray(0, MAX_BODY), isTruncated: bytes.length > MAX_BODY };
+}
+
+/** A message is the same one whatever is known of its sender by now; a webhook's item is what it says. */
+function digestOf({ source, phoneNumberId, providerMessageId }: NewDeadLetter, { body, rawBody }: StorableBody): string {
+  const hash = createHash('sha256').update(JSON.stringify([source]));
+  if (source === 'conversation' && providerMessageId !== undefined) hash.update(JSON.stringify([phoneNumberId, providerMessageId]));
+  else hash.update(rawBody ?? body ?? '');
+  return hash.digest('hex');
+}
+
+function textOrNull(text: string | undefined): string | null {
+  return text === undefined ? null : cutText(text, 512);
+}
+
+/** Which letters are meant. Every field narrows the choice. */
+export interface DeadLetterFilter {
+  reason?: string | undefined;
+  source?: DeadLetterSource | undefined;
+  replayed?: boolean | undefined;
+}
+
+/** Where a page begins: after this letter, in the order of the list. */
+export interface DeadLetterPosition {
+  at: Date;
+  id: string;
+}
+
+/** A letter without its body. */
+export type DeadLetterHead = Omit<DeadLetter, 'body' | 'rawBody' | 'digest'>;
+
+const BODILESS = { body: true, rawBody: true, digest: true } satisfies Prisma.DeadLetterOmit;
+
+function whereOf({ reason, source, replayed }: DeadLetterFilter): Prisma.DeadLetterWhereInput {
+  return {
+    ...(reason === undefined ? {} : { reason }),
+    ...(source === undefined ? {} : { source }),
+    ...(replayed === undefined ? {} : { replayedAt: replayed ? { not: null } : null }),
+  };
+}
+
+/** Dead letters, newest first, without their bodies. */
+export async function listDeadLetters(
+  db: Database,
+  filter: DeadLetterFilter,
+  { limit, before }: { limit: number; before?: DeadLetterPosition | undefined },
+): Promise<DeadLetterHead[]> {
+  const older = before ? { OR: [{ createdAt: { lt: before.at } }, { createdAt: before.at, id: { lt: before.id } }] } : {};
+  return await db.orm.deadLetter.findMany({
+    where: { AND: [whereOf(filter), older] },
+    orderBy: [{ createdAt: 'desc' }, { id: 'desc' }],
+    take: limit,
+    omit: BODILESS,
+  });
+}
+
+/** Dead letters that nobody has replayed, oldest first, as a replay of all takes them. */
+export async function listOpenDeadLetters(
+  db: Database,
+  filter: Omit<DeadLetterFilter, 'replayed'>,
+  { limit, after }: { limit: number; after?: DeadLetterPosition | undefined },
+): Promise<DeadLetterPosition[]> {
+  const newer = after ? { OR: [{ createdAt: { gt: after.at } }, { createdAt: after.at, id: { gt: after.id } }] } : {};
+  const rows = await db.orm.deadLetter.findMany({
+    where: { AND: [whereOf({ ...filter, replayed: false }), newer] },
+    orderBy: [{ createdAt: 'asc' }, { id: 'asc' }],
+    take: limit,
+    select: { id: true, createdAt: true },
+  });
+  return rows.map(({ id, createdAt }) => ({ id, at: createdAt }));
+}
+
+/** One dead letter with its body. */
+export async function findDeadLetter(db: Database, id: string): Promise<DeadLetter | null> {
+  return await db.orm.deadLetter.findUnique({ where: { id } });
+}
+
+/** Marks a letter as replayed, unless the same item could not be taken once more since it was read. */
+export async function markReplayed(db: Database, { id, occurrences }: Pick<DeadLetter, 'id' | 'occurrences'>): Promise<void> {
+  await db.orm.deadLetter.updateMany({ where: { id, occurrences }, data: { replayedAt: new Date() } });
+}
+
+/** Says why a replay could not take the letter. */
+export async function renewReason(db: Database, id: string, { reason, detail }: Pick<LetterFacts, 'reason' | 'detail'>): Promise<void> {
+  await db.orm.deadLetter.updateMany({ where: { id }, data: { reason, detail } });
+}
+
+/** Deletes up to `batch` letters that were last seen before `beforeMs`, replayed or not. Returns how many. */
+export async function deleteOldDeadLetters(db: Database, beforeMs: number, batch: number): Promise<number> {
+  const deleted = await db.query<{ id: string }>(sql`
+    DELETE FROM dead_letters WHERE id IN (
+      SELECT id FROM dead_letters WHERE last_seen_at < ${new Date(beforeMs)} ORDER BY last_seen_at LIMIT ${batch}
+    ) RETURNING id`);
+  return deleted.length;
+}
