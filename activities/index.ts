@@ -8,6 +8,7 @@ import type { KapsoClient } from '../src/providers/kapso/client';
 import type { LanguageModels } from '../src/providers/models/client';
 import type { VapiClient } from '../src/providers/vapi/client';
 import { type CallbackActivities, createCallbackActivities } from './callback';
+import { withDatabaseFailures } from './database-failures';
 import { createModelActivities, type ModelActivities } from './model';
 import { createRecordActivities, type RecordActivities, type TurnLimits } from './records';
 import { createRetentionActivities, type RetentionActivities } from './retention';
@@ -46,12 +47,12 @@ export type Activities = RecordActivities &
 
 /** The worker is the one place that calls this. */
 export function createActivities(dependencies: ActivityDependencies): Activities {
-  return {
+  return withDatabaseFailures({
     ...createRecordActivities(dependencies),
     ...createModelActivities(dependencies),
     ...createWhatsAppActivities(dependencies),
     ...createVoiceActivities(dependencies),
     ...createCallbackActivities(dependencies),
     ...createRetentionActivities(dependencies),
-  };
+  });
 }

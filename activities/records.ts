@@ -2,14 +2,17 @@
 import { ApplicationFailure } from '@temporalio/activity';
 import { PROVIDER_NAMES } from '../src/platform/config';
 import type { Database } from '../src/platform/database';
+import { isRefused } from '../src/platform/database-errors';
 import type { Logger } from '../src/platform/logger';
 import type { LanguageModels, ModelChoice } from '../src/providers/models/client';
 import { clearAttention, raiseAttention } from '../src/record/attention';
+import { keepDeadLetters, type NewDeadLetter, type RefusedMessage } from '../src/record/dead-letters';
 import { ensureConversation, findInboundContext, type InboundContext, insertMessages, type RecordOrder } from '../src/record/inbound';
 import { parkMessages } from '../src/record/parked-messages';
 import { doubtReply, failTurn } from '../src/record/replies';
 import { hasWorkspace } from '../src/record/workspaces';
 import type { AttentionKind, MessagesReceived } from '../workflows/contract';
+import { refusalCode } from './database-failures';
 
 /** Bounds of a turn, in milliseconds: one attempt at one model, and everything until a draft stands. */
 export interface TurnLimits {
@@ -39,9 +42,12 @@ export interface Recorded {
   providers: ModelChoice[];
 }
 
+export type InboundOutcome = Recorded | { kind: 'unknown_number'; flow?: number } | { kind: 'refused' };
+
 export interface RecordActivities {
-  /** `unknown_number`: no workspace has it, and the messages are parked. `refused`: the database takes none of them. */
-  recordInbound(order: RecordOrder): Promise<Recorded | { kind: 'unknown_number'; flow?: number } | { kind: 'refused' }>;
+  /** `unknown_number`: no workspace has it, and the messages are parked. `refused`: the database takes none of
+   * them, and they are dead letters. */
+  recordInbound(order: RecordOrder): Promise<InboundOutcome>;
   recordFailedTurn(order: { conversationId: string; messageIds: string[]; reason: string }): Promise<void>;
   /**
    * Nobody knows whether the reply went out, and the conversation waits no longer: its messages are `unconfirmed`, and a person is asked
@@ -76,27 +82,13 @@ export function createRecordActivities({
   logger: Logger;
 }): RecordActivities {
   return {
-    async recordInbound({ deliveries, ...workflow }) {
-      const order = { ...workflow, ...merged(deliveries) };
-      const context = await findInboundContext(db, order);
-      if (!context) {
-        await parkMessages(db, order);
-        return { kind: 'unknown_number', flow: FLOW };
+    async recordInbound(order) {
+      try {
+        return await recordDeliveries(order);
+      } catch (error) {
+        if (!isRefused(error)) throw error;
+        return await recordEach(order);
       }
-      const conversationId = await ensureConversation(db, context, order);
-      const mode = context.mode ?? 'ai';
-      const answerableIds = await insertMessages(db, context, conversationId, mode, order);
-      const { quietMs, quietMaxMs, sessionTimeoutMs, sendConfirmMs } = context;
-      return {
-        kind: 'recorded',
-        flow: FLOW,
-        conversationId,
-        mode,
-        needsAttention: context.needsAttention ?? false,
-        answerableIds,
-        timings: { quietMs, quietMaxMs, sessionTimeoutMs, sendConfirmMs, ...limits },
-        providers: answerableIds.length > 0 ? providerChain(context, models) : [],
-      };
     },
 
     async recordFailedTurn({ conversationId, messageIds, reason }) {
@@ -130,6 +122,72 @@ export function createRecordActivities({
         message: `no workspace has the number id ${phoneNumberId}; its messages are parked until one has`,
       });
     },
+  };
+
+  async function recordDeliveries({ deliveries, ...workflow }: RecordOrder): Promise<InboundOutcome> {
+    const order = { ...workflow, ...merged(deliveries) };
+    const context = await findInboundContext(db, order);
+    if (!context) {
+      await parkMessages(db, order);
+      return { kind: 'unknown_number', flow: FLOW };
+    }
+    const conversationId = await ensureConversation(db, context, order);
+    const mode = context.mode ?? 'ai';
+    const answerableIds = await insertMessages(db, context, conversationId, mode, order);
+    const { quietMs, quietMaxMs, sessionTimeoutMs, sendConfirmMs } = context;
+    return {
+      kind: 'recorded',
+      flow: FLOW,
+      conversationId,
+      mode,
+      needsAttention: context.needsAttention ?? false,
+      answerableIds,
+      timings: { quietMs, quietMaxMs, sessionTimeoutMs, sendConfirmMs, ...limits },
+      providers: answerableIds.length > 0 ? providerChain(context, models) : [],
+    };
+  }
+
+  /** One message may be what the database refuses: each is tried alone, and what is refused becomes a dead letter. */
+  async function recordEach({ deliveries, ...workflow }: RecordOrder): Promise<InboundOutcome> {
+    let outcome: InboundOutcome = { kind: 'refused' };
+    const letters: NewDeadLetter[] = [];
+    for (const { contact, message } of deliveries.flatMap(({ contact, messages }) => messages.map((message) => ({ contact, message })))) {
+      try {
+        outcome = await recordDeliveries({ ...workflow, deliveries: [{ contact, messages: [message] }] });
+      } catch (error) {
+        if (!isRefused(error)) throw error;
+        letters.push(refusedLetter(workflow, { contact, message }, error));
+      }
+    }
+    await keepDeadLetters(db, letters);
+    return await askForPerson(outcome, workflow.workflowId, letters);
+  }
+
+  async function askForPerson(outcome: InboundOutcome, workflowId: string, letters: readonly NewDeadLetter[]): Promise<InboundOutcome> {
+    if (letters.length === 0) return outcome;
+    logger.error({ workflowId, deadLetters: letters.length }, 'the database refused messages; they are dead letters');
+    const conversation = await db.orm.conversation.findUnique({ where: { workflowId }, select: { id: true } });
+    if (conversation) await raiseAttention(db, { conversationId: conversation.id, kind: 'dead_letter', text: REFUSED_TEXT });
+    return outcome.kind === 'recorded' ? { ...outcome, needsAttention: true } : outcome;
+  }
+}
+
+const REFUSED_TEXT = 'the database refused a message; it is kept as a dead letter';
+
+function refusedLetter(
+  workflow: Omit<RecordOrder, 'deliveries'>,
+  refused: Omit<RefusedMessage, 'phoneNumberId'>,
+  error: unknown,
+): NewDeadLetter {
+  const { phoneNumberId, workflowId } = workflow;
+  return {
+    source: 'conversation',
+    reason: 'record_refused',
+    detail: `the database refused the message (SQLSTATE ${refusalCode(error)})`,
+    phoneNumberId,
+    providerMessageId: refused.message.providerMessageId,
+    workflowId,
+    body: { phoneNumberId, ...refused },
   };
 }
 

@@ -1,0 +1,38 @@
+/** The one place that turns an error of the database into a failure that Temporal understands, for all activities. */
+import { ApplicationFailure } from '@temporalio/activity';
+import { isDatabaseAway, isRefused } from '../src/platform/database-errors';
+
+/** The SQLSTATE of a refusal; the text is left out, because it may quote a row, and failures stand in the history. */
+export function refusalCode(error: unknown): string {
+  const { code } = error as { code?: unknown };
+  return typeof code === 'string' ? code : 'unknown';
+}
+
+type Activity = (...args: never[]) => Promise<unknown>;
+
+/**
+ * The activities, with errors of the database as failures: `RecordError.Refused` is final (the statement would be refused again), and
+ * `RecordError.Unavailable` passes. Anything else stays as it is.
+ */
+export function withDatabaseFailures<T extends Record<keyof T, Activity>>(activities: T): T {
+  const wrapped = Object.entries<Activity>(activities).map(([name, run]) => {
+    const activity: Activity = async (...args) => {
+      try {
+        return await run(...args);
+      } catch (error) {
+        throw databaseFailure(error) ?? error;
+      }
+    };
+    return [name, activity];
+  });
+  return Object.fromEntries(wrapped) as T;
+}
+
+function databaseFailure(error: unknown): ApplicationFailure | undefined {
+  if (isRefused(error)) {
+    const message = `the database refused a statement (SQLSTATE ${refusalCode(error)})`;
+    return ApplicationFailure.create({ type: 'RecordError.Refused', message, nonRetryable: true });
+  }
+  if (isDatabaseAway(error)) return ApplicationFailure.create({ type: 'RecordError.Unavailable', message: 'the database is away' });
+  return undefined;
+}
