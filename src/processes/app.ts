@@ -6,6 +6,7 @@ import express from 'express';
 import type { CallWaiters } from '../api/call-waiters';
 import { callRoutes } from '../api/calls';
 import { conversationRoutes } from '../api/conversations';
+import { parkedMessageRoutes } from '../api/parked-messages';
 import { recordingRoutes } from '../api/recording';
 import { requireApiKey } from '../http/access';
 import { docsRoutes } from '../http/docs';
@@ -52,6 +53,7 @@ export function createApp({ settings, db, temporal, logger, metrics, waiters, ha
   app.use(handshakeRoutes(settings.KAPSO_WEBHOOK_TOKEN, limits.open));
   const withKey = requireApiKey(settings.API_KEYS, limits);
   app.use('/api/v1/conversations', withKey, conversationRoutes(db));
+  app.use('/api/v1/parked-messages', withKey, parkedMessageRoutes(db));
   const vapi = { baseUrl: settings.VAPI_BASE_URL, apiKey: settings.VAPI_API_KEY };
   const identity = () => handOverDependencies()?.identity;
   app.use(

@@ -6,6 +6,7 @@ import { createDocument, type oas31, type ZodOpenApiPathsObject } from 'zod-open
 import { version } from '../../package.json';
 import { callPaths } from '../api/calls';
 import { conversationPaths } from '../api/conversations';
+import { parkedMessagePaths } from '../api/parked-messages';
 import { recordingPath } from '../api/recording';
 import { docsPaths } from '../http/docs';
 import { healthPaths } from '../http/health';
@@ -15,6 +16,7 @@ import { vapiPaths } from '../webhooks/vapi';
 /** Every path of the application. */
 export const apiPaths: ZodOpenApiPathsObject = {
   ...conversationPaths,
+  ...parkedMessagePaths,
   ...callPaths,
   '/api/v1/vapi/calls/{callId}/recording': recordingPath,
   ...kapsoPaths,

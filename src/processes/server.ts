@@ -14,6 +14,7 @@ import { openTemporalClient, temporalConfig } from '../platform/temporal';
 import { loadIdentity } from '../record/identity';
 import { ensureFirstWorkspace } from '../record/workspaces';
 import type { HandOverDependencies } from '../webhooks/hand-over';
+import { releaseParkedMessages } from '../webhooks/parked-messages';
 import { createWorkflowSignaller } from '../webhooks/signaller';
 import { createStatusKeeper } from '../webhooks/statuses';
 import { createApp } from './app';
@@ -27,6 +28,9 @@ const KEEP_ALIVE_MS = 65_000;
 
 /** How often idle connections are closed during shutdown. */
 const IDLE_SWEEP_MS = 50;
+
+/** Interval between looks for parked messages whose number has got a workspace. */
+const RELEASE_INTERVAL_MS = 60_000;
 
 async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   const settings = requireSettings(readSettings(environment), {
@@ -58,6 +62,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   await once(server, 'listening');
   logger.info({ port: settings.PORT }, 'api listening');
   handOverDependencies = await prepare({ settings, db, temporal, logger, signal: stopping.signal });
+  keepReleasingParkedMessages(handOverDependencies, stopping.signal);
   logger.info('api ready');
 }
 
@@ -83,6 +88,17 @@ async function prepare(parts: {
     statuses: createStatusKeeper({ db, temporal, logger }),
     defaultPhoneNumberId: settings.KAPSO_PHONE_NUMBER_ID,
   };
+}
+
+/** At the start and from time to time: whoever adds a workspace does not know which messages waited for it. */
+function keepReleasingParkedMessages(dependencies: HandOverDependencies, signal: AbortSignal): void {
+  const release = (ageMs?: number) =>
+    releaseParkedMessages(dependencies, ageMs).catch((error: unknown) =>
+      dependencies.logger.warn({ error }, 'parked messages could not be released; trying again'),
+    );
+  void release(0);
+  const timer = setInterval(() => void release(), RELEASE_INTERVAL_MS).unref();
+  signal.addEventListener('abort', () => clearInterval(timer), { once: true });
 }
 
 /** Stops accepting connections and waits for the requests in progress. */

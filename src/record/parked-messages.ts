@@ -1,8 +1,9 @@
 /** Messages for a number that no workspace has. They become rows of a conversation once one has it. */
 import type { Prisma } from '../../prisma/generated/client';
-import type { ContactIdentity, InboundMessage } from '../../workflows/contract';
-import type { Database } from '../platform/database';
+import { type ContactIdentity, type InboundMessage, UNASSIGNED_NUMBER } from '../../workflows/contract';
+import { type Database, sql } from '../platform/database';
 import type { InboundDelivery } from './inbound';
+import { type Page, pageOf } from './page';
 
 /** Parks the messages; those that are parked already stay as they are. */
 export async function parkMessages(db: Database, order: InboundDelivery): Promise<void> {
@@ -20,4 +21,53 @@ export async function parkMessages(db: Database, order: InboundDelivery): Promis
     })),
     skipDuplicates: true,
   });
+}
+
+/** A parked message as it is listed. */
+export interface ParkedMessageRow {
+  id: string;
+  phoneNumberId: string;
+  reason: string;
+  message: unknown;
+  createdAt: Date;
+  releasedAt: Date | null;
+}
+
+/** Newest first. `isReleased`: only those that became messages of a conversation, or only the others. */
+export async function findParkedMessages(
+  db: Database,
+  { isReleased }: { isReleased?: boolean | undefined },
+  { limit, before }: { limit: number; before?: { at: Date; id: string } | undefined },
+): Promise<Page<ParkedMessageRow>> {
+  const rows = await db.orm.parkedMessage.findMany({
+    where: {
+      ...(isReleased === undefined ? {} : { releasedAt: isReleased ? { not: null } : null }),
+      ...(before ? { OR: [{ createdAt: { lt: before.at } }, { createdAt: before.at, id: { lt: before.id } }] } : {}),
+    },
+    orderBy: [{ createdAt: 'desc' }, { id: 'desc' }],
+    take: limit + 1,
+    select: { id: true, phoneNumberId: true, reason: true, message: true, createdAt: true, releasedAt: true },
+  });
+  return pageOf(rows, limit);
+}
+
+/** A parked message whose number has a workspace by now, as it came. */
+export interface ReleasableMessage {
+  phoneNumberId: string;
+  contact: ContactIdentity;
+  message: InboundMessage;
+}
+
+/** The oldest ones that were parked at least `ageMs` ago: what is younger, its own workflow is still waiting for. */
+export async function findReleasableMessages(
+  db: Database,
+  { ageMs, limit }: { ageMs: number; limit: number },
+): Promise<ReleasableMessage[]> {
+  const rows = await db.query<{ phoneNumberId: string; kept: InboundMessage & { contact: ContactIdentity } }>(sql`
+    SELECT p.phone_number_id AS "phoneNumberId", p.message AS kept FROM parked_messages p
+    WHERE p.released_at IS NULL AND p.created_at <= now() - ${ageMs} * interval '1 ms'
+      AND (EXISTS (SELECT 1 FROM workspaces w WHERE w.kapso_phone_number_id = p.phone_number_id)
+        OR (p.phone_number_id = ${UNASSIGNED_NUMBER} AND EXISTS (SELECT 1 FROM workspaces)))
+    ORDER BY p.created_at, p.id LIMIT ${limit}`);
+  return rows.map(({ phoneNumberId, kept: { contact, ...message } }) => ({ phoneNumberId, contact, message }));
 }

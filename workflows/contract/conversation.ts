@@ -42,6 +42,8 @@ export interface ConversationInput {
   contactKey: string;
   /** State carried over a continue-as-new. */
   snapshot?: ConversationSnapshot;
+  /** How long it waits for a workspace with the number, in milliseconds (default: a day). */
+  waitForWorkspaceMs?: number;
   /** Continue as new when the history has this many events, besides the server's own hint. */
   maxHistoryEvents?: number;
 }

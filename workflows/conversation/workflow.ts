@@ -277,7 +277,8 @@ class Conversation {
       },
     );
     if (flow >= 2) {
-      const leftMs = Math.max(1, this.#waitingSinceMs + WAIT_FOR_WORKSPACE_MS - Date.now());
+      const forMs = this.#input.waitForWorkspaceMs ?? WAIT_FOR_WORKSPACE_MS;
+      const leftMs = Math.max(1, this.#waitingSinceMs + forMs - Date.now());
       const end = () => {
         isOver = true;
       };

@@ -1,0 +1,119 @@
+/** Messages for a number that no workspace has: they are parked, shown, and worked off when it has one, whoever waits for it. */
+
+import { randomUUID } from 'node:crypto';
+import { CONVERSATION_WORKFLOW, conversationStart, messagesReceived } from '../workflows/contract';
+import { type Answered, request } from './support/calls';
+import { balance, eventually, newPhone } from './support/expectations';
+import { startSuite } from './support/suite';
+import type { System } from './support/system';
+
+let system: System;
+
+beforeAll(async () => {
+  system = await startSuite('parked_messages');
+});
+
+afterAll(async () => {
+  await system?.close();
+});
+
+afterEach(async () => {
+  await balance(system.db);
+});
+
+interface Parked {
+  data: { phoneNumberId: string; kind: string; text: string | null; contact: { phone: string | null }; releasedAt: string | null }[];
+  next: string | null;
+}
+
+let numbers = 0;
+
+/** A message to a number of its own, and the workflow that waits for its workspace. */
+async function writeToUnknownNumber(text: string) {
+  numbers += 1;
+  const phoneNumberId = `9${Date.now()}${numbers}`;
+  const phone = newPhone();
+  await write(phoneNumberId, phone, text);
+  const parked = await eventually(() => system.db.parkedMessage.findFirstOrThrow({ where: { phoneNumberId } }));
+  return { phoneNumberId, phone, workflow: system.temporal.workflow.getHandle(parked.workflowId) };
+}
+
+async function write(phoneNumberId: string, phone: string, text: string): Promise<void> {
+  const body = { phone_number_id: phoneNumberId, messages: [{ from: phone, id: `wamid.${phone}.${text}`, text: { body: text } }] };
+  await system.sandbox.kapso.deliver(body);
+}
+
+async function addWorkspace(kapsoPhoneNumberId: string): Promise<void> {
+  const { id: workspaceId } = await system.db.workspace.create({ data: { name: 'Added later', kapsoPhoneNumberId } });
+  await system.db.chatbotSettings.create({ data: { workspaceId, chatbotEnabled: true, aiEnabled: true, quietMs: 0 } });
+}
+
+test('when an operator cancels the wait, then the session ends, and its messages are worked off once a workspace is added', async () => {
+  const { phoneNumberId, phone, workflow } = await writeToUnknownNumber('first');
+  await workflow.cancel();
+  await expect(workflow.result()).rejects.toThrow();
+  expect((await workflow.describe()).status.name).toBe('CANCELLED');
+  const listed = () => request<Parked>(system, 'GET', '/api/v1/parked-messages?released=false');
+  expect((await listed()).body.data).toContainEqual(
+    expect.objectContaining({ phoneNumberId, kind: 'text', text: 'first', contact: { phone, name: null }, releasedAt: null }),
+  );
+  await addWorkspace(phoneNumberId);
+  // Any API process that starts looks for them; the others do so from time to time.
+  const another = await system.startApi({ PORT: String(Number(system.environment.PORT) + 1) });
+  await eventually(async () => {
+    const rows = await system.db.message.findMany({ where: { direction: 'inbound', conversation: { contact: { phone } } } });
+    expect(rows).toMatchObject([{ text: 'first', outcome: 'answered' }]);
+  });
+  expect(system.sandbox.kapso.visibleTo(phone)).toHaveLength(1);
+  expect((await listed()).body.data.filter((each) => each.phoneNumberId === phoneNumberId)).toEqual([]);
+  await another.stop();
+});
+
+test('when a message comes while the wait is being cancelled, then it is parked as well', async () => {
+  const { phoneNumberId, phone, workflow } = await writeToUnknownNumber('first');
+  await Promise.all([workflow.cancel(), write(phoneNumberId, phone, 'second')]);
+  await eventually(async () => expect(await system.db.parkedMessage.count({ where: { phoneNumberId } })).toBe(2));
+});
+
+test('when no workspace was added for a day, then the session ends, and its message stays parked', async () => {
+  const phoneNumberId = `8${Date.now()}`;
+  const contactKey = 'a-day-is-a-second-here';
+  const start = conversationStart({ phoneNumberId, contactKey, taskQueue: system.taskQueue });
+  const id = randomUUID();
+  const received = {
+    contact: { phone: newPhone() },
+    messages: [{ id, providerMessageId: `wamid.${id}`, kind: 'text', text: 'hi', sentAtMs: Date.now() }],
+  };
+  const workflow = await system.temporal.workflow.signalWithStart(CONVERSATION_WORKFLOW, {
+    ...start,
+    args: [{ phoneNumberId, contactKey, waitForWorkspaceMs: 1_000 }],
+    signal: messagesReceived,
+    signalArgs: [received],
+  });
+  await workflow.result();
+  expect(await system.db.parkedMessage.findMany({ where: { phoneNumberId } })).toMatchObject([{ releasedAt: null }]);
+});
+
+test('when the list is read page by page, then each message is there once', async () => {
+  await system.db.parkedMessage.createMany({
+    data: Array.from({ length: 5 }, (_each, index) => ({
+      phoneNumberId: 'paged',
+      providerMessageId: `wamid.paged.${index}`,
+      workflowId: 'conversation-paged-x',
+      reason: 'no workspace has this number',
+      message: {},
+    })),
+  });
+  const seen: string[] = [];
+  for (let next: string | null = ''; next !== null; ) {
+    const { status, body }: Answered<Parked> = await request<Parked>(
+      system,
+      'GET',
+      `/api/v1/parked-messages?limit=2${next ? `&before=${next}` : ''}`,
+    );
+    expect(status).toBe(200);
+    seen.push(...body.data.map(({ phoneNumberId }) => phoneNumberId));
+    next = body.next;
+  }
+  expect(seen.filter((id) => id === 'paged')).toHaveLength(5);
+});
