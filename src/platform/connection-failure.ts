@@ -16,6 +16,8 @@ const CONNECT_ERROR_CODES = new Set([
   'SELF_SIGNED_CERT_IN_CHAIN',
   'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
   'ERR_TLS_CERT_ALTNAME_INVALID',
+  // src/platform/claim-fence.ts
+  'CLAIM_EXPIRED',
 ]);
 
 /** The shape of Node's and undici's errors. A host with several addresses fails with one error per address. */

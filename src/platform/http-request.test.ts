@@ -2,6 +2,8 @@
 import { once } from 'node:events';
 import { createServer as createHttpServer, type RequestListener } from 'node:http';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import { text } from 'node:stream/consumers';
+import { ClaimExpiredError } from './claim-fence';
 import { connectionFailure } from './connection-failure';
 import { withDeadline } from './deadline';
 import { sendRequest } from './http-request';
@@ -77,6 +79,47 @@ describe('a request', () => {
     expect(Date.now() - startedAtMs).toBeLessThan(3_000);
     // The TLS handshake has begun, but no request was sent.
     expect(Buffer.concat(received).toString('latin1')).not.toContain('POST');
+  });
+});
+
+describe('the last check before a request leaves', () => {
+  const checked = (url: string, beforeSending: () => void) =>
+    withDeadline(5_000, (signal) => sendRequest(url, { method: 'POST', headers: {}, body: '{"a":1}', signal, beforeSending }));
+
+  test('when it passes, then it was made on a connection that stood, and the request is sent whole', async () => {
+    const seen: string[] = [];
+    const server = createHttpServer(async (request, response) => {
+      seen.push(await text(request));
+      response.writeHead(201, { 'X-Test': 'yes' }).end('made');
+    });
+    server.on('connection', () => seen.push('connected'));
+    const url = `http://127.0.0.1:${await listening(server)}`;
+    const { status, headers, text: body } = await checked(url, () => seen.push('checked'));
+    expect([status, headers.get('x-test'), body]).toEqual([201, 'yes', 'made']);
+    expect(seen.toSorted()).toEqual(['checked', 'connected', '{"a":1}']);
+  });
+
+  test('when it fails while a connection is being made, then nothing is sent, and the connection serves the next request', async () => {
+    let isTooLate = false;
+    let connections = 0;
+    const seen: string[] = [];
+    const server = createHttpServer((request, response) => {
+      seen.push(request.url ?? '');
+      response.end('ok');
+    });
+    server.on('connection', () => {
+      connections += 1;
+    });
+    const url = `http://127.0.0.1:${await listening(server)}`;
+    const expired = new ClaimExpiredError('the claim was too old');
+    const refused = checked(`${url}/late`, () => {
+      if (isTooLate) throw expired;
+    });
+    // Begun in time: what is checked is the moment at which it would leave.
+    isTooLate = true;
+    await expect(refused).rejects.toBe(expired);
+    expect((await checked(`${url}/next`, () => undefined)).status).toBe(200);
+    expect([seen, connections]).toEqual([['/next'], 1]);
   });
 });
 

@@ -10,6 +10,8 @@ export interface HttpRequest {
   body?: string;
   /** Aborts the request, including reading the response body. */
   signal: AbortSignal;
+  /** Called when the connection stands, right before the first byte leaves. If it throws, nothing is sent, and the request fails with its error. */
+  beforeSending?: () => void;
 }
 
 export interface HttpAnswer {
@@ -28,9 +30,9 @@ const dispatcher = new Agent({ connect: { timeout: CONNECT_TIMEOUT_MS } });
  * side effect or send the API key to another host.
  * @throws undici's error or the signal's reason; `connectionFailure` classifies it
  */
-export async function sendRequest(url: string, { method, headers, body, signal }: HttpRequest): Promise<HttpAnswer> {
+export async function sendRequest(url: string, { method, headers, body, signal, beforeSending }: HttpRequest): Promise<HttpAnswer> {
   const response = request(url, {
-    dispatcher,
+    dispatcher: beforeSending ? dispatcher.compose(callBefore(beforeSending)) : dispatcher,
     method,
     // Responses are not decompressed here. Some servers reject requests without a user agent.
     headers: { 'user-agent': 'parley', ...headers, 'accept-encoding': 'identity' },
@@ -40,6 +42,21 @@ export async function sendRequest(url: string, { method, headers, body, signal }
   // undici checks the signal only once it is connected (and then sends nothing), so race against the signal as well.
   const answer = await Promise.race([response, abortOf(signal)]);
   return { status: answer.statusCode, headers: headersOf(answer.headers), text: await answer.body.text() };
+}
+
+/** Connecting can take seconds, and a paused process goes on exactly there: so the check is made as late as undici allows. */
+function callBefore(beforeSending: () => void): Dispatcher.DispatcherComposeInterceptor {
+  return (dispatch) => (options, handler) =>
+    dispatch(options, {
+      onRequestStart(controller, context) {
+        beforeSending();
+        handler.onRequestStart?.(controller, context);
+      },
+      onResponseStart: (...response) => handler.onResponseStart?.(...response),
+      onResponseData: (...data) => handler.onResponseData?.(...data),
+      onResponseEnd: (...end) => handler.onResponseEnd?.(...end),
+      onResponseError: (...failure) => handler.onResponseError?.(...failure),
+    });
 }
 
 function headersOf(received: Dispatcher.ResponseData['headers']): Headers {
