@@ -50,6 +50,8 @@ const NOT_HANDED_ON = [
     'TEMPORAL_PORT',
     'TEMPORAL_UI_PORT',
   ],
+  // The new worker takes the old one's place; what is pinned to a version without workers would wait for ever.
+  ...['WORKER_VERSIONING', 'WORKER_DEPLOYMENT_NAME', 'WORKER_BUILD_ID'],
   // A container listens on each of its addresses.
   'HOST',
   // A key would switch TLS on, which the server of this file does not speak.

@@ -139,6 +139,8 @@ async function startAll(context: StartContext): Promise<void> {
     ...sandbox.environment,
     PORT: String(apiPort),
     HOST: host,
+    // The next start's only worker takes over what this one leaves, whatever its version.
+    WORKER_VERSIONING: 'false',
     DATABASE_URL: databaseUrl,
     API_KEYS: context.settings.API_KEYS.length > 0 ? context.settings.API_KEYS.join(',') : apiKey,
   };

@@ -30,6 +30,9 @@ const headerName = z
   .string()
   .regex(/^[\w-]{1,64}$/, 'must be a header name')
   .toLowerCase();
+/** What Temporal takes as the name of a deployment or a build id: no separator of the two in the name, no reserved beginning. */
+const deploymentName = z.string().regex(/^(?!__)[\w-]{1,64}$/, 'must be a name of letters, digits, - and _');
+const buildId = z.string().regex(/^(?!__)[\w.+-]{1,64}$/, 'must be an id of letters, digits, ., +, - and _');
 const seconds = (max: number) => z.coerce.number({ error: 'must be a number of seconds' }).int().min(1).max(max);
 const milliseconds = (max: number) => z.coerce.number({ error: 'must be a number of milliseconds' }).int().min(0).max(max);
 
@@ -70,6 +73,9 @@ export const settingsSchema = z.object({
   DEBUG_WEBHOOK: flag.default(false),
   API_KEYS: commaList.default([]),
   WORKER_HEALTH_PORT: port.optional(),
+  WORKER_VERSIONING: flag.default(false),
+  WORKER_DEPLOYMENT_NAME: deploymentName.default('parley'),
+  WORKER_BUILD_ID: buildId.optional(),
 
   TEMPORAL_ADDRESS: z.string().optional(),
   TEMPORAL_NAMESPACE: z.string().optional(),

@@ -24,6 +24,7 @@ import { type CallServer, callServer, createVapiClient } from '../providers/vapi
 import { ensureFirstWorkspace } from '../record/workspaces';
 import { ensureRetentionSchedule } from './schedules';
 import { ensureSearchAttributes } from './search-attributes';
+import { deploymentOptions } from './worker-deployment';
 import { compression, polls, slots, stickyTimeout } from './worker-tuning';
 import { workflowBundle } from './workflow-bundle';
 
@@ -58,7 +59,8 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
     running.health = serveHealth(settings.WORKER_HEALTH_PORT, settings.HOST, metrics, () => running.worker?.getState() === 'RUNNING');
   running.worker = await startWorker({ settings, environment, db, background, logger, metrics, signal: stopping.signal });
   running.finished = running.worker.run();
-  logger.info({ taskQueue: settings.TEMPORAL_TASK_QUEUE }, 'worker ready');
+  const { deploymentName, buildId } = running.worker.options.workerDeploymentOptions?.version ?? {};
+  logger.info({ taskQueue: settings.TEMPORAL_TASK_QUEUE, deploymentName, buildId, versioning: settings.WORKER_VERSIONING }, 'worker ready');
   await running.finished;
 }
 
@@ -97,6 +99,7 @@ async function startWorker(parts: {
     namespace: config.namespace,
     taskQueue: settings.TEMPORAL_TASK_QUEUE,
     workflowBundle: bundle,
+    workerDeploymentOptions: deploymentOptions(settings, bundle.hash),
     activities: createActivities({
       db,
       background,

@@ -9,9 +9,16 @@ import { version } from '@temporalio/worker/package.json';
 const WORKFLOWS = join(__dirname, '..', '..', 'workflows');
 const CACHE_DIR = join(__dirname, '..', '..', 'dist');
 
-/** Returns the path of the bundle; builds it if there is none for the current sources. */
-export async function workflowBundle(): Promise<{ codePath: string }> {
-  const codePath = join(CACHE_DIR, `workflows-${await sourcesHash()}.js`);
+export interface CachedBundle {
+  codePath: string;
+  /** Hash of the sources. */
+  hash: string;
+}
+
+/** Returns the bundle; builds it if there is none for the current sources. */
+export async function workflowBundle(): Promise<CachedBundle> {
+  const hash = await sourcesHash();
+  const codePath = join(CACHE_DIR, `workflows-${hash}.js`);
   if (!existsSync(codePath)) {
     const { code } = await bundleWorkflowCode({ workflowsPath: join(WORKFLOWS, 'index.ts'), logger: silent });
     await mkdir(CACHE_DIR, { recursive: true });
@@ -20,7 +27,7 @@ export async function workflowBundle(): Promise<{ codePath: string }> {
     await writeFile(unfinished, code);
     await rename(unfinished, codePath);
   }
-  return { codePath };
+  return { codePath, hash };
 }
 
 async function sourcesHash(): Promise<string> {

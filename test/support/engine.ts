@@ -27,9 +27,9 @@ export async function testDatabase(name: string): Promise<TestDatabase> {
   };
 }
 
-/** Address and namespace of the shared Temporal server. Each test must use its own task queue and workflow ids. */
-export function testTemporal(): { address: string; namespace: string } {
-  return { address: fromSetup('TEST_TEMPORAL_ADDRESS'), namespace: 'default' };
+/** Address and namespace of the shared Temporal server, and the CLI that runs it. Each test must use its own task queue and workflow ids. */
+export function testTemporal(): { address: string; namespace: string; cliPath: string } {
+  return { address: fromSetup('TEST_TEMPORAL_ADDRESS'), namespace: 'default', cliPath: fromSetup('TEST_TEMPORAL_CLI') };
 }
 
 function serverUrl(): string {

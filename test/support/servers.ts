@@ -31,7 +31,7 @@ const shared = globalThis as { parleyTestRun?: Run };
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
-/** Starts both and sets TEST_TEMPORAL_ADDRESS and TEST_POSTGRES_URL. If one fails, stops the other and throws. */
+/** Starts both and sets TEST_TEMPORAL_ADDRESS, TEST_TEMPORAL_CLI and TEST_POSTGRES_URL. If one fails, stops the other and throws. */
 export async function startEngine(): Promise<void> {
   await mkdir(RUNS_DIR, { recursive: true });
   await chmod(RUNS_DIR, 0o755);
@@ -87,6 +87,7 @@ async function startTemporal(run: Run): Promise<void> {
   const temporal = await startTemporalServer({ cliPath, port: await freePort(0), onSpawn, logFile });
   run.stops.push(temporal.stop);
   environment.TEST_TEMPORAL_ADDRESS = temporal.address;
+  environment.TEST_TEMPORAL_CLI = cliPath;
 }
 
 function addProcess(run: Run, process: RecordedProcess): void {

@@ -366,7 +366,8 @@ class Conversation {
 
   /** Handlers are synchronous, so none is running here; what waits in the inbox travels along. */
   async #continueAsNew(): Promise<never> {
-    const continueAsNew = makeContinueAsNewFunc<typeof conversationWorkflow>();
+    // The next run may be on a newer version of the worker; servers before 1.30 keep it on this one (docs/decisions/0010).
+    const continueAsNew = makeContinueAsNewFunc<typeof conversationWorkflow>({ initialVersioningBehavior: 'AUTO_UPGRADE' });
     this.#isContinuingAsNew = true;
     while (this.#recording) await this.#recording;
     this.#delivery.applyReports();
