@@ -142,6 +142,8 @@ test('when a new release takes over while people write and talk, then each workf
   await Promise.all([...early, long].map((phone) => outcomesOf(system, phone, 1)));
   await system.sandbox.vapi.waitForStatus(callId, 'in-progress', 15_000);
 
+  await eventually(() => runDocumented(['set-ramping-version'], { NEW: newBuild }));
+  expect(await runDocumented(['deployment describe'])).toMatch(new RegExp(`RampingVersionBuildID +${newBuild}`));
   await makeCurrent(newBuild);
   expect(await runDocumented(['deployment describe'])).toMatch(new RegExp(`CurrentVersionBuildID +${newBuild}`));
   const late = Array.from({ length: PEOPLE }, newPhone);
@@ -203,13 +205,21 @@ test('when the workers of a version are gone before its conversations have ended
   await stays?.stop();
 });
 
-test('when versioning is given up, then workers without it get the work', async () => {
-  const worker = await system.startWorker({ WORKER_VERSIONING: 'false', WORKER_BUILD_ID: 'plain' });
+test('when versioning is given up and taken up again, then the work goes to the workers without it, and from there to the current version', async () => {
+  const plain = await system.startWorker({ WORKER_VERSIONING: 'false', WORKER_BUILD_ID: 'plain' });
   await runDocumented(['--unversioned']);
   const phone = newPhone();
   await write(phone, 'hello');
   expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
-  const description = await system.temporal.workflow.getHandle(await workflowIdOf(system, phone)).describe();
-  expect(description.raw.workflowExecutionInfo?.versioningInfo ?? null).toBeNull();
-  await worker.stop();
+  const unversioned = await readRun(await workflowIdOf(system, phone));
+  expect(unversioned).toMatchObject({ builds: [], failures: [] });
+
+  const first = await system.startWorker({ WORKER_BUILD_ID: 'first' });
+  await makeCurrent('first');
+  await plain.stop();
+  await write(phone, 'and one more');
+  expect(await outcomesOf(system, phone, 2)).toEqual(['answered', 'answered']);
+  const run = await readRun(await workflowIdOf(system, phone));
+  expect(run).toMatchObject({ builds: ['first'], failures: [] });
+  await first.stop();
 });
