@@ -1,28 +1,36 @@
 /** Recorded histories of real runs are replayed by today's code: a change that running workflows would not survive fails here. */
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { DefaultLogger, Runtime, Worker } from '@temporalio/worker';
 import { workflowBundle } from '../src/processes/workflow-bundle';
+import { findTampering, readHistory } from '../test/histories/frozen';
+import { roads } from '../test/histories/roads';
 import * as workflows from '.';
 
-const FOLDER = join(__dirname, 'histories');
-const files = readdirSync(FOLDER).filter((file) => file.endsWith('.json'));
+// Read at once: the tests below are named after the files.
+const paths = readdirSync(join(__dirname, 'histories'), { recursive: true })
+  .map(String)
+  .filter((path) => path.endsWith('.json'));
 
 beforeAll(() => {
   Runtime.install({ logger: new DefaultLogger('ERROR') });
 });
 
-test('when histories are looked for, then every workflow has some, and each is named after its own', () => {
-  const kinds = files.map((file) => {
-    const { events } = JSON.parse(readFileSync(join(FOLDER, file), 'utf8'));
-    const type: string = events[0].workflowExecutionStartedEventAttributes.workflowType.name;
-    expect(file.startsWith(`${type.replace(/Workflow$/, '')}-`)).toBe(true);
-    return type;
-  });
-  expect(new Set(kinds)).toEqual(new Set(Object.keys(workflows)));
+test('when the histories of all releases are looked at, then each is as it was recorded', async () => {
+  expect(await findTampering()).toEqual([]);
 });
 
-test.each(files)('when %s is replayed, then today’s code decides the same', async (file) => {
-  const history = JSON.parse(readFileSync(join(FOLDER, file), 'utf8'));
-  await Worker.runReplayHistory({ workflowBundle: await workflowBundle() }, history, file);
+test('when a workflow exists, then roads through it are recorded at the next release', () => {
+  expect(
+    Object.keys(roads)
+      .map((kind) => `${kind}Workflow`)
+      .sort(),
+  ).toEqual(Object.keys(workflows).sort());
+});
+
+test.each(paths)('when %s is replayed, then today’s code decides the same', async (path) => {
+  const history = JSON.parse(await readHistory(path));
+  const type: string = history.events[0].workflowExecutionStartedEventAttributes.workflowType.name;
+  expect(path).toContain(`/${type.replace(/Workflow$/, '')}-`);
+  await Worker.runReplayHistory({ workflowBundle: await workflowBundle() }, history, path);
 });

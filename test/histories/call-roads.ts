@@ -1,7 +1,6 @@
 /** The roads through a voice call, its callback and the retention whose histories are kept. */
 import { randomUUID } from 'node:crypto';
 import type { Prisma } from '../../prisma/generated/client';
-import type { Receiver } from '../../src/sandbox/receiver';
 import type { PlayName } from '../../src/sandbox/vapi/plays';
 import { callbackWorkflowId, callWorkflowId, RETENTION_WORKFLOW, type RetentionInput } from '../../workflows/contract';
 import { newNumber, placeCall, request } from '../support/calls';
@@ -63,17 +62,10 @@ export const conversationOfCallRoads: Record<string, Road> = {
   },
 };
 
-export function callbackRoads(receiver: Receiver): Record<string, Road> {
-  const withAnswers =
-    (...answers: number[]): Road =>
-    async (system) => {
-      receiver.answers.push(...answers);
-      const callId = await place(system, newNumber(), { callbackUrl: receiver.url });
-      await system.temporal.workflow.getHandle(callWorkflowId(callId)).result();
-      return callbackWorkflowId(callId);
-    };
-  return { 'taken-at-the-second-try': withAnswers(500), 'receiver-gone': withAnswers(410) };
-}
+export const callbackRoads: Record<string, Road> = {
+  'taken-at-the-second-try': answeredBy(500),
+  'receiver-gone': answeredBy(410),
+};
 
 export const retentionRoads: Record<string, Road> = {
   archive: retained('archive'),
@@ -109,6 +101,15 @@ function dialled(fault: Omit<Parameters<System['sandbox']['vapi']['fault']>[0], 
     const to = newNumber();
     system.sandbox.vapi.fault({ ...fault, when: ({ number }) => number === to, times: 1 });
     return callWorkflowId(await place(system, to));
+  };
+}
+
+function answeredBy(...answers: number[]): Road {
+  return async (system) => {
+    system.receiver.answers.push(...answers);
+    const callId = await place(system, newNumber(), { callbackUrl: system.receiver.url });
+    await system.temporal.workflow.getHandle(callWorkflowId(callId)).result();
+    return callbackWorkflowId(callId);
   };
 }
 

@@ -1,33 +1,29 @@
 /**
- * Records the histories that CI replays (`npm run record-histories`): one file per road through a workflow, made by
- * real runs. Recorded anew when a workflow changes on purpose; old files stay as long as such runs may be alive.
+ * Records the histories that CI replays (`npm run record-histories`): one file per road through a workflow, made by real runs, in the
+ * folder of the version that package.json names. Recorded once, when a version is released (docs/decisions/0010), and never again.
  */
-import { mkdir, rm, writeFile } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { historyToJSON } from '@temporalio/common/lib/proto-utils';
-import { type Receiver, startReceiver } from '../../src/sandbox/receiver';
+import { version } from '../../package.json';
+import { startReceiver } from '../../src/sandbox/receiver';
 import { testDatabase, testTemporal } from '../support/engine';
 import { startEngine, stopEngine } from '../support/servers';
-import { type System, startSystem } from '../support/system';
-import { callbackRoads, callRoads, conversationOfCallRoads, retentionRoads } from './call-roads';
-import { conversationRoads } from './conversation-roads';
-import type { Road } from './road';
+import { startSystem } from '../support/system';
+import { freezeHistory, ROOT, recordedHistories } from './frozen';
+import type { RecordedSystem, Road } from './road';
+import { roads } from './roads';
 
-const ROOT = resolve(__dirname, '..', '..');
-const FOLDER = join(ROOT, 'workflows', 'histories');
 /** Below the root: the histories name the archives. */
 const DATA_DIR = join(ROOT, '.data', 'histories');
 
-/** By the beginning of the file's name. */
-const roadsOf = (receiver: Receiver): Record<string, Record<string, Road>> => ({
-  conversation: { ...conversationRoads, ...conversationOfCallRoads },
-  call: callRoads,
-  callback: callbackRoads(receiver),
-  retention: retentionRoads,
-});
-
 /** `wanted`: the beginning of the files' names; all by default. */
-async function main(wanted?: string): Promise<void> {
+async function main(wanted = ''): Promise<void> {
+  const roadsByPath = Object.entries(roads)
+    .flatMap(([kind, ofKind]) => Object.entries(ofKind).map(([name, road]) => [`${kind}-${name}.json`, road] as const))
+    .filter(([file]) => file.startsWith(wanted))
+    .map(([file, road]) => [`${version}/${file}`, road] as const);
+  await refuseRecorded(roadsByPath.map(([path]) => path));
   await startEngine();
   const receiver = await startReceiver();
   const database = await testDatabase('histories');
@@ -50,10 +46,7 @@ async function main(wanted?: string): Promise<void> {
     }),
   });
   try {
-    await mkdir(FOLDER, { recursive: true });
-    for (const [kind, roads] of Object.entries(roadsOf(receiver)))
-      for (const [name, drive] of Object.entries(roads))
-        if (wanted === undefined || `${kind}-${name}`.startsWith(wanted)) await record(system, `${kind}-${name}.json`, drive);
+    for (const [path, road] of roadsByPath) await record({ ...system, receiver }, path, road);
   } finally {
     await system.close();
     await database.drop();
@@ -63,13 +56,21 @@ async function main(wanted?: string): Promise<void> {
   }
 }
 
-async function record(system: System, file: string, drive: Road): Promise<void> {
+/** Before minutes are spent on runs that cannot be written. */
+async function refuseRecorded(wanted: string[]): Promise<void> {
+  const existing = new Set(await recordedHistories());
+  const refused = wanted.filter((path) => existing.has(path));
+  if (refused.length === 0) return;
+  throw new Error(`recorded already, and frozen: ${refused.join(', ')}. A later version of package.json gets a folder of its own.`);
+}
+
+async function record(system: RecordedSystem, path: string, drive: Road): Promise<void> {
   const handle = system.temporal.workflow.getHandle(await drive(system));
   // A cancelled one ends with an error; what matters is that it has ended.
   await handle.result().catch(() => undefined);
   const history = withoutMachine(JSON.parse(historyToJSON(await handle.fetchHistory())));
-  await writeFile(join(FOLDER, file), `${JSON.stringify(history, null, 1)}\n`);
-  process.stdout.write(`recorded ${file}\n`);
+  await freezeHistory(path, `${JSON.stringify(history, null, 1)}\n`);
+  process.stdout.write(`recorded ${path}\n`);
 }
 
 /** Replay looks at none of these, and they name the machine that recorded. */

@@ -1,0 +1,12 @@
+/** Every road whose history is recorded. */
+import { callbackRoads, callRoads, conversationOfCallRoads, retentionRoads } from './call-roads';
+import { conversationRoads } from './conversation-roads';
+import type { Road } from './road';
+
+/** By the workflow's name without `Workflow`, which begins the file's name. */
+export const roads: Record<string, Record<string, Road>> = {
+  conversation: { ...conversationRoads, ...conversationOfCallRoads },
+  call: callRoads,
+  callback: callbackRoads,
+  retention: retentionRoads,
+};
