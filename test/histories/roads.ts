@@ -2,6 +2,7 @@
 import { callbackRoads, callRoads, conversationOfCallRoads, retentionRoads } from './call-roads';
 import { conversationRoads } from './conversation-roads';
 import type { Road } from './road';
+import { settlementRoads } from './settlement-roads';
 
 /** By the workflow's name without `Workflow`, which begins the file's name. */
 export const roads: Record<string, Record<string, Road>> = {
@@ -9,4 +10,5 @@ export const roads: Record<string, Record<string, Road>> = {
   call: callRoads,
   callback: callbackRoads,
   retention: retentionRoads,
+  settlement: settlementRoads,
 };
