@@ -93,7 +93,7 @@ describe('the last check before a request leaves', () => {
       response.writeHead(201, { 'X-Test': 'yes' }).end('made');
     });
     server.on('connection', () => seen.push('connected'));
-    const url = `http://127.0.0.1:${await listening(server)}`;
+    const url = `http://127.0.0.1:${await listen(server)}`;
     const { status, headers, text: body } = await checked(url, () => seen.push('checked'));
     expect([status, headers.get('x-test'), body]).toEqual([201, 'yes', 'made']);
     expect(seen.toSorted()).toEqual(['checked', 'connected', '{"a":1}']);
@@ -110,7 +110,7 @@ describe('the last check before a request leaves', () => {
     server.on('connection', () => {
       connections += 1;
     });
-    const url = `http://127.0.0.1:${await listening(server)}`;
+    const url = `http://127.0.0.1:${await listen(server)}`;
     const expired = new ClaimExpiredError('the claim was too old');
     const refused = checked(`${url}/late`, () => {
       if (isTooLate) throw expired;
