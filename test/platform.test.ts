@@ -192,7 +192,7 @@ describe('limits', () => {
   });
 
   test('when an address goes beyond the limit, then it gets 429 with Retry-After, the count says so, and health is never limited', async () => {
-    const { api, url } = await anotherApi({ WEBHOOK_RATE_LIMIT_PER_MINUTE: '5', API_RATE_LIMIT_PER_MINUTE: '5' });
+    const { api, url } = await anotherApi({ UNSIGNED_WEBHOOK_RATE_LIMIT_PER_MINUTE: '5', API_RATE_LIMIT_PER_MINUTE: '5' });
     try {
       const webhooks: Response[] = [];
       for (let index = 0; index < 7; index += 1) webhooks.push(await postWebhook('{}', {}, url));

@@ -105,7 +105,7 @@ test.each(['src/processes/server.ts', 'src/processes/worker.ts'])(
 
 test('when nobody reads its log any more, then the API answers all the same, and ends when it is told to', async () => {
   const port = String(await freePort(0));
-  const env = { ...inherited(), ...system.environment, PORT: port, WEBHOOK_RATE_LIMIT_PER_MINUTE: '100000' };
+  const env = { ...inherited(), ...system.environment, PORT: port, UNSIGNED_WEBHOOK_RATE_LIMIT_PER_MINUTE: '100000' };
   const api = spawn(process.execPath, ['--import', 'tsx', 'src/processes/server.ts'], { env, stdio: ['ignore', 'pipe', 'inherit'] });
   const ended = once(api, 'exit');
   try {

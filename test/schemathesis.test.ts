@@ -43,7 +43,7 @@ beforeAll(async () => {
   if (findProgram(PROGRAM) === undefined) return;
   dir = await mkdtemp(join(tmpdir(), 'parley-schemathesis-'));
   system = await startSuite('schemathesis', {
-    environment: () => ({ API_RATE_LIMIT_PER_MINUTE: '1000000', WEBHOOK_RATE_LIMIT_PER_MINUTE: '1000000' }),
+    environment: () => ({ API_RATE_LIMIT_PER_MINUTE: '1000000', UNSIGNED_WEBHOOK_RATE_LIMIT_PER_MINUTE: '1000000' }),
   });
 });
 

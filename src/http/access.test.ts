@@ -10,7 +10,10 @@ async function statusOf(keys: string[], authorization?: string): Promise<number>
   const app = express();
   app.get(
     '/',
-    requireApiKey(keys, createRateLimits({ API_RATE_LIMIT_PER_MINUTE: 100, WEBHOOK_RATE_LIMIT_PER_MINUTE: 100, TRUST_PROXY_HOPS: 0 })),
+    requireApiKey(
+      keys,
+      createRateLimits({ API_RATE_LIMIT_PER_MINUTE: 100, UNSIGNED_WEBHOOK_RATE_LIMIT_PER_MINUTE: 100, TRUST_PROXY_HOPS: 0 }),
+    ),
     (_request, response) => {
       response.send('in');
     },

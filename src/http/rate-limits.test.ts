@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { createServer } from 'node:http';
+import { createServer, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import express from 'express';
 import { createLogger } from '../platform/logger';
@@ -24,12 +24,13 @@ interface Asked {
 async function withApp(use: (ask: (asked: Asked) => Promise<Response>) => Promise<void>): Promise<void> {
   const limits = createRateLimits({
     API_RATE_LIMIT_PER_MINUTE: API_LIMIT,
-    WEBHOOK_RATE_LIMIT_PER_MINUTE: WEBHOOK_LIMIT,
+    UNSIGNED_WEBHOOK_RATE_LIMIT_PER_MINUTE: WEBHOOK_LIMIT,
     TRUST_PROXY_HOPS: 1,
   });
   const logger = createLogger('test', 'silent');
   const webhook = (source: 'kapso' | 'vapi'): Webhook => ({
-    ...{ source, paths: [`/${source}`], bodyLimitMib: 1 },
+    ...{ source, paths: [`/${source}`], bodyLimitMib: 1, refusal: 'no proof' },
+    proofOf: ({ authorization }) => authorization === 'Bearer good',
     take: async () => jsonAnswer({}),
   });
   const findPath = (template: string) => ({ template, methods: new Set(['POST']), allow: 'POST' });
@@ -67,17 +68,26 @@ async function statuses(ask: (asked: Asked) => Promise<Response>, asked: Asked, 
 const times = (count: number, status: number) => Array.from({ length: count }, () => status);
 
 describe('limits', () => {
-  test('when an address sends more webhooks than it may, then it is told when to come again, and no other address or source is', async () => {
+  test('when an address sends more unsigned webhooks than it may, then it is told when to come again, and no other address or source is', async () => {
     await withApp(async (ask) => {
-      expect(await statuses(ask, { path: '/kapso' }, WEBHOOK_LIMIT)).toEqual(times(WEBHOOK_LIMIT, 200));
+      expect(await statuses(ask, { path: '/kapso' }, WEBHOOK_LIMIT)).toEqual(times(WEBHOOK_LIMIT, 401));
       const refused = await ask({ path: '/kapso' });
       expect([refused.status, refused.headers.get('content-type')]).toEqual([429, 'application/problem+json; charset=utf-8']);
       const waitSeconds = Number(refused.headers.get('retry-after'));
       expect(waitSeconds).toBeGreaterThan(0);
       expect(waitSeconds).toBeLessThanOrEqual(60);
-      expect(await refused.json()).toEqual({ type: 'about:blank', title: 'Too Many Requests', status: 429, detail: 'too many requests' });
-      expect((await ask({ path: '/kapso', from: '192.0.2.2' })).status).toBe(200);
-      expect((await ask({ path: '/vapi' })).status).toBe(200);
+      expect(await refused.json()).toMatchObject({ type: 'about:blank', title: 'Too Many Requests', status: 429 });
+      expect((await ask({ path: '/kapso', from: '192.0.2.2' })).status).toBe(401);
+      expect((await ask({ path: '/vapi' })).status).toBe(401);
+    });
+  });
+
+  test('when an address sends signed webhooks, then there is no limit, whatever else comes from it', async () => {
+    await withApp(async (ask) => {
+      expect(await statuses(ask, { path: '/kapso', key: 'good' }, 10 * WEBHOOK_LIMIT)).toEqual(times(10 * WEBHOOK_LIMIT, 200));
+      // They do not count either.
+      expect(await statuses(ask, { path: '/kapso' }, WEBHOOK_LIMIT + 1)).toEqual([...times(WEBHOOK_LIMIT, 401), 429]);
+      expect((await ask({ path: '/kapso', key: 'good' })).status).toBe(200);
     });
   });
 
@@ -85,7 +95,7 @@ describe('limits', () => {
     await withApp(async (ask) => {
       for (let host = 1; host <= WEBHOOK_LIMIT; host += 1) await ask({ path: '/kapso', from: `2001:db8:0:${host}::1` });
       expect((await ask({ path: '/kapso', from: '2001:db8:0:9::1' })).status).toBe(429);
-      expect((await ask({ path: '/kapso', from: '2001:db8:1::1' })).status).toBe(200);
+      expect((await ask({ path: '/kapso', from: '2001:db8:1::1' })).status).toBe(401);
     });
   });
 
@@ -93,7 +103,7 @@ describe('limits', () => {
     await withApp(async (ask) => {
       for (let index = 0; index < WEBHOOK_LIMIT; index += 1) await ask({ path: '/kapso', from: '::ffff:192.0.2.1' });
       expect((await ask({ path: '/kapso', from: '192.0.2.1' })).status).toBe(429);
-      expect((await ask({ path: '/kapso', from: '::ffff:192.0.2.2' })).status).toBe(200);
+      expect((await ask({ path: '/kapso', from: '::ffff:192.0.2.2' })).status).toBe(401);
     });
   });
 
@@ -102,6 +112,16 @@ describe('limits', () => {
       for (let index = 0; index < WEBHOOK_LIMIT; index += 1) await ask({ path: '/kapso', from: `198.51.100.${index}, 192.0.2.1` });
       expect((await ask({ path: '/kapso', from: '198.51.100.99, 192.0.2.1' })).status).toBe(429);
     });
+  });
+
+  test('when unsigned webhooks come from very many addresses, then those beyond a bound share a count', () => {
+    const settings = { API_RATE_LIMIT_PER_MINUTE: 1, UNSIGNED_WEBHOOK_RATE_LIMIT_PER_MINUTE: WEBHOOK_LIMIT, TRUST_PROXY_HOPS: 0 };
+    const secondsToWait = createRateLimits(settings).unsignedWebhooks();
+    const from = (host: number) =>
+      secondsToWait({ socket: { remoteAddress: `10.${host >> 16}.${(host >> 8) & 255}.${host & 255}` }, headers: {} } as IncomingMessage);
+    const refused = Array.from({ length: 20_000 }, (_, host) => from(host)).filter((seconds) => seconds !== undefined);
+    expect(refused.length).toBe(10_000 - WEBHOOK_LIMIT);
+    expect([from(1), from(1), from(1)]).toEqual([undefined, undefined, expect.any(Number)]);
   });
 
   test('when a key has used up its requests, then another key from the same address has not', async () => {

@@ -1,24 +1,24 @@
 /**
- * Limits of requests per minute, counted in the memory of each process (express-rate-limit). They bound what one sender
- * can cost, they are no quota: with several API processes each counts for itself.
+ * Limits of requests per minute, counted in the memory of each process. They bound what one sender can cost and are no quota:
+ * with several API processes each counts for itself.
  */
 import { createHash } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import type { RequestHandler } from 'express';
-import { ipKeyGenerator, MemoryStore, type Options, rateLimit } from 'express-rate-limit';
+import { ipKeyGenerator, rateLimit } from 'express-rate-limit';
 import type { Settings } from '../platform/config';
 import { sendProblem } from './errors';
 
 const WINDOW_MS = 60_000;
 
-/** Requests without a good key may be this part of those with one: nobody needs many, and each is answered and logged. */
+/** Share of requests without a good key in those with one: nobody needs many, and each is answered and logged. */
 const BAD_KEY_SHARE = 10;
 const LEAST_BAD_KEYS = 10;
 
 /** The limits of one process. Each has its own counters. */
 export interface RateLimits {
-  /** A count of webhooks, per address: undefined lets one in, seconds say when the next may come. */
-  webhooks(): (request: IncomingMessage) => Promise<number | undefined>;
+  /** A new count of unsigned webhooks, per address. */
+  unsignedWebhooks(): UnsignedWebhooks;
   /** Pages that need no key, per address. */
   open: RequestHandler;
   /** Requests with a good key, per key. */
@@ -27,6 +27,9 @@ export interface RateLimits {
   badKeys: RequestHandler;
 }
 
+/** Counts an unsigned webhook. Undefined: its sender may be told why it is refused; else the seconds until it may ask again. */
+export type UnsignedWebhooks = (request: IncomingMessage) => number | undefined;
+
 /** The bearer token of a request (RFC 6750), good or not. */
 export function bearerToken(request: IncomingMessage): string | undefined {
   return /^Bearer\s+(\S+)$/i.exec(request.headers.authorization ?? '')?.[1];
@@ -34,12 +37,12 @@ export function bearerToken(request: IncomingMessage): string | undefined {
 
 /** Makes the limits that the settings name. */
 export function createRateLimits(
-  settings: Pick<Settings, 'API_RATE_LIMIT_PER_MINUTE' | 'WEBHOOK_RATE_LIMIT_PER_MINUTE' | 'TRUST_PROXY_HOPS'>,
+  settings: Pick<Settings, 'API_RATE_LIMIT_PER_MINUTE' | 'UNSIGNED_WEBHOOK_RATE_LIMIT_PER_MINUTE' | 'TRUST_PROXY_HOPS'>,
 ): RateLimits {
   const apiLimit = settings.API_RATE_LIMIT_PER_MINUTE;
   const addressOf = senderAddress(settings.TRUST_PROXY_HOPS);
   return {
-    webhooks: () => webhookCount(settings.WEBHOOK_RATE_LIMIT_PER_MINUTE, addressOf),
+    unsignedWebhooks: () => unsignedWebhooks(settings.UNSIGNED_WEBHOOK_RATE_LIMIT_PER_MINUTE, addressOf),
     open: limiter(apiLimit, addressOf),
     goodKeys: limiter(apiLimit, keyHash),
     badKeys: limiter(Math.max(LEAST_BAD_KEYS, Math.floor(apiLimit / BAD_KEY_SHARE)), addressOf),
@@ -61,15 +64,24 @@ function limiter(limit: number, keyGenerator: (request: IncomingMessage) => stri
   });
 }
 
-/** The store without its middleware: the headers that say what is left would cost a webhook more than the count does. */
-function webhookCount(limit: number, addressOf: (request: IncomingMessage) => string): ReturnType<RateLimits['webhooks']> {
-  const store = new MemoryStore();
-  // It reads nothing else of the options.
-  store.init({ windowMs: WINDOW_MS } as Options);
-  return async (request) => {
-    const { totalHits, resetTime } = await store.increment(addressOf(request));
-    if (totalHits <= limit) return undefined;
-    return Math.max(1, Math.ceil(((resetTime?.getTime() ?? Date.now() + WINDOW_MS) - Date.now()) / 1_000));
+/** Addresses that are counted one by one in a minute; all others share a count, so that many addresses take no memory. */
+const MOST_ADDRESSES = 10_000;
+const ALL_OTHERS = 'all others';
+
+function unsignedWebhooks(limit: number, addressOf: (request: IncomingMessage) => string): UnsignedWebhooks {
+  const counts = new Map<string, number>();
+  let endsAtMs = 0;
+  return (request) => {
+    const nowMs = Date.now();
+    if (nowMs >= endsAtMs) {
+      counts.clear();
+      endsAtMs = nowMs + WINDOW_MS;
+    }
+    const address = addressOf(request);
+    const key = counts.has(address) || counts.size < MOST_ADDRESSES ? address : ALL_OTHERS;
+    const count = (counts.get(key) ?? 0) + 1;
+    counts.set(key, count);
+    return count <= limit ? undefined : Math.ceil((endsAtMs - nowMs) / 1_000);
   };
 }
 

@@ -1,20 +1,23 @@
 /**
- * The way in for webhooks: counted, limited, read, taken and answered here, for every source alike. They are nearly
- * all that comes over HTTP (four for each answered message), so they do not pass through the router of the REST API:
- * that costs more than everything else about them (docs/decisions/0005).
+ * Where webhooks of every source come in: verified first, then taken, answered and counted. They are nearly all that comes over HTTP
+ * (four for each answered message), so they do not pass through the router of the REST API: that costs more than everything else
+ * about them (docs/decisions/0005).
+ *
+ * A sender who proves who it is is never limited: its provider gives up soon, and pauses the webhook. Only what is not proven counts
+ * against its address. Nothing of it is read where the headers decide, and little is held where the body does (./webhook-body.ts).
  */
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
-import express, { type Request, type Response } from 'express';
 import type { Logger } from '../platform/logger';
 import type { ApiMetrics, WebhookResult, WebhookSource } from '../platform/metrics';
 import { ApiError, answerError } from './errors';
 import type { PathFinder } from './paths';
 import type { RateLimits } from './rate-limits';
 import { onceEnded } from './request-end';
+import { type BodyReader, createBodyReader, discardBody } from './webhook-body';
 
-/** What a source learns about its webhook. */
+/** What a source says of a webhook, for the metrics. */
 export interface WebhookNote {
-  /** The sender's or our word for the kind of event; unknown ones are counted as `other`. */
+  /** The sender's or our word for the kind of event; unknown ones count as `other`. */
   type?: string;
   result?: WebhookResult;
 }
@@ -23,7 +26,7 @@ export interface ReceivedWebhook {
   headers: IncomingHttpHeaders;
   /** As it was sent, decompressed: what a signature is over. */
   rawBody: Buffer;
-  /** Leaves a note for the count of this webhook; a later one adds to it. Without one the status tells the result. */
+  /** Notes something for the metrics; a later note adds to it. Without a result, the status tells it. */
   note(note: WebhookNote): void;
 }
 
@@ -31,15 +34,22 @@ export interface ReceivedWebhook {
 export interface WebhookAnswer {
   contentType: string;
   body: string;
-  /** Done when the answer is on its way: no sender waits for a line of the log. Must not throw. */
+  /** Called when the answer is on its way: no sender waits for a line of the log. Must not throw. */
   afterwards?: () => void;
 }
+
+/** What the headers prove: true, who sent it; false, nothing, so that the body is not read; or the body decides. */
+export type Proof = boolean | ((rawBody: Buffer) => boolean);
 
 /** One source of webhooks. */
 export interface Webhook {
   source: WebhookSource;
   paths: readonly string[];
   bodyLimitMib: number;
+  /** The `detail` of the 401 for what is not proven. */
+  refusal: string;
+  proofOf(headers: IncomingHttpHeaders): Proof;
+  /** Takes a webhook whose sender is proven. */
   take(webhook: ReceivedWebhook): Promise<WebhookAnswer>;
 }
 
@@ -50,9 +60,11 @@ export function jsonAnswer(body: object): WebhookAnswer {
 
 export interface IngressDependencies {
   findPath: PathFinder;
-  limits: Pick<RateLimits, 'webhooks'>;
+  limits: Pick<RateLimits, 'unsignedWebhooks'>;
   metrics: ApiMetrics;
   logger: Logger;
+  /** Bound of what unverified bodies hold in memory; has a default. */
+  maxUnverifiedBytes?: number;
 }
 
 /** False: not a webhook, and nothing was done with it. True: it is being answered. */
@@ -61,9 +73,10 @@ export type WebhookIngress = (request: IncomingMessage, response: ServerResponse
 /** Takes the webhooks of these sources. */
 export function webhookIngress(webhooks: readonly Webhook[], dependencies: IngressDependencies): WebhookIngress {
   const { findPath } = dependencies;
+  const read = createBodyReader(dependencies.maxUnverifiedBytes);
   const receivers = new Map(
     webhooks.flatMap((webhook) => {
-      const receive = receiver(webhook, dependencies);
+      const receive = receiver(webhook, read, dependencies);
       return webhook.paths.map((path) => [path, receive] as const);
     }),
   );
@@ -86,10 +99,27 @@ function pathOf(target: string): string {
 
 type Receiver = (request: IncomingMessage, response: ServerResponse, path: string) => Promise<void>;
 
-function receiver({ source, bodyLimitMib, take }: Webhook, { limits, metrics, logger }: IngressDependencies): Receiver {
-  const read = bodyReader(bodyLimitMib);
-  // Each source has a count of its own: a burst of one takes nothing from another.
-  const secondsToWait = limits.webhooks();
+function receiver(webhook: Webhook, read: BodyReader, { limits, metrics, logger }: IngressDependencies): Receiver {
+  const { source, bodyLimitMib, refusal, proofOf, take } = webhook;
+  const limitBytes = bodyLimitMib * 1024 * 1024;
+  // Each source has a count of its own.
+  const secondsToWait = limits.unsignedWebhooks();
+  const refuse = (request: IncomingMessage): ApiError => {
+    const waitSeconds = secondsToWait(request);
+    if (waitSeconds !== undefined) return new ApiError(429, 'too many webhooks without proof', { 'Retry-After': String(waitSeconds) });
+    logger.warn({ source }, `webhook refused: ${refusal}`);
+    return new ApiError(401, refusal);
+  };
+  const readProven = async (request: IncomingMessage): Promise<Buffer> => {
+    const proof = proofOf(request.headers);
+    if (proof === false) {
+      discardBody(request);
+      throw refuse(request);
+    }
+    const rawBody = await read(request, { limitBytes, isVerified: proof === true });
+    if (proof !== true && !proof(rawBody)) throw refuse(request);
+    return rawBody;
+  };
   return async (request, response, route) => {
     const noted: WebhookNote = {};
     onceEnded(response, ({ isAnswered, status, seconds }) => {
@@ -98,9 +128,7 @@ function receiver({ source, bodyLimitMib, take }: Webhook, { limits, metrics, lo
       metrics.requestAnswered({ method: 'POST', route, status, seconds });
     });
     try {
-      const waitSeconds = await secondsToWait(request);
-      if (waitSeconds !== undefined) throw new ApiError(429, 'too many requests', { 'Retry-After': String(waitSeconds) });
-      const rawBody = await read(request, response);
+      const rawBody = await readProven(request);
       const { contentType, body, afterwards } = await take({
         headers: request.headers,
         rawBody,
@@ -115,23 +143,11 @@ function receiver({ source, bodyLimitMib, take }: Webhook, { limits, metrics, lo
   };
 }
 
-/** Express' own reader of bodies, which knows compressions and limits; it asks nothing else of Express. */
-function bodyReader(limitMib: number): (request: IncomingMessage, response: ServerResponse) => Promise<Buffer> {
-  const parse = express.raw({ type: () => true, limit: `${limitMib}mb` });
-  return (request, response) =>
-    new Promise((resolve, reject) => {
-      parse(request as Request, response as Response, (error: unknown) => {
-        const { body } = request as Request;
-        if (error) reject(error);
-        else resolve(Buffer.isBuffer(body) ? body : Buffer.alloc(0));
-      });
-    });
-}
-
 function resultOf(status: number): WebhookResult {
   if (status < 300) return 'taken';
   if (status === 401) return 'bad_signature';
   if (status === 413) return 'too_large';
   if (status === 429) return 'rate_limited';
+  if (status === 503) return 'overloaded';
   return 'failed';
 }

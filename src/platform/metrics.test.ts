@@ -17,6 +17,10 @@ describe('the API', () => {
         { status: 'brand-new', outcome: '+15550100', count: 1, inNeed: 1 },
         { status: 'brand-newer', outcome: '+15550101', count: 1, inNeed: 0 },
       ],
+      deadLetters: [
+        { reason: 'no_sender', count: 6 },
+        { reason: '+15550102', count: 1 },
+      ],
     });
     const text = await metrics.text();
     expect(text).toContain('parley_webhooks_total{source="vapi",type="status-update",result="taken"} 1');
@@ -30,6 +34,8 @@ describe('the API', () => {
     expect(text).toContain('parley_calls{status="other",outcome="other"} 2');
     expect(text).toContain('parley_needing_attention{kind="conversation"} 5');
     expect(text).toContain('parley_needing_attention{kind="call"} 2');
+    expect(text).toContain('parley_dead_letters{reason="no_sender"} 6');
+    expect(text).toContain('parley_dead_letters{reason="other"} 1');
     expect(text).toContain('process_cpu_seconds_total');
     expect(text).not.toContain('15550');
   });
@@ -37,11 +43,12 @@ describe('the API', () => {
   test('when the database cannot be read, then its gauges have no value rather than a stale one', async () => {
     const metrics = createApiMetrics();
     const calls = [{ status: 'ended', outcome: 'completed', count: 4, inNeed: 1 }];
-    metrics.setRecordCounts({ parked: 2, withoutOutcome: 3, conversationsInNeed: 5, calls });
+    const deadLetters = [{ reason: 'no_sender', count: 6 }];
+    metrics.setRecordCounts({ parked: 2, withoutOutcome: 3, conversationsInNeed: 5, calls, deadLetters });
     metrics.setRecordCounts(undefined);
     const text = await metrics.text();
     expect(text).toContain('parley_record_readable 0');
-    expect(text).not.toMatch(/^parley_(spool_depth|messages_without_outcome|needing_attention|calls)[ {]/m);
+    expect(text).not.toMatch(/^parley_(spool_depth|messages_without_outcome|needing_attention|calls|dead_letters)[ {]/m);
   });
 });
 

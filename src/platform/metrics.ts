@@ -17,6 +17,7 @@ export type WebhookResult =
   | 'not_started'
   | 'not_stored'
   | 'rate_limited'
+  | 'overloaded'
   | 'aborted'
   | 'failed';
 
@@ -39,6 +40,8 @@ export interface RecordCounts {
   conversationsInNeed: number;
   /** `inNeed`: how many of these calls need a person. */
   calls: { status: string; outcome: string | null; count: number; inNeed: number }[];
+  /** That nobody has replayed. */
+  deadLetters: { reason: string; count: number }[];
 }
 
 /** Requests that wait for a call (`waiters`), and the Temporal requests that serve them: open now (`waits`) and in total (`waitsBegun`). */
@@ -138,6 +141,12 @@ export function createApiMetrics(): ApiMetrics {
     labelNames: ['kind'],
     registers,
   });
+  const deadLetters = new Gauge({
+    name: 'parley_dead_letters',
+    help: 'What could not be read or recorded and nobody has replayed, by reason',
+    labelNames: ['reason'],
+    registers,
+  });
   const waiters = new Gauge({ name: 'parley_call_waiters', help: 'Requests that wait for the end of a call', registers });
   const waits = new Gauge({
     name: 'parley_call_waits',
@@ -168,6 +177,7 @@ export function createApiMetrics(): ApiMetrics {
       recordReadable.set(counts ? 1 : 0);
       calls.reset();
       needingAttention.reset();
+      deadLetters.reset();
       spoolDepth.remove();
       withoutOutcome.remove();
       if (!counts) return;
@@ -178,6 +188,7 @@ export function createApiMetrics(): ApiMetrics {
         { kind: 'call' },
         counts.calls.reduce((sum, { inNeed }) => sum + inNeed, 0),
       );
+      for (const { reason, count } of counts.deadLetters) deadLetters.inc({ reason: boundedLabel(reason) }, count);
       for (const { status, outcome, count } of counts.calls) {
         const outcomeLabel = outcome === null ? 'none' : boundedLabel(outcome);
         calls.inc({ status: CALL_STATUSES.has(status) ? status : 'other', outcome: outcomeLabel }, count);

@@ -6,6 +6,7 @@ import express from 'express';
 import type { CallWaiters } from '../api/call-waiters';
 import { callRoutes } from '../api/calls';
 import { conversationRoutes } from '../api/conversations';
+import { deadLetterRoutes } from '../api/dead-letters';
 import { parkedMessageRoutes } from '../api/parked-messages';
 import { recordingRoutes } from '../api/recording';
 import { requireApiKey } from '../http/access';
@@ -22,6 +23,7 @@ import type { ApiMetrics } from '../platform/metrics';
 import { countRecord } from '../record/counts';
 import type { HandOverDependencies } from '../webhooks/hand-over';
 import { handshakeRoutes, kapsoWebhook } from '../webhooks/kapso';
+import { createReplay } from '../webhooks/replay';
 import { vapiWebhook } from '../webhooks/vapi';
 import { apiPaths, openApiDocument } from './openapi';
 
@@ -54,6 +56,8 @@ export function createApp({ settings, db, temporal, logger, metrics, waiters, ha
   const withKey = requireApiKey(settings.API_KEYS, limits);
   app.use('/api/v1/conversations', withKey, conversationRoutes(db));
   app.use('/api/v1/parked-messages', withKey, parkedMessageRoutes(db));
+  const replay = createReplay({ settings, logger, handOverDependencies });
+  app.use('/api/v1/dead-letters', withKey, deadLetterRoutes({ db, replay }));
   const vapi = { baseUrl: settings.VAPI_BASE_URL, apiKey: settings.VAPI_API_KEY };
   const identity = () => handOverDependencies()?.identity;
   app.use(

@@ -6,6 +6,7 @@ import { createDocument, type oas31, type ZodOpenApiPathsObject } from 'zod-open
 import { version } from '../../package.json';
 import { callPaths } from '../api/calls';
 import { conversationPaths } from '../api/conversations';
+import { deadLetterPaths } from '../api/dead-letters';
 import { parkedMessagePaths } from '../api/parked-messages';
 import { recordingPath } from '../api/recording';
 import { docsPaths } from '../http/docs';
@@ -19,6 +20,7 @@ export const apiPaths: ZodOpenApiPathsObject = {
   ...parkedMessagePaths,
   ...callPaths,
   '/api/v1/vapi/calls/{callId}/recording': recordingPath,
+  ...deadLetterPaths,
   ...kapsoPaths,
   ...vapiPaths,
   ...healthPaths,
@@ -37,7 +39,7 @@ export function openApiDocument(): oas31.OpenAPIObject {
         'Paths under `/api/v1` require a bearer key (`API_KEYS`), webhooks a signature; all other paths are public.',
         'Every error response is a problem document (RFC 9457, `application/problem+json`); with a 5xx status it has an `id` that is also in the log.',
         'A known path answers an unsupported method with 405 and `Allow`, and OPTIONS with 204 and `Allow`; an unknown path is a 404.',
-        'Requests are limited per minute: webhooks and pages per IP address, the API per key. Every limited response has `RateLimit` and `RateLimit-Policy`, and a 429 has `Retry-After`.',
+        'Requests are limited per minute: the API per key; pages and unsigned webhooks per IP address. Signed webhooks are never limited. Limited responses of the API and the pages have `RateLimit` and `RateLimit-Policy`, and a 429 has `Retry-After`.',
       ].join('\n\n'),
       license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
     },
@@ -46,6 +48,7 @@ export function openApiDocument(): oas31.OpenAPIObject {
       { name: 'Conversations', description: 'WhatsApp conversations and their messages, newest first.' },
       { name: 'Calls', description: 'Voice calls and their results.' },
       { name: 'Webhooks', description: "Endpoints for the providers' events. Signed; a 200 means that the event is stored." },
+      { name: 'Dead letters', description: 'What could not be read or stored, kept with its reason until it is replayed.' },
       { name: 'Operation', description: 'Health, metrics and this document.' },
     ],
     components: {

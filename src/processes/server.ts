@@ -26,6 +26,9 @@ const SHUTDOWN_LIMIT_MS = 15_000;
 /** Longer than the 60 s of common proxies and clients, so that they close an idle connection first and never hit a reset. */
 const KEEP_ALIVE_MS = 65_000;
 
+/** Limits for slow senders. Providers give up after 10 s; a long poll has sent its request long before it is answered. */
+const SLOW_SENDER_LIMITS = { headersTimeout: 10_000, requestTimeout: 15_000, connectionsCheckingInterval: 2_000 };
+
 /** How often idle connections are closed during shutdown. */
 const IDLE_SWEEP_MS = 50;
 
@@ -47,7 +50,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   let handOverDependencies: HandOverDependencies | undefined;
   const waiters = createCallWaiters({ temporal, logger });
   const app = createApp({ settings, db, temporal, logger, metrics, waiters, handOverDependencies: () => handOverDependencies });
-  const server = createServer(app).listen({ port: settings.PORT, host: settings.HOST });
+  const server = createServer(SLOW_SENDER_LIMITS, app).listen({ port: settings.PORT, host: settings.HOST });
   server.keepAliveTimeout = KEEP_ALIVE_MS;
   server.on('clientError', refuseUnread);
   const stopping = new AbortController();

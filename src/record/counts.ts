@@ -4,14 +4,18 @@ import type { RecordCounts } from '../platform/metrics';
 
 /** The newest 10000 messages by the index of their positions: no index knows all that have no outcome. Of conversations 10000 are enough. */
 export async function countRecord(db: Database): Promise<RecordCounts> {
-  const rows = await db.query<Omit<RecordCounts, 'calls'> & { calls: RecordCounts['calls'] | null }>(sql`
+  const rows = await db.query<Row>(sql`
     SELECT (SELECT count(*)::int FROM parked_messages WHERE released_at IS NULL) AS parked,
       (SELECT count(*)::int FROM (SELECT direction, outcome FROM messages ORDER BY position DESC LIMIT 10000) newest
         WHERE direction = 'inbound' AND outcome IS NULL) AS "withoutOutcome",
       (SELECT count(*)::int FROM (SELECT FROM conversations WHERE needs_attention LIMIT 10000) c) AS "conversationsInNeed",
       (SELECT json_agg(c) FROM (SELECT status, outcome, count(*)::int AS count, count(*) FILTER (WHERE needs_attention)::int AS "inNeed"
-        FROM vapi_call_results GROUP BY 1, 2) c) AS calls`);
+        FROM vapi_call_results GROUP BY 1, 2) c) AS calls,
+      (SELECT json_agg(d) FROM (SELECT reason, count(*)::int AS count FROM dead_letters WHERE replayed_at IS NULL GROUP BY 1) d) AS "deadLetters"`);
   const row = rows[0];
   if (!row) throw new Error('the record was not counted');
-  return { ...row, calls: row.calls ?? [] };
+  return { ...row, calls: row.calls ?? [], deadLetters: row.deadLetters ?? [] };
 }
+
+/** PostgreSQL makes null of a list without rows. */
+type Row = { [K in keyof RecordCounts]: RecordCounts[K] extends unknown[] ? RecordCounts[K] | null : RecordCounts[K] };

@@ -158,7 +158,7 @@ describe('lists', () => {
 describe('replays', () => {
   test('when a letter was replayed and its item still cannot be taken, then it is open again', async () => {
     const id = await keepDeadLetter(db, webhookLetter('x'));
-    await markReplayed(db, { id, occurrences: 1 });
+    expect(await markReplayed(db, { id, occurrences: 1 })).toBe(true);
     expect((await findDeadLetter(db, id))?.replayedAt).toBeInstanceOf(Date);
     await keepDeadLetter(db, webhookLetter('x'));
     expect((await findDeadLetter(db, id))?.replayedAt).toBeNull();
@@ -167,7 +167,7 @@ describe('replays', () => {
   test('when the item is refused again before the replay is noted, then the letter stays open', async () => {
     const id = await keepDeadLetter(db, webhookLetter('x'));
     await keepDeadLetter(db, webhookLetter('x'));
-    await markReplayed(db, { id, occurrences: 1 });
+    expect(await markReplayed(db, { id, occurrences: 1 })).toBe(false);
     expect((await findDeadLetter(db, id))?.replayedAt).toBeNull();
   });
 

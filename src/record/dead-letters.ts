@@ -150,6 +150,13 @@ function textOrNull(text: string | undefined): string | null {
   return text === undefined ? null : cutText(text, 512);
 }
 
+/** What became of a replay. */
+export type Replayed =
+  /** `taken`: handed over as a webhook is. `skipped`: understood, and nothing for us. */
+  | { result: 'taken' | 'skipped' }
+  /** The letter stays open. */
+  | { result: 'failed'; reason: string; detail: string };
+
 /** Which letters are meant. Every field narrows the choice. */
 export interface DeadLetterFilter {
   reason?: string | undefined;
@@ -212,9 +219,10 @@ export async function findDeadLetter(db: Database, id: string): Promise<DeadLett
   return await db.orm.deadLetter.findUnique({ where: { id } });
 }
 
-/** Marks a letter as replayed, unless the same item could not be taken once more since it was read. */
-export async function markReplayed(db: Database, { id, occurrences }: Pick<DeadLetter, 'id' | 'occurrences'>): Promise<void> {
-  await db.orm.deadLetter.updateMany({ where: { id, occurrences }, data: { replayedAt: new Date() } });
+/** Marks a letter as replayed. False when the same item could not be taken once more since the letter was read: it stays open. */
+export async function markReplayed(db: Database, { id, occurrences }: Pick<DeadLetter, 'id' | 'occurrences'>): Promise<boolean> {
+  const { count } = await db.orm.deadLetter.updateMany({ where: { id, occurrences }, data: { replayedAt: new Date() } });
+  return count > 0;
 }
 
 /** Says why a replay could not take the letter. */

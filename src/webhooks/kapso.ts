@@ -1,17 +1,26 @@
 /**
- * The WhatsApp webhook: verify, project, hand over, answer. A well-signed body never gets a 4xx, because Kapso
- * pauses a webhook that fails too often and never resumes it by itself (Kapso's webhook delivery rules).
+ * The WhatsApp webhook: verify, project, hand over, answer. A well-signed body never gets a 4xx, because Kapso pauses a webhook that
+ * fails too often and never resumes it by itself (Kapso's webhook delivery rules); and what cannot be read of it becomes a dead
+ * letter, because it is not sent again after a 200.
  */
 import { type Request, type RequestHandler, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import { ApiError, guardedProblems, logged, problems, RETRY_AFTER, tooManyRequests, webhookProblems } from '../http/errors';
-import { jsonAnswer, type ReceivedWebhook, type Webhook, type WebhookAnswer } from '../http/webhook-ingress';
+import { jsonAnswer, type Proof, type ReceivedWebhook, type Webhook, type WebhookAnswer } from '../http/webhook-ingress';
 import type { Logger } from '../platform/logger';
 import type { WebhookResult } from '../platform/metrics';
-import { type KapsoEvent, type MessageEvent, readKapsoBody, type SkippedEvent, type StatusEvent } from '../providers/kapso/events';
-import { isSigned } from '../providers/kapso/signature';
-import { type HandedOver, type HandOverDependencies, handOver } from './hand-over';
+import {
+  type KapsoEvent,
+  type MessageEvent,
+  readKapsoBody,
+  type SkippedEvent,
+  type StatusEvent,
+  type UnreadableEvent,
+} from '../providers/kapso/events';
+import { isSigned, signaturesIn } from '../providers/kapso/signature';
+import { lettersOf } from './dead-letters';
+import { type Events, type HandedOver, type HandOverDependencies, handOver } from './hand-over';
 
 /** Meta's largest webhook (Meta's webhook reference). */
 const BODY_LIMIT_MIB = 3;
@@ -76,7 +85,16 @@ export interface KapsoWebhookOptions {
 
 /** The WhatsApp webhook. */
 export function kapsoWebhook(options: KapsoWebhookOptions): Webhook {
-  return { source: 'kapso', paths: WEBHOOK_PATHS, bodyLimitMib: BODY_LIMIT_MIB, take: (webhook) => takeWebhook(webhook, options) };
+  return {
+    ...{ source: 'kapso', paths: WEBHOOK_PATHS, bodyLimitMib: BODY_LIMIT_MIB, refusal: 'bad or missing signature' },
+    proofOf: (headers) => proofOf(headers, options.secrets),
+    take: (webhook) => takeWebhook(webhook, options),
+  };
+}
+
+function proofOf(headers: ReceivedWebhook['headers'], secrets: readonly string[]): Proof {
+  const signatures = signaturesIn(headers);
+  return signatures.length > 0 && ((rawBody) => signatures.some((signature) => isSigned(rawBody, signature, secrets)));
 }
 
 /** The handshake by which Meta learns that an address is ours. */
@@ -96,70 +114,63 @@ function answerHandshake(request: Request, response: Response, verifyToken: stri
 const RECEIVED: WebhookAnswer = jsonAnswer({ received: true } satisfies z.input<typeof receivedSchema>);
 
 async function takeWebhook({ headers, rawBody, note }: ReceivedWebhook, options: KapsoWebhookOptions): Promise<WebhookAnswer> {
-  const signature = headers['x-webhook-signature'] ?? headers['x-hub-signature-256'];
-  if (!isSigned(rawBody, String(signature ?? ''), options.secrets)) {
-    options.logger.warn({ signed: signature !== undefined }, 'webhook refused: bad or missing signature');
-    note({ result: 'bad_signature' });
-    throw new ApiError(401, 'bad or missing signature');
-  }
   const logger = options.logger.child({ idempotencyKey: headers['x-idempotency-key'] ?? null });
-  const events = readEvents(rawBody, logger);
-  note({ type: typeOf(events ?? []), result: resultOf(events) });
+  const eventName = eventNameIn(headers);
+  const events = readKapsoBody(rawBody, eventName);
+  note({ type: typeOf(events), result: resultOf(events) });
   try {
-    reportSkipped(events ?? [], options.logShapes, logger);
-    const conversations = await keep(events ?? [], options.handOverDependencies(), logger);
+    report(events, options.logShapes, logger);
+    const taken = { messages: events.filter(isMessage), statuses: events.filter(isStatus) };
+    const letters = lettersOf(events.filter(isUnreadable), { rawBody, eventName });
+    const conversations = await keep({ ...taken, letters }, options.handOverDependencies(), logger);
     if (conversations.length === 0) return RECEIVED;
     return { ...RECEIVED, afterwards: () => logger.info({ conversations }, 'messages handed over') };
   } catch (error) {
     note({ result: error instanceof NotStartedError ? 'not_started' : 'not_stored' });
-    const id = logged(logger, error, 'webhook not stored; the sender is asked to come again');
+    const id = logged(logger, error, 'webhook not stored; the sender is asked to send it again');
     throw new ApiError(503, 'not stored, please send again', RETRY_AFTER, id);
   }
 }
 
-async function keep(events: KapsoEvent[], dependencies: HandOverDependencies | undefined, logger: Logger): Promise<HandedOver[]> {
-  const taken = { messages: events.filter(isMessage), statuses: events.filter(isStatus) };
-  if (taken.messages.length + taken.statuses.length === 0) return [];
-  if (!dependencies) throw new NotStartedError('not started yet');
-  return await handOver(taken, { ...dependencies, logger });
+/** Kapso's name of the event; anything else than a name counts as none. */
+function eventNameIn(headers: ReceivedWebhook['headers']): string | undefined {
+  const name = headers['x-webhook-event'];
+  return typeof name === 'string' && /^[\w.-]{1,100}$/.test(name) ? name : undefined;
 }
 
-/** The process has not reached the engine and the record yet. */
+async function keep(events: Events, dependencies: HandOverDependencies | undefined, logger: Logger): Promise<HandedOver[]> {
+  if (events.messages.length + events.statuses.length + events.letters.length === 0) return [];
+  if (!dependencies) throw new NotStartedError('not started yet');
+  return await handOver(events, { ...dependencies, logger });
+}
+
+/** The process has not reached Temporal and the record yet. */
 class NotStartedError extends Error {
   override name = 'NotStartedError';
 }
 
-/** Undefined when the body cannot be read: it would be no better the next time, so it is taken and logged. */
-function readEvents(rawBody: Buffer, logger: Logger): KapsoEvent[] | undefined {
-  try {
-    return readKapsoBody(rawBody);
-  } catch (error) {
-    logger.error(
-      { bytes: rawBody.length, errorName: error instanceof Error ? error.name : 'unknown' },
-      'webhook with a good signature is not readable; dropped',
-    );
-    return undefined;
-  }
-}
-
-/** What the webhook carries, for the count. */
+/** What the webhook carries, for the metrics. */
 function typeOf(events: KapsoEvent[]): string {
   const kinds = [events.some(isMessage) ? 'message' : '', events.some(isStatus) ? 'status' : ''].filter((kind) => kind !== '');
   return kinds.length > 0 ? kinds.join('_and_') : 'other';
 }
 
-function resultOf(events: KapsoEvent[] | undefined): WebhookResult {
-  if (!events || events.some((event) => event.type === 'skipped' && event.reason === 'unreadable')) return 'unreadable';
+function resultOf(events: KapsoEvent[]): WebhookResult {
+  if (events.some(isUnreadable)) return 'unreadable';
   return events.some((event) => event.type !== 'skipped') ? 'taken' : 'skipped';
 }
 
-function reportSkipped(events: KapsoEvent[], logShapes: boolean, logger: Logger): void {
-  for (const { reason, shape } of events.filter((event): event is SkippedEvent => event.type === 'skipped')) {
-    const details = { reason, ...(logShapes ? { shape } : {}) };
-    if (reason === 'unreadable') logger.error(details, 'an item of the webhook is not readable; dropped');
-    else logger.debug(details, 'webhook is not for us');
-  }
+function report(events: KapsoEvent[], logShapes: boolean, logger: Logger): void {
+  for (const { shape } of events.filter(isSkipped)) logger.debug(logShapes ? { shape } : {}, 'webhook is not for us');
+  const unreadable = events.filter(isUnreadable);
+  if (unreadable.length === 0) return;
+  const reasons = [...new Set(unreadable.map(({ reason }) => reason))];
+  const shapes = unreadable.slice(0, MOST_SHAPES).map(({ shape }) => shape);
+  logger.error({ items: unreadable.length, reasons, ...(logShapes ? { shapes } : {}) }, 'webhook with a good signature is not readable');
 }
+
+/** Shapes of unreadable items in one line of the log. */
+const MOST_SHAPES = 10;
 
 function isMessage(event: KapsoEvent): event is MessageEvent {
   return event.type === 'message';
@@ -167,4 +178,12 @@ function isMessage(event: KapsoEvent): event is MessageEvent {
 
 function isStatus(event: KapsoEvent): event is StatusEvent {
   return event.type === 'status';
+}
+
+function isUnreadable(event: KapsoEvent): event is UnreadableEvent {
+  return event.type === 'unreadable';
+}
+
+function isSkipped(event: KapsoEvent): event is SkippedEvent {
+  return event.type === 'skipped';
 }

@@ -3,7 +3,7 @@ import { Client, Connection, ServiceError, type WorkflowClientInterceptor } from
 import { defineSignal } from '@temporalio/workflow';
 import { testTemporal } from '../../test/support/engine';
 import { startProxy } from '../../test/support/proxy';
-import { createWorkflowSignaller, SIGNAL_TIMEOUT_MS, type WorkflowSignaller } from './signaller';
+import { createWorkflowSignaller, SIGNAL_TIMEOUT_MS, signalDeadlineMs, type WorkflowSignaller } from './signaller';
 
 const said = defineSignal<[string]>('said');
 
@@ -47,7 +47,7 @@ function freshWorkflow(): { workflowId: string; taskQueue: string } {
 }
 
 const tell = (signaller: WorkflowSignaller, start: ReturnType<typeof freshWorkflow>, fact: string) =>
-  signaller.tell({ workflowType: 'listener', start, signal: said, fact });
+  signaller.tell({ workflowType: 'listener', start, signal: said, fact }, signalDeadlineMs());
 
 /** What the workflow's newest run was told. */
 async function toldTo(workflowId: string): Promise<{ facts: string[]; runId: string }> {

@@ -6,9 +6,9 @@ import { startProxy } from '../../test/support/proxy';
 import { type Database, openDatabase } from '../platform/database';
 import { createLogger } from '../platform/logger';
 import { openTemporalClient } from '../platform/temporal';
-import type { StatusEvent } from '../providers/kapso/events';
 import { raiseReply } from '../record/replies';
-import { createStatusKeeper, type StatusKeeper } from './statuses';
+import { signalDeadlineMs } from './signaller';
+import { createStatusKeeper, type NumberedStatus } from './statuses';
 
 let database: TestDatabase;
 let db: Database;
@@ -40,8 +40,12 @@ afterAll(async () => {
   await database?.drop();
 });
 
+interface TestKeeper {
+  keep(statuses: NumberedStatus[]): Promise<void>;
+}
+
 /** A keeper as a process has one. No workflow waits for these replies: Temporal says so, and that is no failure. */
-function keeper(its: Database = db): StatusKeeper {
+function keeper(its: Database = db): TestKeeper {
   const counted: Database = {
     ...its,
     query: (statement) => {
@@ -49,7 +53,8 @@ function keeper(its: Database = db): StatusKeeper {
       return its.query(statement);
     },
   };
-  return createStatusKeeper({ db: counted, temporal, logger: createLogger('test', 'silent') });
+  const { keep } = createStatusKeeper({ db: counted, temporal, logger: createLogger('test', 'silent') });
+  return { keep: (statuses) => keep(statuses, signalDeadlineMs()) };
 }
 
 /** Replies that were sent; their provider ids. */
@@ -61,7 +66,7 @@ async function sentReplies(count: number): Promise<string[]> {
   return ids;
 }
 
-const report = (providerMessageId: string, status: StatusEvent['status']): StatusEvent => ({
+const report = (providerMessageId: string, status: NumberedStatus['status']): NumberedStatus => ({
   ...{ type: 'status', phoneNumberId: '1', providerMessageId, status },
   atMs: Date.UTC(2026, 10, 21),
 });
@@ -128,8 +133,8 @@ async function unconfirmedReply(): Promise<string> {
 }
 
 test.each([
-  ['from two webhooks of a moment', (events: StatusEvent[], { keep }: StatusKeeper) => Promise.all(events.map((event) => keep([event])))],
-  ['from one webhook', (events: StatusEvent[], { keep }: StatusKeeper) => keep(events)],
+  ['from two webhooks of a moment', (events: NumberedStatus[], { keep }: TestKeeper) => Promise.all(events.map((event) => keep([event])))],
+  ['from one webhook', (events: NumberedStatus[], { keep }: TestKeeper) => keep(events)],
 ])('when only one of the reports names our id, and they come %s, then it settles the reply all the same', async (_from, bring) => {
   const ours = keeper();
   for (const [withId, without] of [

@@ -1,7 +1,7 @@
 /**
- * Keeps what WhatsApp reports about replies: facts about rows, not decisions, so they are written at once, and told to
- * a workflow only when one waits for them. Three come for each reply, from as many webhooks: those of a moment are
- * written together, which costs the record a fraction.
+ * Keeps what WhatsApp reports about replies: facts about rows, not decisions, so they are written at once, and signalled to a
+ * workflow only when one waits for them. Three come for each reply, from as many webhooks: those of a moment are written together,
+ * which costs the record a fraction.
  */
 import type { Client } from '@temporalio/client';
 import { type ReportedStatus, sendReported } from '../../workflows/contract';
@@ -10,11 +10,16 @@ import { isDatabaseAway } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
 import type { StatusEvent } from '../providers/kapso/events';
 import { joinEarlyReports, keepReports, raiseReply } from '../record/replies';
-import { SIGNAL_TIMEOUT_MS } from './signaller';
+
+/** A status of a number that is known. */
+export type NumberedStatus = StatusEvent & { phoneNumberId: string };
 
 export interface StatusKeeper {
-  /** Resolves when the statuses stand in the record. Rejects with what the record throws; then none of them may be taken for kept. */
-  keep(statuses: readonly StatusEvent[]): Promise<void>;
+  /**
+   * Resolves when the statuses stand in the record. Rejects with what the record throws; then none of them counts as kept. Workflows
+   * that wait for one are signalled until `deadlineMs` (milliseconds since 1970).
+   */
+  keep(statuses: readonly NumberedStatus[], deadlineMs: number): Promise<void>;
 }
 
 export interface StatusDependencies {
@@ -23,13 +28,14 @@ export interface StatusDependencies {
   logger: Logger;
 }
 
-/** Statuses wait this long for others. Kapso gives an answer 10 s, but holds the conversation's next webhook back until it comes. */
+/** Time that statuses wait for others. Kapso waits 10 s for an answer, but holds the conversation's next webhook back until it comes. */
 const GATHER_MS = 100;
-/** With so many webhooks nobody waits for more. */
+/** With so many webhooks, no status waits for more. */
 const MOST_TOGETHER = 100;
 
 interface Delivery {
-  statuses: readonly StatusEvent[];
+  statuses: readonly NumberedStatus[];
+  deadlineMs: number;
   done(): void;
   failed(error: unknown): void;
 }
@@ -47,7 +53,7 @@ export function createStatusKeeper(dependencies: StatusDependencies): StatusKeep
     void keepTogether(together);
   }
 
-  /** One statement for all of them; what is left to do for a webhook then, no other waits for. */
+  /** One statement for all of them; for what is left to do afterwards, no webhook waits for another. */
   async function keepTogether(deliveries: Delivery[]): Promise<void> {
     let settled: Set<string>;
     try {
@@ -61,13 +67,13 @@ export function createStatusKeeper(dependencies: StatusDependencies): StatusKeep
       else for (const { failed } of deliveries) failed(error);
       return;
     }
-    for (const { statuses, done, failed } of deliveries) applyStatuses(statuses, settled, dependencies).then(done, failed);
+    for (const delivery of deliveries) applyStatuses(delivery, settled, dependencies).then(delivery.done, delivery.failed);
   }
 
   return {
-    keep: (statuses) =>
+    keep: (statuses, deadlineMs) =>
       new Promise((done, failed) => {
-        gathered.push({ statuses, done, failed });
+        gathered.push({ statuses, deadlineMs, done, failed });
         if (gathered.length >= MOST_TOGETHER) flush();
         else timer ??= setTimeout(flush, GATHER_MS);
       }),
@@ -78,13 +84,13 @@ const HEIGHT: Record<ReportedStatus, number> = { sent: 1, delivered: 2, read: 3,
 
 /** Settles what the statement for all left open: replies whose provider id the record does not have yet, and failures. */
 async function applyStatuses(
-  statuses: readonly StatusEvent[],
+  { statuses, deadlineMs }: Delivery,
   settled: ReadonlySet<string>,
   dependencies: StatusDependencies,
 ): Promise<void> {
   const kept = statuses.map(({ correlationId, status }) => ({ messageId: ownId(correlationId), status }));
   dependencies.logger.debug({ statuses: kept }, 'reply statuses kept');
-  const open = new Map<string, StatusEvent>();
+  const open = new Map<string, NumberedStatus>();
   for (const event of statuses.filter(({ providerMessageId }) => !settled.has(providerMessageId))) {
     const known = open.get(event.providerMessageId);
     const higher = known && HEIGHT[known.status] >= HEIGHT[event.status] ? known : event;
@@ -92,10 +98,10 @@ async function applyStatuses(
     const correlationId = known?.correlationId ?? event.correlationId;
     open.set(event.providerMessageId, { ...higher, ...(correlationId === undefined ? {} : { correlationId }) });
   }
-  for (const event of open.values()) await applyStatus(event, dependencies);
+  for (const event of open.values()) await applyStatus(event, deadlineMs, dependencies);
 }
 
-/** Our id, when what came back is one: anything else may say anything. */
+/** Our id, when what came back is one. */
 function ownId(correlationId: string | undefined): string | undefined {
   return correlationId && UUID.test(correlationId) ? correlationId : undefined;
 }
@@ -103,7 +109,7 @@ function ownId(correlationId: string | undefined): string | undefined {
 const UUID = /^[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i;
 
 /** Must run after the event is written: see joinEarlyReports for why no order of the two can lose a status. */
-async function applyStatus(event: StatusEvent, { db, temporal, logger }: StatusDependencies): Promise<void> {
+async function applyStatus(event: NumberedStatus, deadlineMs: number, { db, temporal, logger }: StatusDependencies): Promise<void> {
   const { providerMessageId, phoneNumberId, status, correlationId } = event;
   const fact = { status, phoneNumberId, providerMessageId, ...(event.error ? { failure: `whatsapp ${event.error.code}` } : {}) };
   const messageId = ownId(correlationId);
@@ -117,17 +123,18 @@ async function applyStatus(event: StatusEvent, { db, temporal, logger }: StatusD
     'reply status settled',
   );
   if (raised.status !== 'failed' && raised.previous !== 'unconfirmed') return;
-  await tellWorkflow(raised, { temporal, logger });
+  await tellWorkflow(raised, deadlineMs, { temporal, logger });
 }
 
-/** The row is the truth, and the workflow looks there too: a signal that does not get through costs time, nothing else. */
+/** The row is the truth, and the workflow looks there too: a lost signal costs time, nothing else. */
 async function tellWorkflow(
   raised: { messageId: string; workflowId: string; status: string },
+  deadlineMs: number,
   { temporal, logger }: Pick<StatusDependencies, 'temporal' | 'logger'>,
 ): Promise<void> {
   try {
     const handle = temporal.workflow.getHandle(raised.workflowId);
-    await temporal.connection.withDeadline(Date.now() + SIGNAL_TIMEOUT_MS, () =>
+    await temporal.connection.withDeadline(deadlineMs, () =>
       handle.signal(sendReported, { messageId: raised.messageId, status: raised.status === 'failed' ? 'failed' : 'sent' }),
     );
   } catch (error) {

@@ -1,7 +1,7 @@
 /**
- * The webhook of the voice provider: verify, project, keep, tell the call's workflow, answer. Vapi sends an event again
- * only where its server settings have a backoff plan, so a 200 means that the fact stands in the record and that its
- * workflow knows; everything else asks to come again.
+ * The webhook of the voice provider: verify, project, keep, signal the call's workflow, answer. Vapi sends an event again only where its
+ * server settings have a backoff plan, so a 200 means that the fact is in the record and that its workflow knows, or that it is a
+ * dead letter; everything else asks Vapi to send it again.
  */
 import { WorkflowExecutionAlreadyStartedError } from '@temporalio/client';
 import { z } from 'zod';
@@ -10,6 +10,7 @@ import { CALL_WORKFLOW, type CallReported, type CallTimings, callInput, callRepo
 import { ApiError, logged, RETRY_AFTER, webhookProblems } from '../http/errors';
 import { jsonAnswer, type ReceivedWebhook, type Webhook, type WebhookAnswer, type WebhookNote } from '../http/webhook-ingress';
 import type { Settings } from '../platform/config';
+import { fromRecord, isRefused } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
 import { answerVapi, type VapiAnswerSettings } from '../providers/vapi/answers';
 import { VAPI_WEBHOOK_PATH } from '../providers/vapi/client';
@@ -19,17 +20,21 @@ import {
   type QuestionMessage,
   readVapiBody,
   type SkippedMessage,
+  type UnreadableMessage,
   type VapiMessage,
 } from '../providers/vapi/events';
-import { isFromVapi, type VapiAuthSettings } from '../providers/vapi/signature';
+import { withoutSecretFields } from '../providers/vapi/report';
+import { type VapiAuthSettings, vapiProof } from '../providers/vapi/signature';
 import { type CallRow, keepCallEvent } from '../record/call-events';
 import { keepCallReport } from '../record/call-reports';
-import { type HandOverDependencies, NotStoredError } from './hand-over';
+import type { WebhookLetter } from '../record/dead-letters';
+import { type HandOverDependencies, handOver, NotStoredError } from './hand-over';
+import { signalDeadlineMs } from './signaller';
 
 /** A report holds the same conversation three or four times (Vapi's end-of-call-report). */
 const BODY_LIMIT_MIB = 12;
 
-/** The record refuses or is slow after this long; Vapi waits 20 s by default. */
+/** Timeout of what a webhook writes; Vapi waits 20 s by default. */
 const RECORD_TIMEOUT_MS = 1_500;
 
 export interface VapiWebhookOptions {
@@ -74,21 +79,18 @@ export const vapiPaths: ZodOpenApiPathsObject = {
 
 /** Vapi's webhook. */
 export function vapiWebhook(options: VapiWebhookOptions): Webhook {
-  return { source: 'vapi', paths: [VAPI_WEBHOOK_PATH], bodyLimitMib: BODY_LIMIT_MIB, take: (webhook) => takeWebhook(webhook, options) };
+  return {
+    ...{ source: 'vapi', paths: [VAPI_WEBHOOK_PATH], bodyLimitMib: BODY_LIMIT_MIB, refusal: 'bad or missing authentication' },
+    proofOf: (headers) => vapiProof(headers, options.settings),
+    take: (webhook) => takeWebhook(webhook, options),
+  };
 }
 
 const RECEIVED: WebhookAnswer = jsonAnswer({ received: true });
 
 async function takeWebhook(webhook: ReceivedWebhook, options: VapiWebhookOptions): Promise<WebhookAnswer> {
-  const { headers, rawBody, note } = webhook;
-  const { settings, logger } = options;
-  if (!isFromVapi(headers, rawBody, settings)) {
-    logger.warn({ scheme: settings.VAPI_WEBHOOK_AUTH }, 'Vapi webhook refused: bad or missing authentication');
-    note({ result: 'bad_signature' });
-    throw new ApiError(401, 'bad or missing authentication');
-  }
-  const message = readMessage(rawBody, logger);
-  note(noteOf(message));
+  const message = readVapiBody(webhook.rawBody);
+  webhook.note(noteOf(message));
   switch (message.kind) {
     case 'fact':
       return await takeFact(message, webhook, options);
@@ -97,6 +99,8 @@ async function takeWebhook(webhook: ReceivedWebhook, options: VapiWebhookOptions
     case 'skipped':
       reportSkipped(message, options);
       return RECEIVED;
+    case 'unreadable':
+      return await keepUnreadable(message, webhook, options);
   }
 }
 
@@ -104,23 +108,41 @@ function noteOf(message: VapiMessage): WebhookNote {
   if (message.kind === 'fact') return { type: message.event.type };
   if (message.kind === 'question') return { type: message.type };
   const type = KNOWN_TYPES.has(message.type) ? message.type : 'other';
-  return { type, result: message.reason === 'unreadable' ? 'unreadable' : 'skipped' };
-}
-
-/** What cannot be read would be no better the next time, so it is taken and logged. */
-function readMessage(rawBody: Buffer, logger: Logger): VapiMessage {
-  try {
-    return readVapiBody(rawBody);
-  } catch (error) {
-    logger.debug({ bytes: rawBody.length, errorName: error instanceof Error ? error.name : 'unknown' }, 'the body is not JSON');
-    return { kind: 'skipped', type: 'unknown', reason: 'unreadable', shape: 'not JSON' };
-  }
+  return { type, result: message.kind };
 }
 
 function reportSkipped({ type, reason, providerCallId, shape }: SkippedMessage, { settings, logger }: VapiWebhookOptions): void {
-  const details = { type, reason, providerCallId, ...(settings.DEBUG_WEBHOOK ? { shape } : {}) };
-  if (reason === 'unreadable') logger.error(details, 'authentic Vapi webhook is not readable; dropped');
-  else logger.debug(details, 'Vapi webhook is not used');
+  logger.debug({ type, reason, providerCallId, ...(settings.DEBUG_WEBHOOK ? { shape } : {}) }, 'Vapi webhook is not used');
+}
+
+async function keepUnreadable(message: UnreadableMessage, webhook: ReceivedWebhook, options: VapiWebhookOptions): Promise<WebhookAnswer> {
+  const { type, reason, detail, providerCallId, shape } = message;
+  const { settings, logger } = options;
+  logger.error({ type, reason, providerCallId, ...(settings.DEBUG_WEBHOOK ? { shape } : {}) }, 'authentic Vapi webhook is not readable');
+  await keepLetter({ source: 'vapi', reason, detail, body: letterBody(webhook.rawBody) }, webhook, options);
+  return RECEIVED;
+}
+
+/** @throws ApiError 503 when it is not stored */
+async function keepLetter(letter: WebhookLetter, { note }: ReceivedWebhook, options: VapiWebhookOptions): Promise<void> {
+  try {
+    const dependencies = options.handOverDependencies();
+    if (!dependencies) throw new NotStoredError('not started yet');
+    await handOver({ messages: [], statuses: [], letters: [letter] }, dependencies);
+  } catch (error) {
+    note({ result: 'not_stored' });
+    const id = logged(options.logger, error, 'dead letter not stored; Vapi is asked to send it again');
+    throw new ApiError(503, 'not stored, please send again', RETRY_AFTER, id);
+  }
+}
+
+/** Without the secrets that Vapi's bodies carry; the bytes where there are no fields to look for them. */
+function letterBody(rawBody: Buffer): unknown {
+  try {
+    return withoutSecretFields(JSON.parse(rawBody.toString('utf8')));
+  } catch {
+    return rawBody;
+  }
 }
 
 function answer(question: QuestionMessage, { settings, logger }: VapiWebhookOptions): WebhookAnswer {
@@ -132,37 +154,47 @@ function answer(question: QuestionMessage, { settings, logger }: VapiWebhookOpti
   return given.kind === 'silence' ? { contentType: 'application/octet-stream', body: '' } : jsonAnswer(given.body);
 }
 
-async function takeFact(message: FactMessage, { note }: ReceivedWebhook, options: VapiWebhookOptions): Promise<WebhookAnswer> {
+async function takeFact(message: FactMessage, webhook: ReceivedWebhook, options: VapiWebhookOptions): Promise<WebhookAnswer> {
   const { type, status, providerCallId } = message.event;
   const logger = options.logger.child({ providerCallId, type, ...(status === undefined ? {} : { status }) });
   try {
     const dependencies = options.handOverDependencies();
     if (!dependencies) throw new NotStoredError('not started yet');
-    const callId = await handOver(message, options.settings, dependencies);
+    const callId = await handOverFact(message, options.settings, dependencies);
     return { ...RECEIVED, afterwards: () => logger.info({ callId }, 'call event kept') };
   } catch (error) {
-    note({ result: 'not_stored' });
+    if (isRefused(error)) return await keepRefused(error, webhook, { ...options, logger });
+    webhook.note({ result: 'not_stored' });
     const id = logged(logger, error, 'call event not stored; Vapi is asked to send it again');
     throw new ApiError(503, 'not stored, please send again', RETRY_AFTER, id);
   }
 }
 
+/** Sent again, it would be refused again. */
+async function keepRefused(error: unknown, webhook: ReceivedWebhook, options: VapiWebhookOptions): Promise<WebhookAnswer> {
+  options.logger.error({ error }, 'the record refuses a call event');
+  const detail = 'The database refused a report about a call; the log has its error.';
+  await keepLetter({ source: 'vapi', reason: 'record_refused', detail, body: letterBody(webhook.rawBody) }, webhook, options);
+  return RECEIVED;
+}
+
 /**
- * Stores the fact, then tells the workflow. Duplicates are told again: only so a fact whose signal was lost with its
- * process arrives, and the workflow knows what it has heard. Returns our id of the call.
- * @throws NotStoredError when the record is slow, or what the record and Temporal throw
+ * Stores the fact, then signals the workflow. Duplicates are signalled again: only so a fact whose signal was lost with its process
+ * arrives, and the workflow knows what it has heard. Returns our id of the call.
+ * @throws DatabaseAwayError when the record is slow, or what the record and Temporal throw
  */
-async function handOver(
+export async function handOverFact(
   { event, report }: FactMessage,
-  settings: VapiWebhookOptions['settings'],
+  settings: CallTimings,
   dependencies: HandOverDependencies,
 ): Promise<string> {
   const { db, identity } = dependencies;
-  const { row, isFormer } = await inTime(async () => {
+  const keep = async () => {
     const kept = await keepCallEvent(db, event, identity.callId({ providerCallId: event.providerCallId }));
     if (report && !kept.isFormer) await keepCallReport(db, kept.row.callId, report);
     return kept;
-  });
+  };
+  const { row, isFormer } = await fromRecord(keep(), RECORD_TIMEOUT_MS);
   // Nobody follows a placement that was given up, nor a call that is done.
   if (isFormer || row.doneAt !== null) return row.callId;
   const { providerCallId, type, status, endedReason, atMs } = event;
@@ -180,27 +212,15 @@ async function handOver(
 async function tellWorkflow(
   row: CallRow,
   fact: CallReported,
-  settings: VapiWebhookOptions['settings'],
+  settings: CallTimings,
   { signaller, taskQueue, logger }: HandOverDependencies,
 ): Promise<void> {
   const input = callInput({ id: row.callId, maxDurationSeconds: row.maxDurationSeconds }, settings, { dials: false, queueForMs: 0 });
   try {
-    await signaller.tell({ workflowType: CALL_WORKFLOW, start: callStart(input, taskQueue), signal: callReported, fact });
+    const start = callStart(input, taskQueue);
+    await signaller.tell({ workflowType: CALL_WORKFLOW, start, signal: callReported, fact }, signalDeadlineMs());
   } catch (error) {
     if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
     logger.debug({ callId: row.callId }, 'the workflow of the call has closed; the fact is in the record');
-  }
-}
-
-/** What is late may still be written: the same fact again changes nothing then. */
-async function inTime<T>(work: () => Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const tooSlow = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(new NotStoredError('the record did not answer in time')), RECORD_TIMEOUT_MS);
-  });
-  try {
-    return await Promise.race([work(), tooSlow]);
-  } finally {
-    clearTimeout(timer);
   }
 }

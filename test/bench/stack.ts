@@ -253,8 +253,6 @@ function productSettings(sandboxUrl: string): Record<string, string> {
     CHATBOT_ENABLED: 'true',
     AI_ENABLED: 'true',
     SANDBOX_URL: sandboxUrl,
-    // All messages come from one IP address.
-    WEBHOOK_RATE_LIMIT_PER_MINUTE: '1000000',
     REPLY_QUIET_MS: '0',
   };
 }

@@ -1,10 +1,10 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { readKapsoBody } from './events';
+import { readKapsoBody, readKapsoJson, type UnreadableEvent } from './events';
 
 const FIXTURES = join(__dirname, '../../../test/fixtures/kapso');
 const fixture = (name: string) => readFileSync(join(FIXTURES, `${name}.json`));
-const read = (body: unknown) => readKapsoBody(Buffer.from(JSON.stringify(body)));
+const read = (body: unknown, event?: string) => readKapsoBody(Buffer.from(JSON.stringify(body)), event);
 const kinds = (name: string) => readKapsoBody(fixture(name)).map((event) => event.type);
 
 describe('Kapso bodies', () => {
@@ -12,7 +12,7 @@ describe('Kapso bodies', () => {
 
   test.each(webhooks)('when %s is read, then nothing in it is unreadable', (file) => {
     const events = readKapsoBody(readFileSync(join(FIXTURES, file)));
-    expect(events.filter((event) => event.type === 'skipped' && event.reason === 'unreadable')).toEqual([]);
+    expect(events.filter((event) => event.type === 'unreadable')).toEqual([]);
     const isInbound = /received|raw_message|batch_mixed/.test(file);
     expect(events.some((event) => event.type === 'message')).toBe(isInbound);
   });
@@ -103,13 +103,14 @@ describe('Kapso bodies', () => {
   test('when one entry of a Meta envelope is broken, then the others are still taken', () => {
     const envelope = JSON.parse(fixture('meta_raw_batch_mixed').toString());
     envelope.entry.unshift({ id: 'no changes' }, null, { changes: [null, { field: 'messages', value: { metadata: {} } }] });
-    expect(read(envelope).map((event) => event.type)).toEqual(['skipped', 'skipped', 'skipped', 'skipped', 'message', 'message', 'status']);
+    const unread = ['unreadable', 'unreadable', 'unreadable', 'unreadable'];
+    expect(read(envelope).map((event) => event.type)).toEqual([...unread, 'message', 'message', 'status']);
   });
 
   test('when one item of a batch is broken, then the others are still taken', () => {
     const batch = JSON.parse(fixture('webhook_v2_batch_received_3').toString());
     batch.data[1] = { message: { id: 7 } };
-    expect(read(batch).map((event) => event.type)).toEqual(['message', 'skipped', 'message']);
+    expect(read(batch).map((event) => event.type)).toEqual(['message', 'unreadable', 'message']);
   });
 
   test.each([
@@ -124,17 +125,14 @@ describe('Kapso bodies', () => {
     [{ messages: [{}] }],
     [{ batch: true, data: [null] }],
   ])('when the body is %j, then nothing is thrown and nothing is taken', (body) => {
-    expect(read(body).every((event) => event.type === 'skipped')).toBe(true);
+    expect(read(body).every((event) => event.type === 'skipped' || event.type === 'unreadable')).toBe(true);
   });
 
   test('when something cannot be read, then its shape says nothing of its content', () => {
     const [event] = read({ message: { id: 'w', type: 'text', text: { body: 'marker-text' } }, conversation: { phone_number: null } });
-    expect(event).toMatchObject({ type: 'skipped', reason: 'unreadable' });
-    expect(JSON.stringify(event)).not.toContain('marker-text');
-  });
-
-  test('when a number id could not stand in a workflow id, then the message is not taken', () => {
-    expect(read({ phone_number_id: 'a b/../c', messages: [{ id: 'w', from: '1', text: { body: 'x' } }] })[0]?.type).not.toBe('message');
+    expect(event).toMatchObject({ type: 'unreadable', reason: 'direction_unknown' });
+    const { item: _item, ...told } = event as UnreadableEvent;
+    expect(JSON.stringify(told)).not.toContain('marker-text');
   });
 
   test('when times are absurd, then the message is taken as of now', () => {
@@ -144,4 +142,309 @@ describe('Kapso bodies', () => {
       expect(event?.type === 'message' && Math.abs(event.message.sentAtMs - Date.now())).toBeLessThan(5_000);
     }
   });
+});
+
+const RECEIVED = 'whatsapp.message.received';
+const text = { id: 'w1', timestamp: '1795165200', type: 'text', text: { body: 'hi' } };
+const fromAna = { from: '15550100', kapso: { direction: 'inbound' } };
+
+/** A webhook of Meta's with one message, and what stands beside it. */
+const meta = (message: object, beside: object = {}) => ({
+  object: 'whatsapp_business_account',
+  entry: [{ changes: [{ field: 'messages', value: { metadata: { phone_number_id: '1' }, messages: [message], ...beside } }] }],
+});
+
+describe('what is read by what is there', () => {
+  test.each<[string, unknown, object]>([
+    ['an empty number id', { message: { ...text, ...fromAna }, phone_number_id: '' }, { contact: { phone: '15550100' } }],
+    ['a number id that is a number', { message: { ...text, ...fromAna }, phone_number_id: 42 }, { phoneNumberId: '42' }],
+    [
+      'the number id in the conversation only',
+      { message: { ...text, ...fromAna }, conversation: { phone_number_id: '7' } },
+      { phoneNumberId: '7' },
+    ],
+    [
+      'an odd number id, and a good one in the conversation',
+      { message: { ...text, ...fromAna }, phone_number_id: { a: 1 }, conversation: { phone_number_id: '7' } },
+      { phoneNumberId: '7' },
+    ],
+    [
+      'ids that are numbers',
+      { message: { ...text, id: 17, from: 15550100, kapso: { direction: 'inbound' } } },
+      { message: { providerMessageId: '17' }, contact: { phone: '15550100' } },
+    ],
+    [
+      'kapso as a list',
+      { message: { ...text, from: '15550100', kapso: [{ direction: 'inbound', origin: 'history_sync' }] } },
+      { message: { isHistory: true } },
+    ],
+    ['a text that is no object', { message: { ...text, ...fromAna, text: 'hi' } }, { message: { text: 'hi' } }],
+    ['a text that is a number', { message: { ...text, ...fromAna, text: { body: 4711 } } }, { message: { text: '4711' } }],
+    ['no type', { message: { ...text, ...fromAna, type: undefined } }, { message: { kind: 'text', text: 'hi' } }],
+    [
+      'no type, with an image',
+      { message: { id: 'w1', ...fromAna, image: { id: 'm1', caption: 'look' } } },
+      { message: { kind: 'image', text: 'look' } },
+    ],
+    ['neither a type nor a content', { message: { id: 'w1', ...fromAna } }, { message: { kind: 'unknown' } }],
+    ['a type that is no text', { message: { ...text, ...fromAna, type: ['text'] } }, { message: { kind: 'text', text: 'hi' } }],
+    [
+      'a text in another form',
+      { message: { ...text, ...fromAna, text: { words: 'hi' } } },
+      { message: { payload: { text: { words: 'hi' } } } },
+    ],
+    ['a time in milliseconds', { message: { ...text, ...fromAna, timestamp: 1795165200123 } }, { message: { sentAtMs: 1795165200123 } }],
+    [
+      'a time in ISO 8601',
+      { message: { ...text, ...fromAna, timestamp: '2026-11-20T09:00:00Z' } },
+      { message: { sentAtMs: 1795165200000 } },
+    ],
+    ['the message in a list', { message: [{ ...text, ...fromAna }], phone_number_id: '1' }, { phoneNumberId: '1' }],
+    ['the item in `data`', { data: { message: { ...text, ...fromAna }, phone_number_id: '1' } }, { phoneNumberId: '1' }],
+    [
+      'a batch without its mark',
+      { type: RECEIVED, data: [{ message: { ...text, from: '15550100' } }] },
+      { contact: { phone: '15550100' } },
+    ],
+    [
+      'a batch that has the number',
+      { batch: true, phone_number_id: '1', data: [{ message: { ...text, ...fromAna } }] },
+      { phoneNumberId: '1' },
+    ],
+    ['a list of items', [{ message: { ...text, ...fromAna }, phone_number_id: '1' }], { phoneNumberId: '1' }],
+    ['a change alone', { field: 'messages', value: { messages: [{ ...text, from: '15550100' }] } }, { contact: { phone: '15550100' } }],
+    ['a value alone', { metadata: { phone_number_id: '1' }, messages: { ...text, from: '15550100' } }, { phoneNumberId: '1' }],
+    ['no metadata', { ...meta({ ...text, from: '15550100' }, { metadata: null }) }, { contact: { phone: '15550100' } }],
+    [
+      'no sender beside a single contact',
+      meta(text, { contacts: [{ wa_id: '15550100', profile: { name: 'Ana' } }] }),
+      { contact: { phone: '15550100', name: 'Ana' } },
+    ],
+    ['no sender beside a single scoped id', meta(text, { contacts: { user_id: 'BR.1' } }), { contact: { businessScopedUserId: 'BR.1' } }],
+    [
+      'a number with a plus beside a contact without',
+      meta({ ...text, from: '+1 555 0100' }, { contacts: [{ wa_id: '15550100', user_id: 'BR.1' }] }),
+      { contact: { phone: '15550100', businessScopedUserId: 'BR.1' } },
+    ],
+    [
+      'a scoped id beside a contact with the number',
+      meta({ ...text, from_user_id: 'BR.1' }, { contacts: [{ wa_id: '15550100', user_id: 'BR.1' }] }),
+      { contact: { phone: '15550100', businessScopedUserId: 'BR.1' } },
+    ],
+    [
+      'a contact of another form among others',
+      meta({ ...text, from: '15550100' }, { contacts: [null, { wa_id: '15550100', profile: 'Ana', user_id: 'BR.1' }] }),
+      { contact: { businessScopedUserId: 'BR.1' } },
+    ],
+    [
+      'a change of ids',
+      meta({ id: 'w1', type: 'system', system: { type: 'user_changed_user_id', previous_user_id: 'BR.1', user_id: 'BR.2' } }),
+      { contact: { businessScopedUserId: 'BR.1' }, message: { payload: { system: { user_id: 'BR.2' } } } },
+    ],
+    [
+      'the sender in words',
+      { message: { ...text, ...fromAna, from: 'Ana' }, conversation: { phone_number: '+1 555 0100' } },
+      { contact: { phone: '15550100' } },
+    ],
+  ])('when a message has %s, then it is a message all the same', (_what, body, expected) => {
+    expect(read(body)).toMatchObject([{ type: 'message', message: { providerMessageId: expect.any(String) }, ...expected }]);
+  });
+
+  test('when a message has no sender beside several contacts, then nobody is made its sender', () => {
+    const contacts = [{ wa_id: '15550100' }, { wa_id: '15550101' }];
+    expect(read(meta(text, { contacts }))).toMatchObject([
+      { type: 'unreadable', reason: 'no_sender', providerMessageId: 'w1', phoneNumberId: '1' },
+    ]);
+  });
+
+  test('when a message names its sender beside a single contact with another number, then nothing of that one is taken', () => {
+    const [event] = read(
+      meta({ ...text, from: '15550100' }, { contacts: [{ wa_id: '15550101', profile: { name: 'Bob' }, user_id: 'BR.9' }] }),
+    );
+    expect(event).toMatchObject({ type: 'message', contact: { phone: '15550100' } });
+    expect(JSON.stringify(event)).not.toMatch(/Bob|BR\.9/);
+  });
+
+  test('when a payload is nested deeper than PostgreSQL reads, then the message comes without it', () => {
+    const deep = JSON.parse(`${'['.repeat(1_000)}${']'.repeat(1_000)}`);
+    expect(read({ message: { ...fromAna, id: 'w1', type: 'contacts', contacts: deep } })).toMatchObject([
+      { message: { payload: { tooLarge: true } } },
+    ]);
+  });
+
+  test('when statuses come without a number or in an odd form, then they are read by what is there', () => {
+    expect(read({ statuses: { id: 'w1', status: 'SENT', timestamp: 1795165200 } })).toMatchObject([
+      { type: 'status', status: 'sent', providerMessageId: 'w1', atMs: 1795165200000 },
+    ]);
+    const failed = { id: 'w1', status: 'failed', errors: { code: '131026', title: 5 } };
+    expect(read(meta({}, { messages: undefined, statuses: [failed] }))).toMatchObject([
+      { status: 'failed', error: { code: 131026, title: '5' } },
+    ]);
+  });
+});
+
+describe('whose message it is', () => {
+  const conversation = { phone_number: '+1 555 0100', business_scoped_user_id: 'BR.1' };
+
+  test.each<[string, object, string | undefined]>([
+    ['the event', { message: text }, 'whatsapp.message.delivered'],
+    ['its status', { message: { ...text, kapso: { status: 'sent' } } }, undefined],
+    ['its statuses', { message: { ...text, kapso: { statuses: [{ id: 'w1', status: 'read' }] } } }, undefined],
+    ['the phone app', { message: { ...text, kapso: { origin: 'business_app', status: 'sent' } } }, undefined],
+    ['its recipient', { message: { ...text, to: '15550100', kapso: { status: 'delivered' } } }, undefined],
+    [
+      'its recipient beside the business as sender',
+      { message: { ...text, from: '15559999', to: '15550100', kapso: { status: 'delivered' } }, conversation },
+      undefined,
+    ],
+    ['what it says itself, whatever the event', { message: { ...text, kapso: { direction: 'OUTBOUND ', status: 'sent' } } }, RECEIVED],
+  ])('when only %s tells that it is ours, then it is a status and no message', (_what, body, event) => {
+    expect(read({ phone_number_id: '1', ...body }, event)).toMatchObject([{ type: 'status', providerMessageId: 'w1' }]);
+  });
+
+  test.each<[string, object, string | undefined]>([
+    ['the event', { message: { ...text, from: '15550100' } }, RECEIVED],
+    ['its status', { message: { ...text, from: '15550100', kapso: { status: 'received' } } }, undefined],
+    ['its sender', { message: { ...text, from: '15550100' }, conversation }, undefined],
+    ["its sender's scoped id", { message: { ...text, from_user_id: 'BR.1' }, conversation }, undefined],
+  ])('when only %s tells that it is the customer’s, then it is a message', (_what, body, event) => {
+    expect(read(body, event)).toMatchObject([{ type: 'message' }]);
+  });
+
+  test.each<[string, object, string | undefined]>([
+    ['nothing', { message: { ...text, from: '15550100' } }, undefined],
+    [
+      'nothing (legacy form)',
+      { message: { whatsapp_message_id: 'w1', message_type: 'text', content: 'hi', phone_number: '15550100' } },
+      undefined,
+    ],
+    ['the event against its statuses', { message: { ...text, from: '15550100', kapso: { statuses: [{}] } } }, RECEIVED],
+    ['the event against its sender', { message: { ...text, from: '15550100' }, conversation }, 'whatsapp.message.sent'],
+    ['a sender that is not the customer', { message: { ...text, from: '15559999' }, conversation }, undefined],
+    ['an event of ours for a list of messages', { messages: [{ ...text, from: '15550100' }] }, 'whatsapp.message.sent'],
+  ])('when %s tells, then it is neither, and a person has to look', (_what, body, event) => {
+    expect(read(body, event)).toMatchObject([{ type: 'unreadable', reason: 'direction_unknown', providerMessageId: 'w1' }]);
+  });
+
+  test('when an outbound message says nothing of its status, then the event does', () => {
+    expect(read({ message: { ...text, kapso: { direction: 'outbound' } }, phone_number_id: '1' }, 'whatsapp.message.read')).toMatchObject([
+      { type: 'status', status: 'read' },
+    ]);
+    expect(read({ message: { ...text, kapso: { direction: 'outbound' } }, phone_number_id: '1' })).toMatchObject([
+      { type: 'unreadable', providerMessageId: 'w1' },
+    ]);
+  });
+
+  test('when one of its statuses cannot be read, then the others are, and the item is kept', () => {
+    const item = {
+      message: { ...text, kapso: { direction: 'outbound', statuses: [{ id: 'w1', status: 'sent' }, null] } },
+      phone_number_id: '1',
+    };
+    expect(read(item)).toMatchObject([
+      { type: 'status', status: 'sent' },
+      { type: 'unreadable', item },
+    ]);
+  });
+});
+
+describe('what cannot be read', () => {
+  const odd = { message: { ...text, ...fromAna }, phone_number_id: 'a b/../c' };
+
+  test.each<[string, string, unknown, object]>([
+    ['a number id that could not stand in a workflow id', 'odd_number_id', odd, { providerMessageId: 'w1', item: odd }],
+    [
+      'a number id beyond the precision of JSON',
+      'odd_number_id',
+      JSON.parse('{"messages":[{"id":"w1","from":"1"}],"phone_number_id":12345678901234567890}'),
+      {},
+    ],
+    [
+      'a status for an odd number',
+      'odd_number_id',
+      { statuses: [{ id: 'w1', status: 'sent' }], phone_number_id: {} },
+      { providerMessageId: 'w1' },
+    ],
+    ['a message without an id', 'no_id', { message: { ...text, ...fromAna, id: undefined }, phone_number_id: '1' }, { phoneNumberId: '1' }],
+    [
+      'a message with the id of a database only',
+      'no_id',
+      { message: { id: 'u', message_type: 'text', direction: 'inbound', phone_number: '1' } },
+      {},
+    ],
+    ['a message without a sender', 'no_sender', { message: { ...text, kapso: { direction: 'inbound' } } }, { providerMessageId: 'w1' }],
+    ['a sender in words', 'no_sender', { message: { ...text, ...fromAna, from: 'Ana' } }, { providerMessageId: 'w1' }],
+    ['a status without a status', 'unreadable', { statuses: [{ id: 'w1' }] }, { providerMessageId: 'w1' }],
+    ['a status without an id', 'no_id', { statuses: [{ status: 'sent' }] }, {}],
+    ['a message that is a text', 'unreadable', { message: 'hi' }, { item: { message: 'hi' } }],
+    ['an envelope without entries', 'unreadable', { object: 'whatsapp_business_account' }, {}],
+    ['a change without messages', 'unreadable', meta({}, { messages: undefined }), {}],
+    ['a batch without items', 'unreadable', { batch: true }, {}],
+    ['a message event without a message', 'unreadable', { is_new_conversation: true, conversation: {} }, {}],
+    ['a text', 'unreadable', 'hi', { item: 'hi' }],
+    ['a number', 'unreadable', 42, { item: 42 }],
+  ])('when %s comes, then it says so', (_what, reason, body, expected) => {
+    expect(read(body)).toMatchObject([
+      { type: 'unreadable', reason, detail: expect.stringMatching(/\.$/), shape: expect.any(String), ...expected },
+    ]);
+  });
+
+  test('when a body is not JSON or nested too deep to be looked at, then it is kept as a whole', () => {
+    expect(readKapsoBody(Buffer.from('{"message": {'))).toMatchObject([{ type: 'unreadable', reason: 'not_json' }]);
+    const deep = `{"data":${'['.repeat(100_000)}"\\u0000"${']'.repeat(100_000)}}`;
+    const [event] = readKapsoBody(Buffer.from(deep));
+    expect(event).toMatchObject({ type: 'unreadable', reason: 'too_deep' });
+    expect(event).not.toHaveProperty('item');
+  });
+
+  test('when a list is longer than anything that is sent, then it is one item', () => {
+    expect(read({ messages: Array.from({ length: 20_000 }, () => null) })).toMatchObject([{ type: 'unreadable' }]);
+  });
+
+  test('when bodies are wrapped in bodies without end, then it is one item', () => {
+    let body: object = { message: { ...text, ...fromAna } };
+    for (let level = 0; level < 50; level += 1) body = { data: [body] };
+    expect(read(body)).toMatchObject([{ type: 'unreadable' }]);
+  });
+
+  test.each<[string, unknown]>([
+    [
+      'an item of a batch',
+      { type: RECEIVED, batch: true, phone_number_id: '1', data: [{ message: { ...text, from: '1' } }, { message: { id: 5.5 } }] },
+    ],
+    ['a message of Meta’s', meta({ id: 'w9' }, { contacts: [{ wa_id: '1' }, { wa_id: '2' }] })],
+    ['a status of Meta’s', meta({}, { messages: undefined, statuses: [{ id: 'w9' }] })],
+    ['an entry', { object: 'whatsapp_business_account', entry: [{ id: '9' }] }],
+    ['a change', { object: 'whatsapp_business_account', entry: [{ changes: [{ field: 'messages', value: 5 }] }] }],
+  ])('when %s cannot be read, then what is kept of it leads to the same event again', (_what, body) => {
+    const unread = read(body).filter((event): event is UnreadableEvent => event.type === 'unreadable');
+    expect(unread).toHaveLength(1);
+    expect(readKapsoJson(unread[0]?.item, RECEIVED)).toEqual(unread);
+  });
+
+  test('when many persons stand beside a message that cannot be read, then it is kept with its own', () => {
+    const contacts = Array.from({ length: 500 }, (_, index) => ({ wa_id: `1555${index}` }));
+    const kept = (message: object) => (read(meta(message, { contacts }))[0] as UnreadableEvent).item;
+    expect(kept({ ...text, id: null, from: '1555321' })).toMatchObject({ contacts: [{ wa_id: '1555321' }] });
+    expect(kept(text)).toMatchObject({ contacts: contacts.slice(0, 5) });
+  });
+});
+
+test.each<[string, unknown, string | undefined]>([
+  ['a conversation that was created', { conversation: { id: 'c' }, phone_number_id: '1' }, 'whatsapp.conversation.created'],
+  [
+    'a field of Meta’s that holds no messages',
+    { object: 'whatsapp_business_account', entry: [{ changes: [{ field: 'account_update', value: {} }] }] },
+    undefined,
+  ],
+  ['an error of the account', meta({}, { messages: undefined, errors: [{ code: 1 }] }), undefined],
+  ['another product of Meta’s', { object: 'instagram', entry: [{ changes: [{ field: 'messages', value: {} }] }] }, undefined],
+  ['a status that says nothing of a send', { statuses: [{ id: 'w1', status: 'pending' }] }, undefined],
+  [
+    'a message of ours in the legacy form',
+    { message: { whatsapp_message_id: 'w1', message_type: 'text', direction: 'outbound' } },
+    undefined,
+  ],
+  ['something else', { nothing: 'for us' }, undefined],
+])('when %s comes, then it is understood and skipped', (_what, body, event) => {
+  expect(read(body, event)).toEqual([{ type: 'skipped', shape: expect.any(String) }]);
 });

@@ -1,12 +1,13 @@
 /**
  * The only place that knows Kapso's and Meta's field names: turns any body of theirs into our events.
- * Tolerant by intent: an item that cannot be read is reported beside the others, never thrown, because a
- * well-signed body must not fail as a whole. Facts: Kapso's event types and Meta's webhook reference, as of November 2026; examples in test/fixtures/kapso.
+ * Tolerant by intent: a field that is odd counts as missing, the rest is read, and an item that cannot be read is an event as well, so
+ * that nothing of a signed body is lost. Facts: Kapso's event types and Meta's webhook reference, as of November 2026; examples in
+ * test/fixtures/kapso.
  */
 import { z } from 'zod';
 import type { ContactIdentity, InboundMessage, ReportedStatus } from '../../../workflows/contract';
 import { shapeOf } from '../../platform/shape';
-import { cutText, jsonLength, sanitizedJson } from '../../platform/text';
+import { boundedJson, cutText, sanitizedJson } from '../../platform/text';
 
 export interface MessageEvent {
   type: 'message';
@@ -18,7 +19,8 @@ export interface MessageEvent {
 
 export interface StatusEvent {
   type: 'status';
-  phoneNumberId: string;
+  /** Undefined when the body names no number. */
+  phoneNumberId?: string;
   providerMessageId: string;
   status: ReportedStatus;
   atMs: number;
@@ -28,267 +30,419 @@ export interface StatusEvent {
   error?: { code: number; title?: string };
 }
 
-/** Something that is not for us, or that could not be read. `shape` names fields and types, never content. */
+/** Something that is understood and not for us. `shape` names fields and types, never content. */
 export interface SkippedEvent {
   type: 'skipped';
-  reason: 'not_for_us' | 'unreadable';
   shape: string;
 }
 
-export type KapsoEvent = MessageEvent | StatusEvent | SkippedEvent;
+export type UnreadableReason = 'not_json' | 'too_deep' | 'unreadable' | 'no_id' | 'no_sender' | 'odd_number_id' | 'direction_unknown';
+
+/** Something that may be for us and cannot be read. `shape` as above. */
+export interface UnreadableEvent {
+  type: 'unreadable';
+  reason: UnreadableReason;
+  /** The reason in words; nothing personal. */
+  detail: string;
+  phoneNumberId?: string;
+  providerMessageId?: string;
+  /** A body with this item alone, to be read again some day; undefined when that is the whole body. */
+  item?: unknown;
+  shape: string;
+}
+
+export type KapsoEvent = MessageEvent | StatusEvent | SkippedEvent | UnreadableEvent;
+
+const DETAILS: Record<UnreadableReason, string> = {
+  not_json: 'The body is not JSON.',
+  too_deep: 'The body is nested too deep.',
+  unreadable: 'Neither a message nor a status nor an event that is known.',
+  no_id: 'A message or a status without the id of a message.',
+  no_sender: 'A message that names no sender.',
+  odd_number_id: 'The id of the business number (phone_number_id) is not an id.',
+  direction_unknown: 'Nothing, or not everything, says whether the customer sent this message or received it.',
+};
 
 /** WhatsApp's texts end at 4096 characters; what is far over that is cut, because it would travel in a history. */
 const MAX_TEXT = 65_536;
 const MAX_PAYLOAD_JSON = 65_536;
+/** Ten times the most that Meta puts into a webhook. */
+const MAX_ITEMS = 10_000;
+/** Bodies in bodies (`data`, a list of items). */
+const MAX_WRAPPERS = 3;
 const DAY_MS = 86_400_000;
 
-const opaqueId = z.string().min(1).max(512);
-/** Goes into a workflow id. */
-const numberId = z
-  .union([z.string(), z.number()])
-  .transform(String)
-  .pipe(z.string().regex(/^[\w.-]{1,64}$/));
-/** Side fields never cost us the message: what is odd in them is left out. */
-const optionalText = z
-  .union([z.string(), z.number().transform(String)])
-  .nullish()
-  .catch(undefined);
-const unixSeconds = z.union([z.string(), z.number()]).nullish().catch(undefined);
+/** Side fields never cost us the message: what is odd in them counts as missing. */
+const optional = <T extends z.ZodType>(schema: T) => schema.nullish().catch(undefined);
+const optionalText = optional(z.union([z.string(), z.number().transform(String)]));
+/** A number beyond the doubles' precision may be another one than was sent. */
+const optionalId = optional(z.union([z.string(), z.int().positive().transform(String)]).pipe(z.string().min(1).max(512)));
+const optionalTime = optional(z.union([z.string(), z.number()]));
+/** An object, or a list that begins with one. */
+const optionalObject = <T extends z.ZodRawShape>(shape: T) =>
+  optional(z.preprocess((value): unknown => (Array.isArray(value) ? value[0] : value), z.looseObject(shape)));
 
 const statusSchema = z.object({
-  id: opaqueId,
-  status: z.string(),
-  timestamp: unixSeconds,
+  id: optionalId,
+  status: optionalText,
+  timestamp: optionalTime,
   biz_opaque_callback_data: optionalText,
-  errors: z
-    .array(z.object({ code: z.number(), title: z.string().optional() }))
-    .nullish()
-    .catch(undefined),
+  errors: optionalObject({ code: z.coerce.number(), title: optionalText }),
 });
 
+/** Both of Kapso's forms, and Meta's: they differ in a few names. */
 const messageSchema = z.looseObject({
-  id: opaqueId,
-  timestamp: unixSeconds,
-  type: z.string().min(1).max(64),
+  id: optionalId,
+  timestamp: optionalTime,
+  type: optional(z.string().min(1).max(64)),
   from: optionalText,
+  to: optionalText,
   from_user_id: optionalText,
   username: optionalText,
-  kapso: z
-    .looseObject({
-      direction: optionalText,
-      origin: optionalText,
-      status: optionalText,
-      statuses: z.array(z.unknown()).nullish().catch(undefined),
-      transcript: z.looseObject({ text: optionalText }).nullish().catch(undefined),
-      media_data: z.looseObject({}).nullish().catch(undefined),
-    })
-    .nullish(),
+  kapso: optionalObject({
+    direction: optionalText,
+    origin: optionalText,
+    status: optionalText,
+    transcript: optionalObject({ text: optionalText }),
+    media_data: optionalObject({}),
+  }),
+  // The legacy form (v1) that old webhooks still send.
+  whatsapp_message_id: optionalId,
+  message_type: optional(z.string().min(1).max(64)),
+  content: optionalText,
+  direction: optionalText,
+  phone_number: optionalText,
+  created_at: optionalTime,
 });
 type VendorMessage = z.output<typeof messageSchema>;
 
-const v2Schema = z.object({
-  message: messageSchema,
-  conversation: z
-    .looseObject({
-      phone_number: optionalText,
-      business_scoped_user_id: optionalText,
-      username: optionalText,
-      phone_number_id: numberId.nullish(),
-      kapso: z.looseObject({ contact_name: optionalText }).nullish().catch(undefined),
-    })
-    .nullish(),
-  phone_number_id: numberId.nullish(),
-});
-
-/** The legacy form that old webhooks still send; only the documented shape. */
-const v1Schema = z.object({
-  message: z.object({
-    whatsapp_message_id: opaqueId,
-    message_type: z.string(),
-    content: optionalText,
-    direction: z.string(),
-    phone_number: z.string(),
-    created_at: z.string().nullish(),
+const itemSchema = z.object({
+  conversation: optionalObject({
+    phone_number: optionalText,
+    business_scoped_user_id: optionalText,
+    username: optionalText,
+    phone_number_id: z.unknown().optional(),
+    kapso: optionalObject({ contact_name: optionalText }),
   }),
-  whatsapp_config: z.object({ phone_number_id: numberId }),
+  phone_number_id: z.unknown().optional(),
+  whatsapp_config: optionalObject({ phone_number_id: z.unknown().optional() }),
 });
+type VendorConversation = z.output<typeof itemSchema>['conversation'];
 
-const batchSchema = z.object({ batch: z.literal(true), data: z.array(z.unknown()) });
-
-const metaSchema = z.object({ object: z.literal('whatsapp_business_account'), entry: z.array(z.unknown()) });
-const metaEntrySchema = z.object({ changes: z.array(z.unknown()) });
-const metaChangeSchema = z.object({ field: z.string(), value: z.unknown() });
-const metaValueSchema = z.object({
-  metadata: z.object({ phone_number_id: numberId }),
-  contacts: z
-    .array(
-      z.object({
-        profile: z.object({ name: optionalText, username: optionalText }).nullish(),
-        wa_id: optionalText,
-        user_id: optionalText,
-      }),
-    )
-    .nullish()
-    .catch(undefined),
-  messages: z.array(z.unknown()).nullish(),
-  statuses: z.array(z.unknown()).nullish(),
+const contactSchema = z.object({
+  profile: optionalObject({ name: optionalText, username: optionalText }),
+  wa_id: optionalText,
+  user_id: optionalText,
 });
-type MetaContact = NonNullable<z.output<typeof metaValueSchema>['contacts']>[number];
+type MetaContact = z.output<typeof contactSchema>;
 
-const plainSchema = z.object({ messages: z.array(z.unknown()), phone_number_id: numberId.nullish() });
-const plainMessageSchema = z.looseObject({
-  id: opaqueId,
-  from: z.union([z.string(), z.number().transform(String)]),
-  type: z.string().optional(),
-  timestamp: unixSeconds,
-});
+const systemSchema = z.object({ system: optionalObject({ previous_user_id: optionalText }) });
 
-/** Reads one body, whatever form it has. @throws SyntaxError when it is not JSON */
-export function readKapsoBody(rawBody: Buffer): KapsoEvent[] {
+type Fields = Record<string, unknown>;
+
+/** What stands around an item. */
+interface Context {
+  /** The event's name in Kapso's words; undefined for Meta's own webhooks. */
+  event: string | undefined;
+  number: NumberId;
+  conversation?: VendorConversation;
+  contacts?: MetaContact[];
+  /** The list holds what customers sent, as its sender promises. */
+  isInboundList: boolean;
+  /** A body with this item alone. */
+  alone(item: unknown): unknown;
+}
+
+/** What a body says of all that is in it. */
+interface Outside {
+  event: string | undefined;
+  phoneNumberId: unknown;
+  wrappers: number;
+}
+
+/**
+ * Reads one body, whatever form it has; never throws. `eventName`: the header `X-Webhook-Event`, which is the only place where Kapso
+ * says what a single event is.
+ */
+export function readKapsoBody(rawBody: Buffer, eventName?: string): KapsoEvent[] {
   const json = rawBody.toString('utf8');
-  const body = sanitized(json, JSON.parse(json));
-  // The form is told by one field; only that form's schema is tried, for speed and for a clear reason when it does not fit.
-  if (property(body, 'batch') === true) return eachOf(batchSchema, body, ({ data }) => data.flatMap(readItem));
-  if (property(body, 'object') !== undefined) return eachOf(metaSchema, body, ({ entry }) => entry.flatMap(readMetaEntry));
-  if (property(body, 'messages') !== undefined) return eachOf(plainSchema, body, readPlain);
-  return readItem(body);
+  try {
+    return readKapsoJson(sanitized(json, JSON.parse(json)), eventName);
+  } catch (error) {
+    if (error instanceof SyntaxError) return [unreadable('not_json')];
+    if (error instanceof RangeError) return [unreadable('too_deep')];
+    throw error;
+  }
 }
 
-function eachOf<T extends z.ZodType>(schema: T, body: unknown, read: (parsed: z.output<T>) => KapsoEvent[]): KapsoEvent[] {
-  const parsed = schema.safeParse(body);
-  return parsed.success ? read(parsed.data) : [skipped('unreadable', body)];
+/** Reads a body that was parsed already. @throws RangeError when it is nested too deep */
+export function readKapsoJson(body: unknown, eventName?: string): KapsoEvent[] {
+  return readForm(body, { event: eventName, phoneNumberId: undefined, wrappers: 0 });
 }
 
-function readMetaEntry(entry: unknown): KapsoEvent[] {
-  return eachOf(metaEntrySchema, entry, ({ changes }) => changes.flatMap((change) => eachOf(metaChangeSchema, change, readMetaChange)));
-}
-
-function readPlain({ messages, phone_number_id }: z.output<typeof plainSchema>): KapsoEvent[] {
-  return messages.map((message) => readPlainMessage(message, phone_number_id ?? undefined));
-}
-
-function readItem(item: unknown): KapsoEvent[] {
-  const v2 = v2Schema.safeParse(item);
-  if (v2.success) return readV2(v2.data);
-  const v1 = v1Schema.safeParse(item);
-  if (v1.success) return [readV1(v1.data)];
-  const hasMessage = typeof item === 'object' && item !== null && 'message' in item;
-  return [skipped(hasMessage ? 'unreadable' : 'not_for_us', item)];
-}
-
-function readV2({ message, conversation, phone_number_id }: z.output<typeof v2Schema>): KapsoEvent[] {
-  const phoneNumberId = phone_number_id ?? conversation?.phone_number_id ?? undefined;
-  if (message.kapso?.direction === 'outbound') return readV2Statuses(message, phoneNumberId);
-  const contact = identity({
-    phone: message.from || conversation?.phone_number,
-    businessScopedUserId: message.from_user_id || conversation?.business_scoped_user_id,
-    name: conversation?.kapso?.contact_name,
-    username: message.username ?? conversation?.username,
-  });
-  return [messageEvent(message, contact, phoneNumberId)];
-}
-
-/** An outbound event carries every status so far; a person's message from the phone app carries none. */
-function readV2Statuses(message: VendorMessage, phoneNumberId: string | undefined): KapsoEvent[] {
-  const reported = message.kapso?.statuses ?? [];
-  if (reported.length > 0) return reported.map((status) => readStatus(status, phoneNumberId));
-  return [readStatus({ id: message.id, status: message.kapso?.status, timestamp: message.timestamp }, phoneNumberId)];
-}
-
-function readV1({ message, whatsapp_config }: z.output<typeof v1Schema>): KapsoEvent {
-  if (message.direction !== 'inbound') return skipped('not_for_us', message);
-  const contact = identity({ phone: message.phone_number });
-  if (!contact) return skipped('unreadable', message);
+/** A body that is read as these statuses of one number again. */
+export function statusesBody(statuses: readonly StatusEvent[]): unknown {
   return {
-    type: 'message',
-    phoneNumberId: whatsapp_config.phone_number_id,
-    contact,
-    message: {
-      providerMessageId: message.whatsapp_message_id,
-      kind: message.message_type,
-      ...(message.content ? { text: cutText(message.content, MAX_TEXT) } : {}),
-      sentAtMs: plausible(Date.parse(message.created_at ?? '')),
-    },
+    phone_number_id: statuses[0]?.phoneNumberId,
+    statuses: statuses.map(({ providerMessageId, status, atMs, correlationId, error }) => ({
+      ...{ id: providerMessageId, status, timestamp: String(Math.floor(atMs / 1_000)) },
+      ...(correlationId === undefined ? {} : { biz_opaque_callback_data: correlationId }),
+      ...(error === undefined ? {} : { errors: [error] }),
+    })),
   };
 }
 
-function readMetaChange({ field, value }: { field: string; value?: unknown }): KapsoEvent[] {
-  if (field !== 'messages') return [skipped('not_for_us', value)];
-  const parsed = metaValueSchema.safeParse(value);
-  if (!parsed.success) return [skipped('unreadable', value)];
-  const { metadata, contacts, messages, statuses } = parsed.data;
+/** The form is told by the fields that are there. */
+function readForm(body: unknown, outside: Outside): KapsoEvent[] {
+  const whole = () => unreadable('unreadable', body);
+  if (outside.wrappers > MAX_WRAPPERS) return [whole()];
+  const inside = { ...outside, wrappers: outside.wrappers + 1 };
+  if (Array.isArray(body)) return each(body, (item) => readForm(item, inside), whole);
+  if (!isFields(body)) return [whole()];
+  const { object, entry, changes, field, value, messages, statuses, message, data } = body;
+  // Meta's other products have the same envelope.
+  if (typeof object === 'string' && object !== '' && object !== 'whatsapp_business_account') return [skipped(body)];
+  if (isGiven(entry)) return each(entry, readMetaEntry(outside), whole);
+  if (isGiven(changes)) return readMetaEntry(outside)(body);
+  if (isGiven(field) && isGiven(value)) return readMetaChange(outside)(body);
+  if (isGiven(message)) return readItem(body, outside);
+  if (isGiven(messages) || isGiven(statuses)) return readValue(body, outside);
+  if (isGiven(data)) return each(data, (item) => readForm(item, wrappedBy(body, inside)), whole);
+  return [isAboutMessage(body, outside) ? whole() : skipped(body)];
+}
+
+/** A batch has what its items have in common: the event's name, and in some forms the number. */
+function wrappedBy({ type, event, phone_number_id }: Fields, outside: Outside): Outside {
+  const named = [outside.event, type, event].find((name) => typeof name === 'string' && name.startsWith('whatsapp.'));
+  return { ...outside, event: named as string | undefined, phoneNumberId: phone_number_id ?? outside.phoneNumberId };
+}
+
+/** Whether something that has neither a message nor a status should have one. */
+function isAboutMessage(body: Fields, { event }: Outside): boolean {
+  return event?.startsWith('whatsapp.message.') || 'is_new_conversation' in body || 'batch' in body || 'object' in body;
+}
+
+function readMetaEntry(outside: Outside): (entry: unknown) => KapsoEvent[] {
+  return (entry) => {
+    const whole = () => unreadable('unreadable', { object: 'whatsapp_business_account', entry: [entry] });
+    return isFields(entry) ? each(entry.changes, readMetaChange(outside), whole) : [whole()];
+  };
+}
+
+function readMetaChange(outside: Outside): (change: unknown) => KapsoEvent[] {
+  return (change) => {
+    const { field, value } = isFields(change) ? change : {};
+    // Templates, the account's state, what the business's own phone sent, imported history.
+    if (typeof field === 'string' && field !== 'messages') return [skipped(value)];
+    return isFields(value) ? readValue(value, outside) : [unreadable('unreadable', { changes: [change] })];
+  };
+}
+
+/** The value of Meta's change, and the plain body, which has its number beside the list. */
+function readValue(value: Fields, { event, phoneNumberId }: Outside): KapsoEvent[] {
+  const { messages, statuses, errors, metadata, phone_number_id } = value;
+  // The account's own errors stand where messages would.
+  if (!isGiven(messages) && !isGiven(statuses)) return [isGiven(errors) ? skipped(value) : unreadable('unreadable', value)];
+  const contacts = contactsIn(value.contacts);
+  const number = numberIdIn(isFields(metadata) ? metadata.phone_number_id : undefined, phone_number_id, phoneNumberId);
+  const contextOf = (list: 'messages' | 'statuses'): Context => ({
+    ...{ event, number, contacts, isInboundList: list === 'messages' },
+    alone: (item) => ({
+      ...(number.given === undefined ? {} : { phone_number_id: number.given }),
+      ...(list === 'messages' && isGiven(value.contacts) ? { contacts: contactsAround(item, value.contacts) } : {}),
+      [list]: [item],
+    }),
+  });
+  const inMessages = contextOf('messages');
+  const inStatuses = contextOf('statuses');
   return [
-    ...(messages ?? []).map((message) => readMetaMessage(message, contacts ?? [], metadata.phone_number_id)),
-    ...(statuses ?? []).map((status) => readStatus(status, metadata.phone_number_id)),
+    ...(isGiven(messages)
+      ? each(
+          messages,
+          (item) => readMessage(item, inMessages),
+          () => unreadable('unreadable', value),
+        )
+      : []),
+    ...(isGiven(statuses)
+      ? each(
+          statuses,
+          (item) => [readStatus(item, inStatuses)],
+          () => unreadable('unreadable', value),
+        )
+      : []),
   ];
 }
 
-function readMetaMessage(item: unknown, contacts: MetaContact[], phoneNumberId: string): KapsoEvent {
+/** Kapso's item: one message with its conversation. */
+function readItem(item: Fields, { event, phoneNumberId }: Outside): KapsoEvent[] {
+  const { conversation, phone_number_id, whatsapp_config } = itemSchema.safeParse(item).data ?? {};
+  const number = numberIdIn(phone_number_id, conversation?.phone_number_id, whatsapp_config?.phone_number_id, phoneNumberId);
+  const context: Context = {
+    ...{ event, number, conversation, isInboundList: false },
+    alone: (message) => ({ ...item, ...(number.given === undefined ? {} : { phone_number_id: number.given }), message }),
+  };
+  return each(
+    item.message,
+    (message) => readMessage(message, context),
+    () => unreadable('unreadable', item),
+  );
+}
+
+function readMessage(item: unknown, context: Context): KapsoEvent[] {
   const parsed = messageSchema.safeParse(item);
-  if (!parsed.success) return skipped('unreadable', item);
+  if (!parsed.success) return [unreadable('unreadable', context.alone(item))];
   const message = parsed.data;
-  const person = contacts.find((contact) => (message.from ? contact.wa_id === message.from : contact.user_id === message.from_user_id));
-  const contact = identity({
-    phone: message.from,
-    businessScopedUserId: message.from_user_id ?? person?.user_id,
-    name: person?.profile?.name,
-    username: person?.profile?.username,
-  });
-  return messageEvent(message, contact, phoneNumberId);
+  const id = idOf(message);
+  const unread = (reason: UnreadableReason) => [unreadable(reason, context.alone(item), { id, number: context.number })];
+  const direction = directionOf(message, context);
+  if (direction === undefined) return unread('direction_unknown');
+  if (direction === 'outbound') return readOutbound(item, message, context);
+  if (context.number.isOdd) return unread('odd_number_id');
+  if (id === undefined) return unread('no_id');
+  const contact = senderOf(message, context);
+  if (!contact) return unread('no_sender');
+  return [messageEvent(message, { id, contact, phoneNumberId: context.number.id })];
 }
 
-function readPlainMessage(item: unknown, phoneNumberId: string | undefined): KapsoEvent {
-  const parsed = plainMessageSchema.safeParse(item);
-  if (!parsed.success) return skipped('unreadable', item);
-  const message: VendorMessage = { ...parsed.data, type: parsed.data.type ?? 'text' };
-  return messageEvent(message, identity({ phone: parsed.data.from }), phoneNumberId);
+function isLegacy(message: VendorMessage): boolean {
+  return 'whatsapp_message_id' in message || 'message_type' in message;
 }
 
-function messageEvent(message: VendorMessage, contact: ContactIdentity | undefined, phoneNumberId: string | undefined): KapsoEvent {
-  if (!contact) return skipped('unreadable', message);
-  const text = textOf(message);
-  const payload = payloadOf(message);
+/** The legacy form has the id of a database where the others have WhatsApp's. */
+function idOf(message: VendorMessage): string | undefined {
+  return (isLegacy(message) ? message.whatsapp_message_id : message.id) ?? undefined;
+}
+
+/**
+ * Who sent it: what the message says of itself, or else everything else that tells, when all of it agrees. What we sent must never be
+ * taken for the customer's (it would be answered), and what the customer sent never for ours (it would be lost).
+ */
+function directionOf(message: VendorMessage, context: Context): 'inbound' | 'outbound' | undefined {
+  const said = (message.kapso?.direction ?? message.direction)?.trim().toLowerCase();
+  if (said === 'inbound' || said === 'outbound') return said;
+  const { kapso, from, to, from_user_id } = message;
+  const { event, conversation, isInboundList } = context;
+  const customer = phoneIn(conversation?.phone_number);
+  const isCustomer = (name: string | null | undefined) => customer !== undefined && phoneIn(name) === customer;
+  const isInbound =
+    isInboundList ||
+    event === RECEIVED ||
+    kapso?.status === 'received' ||
+    isCustomer(from) ||
+    (isGiven(from_user_id) && from_user_id === conversation?.business_scoped_user_id);
+  const isOutbound =
+    statusOfEvent(event) !== undefined ||
+    isGiven(kapso?.statuses) ||
+    kapso?.origin === 'business_app' ||
+    OUTBOUND_STATUSES.has(kapso?.status ?? '') ||
+    message.type === 'template' ||
+    isCustomer(to) ||
+    (isGiven(to) && !isGiven(from) && !isGiven(from_user_id));
+  if (isInbound === isOutbound) return undefined;
+  return isInbound ? 'inbound' : 'outbound';
+}
+
+const RECEIVED = 'whatsapp.message.received';
+/** Not `delivered`: rows of inbound messages have had that. */
+const OUTBOUND_STATUSES: ReadonlySet<string> = new Set(['pending', 'sent', 'read', 'failed']);
+
+function statusOfEvent(event: string | undefined): string | undefined {
+  return /^whatsapp\.message\.(sent|delivered|read|played|failed)$/.exec(event ?? '')?.[1];
+}
+
+/** An outbound event carries every status so far; a person's message from the phone app carries none. */
+function readOutbound(item: unknown, message: VendorMessage, context: Context): KapsoEvent[] {
+  const id = idOf(message);
+  // The legacy form's statuses were never read.
+  if (isLegacy(message)) return [skipped(item)];
+  const whole = () => unreadable('unreadable', context.alone(item), { id, number: context.number });
+  const { statuses, status = statusOfEvent(context.event) } = message.kapso ?? {};
+  const reported = isGiven(statuses) ? each(statuses, (each) => [readStatus(each, context, id)], whole) : [];
+  const readable = reported.filter(({ type }) => type !== 'unreadable');
+  if (readable.length < reported.length) return [...readable, whole()];
+  if (reported.length > 0) return reported;
+  const own = readStatus({ id, status: status ?? statusOfEvent(context.event), timestamp: message.timestamp }, context, id);
+  return [own.type === 'unreadable' ? { ...whole(), reason: own.reason, detail: own.detail } : own];
+}
+
+function readStatus(item: unknown, context: Context, outboundId?: string): KapsoEvent {
+  const { id: ownId, status, timestamp, biz_opaque_callback_data, errors } = statusSchema.safeParse(item).data ?? {};
+  const id = ownId ?? outboundId;
+  const unread = (reason: UnreadableReason) => unreadable(reason, context.alone(item), { id, number: context.number });
+  if (!isGiven(status)) return unread('unreadable');
+  // A voice message that was played was read; `pending` and what comes later to Meta's list says nothing about a send.
+  const known = STATUSES[status.trim().toLowerCase()];
+  if (!known) return skipped(item);
+  if (id === undefined) return unread('no_id');
+  if (context.number.isOdd) return unread('odd_number_id');
+  return {
+    type: 'status',
+    ...(context.number.id === undefined ? {} : { phoneNumberId: context.number.id }),
+    providerMessageId: id,
+    status: known,
+    atMs: timeOf(timestamp),
+    ...(biz_opaque_callback_data ? { correlationId: biz_opaque_callback_data } : {}),
+    ...(errors ? { error: { code: errors.code, ...(errors.title ? { title: errors.title } : {}) } } : {}),
+  };
+}
+
+const STATUSES: Readonly<Record<string, ReportedStatus>> = {
+  sent: 'sent',
+  delivered: 'delivered',
+  read: 'read',
+  played: 'read',
+  failed: 'failed',
+};
+
+function messageEvent(
+  message: VendorMessage,
+  { id, contact, phoneNumberId }: { id: string; contact: ContactIdentity; phoneNumberId: string | undefined },
+): MessageEvent {
+  const kind = kindOf(message);
+  const text = textOf(message, kind);
+  const payload = payloadOf(message, kind, text);
   return {
     type: 'message',
-    ...(phoneNumberId ? { phoneNumberId } : {}),
+    ...(phoneNumberId === undefined ? {} : { phoneNumberId }),
     contact,
     message: {
-      providerMessageId: message.id,
-      kind: message.type,
+      providerMessageId: id,
+      kind,
       ...(text ? { text: cutText(text, MAX_TEXT) } : {}),
       ...(payload ? { payload } : {}),
-      sentAtMs: secondsToMs(message.timestamp),
+      sentAtMs: timeOf(message.timestamp ?? message.created_at),
       ...(message.kapso?.origin === 'history_sync' ? { isHistory: true } : {}),
     },
   };
 }
 
-function readStatus(item: unknown, phoneNumberId: string | undefined): KapsoEvent {
-  const parsed = statusSchema.safeParse(item);
-  if (!parsed.success || !phoneNumberId) return skipped('unreadable', item);
-  const { id, status, timestamp, biz_opaque_callback_data, errors } = parsed.data;
-  // A voice message that was played was read; `pending` and what comes later to Meta's list says nothing about a send.
-  const known = ({ sent: 'sent', delivered: 'delivered', read: 'read', played: 'read', failed: 'failed' } as const)[status];
-  if (!known) return skipped('not_for_us', item);
-  const error = errors?.[0];
-  return {
-    type: 'status',
-    phoneNumberId,
-    providerMessageId: id,
-    status: known,
-    atMs: secondsToMs(timestamp),
-    ...(biz_opaque_callback_data ? { correlationId: biz_opaque_callback_data } : {}),
-    ...(error ? { error: { code: error.code, ...(error.title ? { title: error.title } : {}) } } : {}),
-  };
+/** Kinds whose object has the same name. */
+const KINDS = [
+  'text',
+  'image',
+  'video',
+  'audio',
+  'document',
+  'sticker',
+  'location',
+  'contacts',
+  'interactive',
+  'button',
+  'reaction',
+  'order',
+];
+
+function kindOf(message: VendorMessage): string {
+  return message.type ?? message.message_type ?? KINDS.find((kind) => isGiven(message[kind])) ?? 'unknown';
 }
 
 /** What the customer wrote: the body, a caption, or the title of what was pressed. */
-function textOf(message: VendorMessage): string | undefined {
-  const content = message[message.type];
+function textOf(message: VendorMessage, kind: string): string | undefined {
+  const content = contentOf(message, kind);
   const text = ((): unknown => {
-    switch (message.type) {
+    switch (kind) {
       case 'text':
-        return property(content, 'body');
+        return isFields(content) ? content.body : content;
       case 'button':
         return property(content, 'text');
       case 'interactive':
@@ -297,15 +451,20 @@ function textOf(message: VendorMessage): string | undefined {
         return property(content, 'caption');
     }
   })();
-  return typeof text === 'string' ? text : undefined;
+  if (typeof text === 'string' && text !== '') return text;
+  return typeof text === 'number' ? String(text) : (message.content ?? undefined);
+}
+
+function contentOf(message: VendorMessage, kind: string): unknown {
+  return Object.hasOwn(message, kind) ? message[kind] : undefined;
 }
 
 /** The kind's own object (media id, coordinates, contacts, …) without addresses of media: those open without a key. */
-function payloadOf(message: VendorMessage): Record<string, unknown> | undefined {
-  const content = message.type === 'text' ? undefined : withoutAddresses(message[message.type]);
+function payloadOf(message: VendorMessage, kind: string, text: string | undefined): Fields | undefined {
+  const content = kind === 'text' && text !== undefined ? undefined : withoutAddresses(contentOf(message, kind));
   const media = message.kapso?.media_data;
   const payload = {
-    ...(content === undefined ? {} : { [message.type]: content }),
+    ...(content === undefined ? {} : { [kind]: content }),
     ...(media ? { file: withoutAddresses(media) } : {}),
     ...(message.kapso?.transcript?.text ? { transcript: message.kapso.transcript.text } : {}),
     ...('context' in message ? { context: message.context } : {}),
@@ -313,46 +472,139 @@ function payloadOf(message: VendorMessage): Record<string, unknown> | undefined 
     ...('errors' in message ? { errors: message.errors } : {}),
   };
   if (Object.keys(payload).length === 0) return undefined;
-  return jsonLength(payload) <= MAX_PAYLOAD_JSON ? payload : { tooLarge: true };
+  return (boundedJson(payload, MAX_PAYLOAD_JSON) as Fields | undefined) ?? { tooLarge: true };
 }
 
 function withoutAddresses(content: unknown): unknown {
-  if (typeof content !== 'object' || content === null || Array.isArray(content)) return content;
+  if (!isFields(content)) return content;
   return Object.fromEntries(Object.entries(content).filter(([name]) => name !== 'url' && name !== 'link'));
 }
 
-function identity(known: {
-  phone?: string | null | undefined;
-  businessScopedUserId?: string | null | undefined;
-  name?: string | null | undefined;
-  username?: string | null | undefined;
-}): ContactIdentity | undefined {
-  const phone = known.phone?.replace(/\D/g, '').slice(0, 20);
-  if (!phone && !known.businessScopedUserId) return undefined;
+/** By what is there: a message without a sender beside a single contact is that person's. */
+function senderOf(message: VendorMessage, { conversation, contacts = [] }: Context): ContactIdentity | undefined {
+  const person = contactOf(message, contacts);
+  const phones = [message.from, message.phone_number, conversation?.phone_number, person?.wa_id];
+  const phone = phones.map(phoneIn).find((digits) => digits !== undefined);
+  // A change of ids may name no sender: it belongs to whom the former id belongs to.
+  const formerId = message.type === 'system' ? systemSchema.safeParse(message).data?.system?.previous_user_id : undefined;
+  const scopedId = [message.from_user_id, formerId, conversation?.business_scoped_user_id, person?.user_id].find((id) => id?.trim());
+  if (phone === undefined && !scopedId) return undefined;
+  const name = conversation?.kapso?.contact_name ?? person?.profile?.name;
+  const username = message.username ?? conversation?.username ?? person?.profile?.username;
   return {
-    ...(phone ? { phone } : {}),
-    ...(known.businessScopedUserId ? { businessScopedUserId: cutText(known.businessScopedUserId, 256) } : {}),
-    ...(known.name ? { name: cutText(known.name, 256) } : {}),
-    ...(known.username ? { username: cutText(known.username, 256) } : {}),
+    ...(phone === undefined ? {} : { phone }),
+    ...(scopedId ? { businessScopedUserId: cutText(scopedId.trim(), 256) } : {}),
+    ...(name ? { name: cutText(name, 256) } : {}),
+    ...(username ? { username: cutText(username, 256) } : {}),
   };
 }
 
-function secondsToMs(timestamp: string | number | null | undefined): number {
-  return plausible(Number(timestamp ?? Number.NaN) * 1000);
+/** Meta names the persons of a webhook beside their messages. */
+function contactOf({ from, from_user_id }: VendorMessage, contacts: readonly MetaContact[]): MetaContact | undefined {
+  const phone = phoneIn(from);
+  const single = contacts.length === 1 ? contacts[0] : undefined;
+  if (phone !== undefined)
+    return contacts.find(({ wa_id }) => phoneIn(wa_id) === phone) ?? (single && phoneIn(single.wa_id) === undefined ? single : undefined);
+  if (from_user_id) return contacts.find(({ user_id }) => user_id === from_user_id);
+  return single;
 }
 
-/** A time that cannot be (missing, unreadable, before 1970, in the future) becomes now. */
+function contactsIn(value: unknown): MetaContact[] {
+  return (Array.isArray(value) ? value : [value]).slice(0, MAX_ITEMS).flatMap((item) => {
+    const parsed = contactSchema.safeParse(item);
+    return parsed.success ? [parsed.data] : [];
+  });
+}
+
+/** More persons than a dead letter has to name when nobody knows whose message it is. */
+const MAX_CONTACTS_AROUND = 5;
+
+/** The contacts as they came, as far as they may belong to the item. */
+function contactsAround(item: unknown, value: unknown): unknown {
+  if (!Array.isArray(value) || value.length <= MAX_CONTACTS_AROUND) return value;
+  const names: unknown[] = ['from', 'from_user_id'].map((name) => property(item, name)).filter(isGiven);
+  const own = value.filter((contact) => names.includes(property(contact, 'wa_id')) || names.includes(property(contact, 'user_id')));
+  return (own.length > 0 ? own : value).slice(0, MAX_CONTACTS_AROUND);
+}
+
+/** The longest number has 15 digits (E.164). A name with letters in it is no number, whatever digits it has. */
+const PHONE = /^[+\d\s().-]{1,40}$/;
+
+function phoneIn(value: string | null | undefined): string | undefined {
+  if (!value || !PHONE.test(value)) return undefined;
+  const digits = value.replace(/\D/g, '');
+  return digits === '' || digits.length > 20 ? undefined : digits;
+}
+
+/** Kapso's id of the business number. */
+interface NumberId {
+  id?: string;
+  /** As it came, for a body that is to be read again. */
+  given?: unknown;
+  /** The body names a number, and it cannot be one: it goes into a workflow id. */
+  isOdd: boolean;
+}
+
+const NUMBER_ID = /^[\w.-]{1,64}$/;
+
+/** The first of these that is an id. An empty one names none. */
+function numberIdIn(...candidates: unknown[]): NumberId {
+  let odd: unknown;
+  for (const given of candidates) {
+    const text = typeof given === 'string' ? given.trim() : Number.isSafeInteger(given) ? String(given) : undefined;
+    if (text !== undefined && NUMBER_ID.test(text)) return { id: text, given, isOdd: false };
+    if (text !== '' && isGiven(given)) odd ??= given;
+  }
+  return { ...(odd === undefined ? {} : { given: odd }), isOdd: odd !== undefined };
+}
+
+/** Milliseconds (a number, or digits), seconds, or ISO 8601. */
+function timeOf(timestamp: string | number | null | undefined): number {
+  const count = Number(timestamp || Number.NaN);
+  if (Number.isNaN(count)) return plausible(Date.parse(String(timestamp)));
+  return plausible(count > MILLISECONDS_FROM ? count : count * 1_000);
+}
+
+/** As seconds, this would be the year 5138. */
+const MILLISECONDS_FROM = 1e11;
+
+/** A time that cannot be (missing, unreadable, before 1970, a year ahead) becomes now. */
 function plausible(atMs: number): number {
   const nowMs = Date.now();
   return Number.isFinite(atMs) && atMs > 0 && atMs < nowMs + 365 * DAY_MS ? Math.round(atMs) : nowMs;
 }
 
-function property(value: unknown, name: string): unknown {
-  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>)[name] : undefined;
+/** A list is read item by item, an object as the only one of its list; anything else, or too long a list, as a whole. */
+function each(value: unknown, read: (item: unknown) => KapsoEvent[], whole: () => KapsoEvent): KapsoEvent[] {
+  const items = Array.isArray(value) ? value : isFields(value) ? [value] : undefined;
+  return items === undefined || items.length > MAX_ITEMS ? [whole()] : items.flatMap(read);
 }
 
-function skipped(reason: SkippedEvent['reason'], item: unknown): SkippedEvent {
-  return { type: 'skipped', reason, shape: shapeOf(item) };
+function isFields(value: unknown): value is Fields {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** There, and not empty: a list without items names nothing. */
+function isGiven<T>(value: T): value is NonNullable<T> {
+  return value !== undefined && value !== null && value !== '' && !(Array.isArray(value) && value.length === 0);
+}
+
+function property(value: unknown, name: string): unknown {
+  return isFields(value) && Object.hasOwn(value, name) ? value[name] : undefined;
+}
+
+function skipped(item: unknown): SkippedEvent {
+  return { type: 'skipped', shape: shapeOf(item) };
+}
+
+function unreadable(reason: UnreadableReason, item?: unknown, known: { id?: string | undefined; number?: NumberId } = {}): UnreadableEvent {
+  return {
+    ...{ type: 'unreadable', reason, detail: DETAILS[reason] },
+    ...(known.number?.id === undefined ? {} : { phoneNumberId: known.number.id }),
+    ...(known.id === undefined ? {} : { providerMessageId: known.id }),
+    ...(item === undefined ? {} : { item }),
+    shape: shapeOf(item),
+  };
 }
 
 /** NUL and half surrogate pairs are JSON, but PostgreSQL stores neither: one would block its conversation for ever. */

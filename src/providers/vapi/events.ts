@@ -61,16 +61,27 @@ export interface QuestionMessage {
   toolCalls: ToolCall[];
 }
 
-/** `shape` has field names and types, never values. */
+/** Something that is understood and not used. `shape` has field names and types, never values. */
 export interface SkippedMessage {
   kind: 'skipped';
   type: string;
-  reason: 'not_used' | 'no_call' | 'unreadable';
+  reason: 'not_used' | 'no_call';
   providerCallId?: string;
   shape: string;
 }
 
-export type VapiMessage = FactMessage | QuestionMessage | SkippedMessage;
+/** Something that cannot be read. `shape` as above. */
+export interface UnreadableMessage {
+  kind: 'unreadable';
+  type: string;
+  reason: 'not_json' | 'too_deep' | 'unreadable';
+  /** The reason in words; nothing personal. */
+  detail: string;
+  providerCallId?: string;
+  shape: string;
+}
+
+export type VapiMessage = FactMessage | QuestionMessage | SkippedMessage | UnreadableMessage;
 
 /** A type is a name, in one case with a condition: `transcript[transcriptType="final"]`. */
 const TYPE = /^[\w.[\]="-]{1,100}$/;
@@ -101,11 +112,22 @@ const wrappedToolCallSchema = z.object({ name: toolText, toolCall: z.looseObject
 /** A model requests a few tools at once; the limit only guards against abuse. */
 const MAX_TOOL_CALLS = 50;
 
-/** Parses the body of one webhook. @throws SyntaxError if it is not JSON */
+/** Parses the body of one webhook; never throws. */
 export function readVapiBody(rawBody: Buffer): VapiMessage {
-  const body: unknown = JSON.parse(rawBody.toString('utf8'));
+  try {
+    return readVapiJson(JSON.parse(rawBody.toString('utf8')));
+  } catch (error) {
+    const unread = { kind: 'unreadable', type: 'unknown', shape: 'unknown' } as const;
+    if (error instanceof SyntaxError) return { ...unread, reason: 'not_json', detail: 'The body is not JSON.' };
+    if (error instanceof RangeError) return { ...unread, reason: 'too_deep', detail: 'The body is nested too deep.' };
+    throw error;
+  }
+}
+
+/** Reads a body that was parsed already. @throws RangeError when it is nested too deep */
+export function readVapiJson(body: unknown): VapiMessage {
   const parsed = envelopeSchema.safeParse(body);
-  if (!parsed.success) return { kind: 'skipped', type: 'unknown', reason: 'unreadable', shape: shapeOf(body) };
+  if (!parsed.success) return unreadable('unknown', body, 'The body has no message with a type.');
   const { message } = parsed.data;
   const { type } = message;
   if (type === 'status-update' || type === 'end-of-call-report') return readFact(message, type);
@@ -121,15 +143,20 @@ function isQuestion(type: string): type is QuestionType {
 
 function readFact(message: Record<string, unknown>, type: CallEvent['type']): VapiMessage {
   const event = readCallEvent(message, type);
-  if (!event) return { kind: 'skipped', type, reason: 'no_call', shape: shapeOf(message) };
+  if (!event && message.call === undefined) return { kind: 'skipped', type, reason: 'no_call', shape: shapeOf(message) };
+  if (!event) return unreadable(type, message, 'The call has no id that can be read.');
   if (type === 'status-update') {
     const { status, providerCallId } = event;
     return status === undefined
-      ? { kind: 'skipped', type, reason: 'unreadable', providerCallId, shape: shapeOf(message) }
+      ? { ...unreadable(type, message, 'The status of the call cannot be read.'), providerCallId }
       : { kind: 'fact', event };
   }
   const report = readReport(message);
   return { kind: 'fact', event, ...(report ? { report } : {}) };
+}
+
+function unreadable(type: string, value: unknown, detail: string): UnreadableMessage {
+  return { kind: 'unreadable', type, reason: 'unreadable', detail, shape: shapeOf(value) };
 }
 
 /** Accepts every observed format: with `function`, with the name next to the id, wrapped with the tool, and the oldest, without an id. */

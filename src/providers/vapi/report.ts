@@ -372,7 +372,8 @@ function withoutSecrets(fields: Record<string, unknown>): Record<string, unknown
   return withoutSecretFields(boundedJson(fields, MAX_METADATA_JSON)) as Record<string, unknown> | undefined;
 }
 
-function withoutSecretFields(value: unknown): unknown {
+/** The value without fields whose name suggests a secret, at every level. @throws RangeError if it is nested too deep */
+export function withoutSecretFields(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(withoutSecretFields);
   if (typeof value !== 'object' || value === null) return value;
   return Object.fromEntries(

@@ -1,8 +1,9 @@
 import { createHmac } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import type { IncomingHttpHeaders } from 'node:http';
 import { join } from 'node:path';
 import { readSettings } from '../../platform/config';
-import { isFromVapi } from './signature';
+import { type VapiAuthSettings, vapiProof } from './signature';
 
 interface Vector {
   name: string;
@@ -20,6 +21,12 @@ const { body, vectors } = JSON.parse(readFileSync(join(__dirname, '../../../test
 };
 const SIGNED_AT_MS = 1_795_186_800_000;
 const rawBody = Buffer.from(body);
+
+/** Whether headers and body together are proof. */
+function isFromVapi(headers: IncomingHttpHeaders, body: Buffer, settings: VapiAuthSettings, nowMs?: number): boolean {
+  const proof = vapiProof(headers, settings, nowMs);
+  return typeof proof === 'boolean' ? proof : proof(body);
+}
 
 const settingsOf = (values: Record<string, string>) => readSettings(values);
 const settingsFor = (vector: Vector) =>
@@ -142,4 +149,21 @@ describe.each([
     const { [scheme === 'secret' ? 'x-vapi-secret' : 'authorization']: _own, ...others } = headers;
     expect(isFromVapi(others, rawBody, settings)).toBe(false);
   });
+});
+
+test('when the headers alone decide, then no body is asked for; with HMAC, only one that could be signed', () => {
+  const proof = (headers: IncomingHttpHeaders, auth: Record<string, string>) => {
+    const decided = vapiProof(headers, settingsOf({ VAPI_WEBHOOK_SECRET: 'first-secret', ...auth }), SIGNED_AT_MS);
+    return typeof decided === 'function' ? 'the body' : decided;
+  };
+  const hmac = { VAPI_WEBHOOK_AUTH: 'hmac' };
+  const signed = { 'x-signature': 'ab'.repeat(32), 'x-timestamp': String(SIGNED_AT_MS / 1_000) };
+  expect(proof({ 'x-vapi-secret': 'first-secret' }, {})).toBe(true);
+  expect(proof({ 'x-vapi-secret': 'other' }, {})).toBe(false);
+  expect(proof({ authorization: 'Bearer first-secret' }, { VAPI_WEBHOOK_AUTH: 'bearer' })).toBe(true);
+  expect(proof({}, { VAPI_WEBHOOK_AUTH: 'bearer' })).toBe(false);
+  expect(proof(signed, hmac)).toBe('the body');
+  expect(proof({ ...signed, 'x-signature': 'no hex' }, hmac)).toBe(false);
+  expect(proof({ ...signed, 'x-timestamp': '1' }, hmac)).toBe(false);
+  expect(proof(signed, { ...hmac, VAPI_WEBHOOK_SECRET: '' })).toBe(false);
 });

@@ -25,10 +25,14 @@ const NO_TIMESTAMP = 'none';
 const MILLISECONDS_FROM = 1e12;
 
 /**
- * Whether the request is authenticated by one of the secrets. Always false if none is set: without a credential, Vapi sends an
- * empty `X-Vapi-Secret`.
+ * What the headers prove: true, that the webhook is Vapi's; false, that it is not; with HMAC, a check of the body decides. Always
+ * false if no secret is set: without a credential, Vapi sends an empty `X-Vapi-Secret`.
  */
-export function isFromVapi(headers: IncomingHttpHeaders, rawBody: Buffer, settings: VapiAuthSettings, nowMs = Date.now()): boolean {
+export function vapiProof(
+  headers: IncomingHttpHeaders,
+  settings: VapiAuthSettings,
+  nowMs = Date.now(),
+): boolean | ((rawBody: Buffer) => boolean) {
   const secrets = settings.VAPI_WEBHOOK_SECRET.filter((secret) => secret.trim() !== '');
   switch (settings.VAPI_WEBHOOK_AUTH) {
     case 'secret':
@@ -36,7 +40,7 @@ export function isFromVapi(headers: IncomingHttpHeaders, rawBody: Buffer, settin
     case 'bearer':
       return isOneOf(secrets, /^bearer +(.+)$/i.exec(header(headers, 'authorization') ?? '')?.[1]);
     case 'hmac':
-      return isSigned(headers, rawBody, secrets, settings, nowMs);
+      return hmacProof(headers, secrets, settings, nowMs);
   }
 }
 
@@ -52,28 +56,28 @@ function isOneOf(secrets: readonly string[], given: string | undefined): boolean
   return secrets.filter((secret) => timingSafeEqual(digest(secret), digest(given))).length > 0;
 }
 
-function isSigned(
+/** False when the headers alone show that no body could be signed. */
+function hmacProof(
   headers: IncomingHttpHeaders,
-  rawBody: Buffer,
   secrets: readonly string[],
   settings: VapiAuthSettings,
   nowMs: number,
-): boolean {
+): false | ((rawBody: Buffer) => boolean) {
   const given = signatureOf(header(headers, settings.VAPI_HMAC_HEADER), settings);
   if (!given) return false;
   const hasTimestamp = settings.VAPI_HMAC_TIMESTAMP_HEADER !== NO_TIMESTAMP;
   const timestamp = hasTimestamp ? header(headers, settings.VAPI_HMAC_TIMESTAMP_HEADER) : undefined;
   if (hasTimestamp && !isRecent(timestamp, settings.VAPI_HMAC_TOLERANCE_SECONDS, nowMs)) return false;
-  const keys = secrets.map((secret) => Buffer.from(secret, settings.VAPI_HMAC_SECRET_ENCODING === 'base64' ? 'base64' : 'utf8'));
-  return (
+  const encoding = settings.VAPI_HMAC_SECRET_ENCODING === 'base64' ? 'base64' : 'utf8';
+  const keys = secrets.map((secret) => Buffer.from(secret, encoding)).filter((key) => key.length > 0);
+  if (keys.length === 0) return false;
+  return (rawBody) =>
     keys.filter((key) => {
-      if (key.length === 0) return false;
       const hmac = createHmac(settings.VAPI_HMAC_ALGORITHM, key);
       if (hasTimestamp) hmac.update(`${timestamp}.`);
       const wanted = hmac.update(rawBody).digest();
       return wanted.length === given.length && timingSafeEqual(wanted, given);
-    }).length > 0
-  );
+    }).length > 0;
 }
 
 function signatureOf(value: string | undefined, settings: VapiAuthSettings): Buffer | undefined {

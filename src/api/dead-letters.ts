@@ -1,0 +1,204 @@
+/** What could not be taken: look at it, and take it in again once its cause is gone. */
+import { type Request, type Response, Router } from 'express';
+import { z } from 'zod';
+import type { ZodOpenApiPathsObject } from 'zod-openapi';
+import type { DeadLetter } from '../../prisma/generated/client';
+import { ApiError, guardedProblems, problems } from '../http/errors';
+import { booleanParameter, clientLeft, integerParameter, noQuery, parsed } from '../http/requests';
+import type { Database } from '../platform/database';
+import { fromRecord } from '../platform/database-errors';
+import {
+  DEAD_LETTER_SOURCES,
+  type DeadLetterPosition,
+  findDeadLetter,
+  listDeadLetters,
+  listOpenDeadLetters,
+  type Replayed,
+} from '../record/dead-letters';
+import { deadLetterHeadSchema, deadLetterHeadView, deadLetterSchema, deadLetterView } from './views/dead-letter';
+
+/** Below the minute after which proxies usually give an idle request up. */
+const REPLAY_ALL_MS = 20_000;
+const REPLAY_ALL_LIMIT = 1_000;
+
+const cursor = z
+  .string()
+  .regex(/^[0-9]{1,13}_[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/)
+  .transform((value): DeadLetterPosition => {
+    const [atMs = '0', id = ''] = value.split('_');
+    return { at: new Date(Number(atMs)), id };
+  });
+const EXAMPLE_CURSOR = '1790000000000_2f0c2d5e-4a55-4b8c-9a1e-0c5d7c7f1a10';
+
+const filters = {
+  reason: z
+    .string()
+    .regex(/^[a-z_]{1,64}$/)
+    .optional()
+    .meta({ description: 'Only those with this reason.', example: 'no_sender' }),
+  source: z.enum(DEAD_LETTER_SOURCES).optional().meta({ description: 'Only those that came in there.' }),
+};
+export const deadLettersQuery = z.strictObject({
+  limit: integerParameter(1, 100).default(50).meta({ description: 'How many at most; 50 when it is not given.', example: 20 }),
+  before: cursor.optional().meta({ description: '`next` of the page before.', example: EXAMPLE_CURSOR }),
+  replayed: booleanParameter.optional().meta({ description: 'Only those that a replay took, or only the open ones.' }),
+  ...filters,
+});
+export const replayQuery = z.strictObject({
+  limit: integerParameter(1, REPLAY_ALL_LIMIT)
+    .default(REPLAY_ALL_LIMIT)
+    .meta({ description: `How many at most; ${REPLAY_ALL_LIMIT} when it is not given.`, example: 100 }),
+  after: cursor.optional().meta({ description: '`next` of the answer before.', example: EXAMPLE_CURSOR }),
+  ...filters,
+});
+export const deadLetterParameters = z.object({
+  id: z.guid().meta({ description: 'An `id` of the list.', example: '2f0c2d5e-4a55-4b8c-9a1e-0c5d7c7f1a10' }),
+});
+
+const deadLetterPage = z
+  .object({
+    data: z.array(deadLetterHeadSchema),
+    next: z.string().nullable().meta({ description: '`before` of the next page; null on the last.' }),
+  })
+  .meta({ id: 'DeadLetterPage' });
+const replaySchema = z
+  .object({
+    id: z.guid(),
+    result: z.enum(['taken', 'skipped', 'failed']).meta({
+      description: '`taken`: handed over as a webhook is. `skipped`: understood, and nothing for us. `failed`: the letter stays open.',
+    }),
+    reason: z.string().nullable().meta({ description: 'Why it failed; a short kind', example: null }),
+    detail: z.string().nullable().meta({ description: 'Why it failed, in words', example: null }),
+  })
+  .meta({ id: 'DeadLetterReplay' });
+const replayPage = z
+  .object({
+    data: z.array(replaySchema),
+    next: z.string().nullable().meta({ description: '`after` of the next request; null when all were tried.' }),
+  })
+  .meta({ id: 'DeadLetterReplays' });
+
+const json = (schema: z.ZodType) => ({ 'application/json': { schema } });
+const noSuchLetter = problems({ 404: 'No such dead letter.' });
+const common = { tags: ['Dead letters'], security: [{ bearer: [] }] };
+
+export const deadLetterPaths: ZodOpenApiPathsObject = {
+  '/api/v1/dead-letters': {
+    get: {
+      ...common,
+      summary: 'List dead letters',
+      operationId: 'listDeadLetters',
+      requestParams: { query: deadLettersQuery },
+      responses: { 200: { description: 'Newest first, without their bodies.', content: json(deadLetterPage) }, ...guardedProblems },
+    },
+  },
+  '/api/v1/dead-letters/replay': {
+    post: {
+      ...common,
+      summary: 'Replay all open dead letters',
+      description: 'Oldest first. Those that fail stay open; `next` leads past them.',
+      operationId: 'replayDeadLetters',
+      requestParams: { query: replayQuery },
+      responses: { 200: { description: 'What became of each.', content: json(replayPage) }, ...guardedProblems },
+    },
+  },
+  '/api/v1/dead-letters/{id}': {
+    get: {
+      ...common,
+      summary: 'Show a dead letter with its body',
+      operationId: 'getDeadLetter',
+      requestParams: { path: deadLetterParameters },
+      responses: { 200: { description: 'The letter.', content: json(deadLetterSchema) }, ...noSuchLetter, ...guardedProblems },
+    },
+  },
+  '/api/v1/dead-letters/{id}/replay': {
+    post: {
+      ...common,
+      summary: 'Replay a dead letter',
+      description: 'The way of a webhook: what it holds is read and handed over. Twice is harmless, because messages have ids.',
+      operationId: 'replayDeadLetter',
+      requestParams: { path: deadLetterParameters },
+      responses: {
+        200: { description: 'It was taken, or skipped.', content: json(replaySchema) },
+        ...noSuchLetter,
+        ...problems({ 409: 'It still cannot be taken; `detail` says why.' }),
+        ...guardedProblems,
+      },
+    },
+  },
+};
+
+export interface DeadLetterDependencies {
+  db: Database;
+  /** Takes a letter in once more. @throws ApiError 503 */
+  replay(letter: DeadLetter): Promise<Replayed>;
+}
+
+/** Routes under `/api/v1/dead-letters`. */
+export function deadLetterRoutes(dependencies: DeadLetterDependencies): Router {
+  const router = Router();
+  router.get('/', (request, response) => list(dependencies, request, response));
+  router.post('/replay', (request, response) => replayAll(dependencies, request, response));
+  router.get('/:id', (request, response) => show(dependencies, request, response));
+  router.post('/:id/replay', (request, response) => replayOne(dependencies, request, response));
+  return router;
+}
+
+async function list({ db }: DeadLetterDependencies, request: Request, response: Response): Promise<void> {
+  const { limit, before, ...filter } = parsed(deadLettersQuery, request.query);
+  const rows = await fromRecord(listDeadLetters(db, filter, { limit: limit + 1, before }));
+  const last = rows[limit - 1];
+  response.json({
+    data: rows.slice(0, limit).map(deadLetterHeadView),
+    next: rows.length > limit && last ? cursorOf({ at: last.createdAt, id: last.id }) : null,
+  } satisfies z.input<typeof deadLetterPage>);
+}
+
+async function show({ db }: DeadLetterDependencies, request: Request, response: Response): Promise<void> {
+  const letter = await letterOf(db, request);
+  response.set('Cache-Control', 'no-store').json(deadLetterView(letter));
+}
+
+async function replayOne({ db, replay }: DeadLetterDependencies, request: Request, response: Response): Promise<void> {
+  const letter = await letterOf(db, request);
+  const replayed = await replay(letter);
+  if (replayed.result === 'failed') throw new ApiError(409, `${replayed.reason}: ${replayed.detail}`);
+  response.json(replayView(letter.id, replayed));
+}
+
+/** One after the other, in the order in which they came: several may be of one person. */
+async function replayAll({ db, replay }: DeadLetterDependencies, request: Request, response: Response): Promise<void> {
+  const left = clientLeft(response);
+  const { limit, after, ...filter } = parsed(replayQuery, request.query);
+  const untilMs = Date.now() + REPLAY_ALL_MS;
+  const positions = await fromRecord(listOpenDeadLetters(db, filter, { limit: limit + 1, after }));
+  const data: z.input<typeof replaySchema>[] = [];
+  let last: DeadLetterPosition | undefined;
+  for (const position of positions.slice(0, limit)) {
+    if (Date.now() > untilMs || left.aborted) break;
+    const letter = await fromRecord(findDeadLetter(db, position.id));
+    // Somebody else may have replayed it, or its time was over.
+    if (letter?.replayedAt === null) data.push(replayView(letter.id, await replay(letter)));
+    last = position;
+  }
+  const isOver = last === undefined ? positions.length === 0 : last.id === positions.at(-1)?.id;
+  response.json({ data, next: isOver || last === undefined ? null : cursorOf(last) } satisfies z.input<typeof replayPage>);
+}
+
+function replayView(id: string, replayed: Replayed): z.input<typeof replaySchema> {
+  const { reason = null, detail = null } = replayed.result === 'failed' ? replayed : {};
+  return { id, result: replayed.result, reason, detail };
+}
+
+function cursorOf({ at, id }: DeadLetterPosition): string {
+  return `${at.getTime()}_${id}`;
+}
+
+/** What is no id of ours is no letter of ours. @throws ApiError 404 */
+async function letterOf(db: Database, request: Request): Promise<DeadLetter> {
+  const { data } = deadLetterParameters.safeParse(request.params);
+  parsed(noQuery, request.query);
+  const letter = data ? await fromRecord(findDeadLetter(db, data.id)) : null;
+  if (!letter) throw new ApiError(404, 'no such dead letter');
+  return letter;
+}

@@ -1,0 +1,119 @@
+/** Takes a dead letter in once more, on the way of a webhook: project, hand over. */
+import { z } from 'zod';
+import type { DeadLetter } from '../../prisma/generated/client';
+import type { CallTimings } from '../../workflows/contract';
+import { ApiError, logged, RETRY_AFTER } from '../http/errors';
+import { isRefused } from '../platform/database-errors';
+import type { Logger } from '../platform/logger';
+import { type KapsoEvent, type MessageEvent, readKapsoBody, readKapsoJson, type StatusEvent } from '../providers/kapso/events';
+import { readVapiBody, readVapiJson } from '../providers/vapi/events';
+import { markReplayed, type RefusedMessage, type Replayed, renewReason } from '../record/dead-letters';
+import { type HandOverDependencies, handOver } from './hand-over';
+import { handOverFact } from './vapi';
+
+export interface ReplayOptions {
+  settings: CallTimings;
+  logger: Logger;
+  /** Undefined until Temporal and the record have been reached once. */
+  handOverDependencies(): HandOverDependencies | undefined;
+}
+
+/**
+ * Replays a letter and notes in it what became of that. Twice is harmless: messages, statuses and reports have ids.
+ * @throws ApiError 503 when Temporal or the record is away
+ */
+export type ReplayDeadLetter = (letter: DeadLetter) => Promise<Replayed>;
+
+export function createReplay({ settings, logger, handOverDependencies }: ReplayOptions): ReplayDeadLetter {
+  return async (letter) => {
+    const dependencies = handOverDependencies();
+    if (!dependencies) throw new ApiError(503, 'not started yet; please come again', RETRY_AFTER);
+    try {
+      return await note(letter, await takeAgain(letter, settings, dependencies), dependencies);
+    } catch (error) {
+      const id = logged(logger, error, 'dead letter not replayed');
+      throw new ApiError(503, 'the dead letter was not replayed; please come again', RETRY_AFTER, id);
+    }
+  };
+}
+
+async function takeAgain(letter: DeadLetter, settings: CallTimings, dependencies: HandOverDependencies): Promise<Replayed> {
+  if (letter.isTruncated) return failed(letter.reason, 'The body was longer than what is kept of one.');
+  try {
+    switch (letter.source) {
+      case 'kapso':
+        return await takeKapso(letter, dependencies);
+      case 'vapi':
+        return await takeVapi(letter, settings, dependencies);
+      case 'conversation':
+        return await takeMessage(letter, dependencies);
+      default:
+        return failed(letter.reason, 'This version does not know the source of the letter.');
+    }
+  } catch (error) {
+    if (!isRefused(error)) throw error;
+    return failed('record_refused', 'The database refused it once more; the log has its error.');
+  }
+}
+
+async function note(letter: DeadLetter, replayed: Replayed, { db, logger }: HandOverDependencies): Promise<Replayed> {
+  const { id } = letter;
+  logger.info({ deadLetterId: id, ...replayed }, 'dead letter replayed');
+  if (replayed.result === 'failed') {
+    await renewReason(db, id, replayed);
+    return replayed;
+  }
+  if (await markReplayed(db, letter)) return replayed;
+  return failed(letter.reason, 'It came again while it was replayed, and could not be taken.');
+}
+
+function failed(reason: string, detail: string): Replayed {
+  return { result: 'failed', reason, detail };
+}
+
+async function takeKapso({ body, rawBody, event }: DeadLetter, dependencies: HandOverDependencies): Promise<Replayed> {
+  const eventName = event ?? undefined;
+  const events = rawBody ? readKapsoBody(Buffer.from(rawBody), eventName) : readKapsoJson(body, eventName);
+  const ofType = <T extends KapsoEvent['type']>(type: T) =>
+    events.filter((each): each is Extract<KapsoEvent, { type: T }> => each.type === type);
+  const [messages, statuses]: [MessageEvent[], StatusEvent[]] = [ofType('message'), ofType('status')];
+  // What of it can be read does not wait for the rest.
+  await handOver({ messages, statuses, letters: [] }, dependencies);
+  const [unread] = ofType('unreadable');
+  if (unread) return failed(unread.reason, unread.detail);
+  return { result: messages.length + statuses.length > 0 ? 'taken' : 'skipped' };
+}
+
+async function takeVapi({ body, rawBody }: DeadLetter, settings: CallTimings, dependencies: HandOverDependencies): Promise<Replayed> {
+  const message = rawBody ? readVapiBody(Buffer.from(rawBody)) : readVapiJson(body);
+  if (message.kind === 'unreadable') return failed(message.reason, message.detail);
+  // Nobody waits for the answer to an old question.
+  if (message.kind !== 'fact') return { result: 'skipped' };
+  await handOverFact(message, settings, dependencies);
+  return { result: 'taken' };
+}
+
+const text = z.string().min(1);
+const refusedMessageSchema = z.object({
+  phoneNumberId: text,
+  contact: z
+    .object({ phone: text.optional(), businessScopedUserId: text.optional(), name: text.optional(), username: text.optional() })
+    .refine(({ phone, businessScopedUserId }) => phone !== undefined || businessScopedUserId !== undefined),
+  message: z.object({
+    id: text,
+    providerMessageId: text,
+    kind: text,
+    text: z.string().optional(),
+    payload: z.record(z.string(), z.unknown()).optional(),
+    sentAtMs: z.number(),
+    isHistory: z.boolean().optional(),
+  }),
+});
+
+async function takeMessage({ body }: DeadLetter, dependencies: HandOverDependencies): Promise<Replayed> {
+  const parsed = refusedMessageSchema.safeParse(body);
+  if (!parsed.success) return failed('unreadable', 'The letter does not hold a message of this version.');
+  const { phoneNumberId, contact, message } = parsed.data as RefusedMessage;
+  await handOver({ messages: [{ type: 'message', phoneNumberId, contact, message }], statuses: [], letters: [] }, dependencies);
+  return { result: 'taken' };
+}
