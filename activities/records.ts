@@ -37,6 +37,8 @@ export interface Recorded {
   needsAttention: boolean;
   /** Ids of the messages among those given that still want a reply, oldest first. */
   answerableIds: string[];
+  /** Ids of messages that the database refused: they are dead letters, and may come again. */
+  refusedIds?: string[];
   timings: Timings;
   /** The chain to walk, without providers that have no key. */
   providers: ModelChoice[];
@@ -150,25 +152,27 @@ export function createRecordActivities({
   /** One message may be what the database refuses: each is tried alone, and what is refused becomes a dead letter. */
   async function recordEach({ deliveries, ...workflow }: RecordOrder): Promise<InboundOutcome> {
     let outcome: InboundOutcome = { kind: 'refused' };
+    const refusedIds: string[] = [];
     const letters: NewDeadLetter[] = [];
     for (const { contact, message } of deliveries.flatMap(({ contact, messages }) => messages.map((message) => ({ contact, message })))) {
       try {
         outcome = await recordDeliveries({ ...workflow, deliveries: [{ contact, messages: [message] }] });
       } catch (error) {
         if (!isRefused(error)) throw error;
+        refusedIds.push(message.id);
         letters.push(refusedLetter(workflow, { contact, message }, error));
       }
     }
     await keepDeadLetters(db, letters);
-    return await askForPerson(outcome, workflow.workflowId, letters);
+    if (letters.length === 0) return outcome;
+    await askForPerson(workflow.workflowId, letters.length);
+    return outcome.kind === 'recorded' ? { ...outcome, needsAttention: true, refusedIds } : outcome;
   }
 
-  async function askForPerson(outcome: InboundOutcome, workflowId: string, letters: readonly NewDeadLetter[]): Promise<InboundOutcome> {
-    if (letters.length === 0) return outcome;
-    logger.error({ workflowId, deadLetters: letters.length }, 'the database refused messages; they are dead letters');
+  async function askForPerson(workflowId: string, deadLetters: number): Promise<void> {
+    logger.error({ workflowId, deadLetters }, 'the database refused messages; they are dead letters');
     const conversation = await db.orm.conversation.findUnique({ where: { workflowId }, select: { id: true } });
     if (conversation) await raiseAttention(db, { conversationId: conversation.id, kind: 'dead_letter', text: REFUSED_TEXT });
-    return outcome.kind === 'recorded' ? { ...outcome, needsAttention: true } : outcome;
   }
 }
 

@@ -50,3 +50,12 @@ export async function clearAttention(
     WHERE id = ${conversationId}::uuid RETURNING needs_attention AS "needsAttention"`);
   return rows[0]?.needsAttention ?? false;
 }
+
+/** Takes `dead_letter` back from the conversation of a workflow, unless another of its letters is still waiting. */
+export async function clearDeadLetterAttention(db: Database, workflowId: string): Promise<void> {
+  const left = withoutReasons(sql`c.attention`, ['dead_letter']);
+  await db.query(sql`
+    UPDATE conversations c SET attention = ${left}, needs_attention = ${left} <> '[]', updated_at = now()
+    WHERE c.workflow_id = ${workflowId} AND c.needs_attention
+      AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.workflow_id = ${workflowId} AND d.replayed_at IS NULL)`);
+}

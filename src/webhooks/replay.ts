@@ -7,6 +7,7 @@ import { isRefused } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
 import { type KapsoEvent, type MessageEvent, readKapsoBody, readKapsoJson, type StatusEvent } from '../providers/kapso/events';
 import { readVapiBody, readVapiJson } from '../providers/vapi/events';
+import { clearDeadLetterAttention } from '../record/attention';
 import { markReplayed, type RefusedMessage, type Replayed, renewReason } from '../record/dead-letters';
 import { type HandOverDependencies, handOver } from './hand-over';
 import { handOverFact } from './vapi';
@@ -63,7 +64,10 @@ async function note(letter: DeadLetter, replayed: Replayed, { db, logger }: Hand
     await renewReason(db, id, replayed);
     return replayed;
   }
-  if (await markReplayed(db, letter)) return replayed;
+  if (await markReplayed(db, letter)) {
+    if (letter.workflowId) await clearDeadLetterAttention(db, letter.workflowId);
+    return replayed;
+  }
   return failed(letter.reason, 'It came again while it was replayed, and could not be taken.');
 }
 

@@ -74,6 +74,19 @@ describe('inbox', () => {
     expect(inbox.newest(3)).toEqual([delivery('b'), delivery('c', 'd')]);
   });
 
+  test('when a message became a dead letter, then it may come again, and the others of its delivery may not', () => {
+    const inbox = new Inbox();
+    const [refused, kept] = [
+      { ...message('a'), id: '00000000-0000-8000-a000-00000000000a' },
+      { ...message('b'), id: '00000000-0000-8000-a000-00000000000b' },
+    ];
+    const received = { contact: { phone: '1' }, messages: [refused, kept] };
+    inbox.add(received);
+    inbox.forget(inbox.takeAll(), [refused.id]);
+    expect(inbox.add(received)).toBe(1);
+    expect(messagesOf(inbox.takeAll())).toEqual([refused]);
+  });
+
   const readable = message('ok');
   test.each([
     ['nothing', undefined],

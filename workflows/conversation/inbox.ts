@@ -63,6 +63,12 @@ export class Inbox {
     return taken;
   }
 
+  /** Messages that became dead letters may come again, by a replay. Their ids are ours. */
+  forget(taken: readonly MessagesReceived[], ids: readonly string[]): void {
+    for (const message of taken.flatMap(({ messages }) => messages))
+      if (ids.includes(message.id)) this.#seen.delete(message.providerMessageId);
+  }
+
   snapshot(): { pending: MessagesReceived[]; seenIds: string[] } {
     return { pending: this.#pending, seenIds: [...this.#seen] };
   }

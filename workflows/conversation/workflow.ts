@@ -50,6 +50,10 @@ export async function conversationWorkflow(input: ConversationInput): Promise<Co
   return await CancellationScope.nonCancellable(() => conversation.run());
 }
 
+function idsOf(deliveries: readonly MessagesReceived[]): string[] {
+  return deliveries.flatMap(({ messages }) => messages.map(({ id }) => id));
+}
+
 /** Methods that only pass a promise on are no async functions: the SDK keeps a stack for each promise, which costs (docs/decisions/0005). */
 class Conversation {
   readonly #input: ConversationInput;
@@ -203,9 +207,11 @@ class Conversation {
       const outcome = await this.#record(deliveries);
       switch (outcome.kind) {
         case 'recorded':
+          this.#inbox.forget(deliveries, outcome.refusedIds ?? []);
           this.#applyRecorded(outcome, countMessages(deliveries), arrivedAtMs);
           break;
         case 'refused':
+          this.#inbox.forget(deliveries, idsOf(deliveries));
           this.#view.showAttention(true);
           break;
         case 'unknown_number':
