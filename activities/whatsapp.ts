@@ -2,6 +2,7 @@
 
 import { Context } from '@temporalio/activity';
 import type { BackgroundWork } from '../src/platform/background';
+import { type ClaimFence, startFence } from '../src/platform/claim-fence';
 import type { Database } from '../src/platform/database';
 import type { Logger } from '../src/platform/logger';
 import type { WorkerMetrics } from '../src/platform/metrics';
@@ -25,6 +26,9 @@ import type { SendProgress, SendVerdict } from '../workflows/contract';
 
 /** Bound of one send with its answer. Longer, and the outcome is unknown. */
 export const SEND_TIMEOUT_MS = 8_000;
+
+/** A claim that is older may not send any more: others may have settled it while this process was paused. */
+const MAX_CLAIM_AGE_MS = 3_000;
 
 /** A claim whose request is still under way: its bound, and time to write what came of it. */
 const CLAIM_MS = SEND_TIMEOUT_MS + 2_000;
@@ -56,14 +60,27 @@ interface WhatsAppDependencies {
   background: BackgroundWork;
 }
 
+/** A claimed reply, and what says whether the claim still allows to send it. */
+interface FencedSend {
+  messageId: string;
+  claimed: ClaimedReply;
+  isLast: boolean;
+  fence: ClaimFence;
+}
+
 /** The send and look-up activities of one Kapso project. */
 export function createWhatsAppActivities({ db, kapso, logger, metrics, background }: WhatsAppDependencies): WhatsAppActivities {
   return {
     async sendReply({ messageId, isLast, waitMs }) {
+      const { info, cancellationSignal } = Context.current();
+      const fence = startFence({ maxAgeMs: MAX_CLAIM_AGE_MS, signal: cancellationSignal });
       const claimed = await claimReply(db, messageId);
       if (!claimed) return await endForeignClaim(db, messageId);
-      const workflowId = Context.current().info.workflowExecution?.workflowId;
-      const sending = send(messageId, claimed, isLast, logger.child({ workflowId, messageId, sendAttempt: claimed.sendAttempts }));
+      const workflowId = info.workflowExecution?.workflowId;
+      const sending = send(
+        { messageId, claimed, isLast, fence },
+        logger.child({ workflowId, messageId, sendAttempt: claimed.sendAttempts }),
+      );
       return waitMs === undefined ? await sending : await firstOf(sending, waitMs);
     },
 
@@ -94,12 +111,13 @@ export function createWhatsAppActivities({ db, kapso, logger, metrics, backgroun
   };
 
   /** The request, and what came of it in the row. */
-  async function send(messageId: string, claimed: ClaimedReply, isLast: boolean, log: Logger): Promise<SendVerdict> {
+  async function send({ messageId, claimed, isLast, fence }: FencedSend, log: Logger): Promise<SendVerdict> {
     const answer = await kapso.sendText({
       phoneNumberId: claimed.phoneNumberId,
       recipient: { phone: claimed.phone ?? undefined, businessScopedUserId: claimed.businessScopedUserId ?? undefined },
       text: claimed.text,
       correlationId: messageId,
+      beforeSending: () => fence.check(),
     });
     const verdict = judgeSend(answer, claimed, isLast);
     metrics.sendTried(verdict.status);

@@ -1,20 +1,22 @@
-/** A TCP proxy in front of a shared server, so that a test can cut off one system without stopping the server. */
+/** A TCP proxy in front of a server that others share: a test takes the server away from one system without stopping it. */
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 
-/** A running proxy. */
 export interface TcpProxy {
   readonly port: number;
-  /** Closes all connections and refuses new ones, as if the server were down. */
+  /** Cuts every connection and refuses new ones: the server is down. */
   down(): Promise<void>;
-  /** Stops forwarding in both directions without closing connections, as if the network were gone. */
+  /** Passes nothing on any more, neither way, and cuts nothing: the network is gone. */
   hang(): void;
-  /** Accepts new connections again. Connections that hung stay dead, as after a routing change. */
+  /** Passes requests on and keeps back what the server answers, until `releaseAnswers`. */
+  holdAnswers(): void;
+  releaseAnswers(): void;
+  /** Takes new connections again. Those that hung stay dead, as after a change of route. */
   up(): Promise<void>;
   close(): Promise<void>;
 }
 
-/** Listens on a free loopback port and forwards to `target` (host:port). */
+/** Listens on a free port of the loopback, and passes on to `target` (host:port). */
 export async function startProxy(target: string): Promise<TcpProxy> {
   const { hostname, port: targetPort } = new URL(`tcp://${target}`);
   const pairs = new Set<[Socket, Socket]>();
@@ -39,14 +41,14 @@ export async function startProxy(target: string): Promise<TcpProxy> {
     await once(server, 'listening');
     return (server.address() as AddressInfo).port;
   };
-  const closeAll = () => {
+  const cut = () => {
     for (const socket of [...pairs].flat()) socket.destroy();
   };
   const stopListening = async () => {
     if (!server.listening) return;
     const closed = once(server, 'close');
     server.close();
-    closeAll();
+    cut();
     await closed;
   };
   const port = await listen(0);
@@ -61,6 +63,15 @@ export async function startProxy(target: string): Promise<TcpProxy> {
         from.pause();
         to.pause();
       }
+    },
+    holdAnswers() {
+      for (const [from, to] of pairs) {
+        to.unpipe(from);
+        to.pause();
+      }
+    },
+    releaseAnswers() {
+      for (const [from, to] of pairs) to.pipe(from);
     },
     async up() {
       hangs = false;

@@ -28,6 +28,8 @@ export interface TextSend {
   text: string;
   /** Comes back in the status webhooks (`biz_opaque_callback_data`, at most 512 characters). */
   correlationId: string;
+  /** Called right before the request leaves. If it throws, nothing is sent, and the answer is `not_sent`. */
+  beforeSending?: () => void;
 }
 
 /**
@@ -96,7 +98,9 @@ export function createKapsoClient(options: { baseUrl: string; apiKey: string; ti
       try {
         return await withDeadline(options.timeoutMs, async (signal) => {
           const body = JSON.stringify(sendBody(send));
-          return readSendAnswer(await sendRequest(messagesUrl(send.phoneNumberId), { method: 'POST', headers, body, signal }));
+          const { phoneNumberId, beforeSending } = send;
+          const fenced = beforeSending === undefined ? {} : { beforeSending };
+          return readSendAnswer(await sendRequest(messagesUrl(phoneNumberId), { method: 'POST', headers, body, signal, ...fenced }));
         });
       } catch (error) {
         return connectionFailure(error);
