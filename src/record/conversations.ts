@@ -60,8 +60,8 @@ export async function findConversations(
 ): Promise<Page<ConversationRow>> {
   const rows = await db.orm.conversation.findMany({
     where: {
-      // Every conversation has a message, so every one has this time.
-      lastMessageAt: { not: null },
+      // Every conversation has a message, so every one has this time. PostgreSQL derives no bound of the index from the OR below.
+      lastMessageAt: before ? { lte: before.at } : { not: null },
       ...(mode ? { mode } : {}),
       ...(needsAttention === undefined ? {} : { needsAttention }),
       ...(before ? { OR: [{ lastMessageAt: { lt: before.at } }, { lastMessageAt: before.at, id: { lt: before.id } }] } : {}),

@@ -34,6 +34,9 @@ export interface ChildOptions {
   onStarted?: (child: Child) => void;
 }
 
+/** Starts a child process that its owner stops and watches. */
+export type Launch = (name: string, options: Omit<ChildOptions, 'name' | 'onStarted'>) => Promise<Child>;
+
 /**
  * Starts the process and waits until it is ready. It has its own process group, so that Ctrl-C in the terminal only reaches the
  * benchmark, which stops everything in order. If the benchmark is killed, the closed IPC channel ends the child.

@@ -18,9 +18,17 @@ export interface Acknowledged {
   endedAtMs: number;
 }
 
+/** What a process is for. `entrance` takes the messages: Parley's API, or the process that signals the bare workflow. */
+export type Role = 'entrance' | 'worker' | 'temporal' | 'postgres' | 'sandbox';
+
+/** The processes of a side; the servers are shared by both sides. */
+export type Pids = Partial<Record<Role, number>>;
+
 /** A receiver of the load: Parley or the bare workflow. */
 export interface Side {
-  name: 'ours' | 'bare';
+  /** As the report names it. */
+  name: string;
+  readonly pids: Pids;
   /** Must be called before messages of these customers are sent. */
   prepare(customers: string[]): Promise<void>;
   /** @throws Error if the message is not accepted */

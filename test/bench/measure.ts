@@ -1,9 +1,10 @@
 /** The plan of a run: a warm-up, then alternating slices of both sides, each with the CPU time of every process. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { cpuOf } from './cpu';
-import { type BenchMessage, type Ledger, makeMessages, type Samples, type Side, sendClosedLoop, sendOpenLoop } from './load';
+import { type ListSamples, measureLists } from './lists';
+import { type BenchMessage, type Ledger, makeMessages, type Role, type Samples, type Side, sendClosedLoop, sendOpenLoop } from './load';
 import type { BenchOptions } from './options';
-import type { ProcessName, Stack } from './stack';
+import type { Sides } from './stack';
 
 /** Wait after every slice, on both sides, so that work that trails the last message is counted. */
 const TAIL_MS = 200;
@@ -13,52 +14,51 @@ export const PACES = [10, 20] as const;
 
 /** The measurements of one side in one slice. */
 export interface Slice extends Samples {
-  /** CPU time of each process during the slice, in ms. */
-  cpuMs: Record<ProcessName | 'loadGenerator', number>;
+  /** CPU time of the side's processes during the slice, in ms; 0 for a role that the side does not have. */
+  cpuMs: Record<Role | 'loadGenerator', number>;
 }
 
 /** Two consecutive slices under the same load. */
 export interface Pair {
   ours: Slice;
-  bare: Slice;
+  baseline: Slice;
 }
 
 /** All measurements of a run. */
 export interface Measurement {
   throughput: Pair[];
   paced: { perSecond: number; pairs: Pair[] }[];
-  /** Number of messages sent to our side, including warm-up. */
-  messagesToOurs: number;
+  /** Of the large record only. */
+  lists: ListSamples[];
 }
 
 type Send = (side: Side, messages: BenchMessage[]) => Promise<Samples>;
 
 /** Measures everything. The sides alternate, so that other load on this machine affects both. */
 export async function measure(
-  stack: Stack,
+  { ours, baseline }: Sides,
   ledger: Ledger,
   options: BenchOptions,
   onProgress: (line: string) => void,
 ): Promise<Measurement> {
-  const { messages, conversations, rounds, seconds, concurrency, warmUp, sliceWarmUp } = options;
-  const measurement: Measurement = { throughput: [], paced: PACES.map((perSecond) => ({ perSecond, pairs: [] })), messagesToOurs: 0 };
+  const { messages, conversations, rounds, seconds, concurrency, warmUp, sliceWarmUp, largeRecord } = options;
+  const paces = largeRecord === undefined ? PACES : [];
+  const measurement: Measurement = { throughput: [], paced: paces.map((perSecond) => ({ perSecond, pairs: [] })), lists: [] };
   const closed: Send = (side, batch) => sendClosedLoop(side, ledger, batch, concurrency);
   const pair = async (round: number, what: string, send: Send, count: number, customerCount: number): Promise<Pair> => {
     const slice = async (side: Side) => {
       onProgress(`round ${round + 1} of ${rounds}, ${what}: ${count} messages, ${side.name}`);
       await load(side, makeMessages(sliceWarmUp, sliceWarmUp), closed);
-      if (side.name === 'ours') measurement.messagesToOurs += sliceWarmUp + count;
-      return measuredSlice(stack, side, makeMessages(count, customerCount), send);
+      return measuredSlice(side, makeMessages(count, customerCount), send);
     };
     // Alternate which side goes first, because work that trails a slice is charged to the next one.
-    const oursFirst = round % 2 === 0 ? await slice(stack.ours) : undefined;
-    const bare = await slice(stack.bare);
-    return { ours: oursFirst ?? (await slice(stack.ours)), bare };
+    const oursFirst = round % 2 === 0 ? await slice(ours) : undefined;
+    const baselineSlice = await slice(baseline);
+    return { ours: oursFirst ?? (await slice(ours)), baseline: baselineSlice };
   };
 
   onProgress(`warm-up: ${warmUp} messages on each side`);
-  for (const side of [stack.ours, stack.bare]) await load(side, makeMessages(warmUp, Math.ceil(warmUp / 5)), closed);
-  measurement.messagesToOurs += warmUp;
+  for (const side of [ours, baseline]) await load(side, makeMessages(warmUp, Math.ceil(warmUp / 5)), closed);
   for (const [round, count] of parts(messages, rounds).entries()) {
     const customerCount = parts(conversations, rounds)[round] ?? 1;
     measurement.throughput.push(await pair(round, 'as fast as possible', closed, count, customerCount));
@@ -69,6 +69,10 @@ export async function measure(
       const customerCount = Math.ceil((count * conversations) / messages);
       pairs.push(await pair(round, `${perSecond} messages/s`, open, count, customerCount));
     }
+  }
+  if (largeRecord !== undefined) {
+    onProgress(`lists of conversations for ${seconds} s`);
+    measurement.lists = await measureLists(ours, ledger, seconds);
   }
   return measurement;
 }
@@ -85,19 +89,20 @@ async function load(side: Side, messages: BenchMessage[], send: Send): Promise<S
   return samples;
 }
 
-async function measuredSlice(stack: Stack, side: Side, messages: BenchMessage[], send: Send): Promise<Slice> {
+async function measuredSlice(side: Side, messages: BenchMessage[], send: Send): Promise<Slice> {
   await sleep(TAIL_MS);
-  const before = readCpu(stack);
+  const before = readCpu(side);
   const samples = await load(side, messages, send);
   await sleep(TAIL_MS);
-  const after = readCpu(stack);
+  const after = readCpu(side);
   const cpuMs = { ...after };
   for (const name of Object.keys(after) as (keyof typeof after)[]) cpuMs[name] = after[name] - before[name];
   return { ...samples, cpuMs };
 }
 
 /** The load generator is the parent of all other processes, so its own time is read separately. */
-function readCpu(stack: Stack): Slice['cpuMs'] {
+function readCpu({ pids }: Side): Slice['cpuMs'] {
   const { user, system } = process.cpuUsage();
-  return { ...cpuOf(stack.pids), loadGenerator: (user + system) / 1_000 };
+  const none = { entrance: 0, worker: 0, temporal: 0, postgres: 0, sandbox: 0 };
+  return { ...none, ...cpuOf(pids as Record<Role, number>), loadGenerator: (user + system) / 1_000 };
 }

@@ -1,22 +1,20 @@
 /** Computes the figures of a run and renders them as text. */
 import { cpus } from 'node:os';
+import type { ListSamples } from './lists';
 import type { Measurement, Pair, Slice } from './measure';
 import type { BenchOptions } from './options';
 import { median, percentile } from './stats';
 
 /**
- * The processes whose CPU time counts. Ours: everything that an operator runs. Bare: everything that the bare workflow needs for the
- * same load, including the process that takes the place of our API.
+ * The roles whose CPU time counts: what an operator runs. The bare side has no PostgreSQL, and in the place of our API the process that
+ * signals.
  */
-export const COUNTED = {
-  ours: ['api', 'worker', 'temporal', 'postgres'],
-  bare: ['bareDriver', 'bareWorker', 'temporal'],
-} as const satisfies Record<string, readonly (keyof Slice['cpuMs'])[]>;
+export const COUNTED = ['entrance', 'worker', 'temporal', 'postgres'] as const satisfies readonly (keyof Slice['cpuMs'])[];
 
 /** A figure of both sides. */
 export interface Comparison {
   ours: number;
-  bare: number;
+  baseline: number;
   /** The median of the pairs' ratios, because a disturbance of the machine affects both halves of a pair. */
   ratio: number;
 }
@@ -34,7 +32,16 @@ export interface Target {
 export interface Report {
   throughput: Figures;
   paced: { perSecond: number; figures: Figures }[];
+  lists: ListFigures[];
   targets: Target[];
+}
+
+/** How long one kind of list takes, in ms. */
+export interface ListFigures {
+  what: string;
+  requests: number;
+  p50: number;
+  p95: number;
 }
 
 /** The figures of one phase. */
@@ -46,33 +53,49 @@ export interface Figures {
   messagesPerSecond: Comparison;
   conversationsPerSecond: Comparison;
   cpuPerMessage: Comparison;
-  /** CPU time per message of each process, in ms, while our side or the bare side was under load. */
+  /** CPU time per message of each process, in ms, while its side was under load. */
   cpuOurs: Slice['cpuMs'];
-  cpuBare: Slice['cpuMs'];
+  cpuBaseline: Slice['cpuMs'];
 }
 
 /** Computes the figures of a measurement and checks the targets. */
-export function makeReport(measurement: Measurement): Report {
+export function makeReport(measurement: Measurement, { largeRecord }: Pick<BenchOptions, 'largeRecord'>): Report {
   const throughput = figures(measurement.throughput);
   const paced = measurement.paced.map(({ perSecond, pairs }) => ({ perSecond, figures: figures(pairs) }));
-  const slow = paced[0]?.figures;
-  const target = (name: string, value: number, limit: number, unit: string): Target => ({ name, value, limit, unit, met: value <= limit });
-  return {
-    throughput,
-    paced,
-    targets: [
-      target('CPU per message', throughput.cpuPerMessage.ratio, 1, 'x bare'),
-      target('ack p50 at 10/s', slow?.ackP50.ratio ?? Number.NaN, 1.3, 'x bare signalWithStart'),
-      target('webhook to send p50 at 10/s', slow?.doneP50.ours ?? Number.NaN, 80, 'ms'),
-    ],
-  };
+  const lists = measurement.lists.map(listFigures);
+  const targets = largeRecord === undefined ? targetsAgainstBare(throughput, paced[0]?.figures) : targetsOfLargeRecord(throughput, lists);
+  return { throughput, paced, lists, targets };
+}
+
+function targetsAgainstBare(throughput: Figures, slow: Figures | undefined): Target[] {
+  return [
+    target('CPU per message', throughput.cpuPerMessage.ratio, 1, 'x bare'),
+    target('ack p50 at 10/s', slow?.ackP50.ratio ?? Number.NaN, 1.3, 'x bare signalWithStart'),
+    target('webhook to send p50 at 10/s', slow?.doneP50.ours ?? Number.NaN, 80, 'ms'),
+  ];
+}
+
+/** Of the kinds of lists, the slowest one counts. */
+function targetsOfLargeRecord(throughput: Figures, lists: ListFigures[]): Target[] {
+  return [
+    target('CPU per message', throughput.cpuPerMessage.ratio, 1.05, 'x empty record'),
+    target('list of conversations p95', Math.max(...lists.map(({ p95 }) => p95)), 50, 'ms'),
+  ];
+}
+
+function target(name: string, value: number, limit: number, unit: string): Target {
+  return { name, value, limit, unit, met: value <= limit };
+}
+
+function listFigures({ what, latenciesMs }: ListSamples): ListFigures {
+  return { what, requests: latenciesMs.length, p50: percentile(latenciesMs, 0.5), p95: percentile(latenciesMs, 0.95) };
 }
 
 function figures(pairs: Pair[]): Figures {
-  const compare = (figure: (slice: Slice, side: 'ours' | 'bare') => number): Comparison => ({
-    ours: median(pairs.map(({ ours }) => figure(ours, 'ours'))),
-    bare: median(pairs.map(({ bare }) => figure(bare, 'bare'))),
-    ratio: median(pairs.map(({ ours, bare }) => figure(ours, 'ours') / figure(bare, 'bare'))),
+  const compare = (figure: (slice: Slice) => number): Comparison => ({
+    ours: median(pairs.map(({ ours }) => figure(ours))),
+    baseline: median(pairs.map(({ baseline }) => figure(baseline))),
+    ratio: median(pairs.map(({ ours, baseline }) => figure(ours) / figure(baseline))),
   });
   return {
     ackP50: compare(({ ackMs }) => percentile(ackMs, 0.5)),
@@ -81,9 +104,9 @@ function figures(pairs: Pair[]): Figures {
     doneP99: compare(({ doneMs }) => percentile(doneMs, 0.99)),
     messagesPerSecond: compare(({ messages, elapsedMs }) => (1_000 * messages) / elapsedMs),
     conversationsPerSecond: compare(({ conversations, elapsedMs }) => (1_000 * conversations) / elapsedMs),
-    cpuPerMessage: compare(({ cpuMs, messages }, side) => COUNTED[side].reduce((sum, name) => sum + cpuMs[name], 0) / messages),
+    cpuPerMessage: compare(({ cpuMs, messages }) => COUNTED.reduce((sum, role) => sum + cpuMs[role], 0) / messages),
     cpuOurs: cpuPerMessage(pairs.map(({ ours }) => ours)),
-    cpuBare: cpuPerMessage(pairs.map(({ bare }) => bare)),
+    cpuBaseline: cpuPerMessage(pairs.map(({ baseline }) => baseline)),
   };
 }
 
@@ -101,32 +124,61 @@ function cpuPerMessage(slices: Slice[]): Slice['cpuMs'] {
 const LABEL_WIDTH = 38;
 const COLUMN_WIDTH = 10;
 
+/** How the page names what is compared. */
+interface Wording {
+  comparison: string;
+  note: string;
+  columns: [ours: string, baseline: string];
+  done: string;
+  entrance: string;
+}
+
+function wordingOf({ largeRecord, tunedBare }: BenchOptions): Wording {
+  if (largeRecord !== undefined) {
+    const { contacts, messages, statusEvents } = largeRecord;
+    return {
+      comparison: 'Parley over a large record against Parley over an empty one',
+      note: `The large record has ${contacts} contacts, ${messages} messages and ${statusEvents} status events.`,
+      columns: ['large', 'empty'],
+      done: 'webhook to send',
+      entrance: 'API',
+    };
+  }
+  return {
+    comparison: 'Parley against a bare workflow with three empty regular activities',
+    note: `The bare worker uses ${tunedBare ? 'our pollers and compression' : "the SDK's default pollers and compression"}.`,
+    columns: ['ours', 'bare'],
+    done: 'webhook to send | third activity',
+    entrance: 'API | signalling process',
+  };
+}
+
 /** Renders the report that is printed at the end. */
-export function renderReport(
-  report: Report,
-  { messages, conversations, rounds, concurrency, seconds, tunedBare, isSmokeTest }: BenchOptions,
-): string {
-  const { throughput, paced, targets } = report;
+export function renderReport(report: Report, options: BenchOptions): string {
+  const { messages, conversations, rounds, concurrency, seconds, isSmokeTest } = options;
+  const { throughput, paced, lists, targets } = report;
+  const wording = wordingOf(options);
   return [
     '',
-    `Parley against a bare workflow with three empty regular activities; ${cpus().length} cores, Node ${process.versions.node}.`,
+    `${wording.comparison}; ${cpus().length} cores, Node ${process.versions.node}.`,
     isSmokeTest
       ? 'A smoke test of one short round: the processes have just started, so the figures mean little.'
       : `Medians of ${rounds} alternating rounds; each ratio is the median of the rounds' ratios.`,
-    `The bare worker uses ${tunedBare ? 'our pollers and compression' : "the SDK's default pollers and compression"}.`,
+    wording.note,
     '',
-    row(`As fast as possible, ${concurrency} in flight`, 'ours', 'bare', 'ratio'),
+    row(`As fast as possible, ${concurrency} in flight`, ...wording.columns, 'ratio'),
     `${messages} messages over ${conversations} conversations`,
-    ...loadRows(throughput),
+    ...loadRows(throughput, wording),
     compared('messages/s', throughput.messagesPerSecond),
     compared('conversations/s', throughput.conversationsPerSecond),
-    ...cpuRows(throughput),
+    ...cpuRows(throughput, wording),
     ...paced.flatMap(({ perSecond, figures }) => [
       '',
-      row(`At ${perSecond} messages/s, ${seconds} s`, 'ours', 'bare', 'ratio'),
-      ...loadRows(figures),
+      row(`At ${perSecond} messages/s, ${seconds} s`, ...wording.columns, 'ratio'),
+      ...loadRows(figures, wording),
       compared('CPU per message, ms', figures.cpuPerMessage),
     ]),
+    ...(lists.length > 0 ? listRows(lists) : []),
     '',
     ...targets.map(({ name, value, limit, unit, met }) =>
       Number.isNaN(value)
@@ -137,29 +189,42 @@ export function renderReport(
   ].join('\n');
 }
 
-function loadRows({ ackP50, ackP99, doneP50, doneP99 }: Figures): string[] {
+function loadRows({ ackP50, ackP99, doneP50, doneP99 }: Figures, { done }: Wording): string[] {
   return [
     compared('ack p50, ms', ackP50),
     compared('ack p99, ms', ackP99),
-    compared('webhook to send | third activity p50', doneP50),
-    compared('webhook to send | third activity p99', doneP99),
+    compared(`${done} p50`, doneP50),
+    compared(`${done} p99`, doneP99),
   ];
 }
 
-function cpuRows({ cpuPerMessage: total, cpuOurs, cpuBare }: Figures): string[] {
+function cpuRows({ cpuPerMessage: total, cpuOurs, cpuBaseline }: Figures, { entrance }: Wording): string[] {
+  const of = (label: string, role: keyof Slice['cpuMs']) => {
+    // What one side does not have has no time there.
+    const [ours, baseline] = [cpuOurs[role], cpuBaseline[role]];
+    return row(label, number(ours), baseline === 0 ? '' : number(baseline), '');
+  };
   return [
     compared('CPU per message, ms', total),
-    row('  API | signalling process', number(cpuOurs.api), number(cpuBare.bareDriver), ''),
-    row('  worker', number(cpuOurs.worker), number(cpuBare.bareWorker), ''),
-    row('  Temporal server', number(cpuOurs.temporal), number(cpuBare.temporal), ''),
-    row('  PostgreSQL', number(cpuOurs.postgres), '', ''),
-    row('  not counted: sandbox', number(cpuOurs.sandbox), '', ''),
-    row('  not counted: load generator', number(cpuOurs.loadGenerator), number(cpuBare.loadGenerator), ''),
+    of(`  ${entrance}`, 'entrance'),
+    of('  worker', 'worker'),
+    of('  Temporal server', 'temporal'),
+    of('  PostgreSQL', 'postgres'),
+    of('  not counted: sandbox', 'sandbox'),
+    of('  not counted: load generator', 'loadGenerator'),
   ];
 }
 
-function compared(label: string, { ours, bare, ratio }: Comparison): string {
-  return row(label, number(ours), number(bare), number(ratio));
+function listRows(lists: ListFigures[]): string[] {
+  return [
+    '',
+    row('Lists of conversations, at 10 messages/s', 'requests', 'p50, ms', 'p95, ms'),
+    ...lists.map(({ what, requests, p50, p95 }) => row(`  ${what}`, String(requests), number(p50), number(p95))),
+  ];
+}
+
+function compared(label: string, { ours, baseline, ratio }: Comparison): string {
+  return row(label, number(ours), number(baseline), number(ratio));
 }
 
 function row(label: string, ...columns: string[]): string {
