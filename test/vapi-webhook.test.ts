@@ -8,7 +8,7 @@ import type { AddressInfo } from 'node:net';
 import type { Client } from '@temporalio/client';
 import { createCallWaiters } from '../src/api/call-waiters';
 import { readSettings } from '../src/platform/config';
-import { type Database, openDatabase } from '../src/platform/database';
+import { type Database, openDatabase, sql } from '../src/platform/database';
 import { createLogger } from '../src/platform/logger';
 import { createApiMetrics } from '../src/platform/metrics';
 import { openTemporalClient } from '../src/platform/temporal';
@@ -148,16 +148,40 @@ describe('what is not usable', () => {
     ['without a type', '{"message":{"type":5}}'],
     ['a NUL', '\u0000'],
     ['nested deep', `${'['.repeat(50_000)}${']'.repeat(50_000)}`],
-  ])('when the body is %s, then it is taken and an error is logged', async (_what, body) => {
+  ])('when the body is %s, then it is taken, kept as a dead letter, and an error is logged', async (_what, body) => {
     const before = logLines.length;
+    const startedAt = new Date();
     expect((await post(body)).status).toBe(200);
     expect(logLines.slice(before).filter((line) => line.includes('"level":"error"'))).toHaveLength(1);
+    expect(await db.orm.deadLetter.count({ where: { source: 'vapi', lastSeenAt: { gte: startedAt } } })).toBe(1);
   });
 
   test('when an event names no call, then it is taken without an error', async () => {
     const before = logLines.length;
     expect((await post(JSON.stringify({ message: { type: 'status-update', status: 'ringing' } }))).status).toBe(200);
     expect(logLines.slice(before).join()).not.toContain('"level":"error"');
+  });
+
+  test('when an event names a call and its id cannot be read, then it is a dead letter', async () => {
+    const body = { message: { type: 'end-of-call-report', endedReason: 'customer-ended-call', call: { id: 5, note: randomUUID() } } };
+    expect((await post(JSON.stringify(body))).status).toBe(200);
+    expect(await db.orm.deadLetter.findFirst({ where: { body: { equals: body } } })).toMatchObject({
+      source: 'vapi',
+      reason: 'unreadable',
+    });
+  });
+
+  test('when the record refuses a report for good, then it is a dead letter, and Vapi is not asked to send it again', async () => {
+    const providerCallId = `unwanted-${randomUUID()}`;
+    await db.query(sql`ALTER TABLE vapi_call_events ADD CONSTRAINT refusing CHECK (provider_call_id NOT LIKE 'unwanted-%')`);
+    const body = asCall('status-update.ringing.json', providerCallId);
+    expect((await post(JSON.stringify(body))).status).toBe(200);
+    const letter = await db.orm.deadLetter.findFirstOrThrow({ where: { reason: 'record_refused' } });
+    expect(letter).toMatchObject({ source: 'vapi', body: { message: { type: 'status-update', call: { id: providerCallId } } } });
+    await db.query(sql`ALTER TABLE vapi_call_events DROP CONSTRAINT refusing`);
+    // What was kept is all that it takes.
+    expect((await post(JSON.stringify(letter.body))).status).toBe(200);
+    expect(await rowOf(providerCallId)).toMatchObject({ status: 'ringing' });
   });
 
   test('when types come that nobody knows, then they are counted as one', async () => {

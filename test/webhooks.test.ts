@@ -162,12 +162,13 @@ describe('webhook', () => {
     expect((await post(body.replace('wamid.A', 'wamid.B'), { 'X-Webhook-Signature': sign(body) })).status).toBe(401);
   });
 
-  test('when the JSON is broken and the signature good, then it is taken and logged with its idempotency key', async () => {
+  test('when the JSON is broken and the signature good, then it is kept, and logged with its idempotency key', async () => {
     const idempotencyKey = randomUUID();
     const answer = await post('{"message": {', { 'X-Idempotency-Key': idempotencyKey });
     expect([answer.status, await answer.json()]).toEqual([200, { received: true }]);
     const line = JSON.parse(await system.api.line(idempotencyKey));
     expect(line).toMatchObject({ level: 'error', idempotencyKey });
+    expect(await system.db.deadLetter.count({ where: { reason: 'not_json' } })).toBe(1);
   });
 
   test('when the body is larger than 3 MB, then the answer is 413; just below, it is taken', async () => {

@@ -327,7 +327,7 @@ describe('the first look', () => {
 });
 
 describe("Vapi's webhook", () => {
-  test('when more come in a minute than may, then they get 429 with Retry-After, and the metrics count them', async () => {
+  test('when more come without proof in a minute than may, then they get 429 with Retry-After, and the metrics count them', async () => {
     const apiUrl = await api.another({ UNSIGNED_WEBHOOK_RATE_LIMIT_PER_MINUTE: '2' });
     const post = () => fetch(`${apiUrl}/api/v1/vapi/webhooks/vapi`, { method: 'POST', body: '{}' });
     const answers = [await post(), await post(), await post()];

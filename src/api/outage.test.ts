@@ -47,11 +47,16 @@ test.each([
         ['GET', '/api/v1/conversations'],
         ['GET', `/api/v1/conversations/${callId}`],
         ['GET', `/api/v1/conversations/${callId}/messages`],
+        ['GET', '/api/v1/dead-letters'],
+        ['GET', `/api/v1/dead-letters/${callId}`],
+        ['POST', `/api/v1/dead-letters/${callId}/replay`],
+        ['POST', '/api/v1/dead-letters/replay'],
       ];
       const startedAtMs = Date.now();
       const answers = await Promise.all(
         operations.map(async ([method, path]) => {
-          const given = method === 'POST' ? { body: { to: newNumber() }, headers: { 'Idempotency-Key': randomUUID() } } : {};
+          const given =
+            path === CALLS && method === 'POST' ? { body: { to: newNumber() }, headers: { 'Idempotency-Key': randomUUID() } } : {};
           const { status, headers, body } = await request<{ id: string; detail: string }>(api, method, path, given);
           expect(api.logLines.filter((line) => line.includes(body.id)).join()).toContain('the record is away');
           expect(JSON.stringify(body)).not.toMatch(/ECONN|127\.0\.0\.1|prisma|postgres/i);
