@@ -18,6 +18,7 @@ import { createWhatsAppActivities, type WhatsAppActivities } from './whatsapp';
 export type { CallEnding } from '../src/record/call-outcome';
 export type { RecordOrder } from '../src/record/inbound';
 export type { CallbackDelivery } from './callback';
+export type { ModelFailureDetails } from './failures';
 export type { Draft, DraftOrder } from './model';
 export type { Recorded, TurnLimits } from './records';
 export type { CallLook, Conclusion, DialVerdict } from './voice';

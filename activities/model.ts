@@ -3,6 +3,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { ApplicationFailure, Context } from '@temporalio/activity';
 import type { Database } from '../src/platform/database';
+import { isRefused } from '../src/platform/database-errors';
 import { withDeadline } from '../src/platform/deadline';
 import type { Logger } from '../src/platform/logger';
 import type { WorkerMetrics } from '../src/platform/metrics';
@@ -10,7 +11,7 @@ import { MAX_TEXT_LENGTH } from '../src/providers/kapso/client';
 import type { ChatAnswer, ChatMessage, LanguageModels, ModelChoice } from '../src/providers/models/client';
 import { loadPromptMaterial } from '../src/record/prompts';
 import { storeDraft } from '../src/record/replies';
-import { modelFailure, permanentModelFailure } from './failures';
+import { contentRefused, modelFailure, passingModelFailure, permanentModelFailure, providerLabel } from './failures';
 
 export interface DraftOrder {
   conversationId: string;
@@ -20,6 +21,13 @@ export interface DraftOrder {
   model: string;
   /** Bound of this attempt. */
   attemptMs: number;
+  /** Number of this attempt among those at this provider in this turn, from 1. Not set by conversations started by 0.1. */
+  attempt?: number;
+  /**
+   * Last message ids of earlier attempts of this turn whose results were lost (a worker died, the database was down). Such an attempt
+   * may have stored a draft, which is then used.
+   */
+  lostReplyToIds?: string[];
 }
 
 /** The stored reply, without its text: that stays out of the history. */
@@ -29,12 +37,15 @@ export interface Draft {
   model: string;
   promptTokens: number;
   completionTokens: number;
+  /** The messages that it answers, if an earlier attempt has stored it; otherwise it answers those of the order. */
+  coveredIds?: string[];
 }
 
 export interface ModelActivities {
   /**
-   * @throws ApplicationFailure `ModelError.*` (see failures.ts), `RecordError.Unavailable` when the record could not be
-   * read or written (that says nothing about the provider), or `RecordError.Refused` when it never will be
+   * Calls the provider once, or returns the draft that the turn already has.
+   * @throws ApplicationFailure `ModelError.*` (see failures.ts), or, through no fault of the provider, `RecordError.Unavailable` (the
+   * database is down), `RecordError.Refused` (it will never take the statement) or `WorkerError.Stopping` (this worker is shutting down)
    */
   generateReply(order: DraftOrder): Promise<Draft>;
 }
@@ -72,8 +83,9 @@ export function createModelActivities({ db, models, logger, metrics }: ModelDepe
     const startedAtMs = Date.now();
     const answer = await measured(order.provider, () => ask(order, prompt.messages, context.cancellationSignal));
     const latencyMs = Date.now() - startedAtMs;
-    const draft = await fromRecord(() => storePatiently(order, answer, { latencyMs, attempts: context.info.attempt }));
-    const { workflowExecution, attempt } = context.info;
+    const { workflowExecution } = context.info;
+    const attempt = order.attempt ?? context.info.attempt;
+    const draft = await fromRecord(() => storePatiently(order, answer, { latencyMs, attempts: attempt }));
     logger.info({ workflowId: workflowExecution?.workflowId, attempt, latencyMs, ...draft }, 'reply drafted');
     return draft;
   }
@@ -91,16 +103,19 @@ export function createModelActivities({ db, models, logger, metrics }: ModelDepe
     }
   }
 
-  async function ask({ provider, model, attemptMs }: DraftOrder, messages: ChatMessage[], cancelled: AbortSignal): Promise<ChatAnswer> {
+  async function ask(order: DraftOrder, messages: ChatMessage[], cancelled: AbortSignal): Promise<ChatAnswer> {
+    const who = providerLabel(order);
+    if (!models.available.includes(order.provider))
+      throw permanentModelFailure('ModelError.NotConfigured', `${who} has no API key: set it, and restart the workers`);
     let answer: ChatAnswer;
     try {
-      answer = await withDeadline(attemptMs, (signal) => models.chat({ provider, model }, messages, signal), cancelled);
+      answer = await withDeadline(order.attemptMs, (signal) => models.chat(order, messages, signal), cancelled);
     } catch (error) {
-      throw modelFailure(provider, error);
+      if (cancelled.aborted) throw ApplicationFailure.create({ type: 'WorkerError.Stopping', message: 'the worker is shutting down' });
+      throw modelFailure(order, error);
     }
-    if (answer.finishReason === 'content_filter')
-      throw permanentModelFailure('ModelError.ContentRefused', `${provider} refused the content`);
-    if (answer.text === '') throw permanentModelFailure('ModelError.EmptyReply', `${provider} said nothing`);
+    if (answer.isRefusal) throw contentRefused(who);
+    if (answer.text === '') throw passingModelFailure('ModelError.EmptyReply', `${who} gave an empty answer`);
     return answer;
   }
 
@@ -110,7 +125,9 @@ export function createModelActivities({ db, models, logger, metrics }: ModelDepe
     run: { latencyMs: number; attempts: number },
   ): Promise<Draft> {
     const draft = { provider, model, promptTokens, completionTokens };
-    return { messageId: await storeDraft(db, { conversationId, messageIds, text: fitting(text), ...draft, ...run }), ...draft };
+    const messageId = await storeDraft(db, { conversationId, messageIds, text: fitting(text), ...draft, ...run });
+    if (!messageId) throw refusedByRecord('the turn ended, or a later attempt stored its draft, before this one did');
+    return { messageId, ...draft };
   }
 
   async function storePatiently(order: DraftOrder, answer: ChatAnswer, run: { latencyMs: number; attempts: number }): Promise<Draft> {
@@ -118,7 +135,7 @@ export function createModelActivities({ db, models, logger, metrics }: ModelDepe
       try {
         return await store(order, answer, run);
       } catch (error) {
-        if (isRefusal(error)) throw error;
+        if (isFinal(error)) throw error;
         logger.warn({ error, conversationId: order.conversationId }, 'the draft could not be stored yet');
         await delay(pauseMs);
       }
@@ -127,36 +144,28 @@ export function createModelActivities({ db, models, logger, metrics }: ModelDepe
   }
 }
 
-/**
- * Whether PostgreSQL understood and said no, which it would again: an SQLSTATE outside the classes of lost connections,
- * missing resources, intervention, conflicts and system errors. Everything else passes.
- */
-function isRefusal(error: unknown): boolean {
-  const { code } = error as { code?: unknown };
-  return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) && !/^(?:08|40|53|55|57|58)/.test(code);
-}
-
+/** A failure of the database that a later attempt may not see, such as a deadlock, must not count as one of the provider. */
 async function fromRecord<T>(step: () => Promise<T>): Promise<T> {
   try {
     return await step();
   } catch (error) {
-    if (error instanceof ApplicationFailure) throw error;
-    const [type, message] = isRefusal(error)
-      ? ['RecordError.Refused', 'the record refused the statement']
-      : ['RecordError.Unavailable', 'the record could not be read or written'];
-    throw ApplicationFailure.create({ type, message, nonRetryable: true });
+    if (isFinal(error)) throw error;
+    throw ApplicationFailure.create({ type: 'RecordError.Unavailable', message: 'the database is away', nonRetryable: true });
   }
+}
+
+function isFinal(error: unknown): boolean {
+  return error instanceof ApplicationFailure || isRefused(error);
+}
+
+function refusedByRecord(message: string): ApplicationFailure {
+  return ApplicationFailure.create({ type: 'RecordError.Refused', message, nonRetryable: true });
 }
 
 /** What the model is to read, and the draft that the turn has already. */
 async function loadPrompt(db: Database, order: DraftOrder): Promise<{ draft: Draft | null; messages: ChatMessage[] }> {
   const material = await loadPromptMaterial(db, order);
-  if (!material)
-    throw ApplicationFailure.create({
-      type: 'RecordError.Refused',
-      message: 'the conversation or its settings are not in the record',
-      nonRetryable: true,
-    });
+  if (!material) throw refusedByRecord('the conversation or its settings are not in the record');
   const said = (material.said ?? []).reverse().map(({ direction, kind, text }): ChatMessage => {
     const content = text?.trim() || `[${kind}]`;
     if (direction === 'note')

@@ -14,10 +14,15 @@ import { hasWorkspace } from '../src/record/workspaces';
 import type { AttentionKind, MessagesReceived } from '../workflows/contract';
 import { refusalCode } from './database-failures';
 
-/** Bounds of a turn, in milliseconds: one attempt at one model, and everything until a draft stands. */
+/** Bounds of a turn, in milliseconds: one attempt at one model, and everything until a draft stands. The workflow has defaults for the others. */
 export interface TurnLimits {
   modelAttemptMs: number;
   turnMs: number;
+  /** After this long without a draft, the conversation asks for attention. */
+  attentionAfterMs?: number;
+  /** Wait before a provider that failed is tried again; doubles up to the longest. */
+  firstPauseMs?: number;
+  longestPauseMs?: number;
 }
 
 export interface Timings extends TurnLimits {

@@ -1,9 +1,15 @@
 /** What an activity's failure says, for workflows to branch on. */
 import { ActivityFailure, ApplicationFailure, TimeoutFailure } from '@temporalio/workflow';
+import type { ModelFailureDetails } from '../activities';
 
 /** Whether the activity's last attempt ended because its worker did, which says nothing about whom it asked. */
 export function diedWithItsWorker(error: unknown): boolean {
   return error instanceof ActivityFailure && error.cause instanceof TimeoutFailure && error.cause.timeoutType === 'HEARTBEAT';
+}
+
+/** Whether the activity timed out: its worker died, hangs, or waits for the database. */
+export function isTimeout(error: unknown): boolean {
+  return error instanceof ActivityFailure && error.cause instanceof TimeoutFailure;
 }
 
 /**
@@ -19,3 +25,16 @@ export function failureType(error: unknown): string {
 
 /** PostgreSQL understood a statement and said no, which it would again. */
 export const REFUSED_BY_DATABASE = 'RecordError.Refused';
+
+/** How a provider failed, as activities/failures.ts classified it. Only the texts of our own failures are safe to show. */
+export function modelFailure(error: unknown): { text: string; isPermanent: boolean; isEmptyAnswer: boolean; retryAfterMs: number } {
+  const type = failureType(error);
+  const cause = error instanceof ActivityFailure && error.cause instanceof ApplicationFailure ? error.cause : undefined;
+  const details = cause?.details?.[0] as ModelFailureDetails | undefined;
+  return {
+    text: cause && type.startsWith('ModelError.') ? cause.message : type,
+    isPermanent: cause?.nonRetryable ?? false,
+    isEmptyAnswer: type === 'ModelError.EmptyReply',
+    retryAfterMs: details?.retryAfterMs ?? 0,
+  };
+}

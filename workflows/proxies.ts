@@ -41,11 +41,11 @@ export const workspaces = proxyActivities<Pick<Activities, 'awaitWorkspace'>>({
 });
 
 export const model = proxyActivities<Pick<Activities, 'generateReply'>>({
-  // The per-attempt and total bounds come from the caller: they are settings of the turn.
+  // The caller sets the timeout: it is a setting of the turn.
   startToCloseTimeout: '35 s',
   // A killed worker is noticed after this long; the activity reports every second.
   heartbeatTimeout: '5 s',
-  // Three attempts for what may pass; the next provider is better than a fourth.
+  // For conversations started by 0.1 (walk-once.ts). Newer ones make single attempts and choose the next provider themselves (walk.ts).
   retry: { initialInterval: '500 ms', backoffCoefficient: 2, maximumInterval: '5 s', maximumAttempts: 3 },
 });
 

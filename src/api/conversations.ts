@@ -53,7 +53,9 @@ const attentionReasonSchema = z
       example: 'turn_failed',
     }),
     since: time,
-    text: z.string().meta({ description: 'What is wrong, for a person.', example: 'deepseek: ModelError.Unauthorized' }),
+    text: z
+      .string()
+      .meta({ description: 'What is wrong, for a person.', example: 'waiting for a model: deepseek (deepseek-chat) answered 503' }),
     subject: z.string().optional().meta({ description: 'What it is about, such as the id of a reply.' }),
   })
   .meta({ id: 'AttentionReason' });

@@ -106,8 +106,13 @@ export const settingsSchema = z.object({
     .min(1_000, 'must be at least 1000')
     .optional(),
 
-  MODEL_TIMEOUT_MS: milliseconds(5 * MINUTE_MS).default(30_000),
-  TURN_TIMEOUT_MS: milliseconds(30 * MINUTE_MS).default(180_000),
+  MODEL_TIMEOUT_MS: milliseconds(5 * MINUTE_MS)
+    .min(1_000, 'must be at least 1000')
+    .default(30_000),
+  // Bounded by the workflow history: an hour of retries with six providers is about 8,000 events.
+  TURN_TIMEOUT_MS: milliseconds(60 * MINUTE_MS)
+    .min(1_000, 'must be at least 1000')
+    .default(15 * MINUTE_MS),
   DEEPSEEK_API_KEY: z.string().optional(),
   DEEPSEEK_BASE_URL: httpUrl.default('https://api.deepseek.com/v1'),
   OPENAI_API_KEY: z.string().optional(),

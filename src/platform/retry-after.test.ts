@@ -50,6 +50,15 @@ describe('Retry-After', () => {
     expect(read(value)).toBeUndefined();
   });
 
+  test.each([
+    [{ 'retry-after-ms': '1500', 'retry-after': '9' }, 1_500],
+    [{ 'retry-after-ms': '250.4' }, 250],
+    [{ 'retry-after-ms': 'soon', 'retry-after': '9' }, 9_000],
+    [{ 'retry-after-ms': '99999999999' }, 15 * MINUTE_MS],
+  ])('when the headers are %j, then valid milliseconds win', (headers, ms) => {
+    expect(retryAfterMs(new Headers(headers as Record<string, string>))).toBe(ms);
+  });
+
   test('when it is missing, then it is undefined', () => {
     expect(retryAfterMs(new Headers())).toBeUndefined();
     expect(retryAfterMs(undefined)).toBeUndefined();

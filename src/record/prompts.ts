@@ -4,6 +4,8 @@ import { type Database, sql } from '../platform/database';
 /** A reply that was drafted before. */
 export interface StoredDraft {
   messageId: string;
+  /** The inbound messages that it answers, oldest first. */
+  coveredIds: string[];
   provider: string;
   model: string;
   promptTokens: number;
@@ -20,12 +22,13 @@ export interface PromptMaterial {
 }
 
 /**
- * The system prompt, the last messages that the customer has seen or written, and the turn. Undefined when the conversation or its
- * settings are not there.
+ * The system prompt, the last messages that the customer has seen or written, and the draft that the turn already has: the reply to its
+ * last message, or to one of `lostReplyToIds` (see `DraftOrder`). Any other reply to an earlier message was left by a terminated workflow
+ * and does not count. Undefined if the conversation or its settings do not exist.
  */
 export async function loadPromptMaterial(
   db: Database,
-  { conversationId, messageIds }: { conversationId: string; messageIds: string[] },
+  { conversationId, messageIds, lostReplyToIds = [] }: { conversationId: string; messageIds: string[]; lostReplyToIds?: string[] },
 ): Promise<PromptMaterial | undefined> {
   const lastId = messageIds.at(-1);
   const rows = await db.query<PromptMaterial>(sql`
@@ -37,8 +40,11 @@ export async function loadPromptMaterial(
         ORDER BY m.position DESC LIMIT s.history_limit + ${messageIds.length}
       ) h) AS said,
       (SELECT json_build_object('messageId', d.id, 'provider', d.provider, 'model', d.model,
-          'promptTokens', COALESCE(d.prompt_tokens, 0), 'completionTokens', COALESCE(d.completion_tokens, 0))
-        FROM messages d WHERE d.reply_to_id = ${lastId}::uuid) AS draft
+          'promptTokens', COALESCE(d.prompt_tokens, 0), 'completionTokens', COALESCE(d.completion_tokens, 0),
+          'coveredIds', (SELECT json_agg(i.id ORDER BY i.position) FROM messages i WHERE i.turn_id = d.reply_to_id))
+        FROM messages d
+        WHERE d.reply_to_id = ${lastId}::uuid OR (d.reply_to_id = ANY(${lostReplyToIds}::uuid[]) AND d.status = 'pending')
+        ORDER BY d.reply_to_id = ${lastId}::uuid DESC, d.created_at DESC LIMIT 1) AS draft
     FROM conversations c JOIN chatbot_settings s ON s.workspace_id = c.workspace_id
     WHERE c.id = ${conversationId}::uuid`);
   return rows[0];

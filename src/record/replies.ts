@@ -27,28 +27,35 @@ export interface NewDraft {
   completionTokens: number;
 }
 
-/** Writes the reply and the turn of its messages in one statement, and returns the reply's id. An existing reply of the turn wins. */
-export async function storeDraft(db: Database, draft: NewDraft): Promise<string> {
+/**
+ * Writes the reply and the turn of its messages in one statement, and returns the reply's id. An existing reply of the turn wins.
+ * Undefined if the draft is too late, so that no reply was written: a message already has an outcome, or belongs to a turn with later
+ * messages (this attempt had timed out, and another one has stored its draft). The UPDATE checks this, because PostgreSQL evaluates its
+ * condition again after waiting for a row: of two concurrent drafts, one is refused.
+ */
+export async function storeDraft(db: Database, draft: NewDraft): Promise<string | undefined> {
   const { conversationId, messageIds, provider, model, text, promptTokens, completionTokens } = draft;
   const lastId = messageIds.at(-1);
   const rows = await db.query<{ id: string }>(sql`
     WITH turn AS (
-      UPDATE messages SET turn_id = ${lastId}::uuid WHERE id = ANY(${messageIds}::uuid[])
+      UPDATE messages SET turn_id = ${lastId}::uuid
+      WHERE id = ANY(${messageIds}::uuid[]) AND outcome IS NULL AND (turn_id IS NULL OR turn_id = ANY(${messageIds}::uuid[]))
+      RETURNING id
+    ), whole AS (
+      SELECT 1 FROM turn HAVING count(*) = ${messageIds.length}
     ), abandoned AS (
-      -- A draft that a terminated workflow left behind, whose messages are in this turn now.
+      -- Left behind by a terminated workflow or a lost attempt; its messages belong to this turn now.
       UPDATE messages SET status = 'failed', failure = 'replaced by a later draft'
-      WHERE reply_to_id = ANY(${messageIds}::uuid[]) AND reply_to_id <> ${lastId}::uuid AND status = 'pending'
+      WHERE reply_to_id = ANY(${messageIds}::uuid[]) AND reply_to_id <> ${lastId}::uuid AND status = 'pending' AND EXISTS (SELECT FROM whole)
     )
     INSERT INTO messages (workspace_id, conversation_id, direction, kind, text, status, reply_to_id, provider, model, attempts, latency_ms,
       prompt_tokens, completion_tokens)
     SELECT c.workspace_id, c.id, 'outbound', 'text', ${text}, 'pending', ${lastId}::uuid, ${provider}, ${model},
       ${draft.attempts}, ${draft.latencyMs}, ${promptTokens}, ${completionTokens}
-    FROM conversations c WHERE c.id = ${conversationId}::uuid
+    FROM conversations c, whole WHERE c.id = ${conversationId}::uuid
     ON CONFLICT (reply_to_id) DO UPDATE SET reply_to_id = EXCLUDED.reply_to_id
     RETURNING id`);
-  const row = rows[0];
-  if (!row) throw new Error('the draft was not written');
-  return row.id;
+  return rows[0]?.id;
 }
 
 /** A reply that the claim allows to be sent, once. */
@@ -328,7 +335,7 @@ export async function failTurn(
   db: Database,
   { conversationId, messageIds, reason }: { conversationId: string; messageIds: string[]; reason: string },
 ): Promise<void> {
-  const attention = withReason(sql`c.attention`, { kind: 'turn_failed', text: reason });
+  const attention = withReason(withoutReasons(sql`c.attention`, ['waiting_for_model']), { kind: 'turn_failed', text: reason });
   await db.query(sql`
     WITH failed AS (
       UPDATE messages SET outcome = 'failed', failure = ${reason}

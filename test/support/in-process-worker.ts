@@ -12,11 +12,13 @@ export interface InProcessWorker {
   close(): Promise<void>;
 }
 
-/** Runs `activities` on a new task queue. Once per test file only, because Temporal's runtime can be installed only once. */
-export async function startInProcessWorker(activities: object): Promise<InProcessWorker> {
+/** Runs `activities`, on a new task queue by default. Once per test file only, because Temporal's runtime can be installed only once. */
+export async function startInProcessWorker(
+  activities: object,
+  taskQueue = `test-${randomBytes(5).toString('hex')}`,
+): Promise<InProcessWorker> {
   Runtime.install({ logger: new DefaultLogger('ERROR'), shutdownSignals: [] });
   const { address, namespace } = testTemporal();
-  const taskQueue = `test-${randomBytes(5).toString('hex')}`;
   const native = await NativeConnection.connect({ address });
   const connection = await Connection.connect({ address });
   const worker = await Worker.create({

@@ -1,29 +1,34 @@
-/** One turn: what is collected for one reply, and the walk along the provider chain until a draft stands. */
-import { log, sleep } from '@temporalio/workflow';
-import type { Draft, DraftOrder, Recorded } from '../../activities';
-import { diedWithItsWorker, failureType, REFUSED_BY_DATABASE } from '../failures';
-import { model, records } from '../proxies';
+/** One turn: what is collected for one reply, until a draft stands. */
+import { log } from '@temporalio/workflow';
+import type { Draft, Recorded } from '../../activities';
+import { failureType, REFUSED_BY_DATABASE } from '../failures';
+import { records } from '../proxies';
 import type { ConversationView } from './view';
+import { ProviderWalk } from './walk';
+import { walkOnce } from './walk-once';
 
-/** Over the bound of an attempt, for reading the prompt and storing the draft; a database that is away gets as much. */
-const MODEL_GRACE_MS = 20_000;
-
-/** Before a provider is asked again that was not at fault; doubled each time. */
-const FIRST_PAUSE_MS = 1_000;
-const LONGEST_PAUSE_MS = 20_000;
-
+/** Grows until a model has answered: messages that arrive meanwhile are added, and are in the next prompt. */
 export interface Turn {
+  /** Oldest first; only ever appended to. */
   messageIds: string[];
   firstAtMs: number;
   lastAtMs: number;
   recorded: Recorded;
 }
 
-/** The turn with what was just recorded added to it; unchanged when nothing of that wants a reply. */
+/** A draft, or why there is none. `askedIds`: the messages concerned; later ones belong to the next turn. */
+export type DraftResult = ({ draft: Draft } | { failure: string }) & { askedIds: string[] };
+
+/** Adds what was just recorded to `turn` itself, or starts a turn; unchanged if none of it needs a reply. */
 export function extendTurn(turn: Turn | undefined, recorded: Recorded, arrivedAtMs: number): Turn | undefined {
-  if (recorded.answerableIds.length === 0) return turn;
-  const messageIds = [...new Set([...(turn?.messageIds ?? []), ...recorded.answerableIds])];
-  return { messageIds, firstAtMs: turn?.firstAtMs ?? arrivedAtMs, lastAtMs: arrivedAtMs, recorded };
+  const { answerableIds } = recorded;
+  if (answerableIds.length === 0) return turn;
+  if (!turn) return { messageIds: [...answerableIds], firstAtMs: arrivedAtMs, lastAtMs: arrivedAtMs, recorded };
+  const known = new Set(turn.messageIds);
+  turn.messageIds.push(...answerableIds.filter((id) => !known.has(id)));
+  turn.lastAtMs = arrivedAtMs;
+  turn.recorded = recorded;
+  return turn;
 }
 
 /** How long the customer must still be quiet; bounded from the turn's first message on. */
@@ -41,41 +46,8 @@ export async function failTurn(turn: { conversationId: string; messageIds: strin
   }
 }
 
-/** Walks the provider chain. Retrying one provider is the activity's policy; going to the next is decided here. */
-export async function draftReply(turn: Turn, view: ConversationView): Promise<Draft | { failure: string }> {
-  const { timings, providers, conversationId } = turn.recorded;
-  const deadlineMs = Date.now() + timings.turnMs;
-  const failures: string[] = [];
-  for (const { provider, model: name } of providers) {
-    const boundMs = deadlineMs - Date.now();
-    if (boundMs <= 0) {
-      failures.push('turn: out of time');
-      break;
-    }
-    const order = { conversationId, messageIds: turn.messageIds, provider, model: name, attemptMs: timings.modelAttemptMs };
-    for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
-      try {
-        return await ask(order, boundMs, view);
-      } catch (error) {
-        // Our own trouble says nothing about the provider. The database is waited for as long as it takes.
-        const isOurs = failureType(error) === 'RecordError.Unavailable' || (diedWithItsWorker(error) && Date.now() < deadlineMs);
-        if (!isOurs) {
-          failures.push(`${provider}: ${failureType(error)}`);
-          break;
-        }
-      }
-      await sleep(pauseMs, { summary: `no fault of ${provider}: it is asked again` });
-    }
-  }
-  return { failure: failures.length > 0 ? failures.join('; ') : 'no provider has a key' };
-}
-
-function ask(order: DraftOrder, boundMs: number, view: ConversationView): Promise<Draft> {
-  view.showPhase(`asking ${order.provider}`);
-  const options = {
-    summary: `reply via ${order.provider}`,
-    startToCloseTimeout: order.attemptMs + MODEL_GRACE_MS,
-    scheduleToCloseTimeout: boundMs,
-  };
-  return model.generateReply.executeWithOptions(options, [order]);
+/** Calls the providers until one has answered or the turn times out. */
+export function draftReply(turn: Turn, view: ConversationView): Promise<DraftResult> {
+  const { flow = 1 } = turn.recorded;
+  return flow >= 2 ? new ProviderWalk(turn, view).run() : walkOnce(turn, view);
 }

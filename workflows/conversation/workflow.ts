@@ -251,7 +251,7 @@ class Conversation {
   #collect(recorded: Recorded, arrivedAtMs: number): void {
     const answerableIds = this.#flow < 2 ? recorded.answerableIds : recorded.answerableIds.filter((id) => !this.#takenIds.has(id));
     const fresh = { ...recorded, answerableIds };
-    if (this.#drafting) Object.assign(this.#drafting, extendTurn(this.#drafting, fresh, arrivedAtMs));
+    if (this.#drafting) extendTurn(this.#drafting, fresh, arrivedAtMs);
     else this.#open = extendTurn(this.#open, fresh, arrivedAtMs);
   }
 
@@ -316,17 +316,18 @@ class Conversation {
   async #answer(turn: Turn): Promise<void> {
     const { conversationId, timings } = turn.recorded;
     this.#drafting = turn;
-    const asked = [...turn.messageIds];
-    const draft = await draftReply(turn, this.#view);
+    const drafted = await draftReply(turn, this.#view);
     this.#drafting = undefined;
-    this.#take(turn, asked);
-    if ('failure' in draft) return await this.#turnFailed(turn, asked, draft.failure);
+    const { askedIds } = drafted;
+    this.#take(turn, askedIds);
+    if ('failure' in drafted) return await this.#turnFailed(turn, askedIds, drafted.failure);
+    const { draft } = drafted;
     const { messageId } = draft;
-    const reply = { messageId, conversationId, sendConfirmMs: timings.sendConfirmMs, answeredIds: asked, flow: this.#flow };
+    const reply = { messageId, conversationId, sendConfirmMs: timings.sendConfirmMs, answeredIds: askedIds, flow: this.#flow };
     this.#answered(draft, await this.#delivery.deliver(reply));
   }
 
-  /** What arrived after the model was asked is the next turn. */
+  /** What arrived after the last ask is the next turn. */
   #take(turn: Turn, askedIds: string[]): void {
     for (const id of askedIds) this.#takenIds.add(id);
     const messageIds = turn.messageIds.filter((id) => !this.#takenIds.has(id));

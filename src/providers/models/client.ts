@@ -19,7 +19,8 @@ export interface ChatMessage {
 export interface ChatAnswer {
   /** Trimmed; empty if the model returned no text. */
   text: string;
-  finishReason: string;
+  /** The model, or a content filter, refused to answer. */
+  isRefusal: boolean;
   promptTokens: number;
   completionTokens: number;
 }
@@ -71,7 +72,7 @@ export function createLanguageModels(settings: Settings): LanguageModels {
       const choice = completion.choices[0];
       return {
         text: choice?.message.content?.trim() ?? '',
-        finishReason: choice?.finish_reason ?? 'none',
+        isRefusal: choice?.finish_reason === 'content_filter' || Boolean(choice?.message.refusal),
         promptTokens: tokenCount(completion.usage?.prompt_tokens),
         completionTokens: tokenCount(completion.usage?.completion_tokens),
       };
