@@ -2,7 +2,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Client } from 'pg';
 import { failedAfterSent } from '../src/sandbox/kapso/requests';
-import { sendReported } from '../workflows/contract';
 import { balance, eventually, inboundOf, newPhone, outcomesOf, repliesOf, workflowIdOf } from './support/expectations';
 import { startSuite } from './support/suite';
 import type { System } from './support/system';
@@ -589,26 +588,6 @@ describe('sending', () => {
 });
 
 describe('what could wedge or lose a conversation', () => {
-  test('when Kapso is away for longer than the time of proof, then the message is unconfirmed, and is settled by a late status', async () => {
-    const phone = newPhone();
-    await configure({ sendConfirmMs: 1_000 });
-    kapso().fault({ on: 'send', match: { to: phone }, answer: '502_html', accepted: true, dropStatuses: ['sent', 'delivered', 'read'] });
-    kapso().fault({ on: 'list', answer: '502_html', accepted: false });
-    await kapso().customerSends({ from: phone, text: 'hi' });
-    await eventually(async () => {
-      expect(await system.db.conversation.findFirst({ where: { contact: { phone } } })).toMatchObject({ needsAttention: true });
-    }, 40_000);
-    expect((await inboundOf(system, phone)).map((row) => row.outcome)).toEqual(['unconfirmed']);
-    kapso().clearFaults();
-    // What an operator's report, or a late webhook, does: it wakes the wait up.
-    const [reply] = await repliesOf(system, phone);
-    await system.temporal.workflow
-      .getHandle(await workflowIdOf(system, phone))
-      .signal(sendReported, { messageId: reply?.id ?? '', status: 'sent' });
-    expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
-    expect(kapso().visibleTo(phone)).toHaveLength(1);
-  }, 90_000);
-
   test('when a long text would be cut through a character, then it is recorded and answered', async () => {
     const phone = newPhone();
     const text = `${'x'.repeat(65_535)}😀 and more`;

@@ -230,9 +230,11 @@ test('when a call changes after it was written to a file, then its row stays and
   expect((await archived()).map(({ call }) => call.summary).sort()).toEqual(['late', null]);
 });
 
-/** Makes every delete of calls fail until the returned function is called. */
+/** Makes every delete of calls fail for now, as on a full disk, until the returned function is called. */
 async function refuseDeletes(): Promise<() => Promise<void>> {
-  await system.db.$executeRawUnsafe("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$");
+  await system.db.$executeRawUnsafe(
+    "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now' USING ERRCODE = 'disk_full'; END $$",
+  );
   await system.db.$executeRawUnsafe(
     'CREATE TRIGGER refuse BEFORE DELETE ON vapi_call_results FOR EACH STATEMENT EXECUTE FUNCTION refuse()',
   );
