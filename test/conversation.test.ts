@@ -226,6 +226,32 @@ describe('messages that get no reply', () => {
     },
   );
 
+  test('when the first message of a burst is delivered last, then the model reads the burst in the order in which it was written', async () => {
+    const phone = newPhone();
+    await configure({ quietMs: 700 });
+    const writtenAt = Math.floor(Date.now() / 1_000) - 10;
+    const write = (text: string, second: number) =>
+      kapso().deliver({
+        phone_number_id: system.phoneNumberId,
+        messages: [
+          { from: phone, id: `wamid.${phone}.${text}`, timestamp: String(writtenAt + second), type: 'text', text: { body: text } },
+        ],
+      });
+    for (const [text, second] of [
+      ['two', 2],
+      ['three', 3],
+      ['one', 1],
+      ['two', 2],
+    ] as const)
+      await write(text, second);
+    expect((await outcomesOf(system, phone, 3)).sort()).toEqual(['answered', 'merged', 'merged']);
+    const read = models()
+      .requests('sandbox-model')
+      .findLast(({ messages }) => messages.some(({ content }) => content === 'three'));
+    expect(read?.messages.filter(({ role }) => role === 'user').map(({ content }) => content)).toEqual(['one', 'two', 'three']);
+    expect(kapso().visibleTo(phone)).toHaveLength(1);
+  });
+
   test('when no workspace has the number, then messages wait with that reason and are worked off once it is added', async () => {
     const phone = newPhone();
     const phoneNumberId = `9${Date.now()}`;

@@ -22,7 +22,8 @@ export interface PromptMaterial {
 }
 
 /**
- * The system prompt, the last messages that the customer has seen or written, and the draft that the turn already has: the reply to its
+ * The system prompt, the last messages that the customer has seen or written (those of the turn last, in the order in which they were
+ * written: one may have been delivered late), and the draft that the turn already has: the reply to its
  * last message, or to one of `lostReplyToIds` (see `DraftOrder`). Any other reply to an earlier message was left by a terminated workflow
  * and does not count. Undefined if the conversation or its settings do not exist.
  */
@@ -33,8 +34,9 @@ export async function loadPromptMaterial(
   const lastId = messageIds.at(-1);
   const rows = await db.query<PromptMaterial>(sql`
     SELECT s.system_prompt AS "systemPrompt",
-      (SELECT json_agg(h ORDER BY h.position DESC) FROM (
-        SELECT m.position, m.direction, m.kind, m.text FROM messages m
+      (SELECT json_agg(h ORDER BY h."writtenAt" DESC NULLS LAST, h.position DESC) FROM (
+        SELECT m.position, m.direction, m.kind, m.text, CASE WHEN m.id = ANY(${messageIds}::uuid[]) THEN m.occurred_at END AS "writtenAt"
+        FROM messages m
         WHERE m.conversation_id = c.id AND m.position <= (SELECT position FROM messages WHERE id = ${lastId}::uuid)
           AND m.status NOT IN ('pending', 'sending', 'failed')
         ORDER BY m.position DESC LIMIT s.history_limit + ${messageIds.length}
