@@ -3,14 +3,18 @@ import { randomUUID } from 'node:crypto';
 import { inspect } from 'node:util';
 import { MockActivityEnvironment } from '@temporalio/testing';
 import { DefaultLogger } from '@temporalio/worker';
-import { type Database, openDatabase } from '../src/platform/database';
+import { Client } from 'pg';
+import { type Database, openDatabase, sql } from '../src/platform/database';
 import { createLogger } from '../src/platform/logger';
 import { createVapiClient } from '../src/providers/vapi/client';
 import type { CallEnding } from '../src/record/call-outcome';
+import { claimPlacement, takeBackClaim } from '../src/record/call-placements';
 import { type Sandbox, startSandbox } from '../src/sandbox/sandbox';
 import { SANDBOX_ASSISTANT_ID, SANDBOX_VAPI_NUMBER_ID } from '../src/sandbox/vapi/bodies';
 import { newNumber } from '../test/support/calls';
 import { type TestDatabase, testDatabase } from '../test/support/engine';
+import { eventually } from '../test/support/expectations';
+import { startProxy } from '../test/support/proxy';
 import { type GivenAnswer, startVapiInBetween, type VapiInBetween } from '../test/support/vapi-in-between';
 import { callWorkflowId } from '../workflows/contract';
 import { type Conclusion, createVoiceActivities, type DialVerdict, type VoiceActivities } from './voice';
@@ -30,15 +34,20 @@ beforeAll(async () => {
   db = openDatabase(database.url);
   sandbox = await startSandbox({ port: 0, webhookUrls: [], webhookSecret: 's', phoneNumberId: '1', log: logger });
   between = await startVapiInBetween(() => sandbox.vapiUrl);
-  voice = createVoiceActivities({
+  voice = createVoice();
+});
+
+function createVoice(changed: { claimMaxAgeMs?: number; db?: Database } = {}): VoiceActivities {
+  return createVoiceActivities({
     db,
     vapi: createVapiClient({ baseUrl: between.url, apiKey: 'key', dialTimeoutMs: 5_000, timeoutMs: 5_000 }),
     logger,
     taskQueue: 'none',
     followUpText: undefined,
     metrics: { callConcluded: ({ outcome }) => void counted.push(outcome) },
+    ...changed,
   });
-});
+}
 
 afterAll(async () => {
   await between?.close();
@@ -89,6 +98,129 @@ describe('dialling', () => {
     expect(await dial(callId)).toEqual(verdict);
     expect(sandbox.vapi.counts().creates).toBe(creates);
     expect(await rowOf(callId)).toEqual(before);
+  });
+});
+
+/** Keeps everybody from writing to the row, so that a claim has to wait. */
+async function holdRow(id: string) {
+  const client = new Client({ connectionString: database.url });
+  await client.connect();
+  await client.query('BEGIN');
+  await client.query('SELECT 1 FROM vapi_call_results WHERE id = $1 FOR UPDATE', [id]);
+  return {
+    somebodyWaits: () =>
+      eventually(async () => {
+        const { rows } = await client.query(
+          "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        );
+        expect(rows).toHaveLength(1);
+      }),
+    async release() {
+      await client.query('COMMIT');
+      await client.end();
+    },
+  };
+}
+
+describe('dialling too late', () => {
+  test('when the claim comes back too late, then nothing is dialled, the row says so, and the next order may dial', async () => {
+    const callId = await ownRow();
+    const row = await holdRow(callId);
+    const verdict = environment().run(createVoice({ claimMaxAgeMs: 1 }).dialCall, { callId, dials: 0 });
+    await row.somebodyWaits();
+    await row.release();
+    expect(await verdict).toEqual({ status: 'later', reason: 'the claim was too old', dials: 1 });
+    expect(sandbox.vapi.dialled({ name: callId })).toBe(0);
+    expect(await rowOf(callId)).toMatchObject({ dialCount: 1, dialledAt: null });
+    expect(await dial(callId)).toEqual({ status: 'unknown', reason: 'the request was sent before' });
+    expect(await environment().run(voice.dialCall, { callId, dials: 1 })).toMatchObject({ status: 'placed' });
+    expect(sandbox.vapi.dialled({ name: callId })).toBe(1);
+  });
+
+  test('when the activity is cancelled during the claim, then nothing is dialled', async () => {
+    const callId = await ownRow();
+    const row = await holdRow(callId);
+    const running = environment();
+    const verdict = running.run(voice.dialCall, { callId, dials: 0 });
+    await row.somebodyWaits();
+    running.cancel();
+    await row.release();
+    expect(await verdict).toEqual({ status: 'later', reason: 'the claim was cancelled', dials: 1 });
+    expect(sandbox.vapi.dialled({ name: callId })).toBe(0);
+    expect(await rowOf(callId)).toMatchObject({ dialCount: 1, dialledAt: null });
+  });
+
+  const dialUntil = (callId: string, notAfterMs: number): Promise<DialVerdict> =>
+    environment().run(voice.dialCall, { callId, dials: 0, notAfterMs });
+
+  test('when the time for queueing is over, then nothing is claimed or dialled; before, it is', async () => {
+    const callId = await ownRow();
+    const before = await rowOf(callId);
+    expect(await dialUntil(callId, Date.now() - 1_000)).toEqual({ status: 'expired' });
+    expect(await rowOf(callId)).toEqual(before);
+    expect(await dialUntil(callId, Date.now() + 60_000)).toMatchObject({ status: 'placed' });
+    expect(sandbox.vapi.dialled({ name: callId })).toBe(1);
+  });
+
+  test('when the time for queueing is over for a call that was dialled, then what is known of that counts', async () => {
+    const [placed, doubtful] = [await ownRow({ providerCallId: 'vapi-2' }), await ownRow({ dialCount: 1, dialledAt: new Date() })];
+    expect(await dialUntil(placed, Date.now() - 1_000)).toEqual({ status: 'placed', providerCallId: 'vapi-2' });
+    expect(await dialUntil(doubtful, Date.now() - 1_000)).toEqual({ status: 'unknown', reason: 'the request was sent before' });
+  });
+
+  const unknown: CallEnding = { outcome: 'unknown', endedReason: null, error: 'unknown whether it was placed', needsAttention: true };
+  const nothingDialled = { outcome: 'failed', error: expect.stringMatching(/^nothing was dialled/), needsAttention: true, dialledAt: null };
+
+  test('when a call is concluded as unknown and nobody has claimed it, then nothing was dialled, nor will be', async () => {
+    const callId = await ownRow();
+    expect((await conclude(callId, unknown)).result).toMatchObject({ outcome: 'failed', needsAttention: true });
+    expect(await rowOf(callId)).toMatchObject(nothingDialled);
+    expect(await dial(callId)).toEqual({ status: 'unknown', reason: 'the request was sent before' });
+    expect(sandbox.vapi.dialled({ name: callId })).toBe(0);
+  });
+
+  test('when a call was claimed and is concluded as unknown, then it is unknown, until its worker says that nothing was dialled', async () => {
+    const callId = await ownRow();
+    const claim = { callId, dials: 0, claimId: randomUUID() };
+    await claimPlacement(db, claim);
+    expect((await conclude(callId, unknown)).result.outcome).toBe('unknown');
+    expect(await rowOf(callId)).toMatchObject({ outcome: 'unknown', error: unknown.error });
+    expect(await takeBackClaim(db, claim)).toBe(true);
+    expect(await rowOf(callId)).toMatchObject(nothingDialled);
+  });
+
+  test('when a worker says that nothing was dialled after the next order has claimed the call, then that claim stands', async () => {
+    const callId = await ownRow();
+    const late = { callId, dials: 0, claimId: randomUUID() };
+    await claimPlacement(db, late);
+    await claimPlacement(db, { callId, dials: 1, claimId: randomUUID() });
+    const before = await rowOf(callId);
+    expect(await takeBackClaim(db, late)).toBe(false);
+    expect(await rowOf(callId)).toEqual(before);
+  });
+
+  test('when the answer of the claim is lost, then nothing is dialled, and the next order may dial', async () => {
+    const callId = await ownRow();
+    const proxy = await startProxy(new URL(database.url).host);
+    const url = new URL(database.url);
+    url.port = String(proxy.port);
+    const itsDb = openDatabase(url.href, { statementTimeoutMs: 100 });
+    await itsDb.query(sql`SELECT 1`);
+    proxy.holdAnswers();
+    const verdict = await environment().run(createVoice({ db: itsDb }).dialCall, { callId, dials: 0 });
+    await itsDb.close();
+    await proxy.close();
+    expect(verdict).toEqual({ status: 'later', reason: 'the record is away', dials: 1 });
+    expect(await rowOf(callId)).toMatchObject({ dialCount: 1, dialledAt: null });
+    expect(await environment().run(voice.dialCall, { callId, dials: 1 })).toMatchObject({ status: 'placed' });
+    expect(sandbox.vapi.dialled({ name: callId })).toBe(1);
+  });
+
+  test('when Vapi has no slot for the call, then the row says that nothing was dialled', async () => {
+    const callId = await ownRow();
+    const stop = between.answer(async () => ({ status: 429, body: '{}' }));
+    expect(await dial(callId).finally(stop)).toMatchObject({ status: 'later', dials: 1 });
+    expect(await rowOf(callId)).toMatchObject({ dialCount: 1, dialledAt: null });
   });
 });
 

@@ -1,7 +1,9 @@
 /** Voice calls through Vapi: placing one at most once, finding it again, and recording what became of it. */
 
+import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ApplicationFailure, Context, getClient } from '@temporalio/activity';
+import { startFence } from '../src/platform/claim-fence';
 import type { Database } from '../src/platform/database';
 import type { Logger } from '../src/platform/logger';
 import type { WorkerMetrics } from '../src/platform/metrics';
@@ -11,22 +13,36 @@ import { readCall } from '../src/providers/vapi/report';
 import { adoptProviderCall } from '../src/record/call-adoption';
 import { writeCallNote } from '../src/record/call-notes';
 import { type CallEnding, endingFromFacts } from '../src/record/call-outcome';
-import { claimPlacement, findSoughtPlacement, forgetPlacement, type PlacementClaim } from '../src/record/call-placements';
+import {
+  claimPlacement,
+  findSoughtPlacement,
+  forgetPlacement,
+  type PlacementClaim,
+  type PlacementOrder,
+  takeBackClaim,
+} from '../src/record/call-placements';
 import { keepCallReport } from '../src/record/call-reports';
 import { writeCallResult } from '../src/record/call-results';
 import { findCallFacts } from '../src/record/calls';
 import { type CallReport, type CallResult, CONVERSATION_WORKFLOW, callEnded, conversationStart } from '../workflows/contract';
 
+/**
+ * How old a claim may be when its request leaves, in milliseconds. Claiming and connecting take some tenths of a second; others give
+ * the dial up after 45 s (workflows/proxies.ts), of which Vapi's answer may take 30.
+ */
+const CLAIM_MAX_AGE_MS = 5_000;
+
 /** Timeouts of the requests to Vapi, in milliseconds. Placing a call takes longer: Vapi dials before it answers. */
 export const DIAL_TIMEOUT_MS = 30_000;
 export const ASK_TIMEOUT_MS = 10_000;
 
-/** What is known after an order to dial. `later`: nothing was dialled. `unknown`: a phone may ring. */
+/** What is known after an order to dial. `later`: nothing was dialled. `expired`: nor will it be. `unknown`: a phone may ring. */
 export type DialVerdict =
   | { status: 'placed'; providerCallId: string }
   | { status: 'refused'; reason: string }
   /** `dials`: to be passed with the next order. */
   | { status: 'later'; reason: string; retryAfterMs?: number; dials: number }
+  | { status: 'expired' }
   | { status: 'unknown'; reason: string };
 
 /** What a look at a call found. */
@@ -49,9 +65,10 @@ export interface Conclusion {
 export interface VoiceActivities {
   /**
    * Sends one request to place the call, unless somebody has sent it. `dials`: how many requests are known to have dialled nothing;
-   * if the row has seen more than that, nothing is sent. Must not be retried.
+   * if the row has seen more than that, nothing is sent. Nor is it after `notAfterMs` (milliseconds since 1970), or when the process
+   * was paused between its claim and the request. Must not be retried.
    */
-  dialCall(order: { callId: string; dials: number }): Promise<DialVerdict>;
+  dialCall(order: { callId: string; dials: number; notAfterMs?: number }): Promise<DialVerdict>;
   /** Vapi's id of a call whose placement had an unknown outcome; null if Vapi does not list it. @throws when Vapi cannot be asked */
   findCall(order: { callId: string }): Promise<string | null>;
   /** Looks into the record, then at Vapi, and stores the report of a call that has ended. @throws when Vapi cannot be asked */
@@ -74,6 +91,8 @@ export interface VoiceDependencies {
   /** Sent on WhatsApp after a completed call with somebody who has a conversation; `{summary}` stands for the call's. */
   followUpText: string | undefined;
   metrics: Pick<WorkerMetrics, 'callConcluded'>;
+  /** How old a claim may be when its request leaves, in milliseconds. */
+  claimMaxAgeMs?: number;
 }
 
 /** Pauses between the attempts to store the id of a call that has been paid for. */
@@ -81,16 +100,22 @@ const STORE_PAUSES_MS = [250, 1_000, 2_000];
 
 /** The voice activities of one Vapi organisation. */
 export function createVoiceActivities(dependencies: VoiceDependencies): VoiceActivities {
-  const { db, vapi, logger, followUpText, metrics } = dependencies;
+  const { db, vapi, logger, followUpText, metrics, claimMaxAgeMs = CLAIM_MAX_AGE_MS } = dependencies;
   return {
-    async dialCall({ callId, dials }) {
-      const claim = await claimUnlessAway(callId, dials);
-      if (claim === undefined) return { status: 'later', reason: 'the record is away', dials };
+    async dialCall({ callId, dials, notAfterMs }) {
+      const order = { callId, dials, notAfterMs, claimId: randomUUID() };
+      const fence = startFence({ maxAgeMs: claimMaxAgeMs, signal: Context.current().cancellationSignal });
+      const claim = await claimUnlessAway(order);
+      if (claim === undefined) {
+        const wasClaimed = await takeBackUnlessAway(order);
+        return { status: 'later', reason: 'the record is away', dials: wasClaimed ? dials + 1 : dials };
+      }
+      if (claim.kind === 'expired') return { status: 'expired' };
       if (claim.kind === 'taken') {
         if (claim.providerCallId) return placedVerdict(claim.providerCallId);
         return { status: 'unknown', reason: 'the request was sent before' };
       }
-      const answer = await vapi.placeCall({ callId, ...claim.call });
+      const answer = await vapi.placeCall({ callId, ...claim.call }, () => fence.check());
       const { kind: placement, ...details } = answer;
       logger.info({ workflowId: workflowId(), callId, placement, ...details }, 'call placement');
       switch (answer.kind) {
@@ -100,6 +125,7 @@ export function createVoiceActivities(dependencies: VoiceDependencies): VoiceAct
         case 'refused':
           return { status: 'refused', reason: `Vapi refused the call (${answer.httpStatus})` };
         case 'later':
+          await takeBackUnlessAway(order);
           return {
             status: 'later',
             reason: answer.reason,
@@ -173,12 +199,25 @@ export function createVoiceActivities(dependencies: VoiceDependencies): VoiceAct
     },
   };
 
-  /** Undefined when PostgreSQL cannot be reached. If the claim was written all the same, the next order finds it taken. */
-  async function claimUnlessAway(callId: string, dials: number): Promise<PlacementClaim | undefined> {
+  /** Undefined when PostgreSQL did not answer; the claim may be in effect all the same. */
+  async function claimUnlessAway(order: PlacementOrder): Promise<PlacementClaim | undefined> {
     try {
-      return await claimPlacement(db, { callId, dials });
+      return await claimPlacement(db, order);
     } catch {
       return undefined;
+    }
+  }
+
+  /**
+   * Returns whether the claim was in effect, as far as is known. For those who conclude without this activity's verdict; if it fails,
+   * they must take it that a phone may ring.
+   */
+  async function takeBackUnlessAway(order: PlacementOrder): Promise<boolean> {
+    try {
+      return await takeBackClaim(db, order);
+    } catch (error) {
+      logger.warn({ error, callId: order.callId }, 'the claim on a call could not be taken back; nothing was dialled');
+      return false;
     }
   }
 

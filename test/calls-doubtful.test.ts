@@ -1,7 +1,7 @@
 /** Voice calls when Vapi says nothing, too little, or something else than it should; and the bounds of a call's workflow. */
 import { randomUUID } from 'node:crypto';
-import { CALL_WORKFLOW, type CallInput, callReported, callStart } from '../workflows/contract';
-import { historyOf, newNumber, placeCall, request, resultOf } from './support/calls';
+import { callReported } from '../workflows/contract';
+import { historyOf, newNumber, placeCall, request, resultOf, startCall } from './support/calls';
 import { eventually } from './support/expectations';
 import { startSuite } from './support/suite';
 import { type System, VAPI_WEBHOOK_SECRET } from './support/system';
@@ -265,39 +265,10 @@ describe('ending', () => {
 });
 
 describe('bounds', () => {
-  /** A call's row and workflow with bounds of the test's own. */
-  async function startWith(bounds: Partial<CallInput>, to = newNumber()): Promise<{ callId: string; to: string }> {
-    const callId = randomUUID();
-    const { VAPI_ASSISTANT_ID: assistantId = null, VAPI_PHONE_NUMBER_ID: phoneNumberId = null } = system.environment;
-    await system.db.vapiCallResult.create({
-      data: {
-        id: callId,
-        workflowId: `call-${callId}`,
-        direction: 'outbound',
-        status: 'queued',
-        toNumber: to,
-        assistantId,
-        phoneNumberId,
-        requestHash: callId,
-      },
-    });
-    const input: CallInput = {
-      callId,
-      dials: true,
-      ringTimeoutMs: 500,
-      reportGraceMs: 300,
-      maxDurationMs: 500,
-      queueForMs: 3_000,
-      ...bounds,
-    };
-    await system.temporal.workflow.start(CALL_WORKFLOW, callStart(input, system.taskQueue));
-    return { callId, to };
-  }
-
   test('when Vapi takes no call for as long as one may wait, then it failed, and a person must look', async () => {
     const to = newNumber();
     answerPlacement(to, async () => ({ status: 429, body: '{}', headers: { 'Retry-After': '1' } }));
-    const { callId } = await startWith({ queueForMs: 2_500 }, to);
+    const callId = await startCall(system, to, { queueForMs: 2_500 });
     expect(await resultOf(system, callId)).toMatchObject({
       outcome: 'failed',
       needsAttention: true,
@@ -308,7 +279,7 @@ describe('bounds', () => {
   test('when a call is alive long after it must be over and nothing is heard of it, then it ends as unknown', async () => {
     const to = newNumber();
     vapi().play({ ...toOf(to), play: 'no-events', talkMs: 60_000 });
-    const { callId } = await startWith({}, to);
+    const callId = await startCall(system, to);
     const result = await resultOf(system, callId, 20_000);
     expect(result).toMatchObject({ outcome: 'unknown', needsAttention: true, error: 'no end of the call was reported' });
   });

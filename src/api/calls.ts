@@ -244,7 +244,7 @@ export const callPaths: ZodOpenApiPathsObject = {
       operationId: 'startCall',
       summary: 'Start a call',
       description:
-        'The same key and body is the same call: send it again whenever the answer was lost. Over the limit of calls at once, it is queued.',
+        'The same key and body is the same call: send it again whenever the answer was lost. Over the limit of calls at once, it is queued. A call that cannot be dialled within half an hour ends as failed.',
       requestParams: { header: startHeaders },
       requestBody: { required: true, content: { 'application/json': { schema: startBody, example: START_EXAMPLE } } },
       responses: {

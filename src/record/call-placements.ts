@@ -1,7 +1,9 @@
-/** Placing a call of ours: who may send the request, how the placed call is found again, and what is forgotten when none was dialled. */
+/**
+ * Placing a call of ours: who may send the request, how the placed call is found again, and what is taken back when nothing was
+ * dialled. `dialled_at` and `dial_count` change nowhere else.
+ */
 import { Prisma } from '../../prisma/generated/client';
 import { type Database, sql } from '../platform/database';
-import { findCallFacts } from './calls';
 
 /** What the request to place a call needs. */
 export interface CallToPlace {
@@ -14,22 +16,65 @@ export interface CallToPlace {
   maxDurationSeconds: number;
 }
 
-/** `taken`: the request of this number was claimed before, the row follows a call already, or it is done. */
-export type PlacementClaim = { kind: 'claimed'; call: CallToPlace } | { kind: 'taken'; providerCallId: string | null };
+/** Which request is to be sent: the first one after `dials` requests that are known to have dialled nothing. */
+export interface PlacementOrder {
+  callId: string;
+  /** Names the claim; a new UUID each time. */
+  claimId: string;
+  dials: number;
+  /** Milliseconds since 1970; afterwards the request must not be sent any more. */
+  notAfterMs?: number | undefined;
+}
 
 /**
- * Claims the right to send one request that places the call; `dials` is the number of requests that are known to have dialled
- * nothing. One atomic UPDATE: whoever raises the count may dial, once. An operator's reset of the workflow starts with an old
- * number, and so dials nothing.
+ * `taken`: the request was claimed before, the row follows a call already, or it is done. `expired`: nobody has claimed it, and it is
+ * too late now.
  */
-export async function claimPlacement(db: Database, { callId, dials }: { callId: string; dials: number }): Promise<PlacementClaim> {
+export type PlacementClaim =
+  | { kind: 'claimed'; call: CallToPlace }
+  | { kind: 'taken'; providerCallId: string | null }
+  | { kind: 'expired' };
+
+/** A call of ours that has rung no phone: no request to place it has an unknown outcome, and Vapi has reported nothing. */
+export const nothingDialled = sql`(request_hash IS NOT NULL AND status = 'queued' AND dialled_at IS NULL AND provider_call_id IS NULL)`;
+
+/** The error of a call whose request was claimed, or was to be, and never sent. */
+export const NOT_DIALLED = 'nothing was dialled: the worker that was to place the call was lost or paused before it sent the request';
+
+/**
+ * Claims the right to send the request. One atomic UPDATE: whoever raises the count may dial, once, and soon (see claim-fence.ts). An
+ * operator's reset of the workflow starts with an old number, and so dials nothing.
+ */
+export async function claimPlacement(db: Database, { callId, claimId, dials, notAfterMs }: PlacementOrder): Promise<PlacementClaim> {
+  const notAfter = notAfterMs === undefined ? null : new Date(notAfterMs);
   const rows = await db.query<CallToPlace>(sql`
-    UPDATE vapi_call_results SET dialled_at = now(), dial_count = dial_count + 1, updated_at = now()
+    UPDATE vapi_call_results SET dialled_at = now(), dial_count = dial_count + 1, dial_claim = ${claimId}::uuid, updated_at = now()
     WHERE id = ${callId}::uuid AND dial_count = ${dials} AND provider_call_id IS NULL AND done_at IS NULL
+      AND now() <= COALESCE(${notAfter}::timestamptz, 'infinity')
     RETURNING to_number AS "to", assistant_id AS "assistantId", phone_number_id AS "phoneNumberId",
       COALESCE(variables, '{}') AS variables, COALESCE(metadata, '{}') AS metadata, max_duration_seconds AS "maxDurationSeconds"`);
   if (rows[0]) return { kind: 'claimed', call: rows[0] };
-  return { kind: 'taken', providerCallId: (await findCallFacts(db, callId))?.providerCallId ?? null };
+  const row = await db.orm.vapiCallResult.findUnique({
+    where: { id: callId },
+    select: { dialCount: true, providerCallId: true, doneAt: true },
+  });
+  const isFree = row?.dialCount === dials && row.providerCallId === null && row.doneAt === null;
+  return isFree ? { kind: 'expired' } : { kind: 'taken', providerCallId: row?.providerCallId ?? null };
+}
+
+/**
+ * Takes back a claim whose request has certainly dialled nothing. The count stays: only an order that knows of this one may dial
+ * again. If somebody has concluded meanwhile that the outcome is unknown, the row now says what it was. Returns whether the claim
+ * was in effect.
+ */
+export async function takeBackClaim(db: Database, { callId, claimId }: Pick<PlacementOrder, 'callId' | 'claimId'>): Promise<boolean> {
+  const rows = await db.query(sql`
+    UPDATE vapi_call_results SET dialled_at = NULL, dial_claim = NULL, updated_at = now(),
+      outcome = CASE WHEN outcome = 'unknown' THEN 'failed' ELSE outcome END,
+      error = CASE WHEN outcome = 'unknown' THEN ${NOT_DIALLED} ELSE error END
+    WHERE id = ${callId}::uuid AND dial_claim = ${claimId}::uuid AND provider_call_id IS NULL
+    RETURNING 1`);
+  return rows.length > 0;
 }
 
 /** How a placement whose outcome is unknown can be recognised at Vapi. */
@@ -75,6 +120,7 @@ export async function forgetPlacement(db: Database, { callId, providerCallId }: 
       status: 'queued',
       endedReason: null,
       dialledAt: null,
+      dialClaim: null,
       startedAt: null,
       answeredAt: null,
       endedAt: null,

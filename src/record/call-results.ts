@@ -3,6 +3,7 @@ import type { Prisma } from '../../prisma/generated/client';
 import type { CallResult } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
 import type { CallEnding } from './call-outcome';
+import { NOT_DIALLED, nothingDialled } from './call-placements';
 
 /** A result with what its telling needs. */
 export type WrittenResult = CallResult & { callbackUrl: string | null; conversationId: string | null };
@@ -15,15 +16,20 @@ export const conversationWith = (number: Prisma.Sql) => sql`(
   SELECT c.id FROM contacts p JOIN conversations c ON c.contact_id = p.id
   WHERE p.phone = ltrim(${number}, '+') ORDER BY c.last_message_at DESC NULLS LAST LIMIT 1)`;
 
-/** Writes the result, unless one is written already: the first one stays. @throws when there is no such call */
+/**
+ * Writes the result, unless one is written already: the first one stays. `unknown` becomes `failed` if the row says that nothing was
+ * dialled, which then stays so: a done row cannot be claimed. @throws when there is no such call
+ */
 export async function writeCallResult(
   db: Database,
   callId: string,
   ending: CallEnding,
 ): Promise<{ result: WrittenResult; isNew: boolean }> {
+  const isNotDialled = sql`(${ending.outcome === 'unknown'} AND ${nothingDialled})`;
   const [written] = await db.query<WrittenResult>(sql`
-    UPDATE vapi_call_results SET status = 'ended', outcome = ${ending.outcome}, ended_reason = COALESCE(ended_reason, ${ending.endedReason}),
-      error = ${ending.error ?? null}, needs_attention = ${ending.needsAttention}, ended_at = COALESCE(ended_at, now()), done_at = now(),
+    UPDATE vapi_call_results SET status = 'ended', ended_reason = COALESCE(ended_reason, ${ending.endedReason}),
+      outcome = CASE WHEN ${isNotDialled} THEN 'failed' ELSE ${ending.outcome} END,
+      error = CASE WHEN ${isNotDialled} THEN ${NOT_DIALLED} ELSE ${ending.error ?? null} END, needs_attention = ${ending.needsAttention}, ended_at = COALESCE(ended_at, now()), done_at = now(),
       updated_at = now(), conversation_id = ${conversationWith(sql`CASE WHEN direction = 'inbound' THEN from_number ELSE to_number END`)}
     WHERE id = ${callId}::uuid AND done_at IS NULL
     RETURNING ${resultColumns}`);

@@ -2,6 +2,7 @@
 
 import type { CallPosition, Orphan } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
+import { nothingDialled } from './call-placements';
 import { conversationWith } from './call-results';
 import { FIRST_POSITION } from './call-retention';
 import { type CallFacts, factColumns, factsOf } from './calls';
@@ -23,16 +24,13 @@ export async function findOpenCalls(
     ORDER BY created_at, id LIMIT ${batchSize}`);
 }
 
-/** A call of ours that rang no phone: no request to place it has an unknown outcome, and Vapi has reported nothing. */
-const isUnplaced = sql`(request_hash IS NOT NULL AND status = 'queued' AND dialled_at IS NULL AND provider_call_id IS NULL)`;
-
 /**
  * The calls without a running workflow that are still open. A workflow writes the result before it closes, so a call that is open
  * after its workflow has closed has none. `hadWorkflow`: whether there was a workflow, by call id.
  */
 export async function findOrphans(db: Database, hadWorkflow: ReadonlyMap<string, boolean>): Promise<Orphan[]> {
   const rows = await db.query<{ callId: string; isUnplaced: boolean; isPlacementUnknown: boolean }>(sql`
-    SELECT id AS "callId", ${isUnplaced} AS "isUnplaced", provider_call_id IS NULL AND dialled_at IS NOT NULL AS "isPlacementUnknown"
+    SELECT id AS "callId", ${nothingDialled} AS "isUnplaced", provider_call_id IS NULL AND dialled_at IS NOT NULL AS "isPlacementUnknown"
     FROM vapi_call_results WHERE id = ANY(${[...hadWorkflow.keys()]}::uuid[]) AND done_at IS NULL
     ORDER BY created_at, id`);
   return rows.map(({ callId, isPlacementUnknown, ...row }) => {
@@ -58,7 +56,7 @@ export async function closeUnplacedCalls(db: Database, callIds: readonly string[
   const closed = await db.query<{ id: string }>(sql`
     UPDATE vapi_call_results SET status = 'ended', outcome = 'failed', ended_reason = ${NEVER_STARTED}, done_at = now(), updated_at = now(),
       error = 'the call was accepted and never started; nothing was dialled', conversation_id = ${conversationWith(sql`to_number`)}
-    WHERE id = ANY(${callIds}::uuid[]) AND ${isUnplaced} AND done_at IS NULL
+    WHERE id = ANY(${callIds}::uuid[]) AND ${nothingDialled} AND done_at IS NULL
     RETURNING id`);
   return closed.map(({ id }) => id);
 }

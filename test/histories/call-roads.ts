@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import type { Prisma } from '../../prisma/generated/client';
 import type { PlayName } from '../../src/sandbox/vapi/plays';
 import { callbackWorkflowId, callWorkflowId, RETENTION_WORKFLOW, type RetentionInput } from '../../workflows/contract';
-import { newNumber, placeCall, request } from '../support/calls';
+import { newNumber, placeCall, request, startCall } from '../support/calls';
 import { eventually, outcomesOf, workflowIdOf } from '../support/expectations';
 import type { System } from '../support/system';
 import type { Road } from './road';
@@ -36,6 +36,9 @@ export const callRoads: Record<string, Road> = {
     });
     await request(system, 'DELETE', `/api/v1/vapi/calls/${callId}`);
     return callWorkflowId(callId);
+  },
+  async 'queue-time-over'(system) {
+    return callWorkflowId(await startCall(system, newNumber(), { queueForMs: 0 }));
   },
   async inbound(system) {
     const { id } = system.sandbox.vapi.receiveCall({ from: newNumber(), baseUrl: system.sandbox.vapiUrl });

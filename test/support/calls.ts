@@ -1,7 +1,7 @@
 /** Places and reads voice calls as a client of the API. */
 import { randomUUID } from 'node:crypto';
 import type { CallView } from '../../src/api/views/call';
-import { callWorkflowId } from '../../workflows/contract';
+import { CALL_WORKFLOW, type CallInput, callStart, callWorkflowId } from '../../workflows/contract';
 import { API_KEY, type System } from './system';
 
 /** A response with a JSON body. */
@@ -33,6 +33,21 @@ export async function placeCall(
   idempotencyKey: string = randomUUID(),
 ): Promise<Answered<CallView>> {
   return await request(system, 'POST', '/api/v1/vapi/calls', { body, headers: { 'Idempotency-Key': idempotencyKey } });
+}
+
+/** Starts a call's workflow as the API does, with short bounds that a test may change. Returns the call's id. */
+export async function startCall(
+  { db, temporal, taskQueue, environment }: Pick<System, 'db' | 'temporal' | 'taskQueue' | 'environment'>,
+  to: string,
+  bounds: Partial<CallInput> = {},
+): Promise<string> {
+  const callId = randomUUID();
+  const { VAPI_ASSISTANT_ID: assistantId = null, VAPI_PHONE_NUMBER_ID: phoneNumberId = null } = environment;
+  const row = { id: callId, workflowId: callWorkflowId(callId), toNumber: to, assistantId, phoneNumberId, requestHash: callId };
+  await db.vapiCallResult.create({ data: { ...row, direction: 'outbound' } });
+  const shortBounds = { ringTimeoutMs: 500, reportGraceMs: 300, maxDurationMs: 500, queueForMs: 30_000 };
+  await temporal.workflow.start(CALL_WORKFLOW, callStart({ callId, dials: true, ...shortBounds, ...bounds }, taskQueue));
+  return callId;
 }
 
 /** Waits for the result as a Kestra flow does: long-polls until `done`. @throws Error after `timeoutMs` */

@@ -1,5 +1,5 @@
 /** Placing a call: one request at a time, never another one after an unknown outcome. */
-import { ActivityFailure, condition } from '@temporalio/workflow';
+import { ActivityFailure, condition, workflowInfo } from '@temporalio/workflow';
 import type { DialVerdict as ActivityVerdict, CallEnding } from '../../activities';
 import type { CallInput } from '../contract';
 import { calls, dialling, voice } from '../proxies';
@@ -49,6 +49,8 @@ export async function placeCall(call: PlacedCall, queueUntilMs: number): Promise
         return undefined;
       case 'refused':
         return failed(verdict.reason);
+      case 'expired':
+        return failed('not placed in the time for queueing, which was over before a worker could dial');
       case 'unknown':
         return await search(call, verdict.reason);
       case 'later': {
@@ -64,8 +66,11 @@ export async function placeCall(call: PlacedCall, queueUntilMs: number): Promise
 
 /** Sends at most one request. If the worker is lost with the outcome, an event that names the call still tells it. */
 async function dial(call: PlacedCall): Promise<DialVerdict> {
+  const { callId, queueForMs } = call.input;
+  // From the moment at which the call was asked for: the first task can come much later, when no worker runs.
+  const notAfterMs = workflowInfo().startTime.getTime() + queueForMs;
   const answered = dialling.dialCall
-    .executeWithOptions({ summary: 'place the call' }, [{ callId: call.input.callId, dials: call.dials }])
+    .executeWithOptions({ summary: 'place the call' }, [{ callId, dials: call.dials, notAfterMs }])
     .catch(unknownOutcome);
   const named = condition(() => call.providerCallId !== undefined).then((): DialVerdict => ({ status: 'named' }));
   return await Promise.race([answered, named]);

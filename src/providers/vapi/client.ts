@@ -4,6 +4,7 @@
  * validate responses.
  */
 import { z } from 'zod';
+import { ClaimExpiredError } from '../../platform/claim-fence';
 import type { Settings } from '../../platform/config';
 import { type ConnectionFailure, connectionFailure } from '../../platform/connection-failure';
 import { withDeadline } from '../../platform/deadline';
@@ -53,7 +54,8 @@ export function callServer(settings: Settings): CallServer | undefined {
 }
 
 export interface VapiClient {
-  placeCall(placement: CallPlacement): Promise<PlacementAnswer>;
+  /** Calls `beforeSending` right before the request leaves; if that throws a ClaimExpiredError, the answer is `later`. */
+  placeCall(placement: CallPlacement, beforeSending: () => void): Promise<PlacementAnswer>;
   /** The call's current state as Vapi returns it, unparsed; undefined if Vapi does not know the call. @throws if the request fails */
   getCall(providerCallId: string): Promise<unknown>;
   /** Vapi's id of the call that has our id as its name, among those placed since `sinceMs`. @throws if the request fails */
@@ -122,13 +124,14 @@ export function createVapiClient({ baseUrl, apiKey, dialTimeoutMs, timeoutMs, se
   }
 
   return {
-    async placeCall(placement) {
+    async placeCall(placement, beforeSending) {
       const body = JSON.stringify(placementBody(placement, server));
       try {
         return await withDeadline(dialTimeoutMs, async (signal) => {
-          return readPlacement(await sendRequest(`${baseUrl}/call`, { method: 'POST', headers, body, signal }));
+          return readPlacement(await sendRequest(`${baseUrl}/call`, { method: 'POST', headers, body, signal, beforeSending }));
         });
       } catch (error) {
+        if (error instanceof ClaimExpiredError) return { kind: 'later', reason: error.message };
         return unanswered(connectionFailure(error));
       }
     },
