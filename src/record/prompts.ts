@@ -15,7 +15,7 @@ export interface StoredDraft {
 /** What a prompt is made of. */
 export interface PromptMaterial {
   systemPrompt: string;
-  /** Newest first. */
+  /** The turn, newest first, then what was said before it was answered. */
   said: { direction: 'inbound' | 'outbound' | 'note'; kind: string; text: string | null }[] | null;
   /** The reply that this turn has already. */
   draft: StoredDraft | null;
@@ -35,11 +35,12 @@ export async function loadPromptMaterial(
   const rows = await db.query<PromptMaterial>(sql`
     SELECT s.system_prompt AS "systemPrompt",
       (SELECT json_agg(h ORDER BY h."writtenAt" DESC NULLS LAST, h.position DESC) FROM (
-        SELECT m.position, m.direction, m.kind, m.text, CASE WHEN m.id = ANY(${messageIds}::uuid[]) THEN m.occurred_at END AS "writtenAt"
-        FROM messages m
-        WHERE m.conversation_id = c.id AND m.position <= (SELECT position FROM messages WHERE id = ${lastId}::uuid)
-          AND m.status NOT IN ('pending', 'sending', 'failed')
-        ORDER BY m.position DESC LIMIT s.history_limit + ${messageIds.length}
+        SELECT m.position, m.direction, m.kind, m.text, m.occurred_at AS "writtenAt" FROM messages m WHERE m.id = ANY(${messageIds}::uuid[])
+        UNION ALL
+        (SELECT m.position, m.direction, m.kind, m.text, NULL FROM messages m
+        WHERE m.conversation_id = c.id AND m.id <> ALL(${messageIds}::uuid[]) AND m.status NOT IN ('pending', 'sending', 'failed')
+          AND (m.direction <> 'inbound' OR m.outcome IS NOT NULL)
+        ORDER BY m.position DESC LIMIT s.history_limit)
       ) h) AS said,
       (SELECT json_build_object('messageId', d.id, 'provider', d.provider, 'model', d.model,
           'promptTokens', COALESCE(d.prompt_tokens, 0), 'completionTokens', COALESCE(d.completion_tokens, 0),
