@@ -12,9 +12,9 @@ beforeAll(async () => {
   system = await startSuite('send_late', { workers: 0, environment: () => ({ SEND_CONFIRM_MS: '1000' }) });
   postgres = await startProxy(new URL(system.databaseUrl).host);
   temporal = await startProxy(system.environment.TEMPORAL_ADDRESS ?? '');
-  // Makes a claim take long enough to be caught in the middle.
+  // Makes the first claim take long enough to be caught in the middle, with another worker ready.
   await system.db.$executeRawUnsafe(
-    `CREATE FUNCTION slow_claim() RETURNS trigger AS 'BEGIN PERFORM pg_sleep(1); RETURN NEW; END' LANGUAGE plpgsql`,
+    `CREATE FUNCTION slow_claim() RETURNS trigger AS 'BEGIN PERFORM pg_sleep(6); RETURN NEW; END' LANGUAGE plpgsql`,
   );
   await system.db.$executeRawUnsafe(`CREATE TRIGGER slow_claim BEFORE UPDATE ON messages FOR EACH ROW
     WHEN (OLD.status = 'pending' AND NEW.status = 'sending' AND OLD.send_attempts = 0) EXECUTE FUNCTION slow_claim()`);
@@ -45,6 +45,7 @@ test('when a stopped worker goes on after another one has settled and sent its r
   const sleeper = await startProxiedWorker();
   await system.sandbox.kapso.customerSends({ from: phone, text: 'hello' });
   await claimIsRunning();
+  await system.startWorker();
   postgres.holdAnswers();
   await eventually(async () => expect(await repliesOf(system, phone)).toMatchObject([{ status: 'sending', sendAttempts: 1 }]));
   sleeper.child.kill('SIGSTOP');
@@ -52,7 +53,6 @@ test('when a stopped worker goes on after another one has settled and sent its r
   await temporal.down();
   postgres.releaseAnswers();
   try {
-    await system.startWorker();
     expect(await outcomesOf(system, phone, 1, 60_000)).toEqual(['answered']);
     expect(await repliesOf(system, phone)).toMatchObject([{ sendAttempts: 2 }]);
     await temporal.up();

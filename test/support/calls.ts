@@ -71,8 +71,8 @@ export async function historyOf({ temporal }: Pick<System, 'temporal'>, callId: 
 
 let lastNumber = 0;
 
-/** A phone number that is unique in this run and whose last digits select no play. */
+/** A phone number that is unique in this run and whose last four digits, from 5001 on, select no play. */
 export function newNumber(): string {
   lastNumber += 1;
-  return `+1212${String(2_360_000 + (process.pid % 500) * 100 + lastNumber).padStart(7, '0')}`;
+  return `+1212${2_000_000 + (process.pid % 500) * 10_000 + 5_000 + lastNumber}`;
 }
