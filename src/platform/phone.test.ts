@@ -1,4 +1,4 @@
-import { normalisedPhone } from './phone';
+import { normalisedPhone, phoneMatchingKey, phoneSpellings } from './phone';
 
 describe('phone numbers', () => {
   test.each([
@@ -7,7 +7,6 @@ describe('phone numbers', () => {
     [' +1 212 555 2368 ', '+12125552368'],
     ['+15550100', '+15550100'],
     ['+12125550142', '+12125550142'],
-    ['+551199998888', '+551199998888'],
   ])('when the input is %s, then it is normalised to %s', (input, normalised) => {
     expect(normalisedPhone(input)).toBe(normalised);
   });
@@ -25,5 +24,51 @@ describe('phone numbers', () => {
     'tel:+49',
   ])('when the input is %p, then it is not a phone number', (input) => {
     expect(normalisedPhone(input)).toBeUndefined();
+  });
+
+  test.each([
+    ['Mexico', '+5215500000001', '+525500000001'],
+    ['Mexico', '+52 1 55 0000 0001', '+525500000001'],
+    ['Mexico', '+525500000001', '+525500000001'],
+    ['Argentina', '+5491123456789', '+5491123456789'],
+    ['Argentina', '+541123456789', '+541123456789'],
+    ['Argentina', '+54 11 15 2345-6789', '+5491123456789'],
+    ['Brazil', '+551199998888', '+5511999998888'],
+    ['Brazil', '+5511999998888', '+5511999998888'],
+    ['Brazil, a landline', '+551133334444', '+551133334444'],
+    ['Benin', '+22995123456', '+2290195123456'],
+    ['Benin', '+2290195123456', '+2290195123456'],
+  ])(
+    'when the input is from %s: %s, then it is normalised to the spelling of the numbering plan: %s',
+    (_country, input, normalised) => {
+      expect(normalisedPhone(input)).toBe(normalised);
+    },
+  );
+});
+
+describe('the matching key', () => {
+  test.each([
+    ['Mexico', ['525500000001', '5215500000001', '+525500000001', '+52 1 55 0000 0001']],
+    ['Mexico, a number that begins with 1', ['521234567890', '5211234567890']],
+    ['Argentina', ['541123456789', '5491123456789', '+54 9 11 2345-6789']],
+    ['Brazil', ['551199998888', '5511999998888', '+55 11 99999-8888']],
+    ['Brazil, once registered with eight digits that begin with 6', ['552167778888', '5521967778888']],
+    ['Benin', ['22995123456', '2290195123456']],
+    ['elsewhere', ['15550100', '+1 555 0100']],
+  ])('when one phone of %s is spelled in any way, then the key is the same', (_country, spellings) => {
+    expect(new Set(spellings.map(phoneMatchingKey)).size).toBe(1);
+    expect(phoneSpellings(spellings[0] ?? '')).toEqual(expect.arrayContaining(spellings.filter((each) => /^\d+$/.test(each))));
+  });
+
+  test.each([
+    ['two Mexicans', '5215500000001', '5215500000002'],
+    ['a Mexican and the number that lacks a digit', '5215500000001', '52155000000'],
+    ['two areas of Brazil', '5511999998888', '5521999998888'],
+    ['a Brazilian mobile number of the newer range and a landline', '5511933334444', '551133334444'],
+    ['a Brazilian mobile number and a landline', '551199998888', '551139998888'],
+    ['numbers of Benin that differ in the digit after 01', '2290195123456', '2290296123456'],
+    ['an American number that begins like Mexico', '15215500000', '1525500000'],
+  ])('when there are %s, then the keys differ', (_what, one, other) => {
+    expect(phoneMatchingKey(one)).not.toBe(phoneMatchingKey(other));
   });
 });
