@@ -7,8 +7,10 @@ import type { CallbackClient } from '../src/providers/callback/client';
 import type { KapsoClient } from '../src/providers/kapso/client';
 import type { LanguageModels } from '../src/providers/models/client';
 import type { VapiClient } from '../src/providers/vapi/client';
+import type { Identity } from '../src/record/identity';
 import { type CallbackActivities, createCallbackActivities } from './callback';
 import { withDatabaseFailures } from './database-failures';
+import { createHandOverActivities, type HandOverActivities } from './hand-over';
 import { createModelActivities, type ModelActivities } from './model';
 import { createRecordActivities, type RecordActivities, type TurnLimits } from './records';
 import { createRetentionActivities, type RetentionActivities } from './retention';
@@ -16,15 +18,16 @@ import { createVoiceActivities, type VoiceActivities } from './voice';
 import { createWhatsAppActivities, type WhatsAppActivities } from './whatsapp';
 
 export type { CallEnding } from '../src/record/call-outcome';
-export type { RecordOrder } from '../src/record/inbound';
+export type { Elsewhere, RecordOrder } from '../src/record/inbound';
 export type { CallbackDelivery } from './callback';
 export type { ModelFailureDetails } from './failures';
-export type { Draft, DraftOrder } from './model';
+export type { Draft, DraftOrder, MovedTurn } from './model';
 export type { Recorded, TurnLimits } from './records';
 export type { CallLook, Conclusion, DialVerdict } from './voice';
 
 export interface ActivityDependencies {
   db: Database;
+  identity: Identity;
   background: BackgroundWork;
   kapso: KapsoClient;
   vapi: VapiClient;
@@ -40,6 +43,7 @@ export interface ActivityDependencies {
 }
 
 export type Activities = RecordActivities &
+  HandOverActivities &
   ModelActivities &
   WhatsAppActivities &
   VoiceActivities &
@@ -50,6 +54,7 @@ export type Activities = RecordActivities &
 export function createActivities(dependencies: ActivityDependencies): Activities {
   return withDatabaseFailures({
     ...createRecordActivities(dependencies),
+    ...createHandOverActivities(dependencies),
     ...createModelActivities(dependencies),
     ...createWhatsAppActivities(dependencies),
     ...createVoiceActivities(dependencies),

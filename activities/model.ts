@@ -10,8 +10,9 @@ import type { WorkerMetrics } from '../src/platform/metrics';
 import { MAX_TEXT_LENGTH } from '../src/providers/kapso/client';
 import type { ChatAnswer, ChatMessage, LanguageModels, ModelChoice } from '../src/providers/models/client';
 import { loadPromptMaterial } from '../src/record/prompts';
-import { storeDraft } from '../src/record/replies';
+import { findMovedMessages, type MovedMessages, storeDraft } from '../src/record/replies';
 import { contentRefused, modelFailure, passingModelFailure, permanentModelFailure, providerLabel } from './failures';
+import { ownWorkflowId } from './own-workflow';
 
 export interface DraftOrder {
   conversationId: string;
@@ -41,13 +42,18 @@ export interface Draft {
   coveredIds?: string[];
 }
 
+/** Messages of the turn that another workflow answers now. */
+export interface MovedTurn {
+  moved: MovedMessages;
+}
+
 export interface ModelActivities {
   /**
    * Calls the provider once, or returns the draft that the turn already has.
    * @throws ApplicationFailure `ModelError.*` (see failures.ts), or, through no fault of the provider, `RecordError.Unavailable` (the
    * database is down), `RecordError.Refused` (it will never take the statement) or `WorkerError.Stopping` (this worker is shutting down)
    */
-  generateReply(order: DraftOrder): Promise<Draft>;
+  generateReply(order: DraftOrder): Promise<Draft | MovedTurn>;
 }
 
 /** The worker is reported alive this often; a fifth of the heartbeat timeout. */
@@ -55,6 +61,12 @@ const HEARTBEAT_MS = 1_000;
 
 /** A paid answer is worth waiting for the database: this often, with these pauses. */
 const STORE_PAUSES_MS = [250, 1_000, 2_000, 4_000, 8_000];
+
+/** What is known of the attempt that a draft comes from. */
+interface DraftRun {
+  latencyMs: number;
+  attempts: number;
+}
 
 interface ModelDependencies {
   db: Database;
@@ -77,8 +89,10 @@ export function createModelActivities({ db, models, logger, metrics }: ModelDepe
     },
   };
 
-  async function draftReply(order: DraftOrder, context: Context): Promise<Draft> {
+  async function draftReply(order: DraftOrder, context: Context): Promise<Draft | MovedTurn> {
     const prompt = await fromRecord(() => loadPrompt(db, order));
+    const moved = prompt.hasMoved ? await fromRecord(() => findMovedTurn(order)) : undefined;
+    if (moved) return moved;
     if (prompt.draft) return prompt.draft;
     const startedAtMs = Date.now();
     const answer = await measured(order.provider, () => ask(order, prompt.messages, context.cancellationSignal));
@@ -86,7 +100,7 @@ export function createModelActivities({ db, models, logger, metrics }: ModelDepe
     const { workflowExecution } = context.info;
     const attempt = order.attempt ?? context.info.attempt;
     const draft = await fromRecord(() => storePatiently(order, answer, { latencyMs, attempts: attempt }));
-    logger.info({ workflowId: workflowExecution?.workflowId, attempt, latencyMs, ...draft }, 'reply drafted');
+    if ('messageId' in draft) logger.info({ workflowId: workflowExecution?.workflowId, attempt, latencyMs, ...draft }, 'reply drafted');
     return draft;
   }
 
@@ -119,18 +133,23 @@ export function createModelActivities({ db, models, logger, metrics }: ModelDepe
     return answer;
   }
 
-  async function store(
-    { conversationId, messageIds, provider, model }: DraftOrder,
-    { text, promptTokens, completionTokens }: ChatAnswer,
-    run: { latencyMs: number; attempts: number },
-  ): Promise<Draft> {
+  async function store(order: DraftOrder, { text, promptTokens, completionTokens }: ChatAnswer, run: DraftRun): Promise<Draft | MovedTurn> {
+    const { conversationId, messageIds, provider, model } = order;
     const draft = { provider, model, promptTokens, completionTokens };
-    const messageId = await storeDraft(db, { conversationId, messageIds, text: fitting(text), ...draft, ...run });
-    if (!messageId) throw refusedByRecord('the turn ended, or a later attempt stored its draft, before this one did');
-    return { messageId, ...draft };
+    const turn = { conversationId, workflowId: ownWorkflowId(), messageIds };
+    const messageId = await storeDraft(db, { ...turn, text: fitting(text), ...draft, ...run });
+    if (messageId) return { messageId, ...draft };
+    const moved = await findMovedTurn(order);
+    if (moved) return moved;
+    throw refusedByRecord('the turn ended, or a later attempt stored its draft, before this one did');
   }
 
-  async function storePatiently(order: DraftOrder, answer: ChatAnswer, run: { latencyMs: number; attempts: number }): Promise<Draft> {
+  async function findMovedTurn({ messageIds }: DraftOrder): Promise<MovedTurn | undefined> {
+    const moved = await findMovedMessages(db, { messageIds, workflowId: ownWorkflowId() });
+    return moved && { moved };
+  }
+
+  async function storePatiently(order: DraftOrder, answer: ChatAnswer, run: DraftRun): Promise<Draft | MovedTurn> {
     for (const pauseMs of STORE_PAUSES_MS) {
       try {
         return await store(order, answer, run);
@@ -163,8 +182,8 @@ function refusedByRecord(message: string): ApplicationFailure {
 }
 
 /** What the model is to read, and the draft that the turn has already. */
-async function loadPrompt(db: Database, order: DraftOrder): Promise<{ draft: Draft | null; messages: ChatMessage[] }> {
-  const material = await loadPromptMaterial(db, order);
+async function loadPrompt(db: Database, order: DraftOrder): Promise<{ draft: Draft | null; messages: ChatMessage[]; hasMoved: boolean }> {
+  const material = await loadPromptMaterial(db, { ...order, workflowId: ownWorkflowId() });
   if (!material) throw refusedByRecord('the conversation or its settings are not in the record');
   const said = (material.said ?? []).reverse().map(({ direction, kind, text }): ChatMessage => {
     const content = text?.trim() || `[${kind}]`;
@@ -172,7 +191,8 @@ async function loadPrompt(db: Database, order: DraftOrder): Promise<{ draft: Dra
       return { role: 'system', content: `Between these messages there was a ${kind.replace('_', ' ')}. ${content}` };
     return { role: direction === 'inbound' ? 'user' : 'assistant', content };
   });
-  return { draft: material.draft, messages: [{ role: 'system', content: material.systemPrompt }, ...said] };
+  const { draft, hasMoved } = material;
+  return { draft, hasMoved, messages: [{ role: 'system', content: material.systemPrompt }, ...said] };
 }
 
 /** WhatsApp's longest text; what a model says beyond it is cut, visibly, before it is recorded: the record shows what was sent. */

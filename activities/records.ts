@@ -7,12 +7,13 @@ import type { Logger } from '../src/platform/logger';
 import type { LanguageModels, ModelChoice } from '../src/providers/models/client';
 import { clearAttention, raiseAttention } from '../src/record/attention';
 import { keepDeadLetters, type NewDeadLetter, type RefusedMessage } from '../src/record/dead-letters';
-import { ensureConversation, findInboundContext, type InboundContext, insertMessages, type RecordOrder } from '../src/record/inbound';
-import { parkMessages } from '../src/record/parked-messages';
+import type { Identity } from '../src/record/identity';
+import { type Elsewhere, type InboundContext, type RecordOrder, recordDeliveries } from '../src/record/inbound';
 import { doubtReply, failTurn } from '../src/record/replies';
 import { hasWorkspace } from '../src/record/workspaces';
-import type { AttentionKind, MessagesReceived } from '../workflows/contract';
+import type { AttentionKind } from '../workflows/contract';
 import { refusalCode } from './database-failures';
+import { ownWorkflowId } from './own-workflow';
 
 /** Bounds of a turn, in milliseconds: one attempt at one model, and everything until a draft stands. The workflow has defaults for the others. */
 export interface TurnLimits {
@@ -47,9 +48,19 @@ export interface Recorded {
   timings: Timings;
   /** The chain to walk, without providers that have no key. */
   providers: ModelChoice[];
+  /** Messages among those given that belong to other workflows; they are not recorded here. */
+  elsewhere?: Elsewhere[];
 }
 
-export type InboundOutcome = Recorded | { kind: 'unknown_number'; flow?: number } | { kind: 'refused' };
+/** None of the messages belongs to this workflow. */
+export interface RecordedElsewhere {
+  kind: 'elsewhere';
+  elsewhere: Elsewhere[];
+  /** False: no conversation is this workflow's. */
+  ownsConversation: boolean;
+}
+
+export type InboundOutcome = Recorded | RecordedElsewhere | { kind: 'unknown_number'; flow?: number } | { kind: 'refused' };
 
 export interface RecordActivities {
   /** `unknown_number`: no workspace has it, and the messages are parked. `refused`: the database takes none of
@@ -82,16 +93,18 @@ export function createRecordActivities({
   models,
   limits,
   logger,
+  identity,
 }: {
   db: Database;
   models: LanguageModels;
   limits: TurnLimits;
   logger: Logger;
+  identity: Identity;
 }): RecordActivities {
   return {
     async recordInbound(order) {
       try {
-        return await recordDeliveries(order);
+        return await record(order);
       } catch (error) {
         if (!isRefused(error)) throw error;
         return await recordEach(order);
@@ -100,7 +113,7 @@ export function createRecordActivities({
 
     async recordFailedTurn({ conversationId, messageIds, reason }) {
       logger.error({ conversationId, messageIds, reason }, 'turn failed: no reply; a person must look');
-      await failTurn(db, { conversationId, messageIds, reason });
+      await failTurn(db, { conversationId, workflowId: ownWorkflowId(), messageIds, reason });
     },
 
     async recordDoubt({ messageId, conversationId }) {
@@ -131,37 +144,34 @@ export function createRecordActivities({
     },
   };
 
-  async function recordDeliveries({ deliveries, ...workflow }: RecordOrder): Promise<InboundOutcome> {
-    const order = { ...workflow, ...merged(deliveries) };
-    const context = await findInboundContext(db, order);
-    if (!context) {
-      await parkMessages(db, order);
-      return { kind: 'unknown_number', flow: FLOW };
-    }
-    const conversationId = await ensureConversation(db, context, order);
-    const mode = context.mode ?? 'ai';
-    const answerableIds = await insertMessages(db, context, conversationId, mode, order);
-    const { quietMs, quietMaxMs, sessionTimeoutMs, sendConfirmMs } = context;
+  async function record(order: RecordOrder): Promise<InboundOutcome> {
+    const recorded = await recordDeliveries(db, order, identity);
+    if (recorded.kind === 'unknown_number') return { kind: 'unknown_number', flow: FLOW };
+    const { own, elsewhere, ownsConversation } = recorded;
+    if (!own) return { kind: 'elsewhere', elsewhere, ownsConversation };
+    const { context, answerableIds } = own;
+    const { conversationId, quietMs, quietMaxMs, sessionTimeoutMs, sendConfirmMs } = context;
     return {
       kind: 'recorded',
       flow: FLOW,
       conversationId,
-      mode,
+      mode: context.mode ?? 'ai',
       needsAttention: context.needsAttention ?? false,
       answerableIds,
       timings: { quietMs, quietMaxMs, sessionTimeoutMs, sendConfirmMs, ...limits },
       providers: answerableIds.length > 0 ? providerChain(context, models) : [],
+      ...(elsewhere.length > 0 ? { elsewhere } : {}),
     };
   }
 
   /** One message may be what the database refuses: each is tried alone, and what is refused becomes a dead letter. */
   async function recordEach({ deliveries, ...workflow }: RecordOrder): Promise<InboundOutcome> {
-    let outcome: InboundOutcome = { kind: 'refused' };
+    const outcomes: InboundOutcome[] = [];
     const refusedIds: string[] = [];
     const letters: NewDeadLetter[] = [];
     for (const { contact, message } of deliveries.flatMap(({ contact, messages }) => messages.map((message) => ({ contact, message })))) {
       try {
-        outcome = await recordDeliveries({ ...workflow, deliveries: [{ contact, messages: [message] }] });
+        outcomes.push(await record({ ...workflow, deliveries: [{ contact, messages: [message] }] }));
       } catch (error) {
         if (!isRefused(error)) throw error;
         refusedIds.push(message.id);
@@ -169,6 +179,7 @@ export function createRecordActivities({
       }
     }
     await keepDeadLetters(db, letters);
+    const outcome = together(outcomes);
     if (letters.length === 0) return outcome;
     await askForPerson(workflow.workflowId, letters.length);
     return outcome.kind === 'recorded' ? { ...outcome, needsAttention: true, refusedIds } : outcome;
@@ -179,6 +190,14 @@ export function createRecordActivities({
     const conversation = await db.orm.conversation.findUnique({ where: { workflowId }, select: { id: true } });
     if (conversation) await raiseAttention(db, { conversationId: conversation.id, kind: 'dead_letter', text: REFUSED_TEXT });
   }
+}
+
+/** The outcome of messages that were recorded one by one: the last of them knows all that want a reply. */
+function together(outcomes: InboundOutcome[]): InboundOutcome {
+  const last = outcomes.findLast(({ kind }) => kind === 'recorded') ?? outcomes.at(-1) ?? { kind: 'refused' };
+  if (last.kind !== 'recorded' && last.kind !== 'elsewhere') return last;
+  const elsewhere = outcomes.flatMap((outcome) => ('elsewhere' in outcome ? (outcome.elsewhere ?? []) : []));
+  return elsewhere.length > 0 ? { ...last, elsewhere } : last;
 }
 
 const REFUSED_TEXT = 'the database refused a message; it is kept as a dead letter';
@@ -197,14 +216,6 @@ function refusedLetter(
     providerMessageId: refused.message.providerMessageId,
     workflowId,
     body: { phoneNumberId, ...refused },
-  };
-}
-
-/** One delivery; the newest knowledge of the contact wins, and messages stand in the order in which they were written. */
-function merged(deliveries: MessagesReceived[]): MessagesReceived {
-  return {
-    contact: Object.assign({}, ...deliveries.map(({ contact }) => contact)) as MessagesReceived['contact'],
-    messages: deliveries.flatMap(({ messages }) => messages).sort((one, other) => one.sentAtMs - other.sentAtMs),
   };
 }
 

@@ -24,7 +24,14 @@ import {
 import { keepCallReport } from '../src/record/call-reports';
 import { writeCallResult } from '../src/record/call-results';
 import { findCallFacts } from '../src/record/calls';
-import { type CallReport, type CallResult, CONVERSATION_WORKFLOW, callEnded, conversationStart } from '../workflows/contract';
+import {
+  type CallReport,
+  type CallResult,
+  CONVERSATION_WORKFLOW,
+  callEnded,
+  conversationStart,
+  readConversationWorkflowId,
+} from '../workflows/contract';
 
 /**
  * How old a claim may be when its request leaves, in milliseconds. Claiming and connecting take some tenths of a second; others give
@@ -190,9 +197,9 @@ export function createVoiceActivities(dependencies: VoiceDependencies): VoiceAct
     async tellConversation({ callId }) {
       const note = await writeCallNote(db, callId, { text: followUpText, maxLength: MAX_TEXT_LENGTH });
       if (!note) return;
-      const { phoneNumberId, contactKey, conversationId, sendConfirmMs, followUpId } = note;
+      const { workflowId: ownerId, conversationId, sendConfirmMs, followUpId } = note;
       await getClient().workflow.signalWithStart(CONVERSATION_WORKFLOW, {
-        ...conversationStart({ phoneNumberId, contactKey, taskQueue: dependencies.taskQueue }),
+        ...conversationStart({ ...readConversationWorkflowId(ownerId), taskQueue: dependencies.taskQueue }),
         signal: callEnded,
         signalArgs: [{ noteId: callId, conversationId, sendConfirmMs, ...(followUpId ? { followUpId } : {}) }],
       });

@@ -5,7 +5,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { ApplicationFailure } from '@temporalio/activity';
 import { withDatabaseFailures } from '../activities/database-failures';
-import { createModelActivities, type Draft, type DraftOrder } from '../activities/model';
+import { createModelActivities, type Draft, type DraftOrder, type MovedTurn } from '../activities/model';
 import { createRecordActivities } from '../activities/records';
 import { createWhatsAppActivities } from '../activities/whatsapp';
 import { createBackgroundWork } from '../src/platform/background';
@@ -15,6 +15,7 @@ import { createLogger } from '../src/platform/logger';
 import { noMetrics } from '../src/platform/metrics';
 import { createKapsoClient } from '../src/providers/kapso/client';
 import { createLanguageModels } from '../src/providers/models/client';
+import { loadIdentity } from '../src/record/identity';
 import { ensureFirstWorkspace } from '../src/record/workspaces';
 import type { ModelProgram, ModelRequest } from '../src/sandbox/models/double';
 import { balance, eventually, inboundOf, newPhone, outcomesOf, repliesOf, workflowIdOf } from './support/expectations';
@@ -38,7 +39,7 @@ let system: System;
 let db: Database;
 let worker: InProcessWorker;
 /** What becomes of a draft that was stored, on its way back to the workflow; a test may lose it. */
-let onDrafted: (order: DraftOrder, draft: Draft) => Promise<Draft>;
+let onDrafted: (order: DraftOrder, draft: Draft | MovedTurn) => Promise<Draft | MovedTurn>;
 
 beforeAll(async () => {
   system = await startSuite('outage', { workers: 0 });
@@ -51,7 +52,8 @@ beforeAll(async () => {
   });
   db = openDatabase(system.databaseUrl);
   await ensureFirstWorkspace(db.orm, settings);
-  const common = { db, models: createLanguageModels(settings), logger: createLogger('test', 'silent'), metrics: noMetrics };
+  const identity = await loadIdentity(db.orm);
+  const common = { db, identity, models: createLanguageModels(settings), logger: createLogger('test', 'silent'), metrics: noMetrics };
   const kapso = createKapsoClient({ baseUrl: system.sandbox.url, apiKey: 'test-kapso-key', timeoutMs: 8_000 });
   const { generateReply, ...others } = createModelActivities(common);
   worker = await startInProcessWorker(

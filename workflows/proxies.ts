@@ -33,6 +33,12 @@ export const settlement = proxyActivities<Pick<Activities, 'lookUpSend'>>({
   retry: { initialInterval: '1 s', backoffCoefficient: 2, maximumInterval: '10 s', maximumAttempts: 3 },
 });
 
+export const owners = proxyActivities<Pick<Activities, 'handOverMessages'>>({
+  // A signal or a few. Tried until Temporal takes them: a message that is given up here is lost.
+  startToCloseTimeout: '10 s',
+  retry: { initialInterval: '200 ms', backoffCoefficient: 2, maximumInterval: '20 s' },
+});
+
 export const workspaces = proxyActivities<Pick<Activities, 'awaitWorkspace'>>({
   // One SELECT. Every attempt that finds nothing fails and is shown as a pending activity with its reason;
   // a minute is how long an operator who has added the workspace waits at most.

@@ -37,6 +37,21 @@ export function isRefused(error: unknown): boolean {
   return verdictOf(error) === 'refused';
 }
 
+/** Whether two statements met (a deadlock, a lock that was not to be had): the same one works when it is repeated. */
+export function isConflict(error: unknown): boolean {
+  return verdictOf(error) === 'conflict';
+}
+
+/** Whether another row has a key that must be unique. For statements, not for Prisma's models. */
+export function isUniqueViolation(error: unknown): boolean {
+  return (error as DatabaseErrorLike | null)?.code === '23505';
+}
+
+/** Whether the row that a foreign key names is not there. For statements, not for Prisma's models. */
+export function isForeignKeyViolation(error: unknown): boolean {
+  return (error as DatabaseErrorLike | null)?.code === '23503';
+}
+
 /** `conflict`: two statements met, and one of them has to be repeated. Undefined: not an error of the database. */
 type Verdict = 'away' | 'refused' | 'conflict' | undefined;
 

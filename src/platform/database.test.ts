@@ -40,4 +40,28 @@ describe('the database', () => {
       await database.drop();
     }
   });
+
+  test('when work in a transaction throws, or its connection breaks, then nothing of it stays, and the next one works', async () => {
+    const database = await testDatabase('transactions');
+    const db = openDatabase(database.url, { poolSize: 1 });
+    const insert = sql`INSERT INTO workspaces (name, kapso_phone_number_id) VALUES ('w', gen_random_uuid()::text)`;
+    try {
+      const failing = db.transaction(async (tx) => {
+        await tx.query(insert);
+        throw new Error('no');
+      });
+      await expect(failing).rejects.toThrow('no');
+      const broken = db.transaction(async (tx) => {
+        await tx.query(insert);
+        await tx.query(sql`SELECT pg_terminate_backend(pg_backend_pid())`);
+      });
+      await expect(broken).rejects.toThrow();
+      expect(await db.orm.workspace.count()).toBe(0);
+      expect(await db.transaction((tx) => tx.query(sql`${insert} RETURNING 1 AS one`))).toEqual([{ one: 1 }]);
+      expect(await db.orm.workspace.count()).toBe(1);
+    } finally {
+      await db.close();
+      await database.drop();
+    }
+  });
 });

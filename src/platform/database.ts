@@ -1,6 +1,6 @@
 /** PostgreSQL access: Prisma's models and prepared SQL statements over one pool. The caller that opens it closes it. */
 import { PrismaPg } from '@prisma/adapter-pg';
-import { Pool, type QueryResultRow } from 'pg';
+import { Pool, type PoolClient, type QueryResultRow } from 'pg';
 import { Prisma, PrismaClient } from '../../prisma/generated/client';
 
 /** Limits for the connections of one process. Every field has a default. */
@@ -22,15 +22,21 @@ export interface DatabaseOptions {
   onConnectionLost?: (error: Error) => void;
 }
 
-/** An open database. Models and SQL statements share one connection pool. */
-export interface Database {
-  /** Prisma's models, for everything off the per-message path. */
-  orm: PrismaClient;
+/** Runs statements: each on a connection of the pool, or all in one transaction. */
+export interface Statements {
   /**
    * Runs one statement, prepared once per connection. For the per-message path, whose statements are single and atomic, and
    * where the ORM would use more CPU than PostgreSQL itself (docs/decisions/0005). Returns rows as the driver parses them.
    */
   query<T>(statement: Prisma.Sql): Promise<T[]>;
+}
+
+/** An open database. Models and SQL statements share one connection pool. */
+export interface Database extends Statements {
+  /** Prisma's models, for everything off the per-message path. */
+  orm: PrismaClient;
+  /** Runs `work` in one READ COMMITTED transaction, which is rolled back if `work` throws. */
+  transaction<T>(work: (statements: Statements) => Promise<T>): Promise<T>;
   close(): Promise<void>;
 }
 
@@ -60,23 +66,49 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Databa
   // Read the duration only: the event also carries the query's values.
   if (onQuery) orm.$on('query', ({ duration }) => onQuery('orm', duration / 1_000));
   const nameOf = statementNames();
-  return {
-    orm,
-    async query<T>(statement: Prisma.Sql) {
-      const { text, values } = statement;
+  const on = (connection: Pool | PoolClient): Statements => ({
+    async query<T>({ text, values }: Prisma.Sql) {
       const startedAt = performance.now();
       try {
-        const { rows } = await pool.query<T & QueryResultRow>({ name: nameOf(text), text, values });
+        const { rows } = await connection.query<T & QueryResultRow>({ name: nameOf(text), text, values });
         return rows;
       } finally {
         onQuery?.('sql', (performance.now() - startedAt) / 1_000);
       }
     },
+  });
+  return {
+    orm,
+    ...on(pool),
+    transaction: (work) => inTransaction(pool, (connection) => work(on(connection))),
     async close() {
       await orm.$disconnect();
       await pool.end();
     },
   };
+}
+
+async function inTransaction<T>(pool: Pool, work: (connection: PoolClient) => Promise<T>): Promise<T> {
+  const connection = await pool.connect();
+  // Without a listener, a connection that breaks between two statements would crash the process. The next statement fails anyway.
+  const ignore = () => undefined;
+  connection.on('error', ignore);
+  let isBroken = false;
+  try {
+    await connection.query('BEGIN');
+    const result = await work(connection);
+    await connection.query('COMMIT');
+    return result;
+  } catch (error) {
+    await connection.query('ROLLBACK').catch(() => {
+      isBroken = true;
+    });
+    throw error;
+  } finally {
+    connection.removeListener('error', ignore);
+    // If the rollback fails, drop the connection: PostgreSQL then aborts the transaction.
+    connection.release(isBroken);
+  }
 }
 
 /** More distinct statements than our code has. Statements beyond this limit are not prepared. */

@@ -38,12 +38,9 @@ describe('phone numbers', () => {
     ['Brazil, a landline', '+551133334444', '+551133334444'],
     ['Benin', '+22995123456', '+2290195123456'],
     ['Benin', '+2290195123456', '+2290195123456'],
-  ])(
-    'when the input is from %s: %s, then it is normalised to the spelling of the numbering plan: %s',
-    (_country, input, normalised) => {
-      expect(normalisedPhone(input)).toBe(normalised);
-    },
-  );
+  ])('when the input is from %s: %s, then it is normalised to the spelling of the numbering plan: %s', (_country, input, normalised) => {
+    expect(normalisedPhone(input)).toBe(normalised);
+  });
 });
 
 describe('the matching key', () => {

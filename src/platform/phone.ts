@@ -6,7 +6,7 @@ import { z } from 'zod';
 const FICTIONAL = /^\+1(?:\d{3})?55501\d\d$/;
 
 /** A country in which one phone has several spellings. Digits only, without the plus. */
-interface SpellingRule {
+export interface SpellingRule {
   /** Matches every spelling; the groups are what all of them share. */
   pattern: RegExp;
   /** All spellings; the first is the matching key. */
@@ -15,7 +15,8 @@ interface SpellingRule {
   dialled?: string;
 }
 
-const RULES: readonly SpellingRule[] = [
+/** The matching key of a number that no rule matches is its digits. */
+export const SPELLING_RULES: readonly SpellingRule[] = [
   // Mexico: WhatsApp kept the 1 of mobile numbers that the plan gave up in 2019.
   { pattern: /^521?(\d{10})$/, spellings: ['52$1', '521$1'], dialled: '52$1' },
   // Argentina: a mobile number has a 9 from abroad and none at home, where it cannot be told from a landline's.
@@ -58,7 +59,7 @@ function dialledDigits(digits: string): string {
 }
 
 function ruleOf(digits: string): SpellingRule | undefined {
-  return RULES.find(({ pattern }) => pattern.test(digits));
+  return SPELLING_RULES.find(({ pattern }) => pattern.test(digits));
 }
 
 /** A phone number in a request; parses to E.164. */

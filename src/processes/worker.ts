@@ -21,6 +21,7 @@ import { callbackSettings, createCallbackClient } from '../providers/callback/cl
 import { createKapsoClient } from '../providers/kapso/client';
 import { createLanguageModels, type LanguageModels } from '../providers/models/client';
 import { type CallServer, callServer, createVapiClient } from '../providers/vapi/client';
+import { loadIdentity } from '../record/identity';
 import { ensureFirstWorkspace } from '../record/workspaces';
 import { ensureRetentionSchedule } from './schedules';
 import { ensureSearchAttributes } from './search-attributes';
@@ -88,7 +89,10 @@ async function startWorker(parts: {
     ...serverOption(settings),
   });
   const bundle = await workflowBundle();
-  await retry('PostgreSQL is not ready', () => ensureFirstWorkspace(db.orm, settings));
+  const identity = await retry('PostgreSQL is not ready', async () => {
+    await ensureFirstWorkspace(db.orm, settings);
+    return await loadIdentity(db.orm);
+  });
   const client = openTemporalClient(config);
   await retry('Temporal is not ready', () => ensureSearchAttributes(client));
   await retry('Temporal is not ready', () => ensureRetentionSchedule(client, settings, logger));
@@ -102,6 +106,7 @@ async function startWorker(parts: {
     workerDeploymentOptions: deploymentOptions(settings, bundle.hash),
     activities: createActivities({
       db,
+      identity,
       background,
       kapso,
       vapi,

@@ -2,6 +2,7 @@
 import type { Prisma } from '../../prisma/generated/client';
 import type { AttentionKind } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
+import { currentConversation } from './merged-conversations';
 
 /** What a reply that went out cures: the customer has heard from us, and the model has seen what went unanswered before. */
 export const CURED_BY_REPLY: AttentionKind[] = ['turn_failed', 'reply_failed', 'waiting_for_model'];
@@ -32,11 +33,19 @@ export function withoutReasons(attention: Prisma.Sql, kinds: readonly AttentionK
     SELECT COALESCE(jsonb_agg(reason), '[]') FROM jsonb_array_elements(${attention}) reason WHERE reason->>'kind' <> ALL(${[...kinds]}) AND ${remains})`;
 }
 
+/** The reasons of two conversations that turned out to be one; of a kind and subject the older one. */
+export function unitedReasons(attention: Prisma.Sql, other: Prisma.Sql): Prisma.Sql {
+  return sql`(
+    SELECT COALESCE(jsonb_agg(u.reason ORDER BY u.reason->>'since'), '[]') FROM (
+      SELECT DISTINCT ON (b.reason->>'kind', b.reason->>'subject') b.reason FROM jsonb_array_elements(${attention} || ${other}) b(reason)
+      ORDER BY b.reason->>'kind', b.reason->>'subject', b.reason->>'since') u)`;
+}
+
 /** Asks for a person; nothing else of the conversation changes. */
 export async function raiseAttention(db: Database, { conversationId, ...reason }: Reason & { conversationId: string }): Promise<void> {
   await db.query(sql`
     UPDATE conversations c SET attention = ${withReason(sql`c.attention`, reason)}, needs_attention = true, updated_at = now()
-    WHERE id = ${conversationId}::uuid`);
+    WHERE id = ${currentConversation(conversationId)}`);
 }
 
 /** Takes the reasons of these kinds back. Returns whether others still ask for a person. */
@@ -47,7 +56,7 @@ export async function clearAttention(
   const left = withoutReasons(sql`c.attention`, kinds);
   const rows = await db.query<{ needsAttention: boolean }>(sql`
     UPDATE conversations c SET attention = ${left}, needs_attention = ${left} <> '[]', updated_at = now()
-    WHERE id = ${conversationId}::uuid RETURNING needs_attention AS "needsAttention"`);
+    WHERE id = ${currentConversation(conversationId)} RETURNING needs_attention AS "needsAttention"`);
   return rows[0]?.needsAttention ?? false;
 }
 

@@ -3,8 +3,8 @@ import { type Database, sql } from '../platform/database';
 
 /** Where the note went, and what of it is to be sent. */
 export interface WrittenNote {
-  phoneNumberId: string;
-  contactKey: string;
+  /** The workflow that owns the conversation. */
+  workflowId: string;
   conversationId: string;
   sendConfirmMs: number;
   /** The message that waits in the outbox. */
@@ -26,7 +26,7 @@ export async function writeCallNote(db: Database, callId: string, followUp: Foll
   const text = followUp.text ?? null;
   const rows = await db.query<WrittenNote>(sql`
     WITH call AS (
-      SELECT r.*, c.workspace_id, c.contact_id FROM vapi_call_results r JOIN conversations c ON c.id = r.conversation_id
+      SELECT r.*, c.workspace_id, c.workflow_id AS owner FROM vapi_call_results r JOIN conversations c ON c.id = r.conversation_id
       WHERE r.id = ${callId}::uuid
     ), note AS (
       INSERT INTO messages (id, workspace_id, conversation_id, direction, kind, text, payload, status)
@@ -41,9 +41,8 @@ export async function writeCallNote(db: Database, callId: string, followUp: Foll
       SELECT f.id, call.workspace_id, call.conversation_id, 'outbound', 'text', left(f.text, ${followUp.maxLength}), 'pending'
       FROM follow_up f, call WHERE trim(f.text) <> '' ON CONFLICT DO NOTHING
     )
-    SELECT w.kapso_phone_number_id AS "phoneNumberId", p.contact_key AS "contactKey", call.conversation_id AS "conversationId",
-      COALESCE(s.send_confirm_ms, 60000) AS "sendConfirmMs", (SELECT id FROM follow_up WHERE trim(text) <> '') AS "followUpId"
-    FROM call JOIN workspaces w ON w.id = call.workspace_id JOIN contacts p ON p.id = call.contact_id
-    LEFT JOIN chatbot_settings s ON s.workspace_id = w.id`);
+    SELECT call.owner AS "workflowId", call.conversation_id AS "conversationId", COALESCE(s.send_confirm_ms, 60000) AS "sendConfirmMs",
+      (SELECT id FROM follow_up WHERE trim(text) <> '') AS "followUpId"
+    FROM call LEFT JOIN chatbot_settings s ON s.workspace_id = call.workspace_id`);
   return rows[0];
 }

@@ -1,20 +1,15 @@
 /** The result of a call. */
-import type { Prisma } from '../../prisma/generated/client';
 import type { CallResult } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
 import type { CallEnding } from './call-outcome';
 import { NOT_DIALLED, nothingDialled } from './call-placements';
+import { conversationWith } from './contacts';
 
 /** A result with what its telling needs. */
 export type WrittenResult = CallResult & { callbackUrl: string | null; conversationId: string | null };
 
 const resultColumns = sql`id AS "callId", provider_call_id AS "providerCallId", status, outcome, ended_reason AS "endedReason",
   duration_seconds AS "durationSeconds", needs_attention AS "needsAttention", callback_url AS "callbackUrl", conversation_id AS "conversationId"`;
-
-/** The conversation that a call belongs to: the newest one of somebody with this number (E.164). */
-export const conversationWith = (number: Prisma.Sql) => sql`(
-  SELECT c.id FROM contacts p JOIN conversations c ON c.contact_id = p.id
-  WHERE p.phone = ltrim(${number}, '+') ORDER BY c.last_message_at DESC NULLS LAST LIMIT 1)`;
 
 /**
  * Writes the result, unless one is written already: the first one stays. `unknown` becomes `failed` if the row says that nothing was

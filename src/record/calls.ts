@@ -2,6 +2,7 @@
 import { Prisma, type VapiCallResult } from '../../prisma/generated/client';
 import { callWorkflowId } from '../../workflows/contract';
 import type { Database } from '../platform/database';
+import { phoneSpellings } from '../platform/phone';
 import { type Page, pageOf } from './page';
 
 /** Everything that is kept of a call. */
@@ -74,7 +75,7 @@ export interface CallFilter {
   serviceRequestId?: string | undefined;
   needsAttention?: boolean | undefined;
   since?: Date | undefined;
-  /** Of either side; E.164. */
+  /** Of either side; E.164, in any spelling. */
   number?: string | undefined;
 }
 
@@ -90,7 +91,7 @@ export async function findCalls(
     ...(serviceRequestId ? { serviceRequestId } : {}),
     ...(needsAttention === undefined ? {} : { needsAttention }),
     ...(since ? { createdAt: { gte: since } } : {}),
-    ...(number ? { OR: [{ toNumber: number }, { fromNumber: number }] } : {}),
+    ...(number ? { OR: [{ toNumber: { in: spellings(number) } }, { fromNumber: { in: spellings(number) } }] } : {}),
   };
   const older = before ? { OR: [{ createdAt: { lt: before.at } }, { createdAt: before.at, id: { lt: before.id } }] } : {};
   const rows = await db.orm.vapiCallResult.findMany({
@@ -100,6 +101,8 @@ export async function findCalls(
   });
   return pageOf(rows, limit);
 }
+
+const spellings = (number: string) => phoneSpellings(number).map((digits) => `+${digits}`);
 
 /** Asks for a person to look at the call. */
 export async function requestCallAttention(db: Database, id: string): Promise<void> {

@@ -1,27 +1,42 @@
 /**
- * Inbound messages: from a delivery to rows of the person's conversation. Every statement may run twice, and rows make the
+ * Inbound messages: from deliveries to rows of the conversation that each belongs to. Every statement may run twice, and rows make the
  * second run harmless.
  */
 import type { Prisma } from '../../prisma/generated/client';
-import type { ContactIdentity, InboundMessage, MessagesReceived } from '../../workflows/contract';
+import { type ContactIdentity, type InboundMessage, type MessagesReceived, readConversationWorkflowId } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
+import { isForeignKeyViolation } from '../platform/database-errors';
+import { createContact, joinAliases, type RecordingWorkflow, type Sender, settleContact, showContact } from './contacts';
+import type { Identity } from './identity';
+import { parkMessages } from './parked-messages';
 import { isWorkspaceOf } from './workspaces';
 
 /** What a workflow hands on to be recorded. */
-export interface RecordOrder {
-  phoneNumberId: string;
-  contactKey: string;
-  workflowId: string;
+export interface RecordOrder extends RecordingWorkflow {
   /** Each knows its own contact. */
   deliveries: MessagesReceived[];
 }
 
-/** A delivery on its way into the database. */
-export interface InboundDelivery extends MessagesReceived {
+/** Messages of a person whose conversation another workflow owns: they are handed to it, and recorded there. */
+export interface Elsewhere {
+  /** The owner, as it is started. */
   phoneNumberId: string;
   contactKey: string;
   workflowId: string;
+  /** Our ids of the messages, in their order. */
+  messageIds: string[];
 }
+
+export type RecordedDeliveries =
+  | { kind: 'unknown_number' }
+  | {
+      kind: 'recorded';
+      /** The workflow's own conversation; undefined when nothing was for it. */
+      own?: { context: KnownContext; answerableIds: string[] };
+      elsewhere: Elsewhere[];
+      /** Whether the workflow owns a conversation at all. */
+      ownsConversation: boolean;
+    };
 
 /** The settings of a workspace, and what is known of the person who wrote. */
 export interface InboundContext {
@@ -38,10 +53,21 @@ export interface InboundContext {
   workflowId: string | null;
   mode: string | null;
   needsAttention: boolean | null;
+  contactId: string | null;
   contactName: string | null;
   username: string | null;
   phone: string | null;
-  businessScopedUserId: string | null;
+  /** Where the number and the id that were named lead. */
+  phoneContactId: string | null;
+  userIdContactId: string | null;
+  /** The number is newer than the id, which may have gone with the former number: both are to be written again when they come together. */
+  isIdOlder: boolean | null;
+}
+
+/** The context of somebody who has a conversation. */
+export interface KnownContext extends InboundContext {
+  conversationId: string;
+  workflowId: string;
 }
 
 /** Kinds whose text is a wish to be answered: what was written, or a caption. */
@@ -49,79 +75,174 @@ const ANSWERABLE_KINDS = new Set(['text', 'image', 'video', 'document', 'audio',
 
 const PREVIEW_LENGTH = 100;
 
-/** The workspace with its settings and, when the contact is known, the conversation: found by key, else by business-scoped id. */
-export async function findInboundContext(
-  db: Database,
-  { phoneNumberId, contactKey, contact }: InboundDelivery,
-): Promise<InboundContext | undefined> {
+/** A conversation was merged into another one, or a contact changed, while this was recording: begin again. */
+class RecordChanged extends Error {
+  override name = 'RecordChanged';
+}
+
+/** Each repetition means that another one's change has come through. */
+const ATTEMPTS = 10;
+
+/**
+ * Records what belongs to the workflow's own conversation, and says where the rest belongs. Nothing of the rest is written: its owner does
+ * that. Messages for a number that no workspace has are parked.
+ */
+export async function recordDeliveries(db: Database, order: RecordOrder, identity: Identity): Promise<RecordedDeliveries> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await tryToRecord(db, order, identity);
+    } catch (error) {
+      // A conversation that was merged into another one since the look-up takes no messages any more.
+      if (attempt >= ATTEMPTS || !(error instanceof RecordChanged || isForeignKeyViolation(error))) throw error;
+    }
+  }
+}
+
+async function tryToRecord(db: Database, order: RecordOrder, identity: Identity): Promise<RecordedDeliveries> {
+  const own: InboundMessage[] = [];
+  let ownContext: KnownContext | undefined;
+  const elsewhere: Elsewhere[] = [];
+  for (const { sender, messages } of bySender(order.deliveries)) {
+    const context = await contextOf(db, order, sender, identity);
+    if (!context) {
+      for (const delivery of order.deliveries) await parkMessages(db, { ...order, ...delivery });
+      return { kind: 'unknown_number' };
+    }
+    if (context.workflowId === order.workflowId) {
+      own.push(...messages);
+      ownContext = context;
+    } else {
+      await releaseMessages(db, order.workflowId, context);
+      elsewhere.push(placeOf(context.workflowId, messages));
+    }
+  }
+  if (!ownContext) return { kind: 'recorded', elsewhere, ownsConversation: await ownsConversation(db, order.workflowId) };
+  own.sort((one, other) => one.sentAtMs - other.sentAtMs);
+  const answerableIds = await insertMessages(db, ownContext, { ...order, messages: own });
+  return { kind: 'recorded', own: { context: ownContext, answerableIds }, elsewhere, ownsConversation: true };
+}
+
+/** Deliveries in a row that say the same of their sender are one: as a rule, all. */
+function bySender(deliveries: MessagesReceived[]): { sender: Sender; messages: InboundMessage[] }[] {
+  const groups: { sender: Sender; messages: InboundMessage[] }[] = [];
+  for (const { contact, messages } of deliveries) {
+    const saidAtMs = Math.max(...messages.map(({ sentAtMs }) => sentAtMs));
+    const last = groups.at(-1);
+    if (last && namesTheSame(last.sender.contact, contact)) {
+      last.sender = { contact: { ...last.sender.contact, ...contact }, saidAtMs: Math.max(last.sender.saidAtMs, saidAtMs) };
+      last.messages.push(...messages);
+    } else groups.push({ sender: { contact, saidAtMs }, messages: [...messages] });
+  }
+  return groups;
+}
+
+function namesTheSame(one: ContactIdentity, other: ContactIdentity): boolean {
+  const names = ['phone', 'businessScopedUserId', 'formerPhone', 'formerBusinessScopedUserId'] as const;
+  return names.every((name) => one[name] === other[name]);
+}
+
+/** The workspace and the sender's conversation, which is made when there is none. Undefined when no workspace has the number. */
+async function contextOf(db: Database, workflow: RecordingWorkflow, sender: Sender, identity: Identity): Promise<KnownContext | undefined> {
+  const { phoneNumberId } = workflow;
+  const { contact } = sender;
+  const context = await findInboundContext(db, phoneNumberId, contact);
+  if (!context) return undefined;
+  if (isSettled(context, contact)) {
+    if (context.contactId !== null && showsMore(context, contact)) await showContact(db, context.contactId, namesOf(contact));
+    return context;
+  }
+  const { workspaceId } = context;
+  if (context.contactId === null && !replacesAnything(contact)) {
+    const created = await createContact(db, workspaceId, sender, workflow);
+    if (created) return { ...context, ...created, workflowId: workflow.workflowId };
+  }
+  const contactId = await settleContact(db, { workspaceId, sender, workflow }, identity);
+  const settled = await findInboundContext(db, phoneNumberId, { contactId });
+  if (!settled || !hasConversation(settled)) throw new RecordChanged();
+  return settled;
+}
+
+function hasConversation(context: InboundContext): context is KnownContext {
+  return context.conversationId !== null && context.workflowId !== null;
+}
+
+/** Whether the record has all that tells who wrote. */
+function isSettled(context: InboundContext, contact: ContactIdentity): context is KnownContext {
+  if (!hasConversation(context) || context.isIdOlder || replacesAnything(contact)) return false;
+  const leadsThere = (value: string | undefined, contactId: string | null) => value === undefined || contactId === context.contactId;
+  return leadsThere(contact.phone, context.phoneContactId) && leadsThere(contact.businessScopedUserId, context.userIdContactId);
+}
+
+function replacesAnything({ formerPhone, formerBusinessScopedUserId }: ContactIdentity): boolean {
+  return formerPhone !== undefined || formerBusinessScopedUserId !== undefined;
+}
+
+/** Whether something is shown of the contact that is not as the delivery says. */
+function showsMore(context: InboundContext, { name, username, phone }: ContactIdentity): boolean {
+  const isNews = (value: string | undefined, recorded: string | null) => value !== undefined && value !== recorded;
+  return isNews(name, context.contactName) || isNews(username, context.username) || isNews(phone, context.phone);
+}
+
+/** An id that was named is an alias already: only a newer one replaces what is shown. */
+function namesOf({ businessScopedUserId: _known, ...names }: ContactIdentity): ContactIdentity {
+  return names;
+}
+
+/** Which contact is meant: the one that a number and an id lead to, or a known one. */
+type WhichContact = ContactIdentity | { contactId: string };
+
+/** The workspace with its settings and, when the contact is known, the conversation. Undefined when no workspace has the number. */
+async function findInboundContext(db: Database, phoneNumberId: string, which: WhichContact): Promise<InboundContext | undefined> {
+  const [aliases, contactId] =
+    'contactId' in which
+      ? [joinAliases({}), sql`${which.contactId}::uuid`]
+      : [joinAliases(which), sql`COALESCE(by_phone.contact_id, by_user_id.contact_id)`];
   const rows = await db.query<InboundContext>(sql`
     SELECT w.id AS "workspaceId", COALESCE(s.chatbot_enabled, false) AS "chatbotEnabled", COALESCE(s.ai_enabled, false) AS "aiEnabled",
       COALESCE(s.provider_chain, '{}') AS "providerChain", s.model,
       COALESCE(s.quiet_ms, 3000) AS "quietMs", COALESCE(s.quiet_max_ms, 15000) AS "quietMaxMs",
       COALESCE(s.session_timeout_ms, 1800000) AS "sessionTimeoutMs", COALESCE(s.send_confirm_ms, 60000) AS "sendConfirmMs",
-      c.id AS "conversationId", c.workflow_id AS "workflowId", c.mode::text AS mode, c.needs_attention AS "needsAttention", p.name AS "contactName", p.username, p.phone, p.business_scoped_user_id AS "businessScopedUserId"
+      c.id AS "conversationId", c.workflow_id AS "workflowId", c.mode::text AS mode, c.needs_attention AS "needsAttention",
+      p.id AS "contactId", p.name AS "contactName", p.username, p.phone,
+      by_phone.contact_id AS "phoneContactId", by_user_id.contact_id AS "userIdContactId", by_user_id.said_at < by_phone.said_at AS "isIdOlder"
     FROM workspaces w
     LEFT JOIN chatbot_settings s ON s.workspace_id = w.id
-    LEFT JOIN LATERAL (
-      SELECT * FROM contacts WHERE workspace_id = w.id
-        AND (contact_key = ${contactKey} OR business_scoped_user_id = ${contact.businessScopedUserId ?? null})
-      ORDER BY (contact_key = ${contactKey}) DESC LIMIT 1
-    ) p ON true
+    ${aliases}
+    LEFT JOIN contacts p ON p.id = ${contactId}
     LEFT JOIN conversations c ON c.contact_id = p.id
     WHERE ${isWorkspaceOf(phoneNumberId)}`);
   return rows[0];
 }
 
-/** Whether the webhook brought something about the person that the record does not have. */
-function knowsMore(contact: ContactIdentity, known: InboundContext): boolean {
-  const isNews = (value: string | undefined, recorded: string | null) => value !== undefined && value !== recorded;
-  return (
-    isNews(contact.name, known.contactName) ||
-    isNews(contact.username, known.username) ||
-    isNews(contact.phone, known.phone) ||
-    isNews(contact.businessScopedUserId, known.businessScopedUserId)
-  );
+/**
+ * What this workflow recorded before it became clear that another one owns the conversation, and has not put into a turn yet: the owner
+ * takes it into its next one.
+ */
+async function releaseMessages(db: Database, workflowId: string, { conversationId, workflowId: owner }: KnownContext): Promise<void> {
+  await db.query(sql`
+    UPDATE messages SET workflow_id = ${owner}
+    WHERE conversation_id = ${conversationId}::uuid AND direction = 'inbound' AND outcome IS NULL AND turn_id IS NULL AND workflow_id = ${workflowId}`);
 }
 
-/** Returns the conversation's id; writes only when something about the person or the workflow is new. */
-export async function ensureConversation(db: Database, workspace: InboundContext, order: InboundDelivery): Promise<string> {
-  const { contact, contactKey, workflowId } = order;
-  const isKnown = workspace.conversationId !== null && workspace.workflowId === workflowId;
-  if (isKnown && workspace.conversationId && !knowsMore(contact, workspace)) return workspace.conversationId;
-  const knownContact = workspace.conversationId
-    ? sql`(SELECT p.contact_key FROM contacts p JOIN conversations c ON c.contact_id = p.id WHERE c.id = ${workspace.conversationId}::uuid)`
-    : sql`${contactKey}`;
-  const rows = await db.query<{ id: string }>(sql`
-    WITH contact AS (
-      INSERT INTO contacts (workspace_id, contact_key, phone, business_scoped_user_id, name, username)
-      VALUES (${workspace.workspaceId}::uuid, ${knownContact}, ${contact.phone ?? null}, ${contact.businessScopedUserId ?? null},
-        ${contact.name ?? null}, ${contact.username ?? null})
-      ON CONFLICT (workspace_id, contact_key) DO UPDATE SET
-        phone = COALESCE(EXCLUDED.phone, contacts.phone),
-        business_scoped_user_id = COALESCE(EXCLUDED.business_scoped_user_id, contacts.business_scoped_user_id),
-        name = COALESCE(EXCLUDED.name, contacts.name), username = COALESCE(EXCLUDED.username, contacts.username)
-      RETURNING id
-    )
-    INSERT INTO conversations (workspace_id, contact_id, workflow_id)
-    SELECT ${workspace.workspaceId}::uuid, id, ${workflowId} FROM contact
-    ON CONFLICT (contact_id) DO UPDATE SET workflow_id = EXCLUDED.workflow_id, updated_at = now()
-    RETURNING id`);
-  const row = rows[0];
-  if (!row) throw new Error('the conversation was not written');
-  return row.id;
+function placeOf(ownerId: string, messages: InboundMessage[]): Elsewhere {
+  const owner = readConversationWorkflowId(ownerId);
+  return { ...owner, workflowId: ownerId, messageIds: messages.map(({ id }) => id) };
+}
+
+async function ownsConversation(db: Database, workflowId: string): Promise<boolean> {
+  return (await db.query(sql`SELECT 1 FROM conversations WHERE workflow_id = ${workflowId}`)).length > 0;
 }
 
 /**
  * Writes the messages that are new, and returns the ids of all in the conversation that still want a reply. Among them
  * are those of an earlier run of this step whose end was lost, and those that a terminated workflow left behind.
  */
-export async function insertMessages(
+async function insertMessages(
   db: Database,
-  workspace: InboundContext,
-  conversationId: string,
-  mode: string,
-  order: InboundDelivery,
+  context: KnownContext,
+  order: { phoneNumberId: string; workflowId: string; messages: InboundMessage[] },
 ): Promise<string[]> {
+  const { conversationId, workspaceId } = context;
   const input = order.messages.map((message, index) => ({
     ord: index,
     id: message.id,
@@ -130,7 +251,7 @@ export async function insertMessages(
     text: message.text ?? null,
     payload: message.payload ?? null,
     occurred_at: new Date(message.sentAtMs).toISOString(),
-    outcome: immediateOutcome(message, workspace, mode),
+    outcome: immediateOutcome(message, context),
   }));
   const ids = order.messages.map((message) => message.providerMessageId);
   // What this statement inserts and what stood there before it are disjoint: a statement does not see its own rows.
@@ -138,7 +259,7 @@ export async function insertMessages(
     WITH inserted AS (
       INSERT INTO messages (id, workspace_id, conversation_id, workflow_id, direction, status, provider_message_id, kind, text, payload, occurred_at,
         outcome)
-      SELECT x.id, ${workspace.workspaceId}::uuid, ${conversationId}::uuid, ${order.workflowId}, 'inbound', 'received', x.provider_message_id, x.kind,
+      SELECT x.id, ${workspaceId}::uuid, ${conversationId}::uuid, ${order.workflowId}, 'inbound', 'received', x.provider_message_id, x.kind,
         x.text, x.payload, x.occurred_at, x.outcome::message_outcome
       FROM jsonb_to_recordset(${JSON.stringify(input)}::jsonb)
         AS x(ord int, id uuid, provider_message_id text, kind text, text text, payload jsonb, occurred_at timestamptz, outcome text)
@@ -189,10 +310,10 @@ function isOpenFor(conversationId: string, workflowId: string): Prisma.Sql {
 }
 
 /** What becomes of a message at once; null when it wants a reply. */
-function immediateOutcome(message: InboundMessage, workspace: InboundContext, mode: string): string | null {
+function immediateOutcome(message: InboundMessage, { mode, chatbotEnabled, aiEnabled }: InboundContext): string | null {
   if (message.isHistory) return 'history';
   if (mode === 'human' || mode === 'paused') return mode;
-  if (!workspace.chatbotEnabled || !workspace.aiEnabled) return 'ai_disabled';
+  if (!chatbotEnabled || !aiEnabled) return 'ai_disabled';
   if (!ANSWERABLE_KINDS.has(message.kind) || !message.text?.trim()) return 'unsupported';
   return null;
 }

@@ -3,9 +3,9 @@
 import type { CallPosition, Orphan } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
 import { nothingDialled } from './call-placements';
-import { conversationWith } from './call-results';
 import { FIRST_POSITION } from './call-retention';
 import { type CallFacts, factColumns, factsOf } from './calls';
+import { conversationWith } from './contacts';
 
 /** An open call, and the workflow that should follow it. */
 export interface OpenCall extends CallPosition {

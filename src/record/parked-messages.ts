@@ -1,12 +1,11 @@
 /** Messages for a number that no workspace has. They become rows of a conversation once one has it. */
 import type { Prisma } from '../../prisma/generated/client';
-import { type ContactIdentity, type InboundMessage, UNASSIGNED_NUMBER } from '../../workflows/contract';
+import { type ContactIdentity, type InboundMessage, type MessagesReceived, UNASSIGNED_NUMBER } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
-import type { InboundDelivery } from './inbound';
 import { type Page, pageOf } from './page';
 
 /** Parks the messages; those that are parked already stay as they are. */
-export async function parkMessages(db: Database, order: InboundDelivery): Promise<void> {
+export async function parkMessages(db: Database, order: MessagesReceived & { phoneNumberId: string; workflowId: string }): Promise<void> {
   const kept: { message: InboundMessage; contact: ContactIdentity }[] = order.messages.map((message) => ({
     message,
     contact: order.contact,

@@ -34,7 +34,7 @@ async function startConversation() {
       void (await db.orm.message.create({ data: { ...row, text, direction: 'outbound', status } })),
     /** In the order in which the model reads them. */
     prompt: async (...messageIds: string[]) =>
-      (await loadPromptMaterial(db, { conversationId, messageIds }))?.said?.map(({ text }) => text).reverse(),
+      (await loadPromptMaterial(db, { conversationId, workflowId, messageIds }))?.said?.map(({ text }) => text).reverse(),
   };
 }
 

@@ -1,5 +1,6 @@
 /** What a model is to read, from the record. One statement, because it is on the way of every reply. */
 import { type Database, sql } from '../platform/database';
+import { currentConversation } from './merged-conversations';
 
 /** A reply that was drafted before. */
 export interface StoredDraft {
@@ -12,6 +13,15 @@ export interface StoredDraft {
   completionTokens: number;
 }
 
+/** The turn that a prompt is for. */
+export interface PromptOrder {
+  conversationId: string;
+  workflowId: string;
+  /** Oldest first. */
+  messageIds: string[];
+  lostReplyToIds?: string[];
+}
+
 /** What a prompt is made of. */
 export interface PromptMaterial {
   systemPrompt: string;
@@ -19,6 +29,8 @@ export interface PromptMaterial {
   said: { direction: 'inbound' | 'outbound' | 'note'; kind: string; text: string | null }[] | null;
   /** The reply that this turn has already. */
   draft: StoredDraft | null;
+  /** Whether a message of the turn went to another workflow. */
+  hasMoved: boolean;
 }
 
 /**
@@ -29,7 +41,7 @@ export interface PromptMaterial {
  */
 export async function loadPromptMaterial(
   db: Database,
-  { conversationId, messageIds, lostReplyToIds = [] }: { conversationId: string; messageIds: string[]; lostReplyToIds?: string[] },
+  { conversationId, workflowId, messageIds, lostReplyToIds = [] }: PromptOrder,
 ): Promise<PromptMaterial | undefined> {
   const lastId = messageIds.at(-1);
   const rows = await db.query<PromptMaterial>(sql`
@@ -47,8 +59,9 @@ export async function loadPromptMaterial(
           'coveredIds', (SELECT json_agg(i.id ORDER BY i.position) FROM messages i WHERE i.turn_id = d.reply_to_id))
         FROM messages d
         WHERE d.reply_to_id = ${lastId}::uuid OR (d.reply_to_id = ANY(${lostReplyToIds}::uuid[]) AND d.status = 'pending')
-        ORDER BY d.reply_to_id = ${lastId}::uuid DESC, d.created_at DESC LIMIT 1) AS draft
+        ORDER BY d.reply_to_id = ${lastId}::uuid DESC, d.created_at DESC LIMIT 1) AS draft,
+      EXISTS (SELECT 1 FROM messages o WHERE o.id = ANY(${messageIds}::uuid[]) AND o.workflow_id <> ${workflowId}) AS "hasMoved"
     FROM conversations c JOIN chatbot_settings s ON s.workspace_id = c.workspace_id
-    WHERE c.id = ${conversationId}::uuid`);
+    WHERE c.id = ${currentConversation(conversationId)}`);
   return rows[0];
 }

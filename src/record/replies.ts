@@ -12,10 +12,13 @@ import type { Prisma } from '../../prisma/generated/client';
 import type { ReportedStatus, SendProgress, SendVerdict, StatusReport } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
 import { CURED_BY_REPLY, withoutReasons, withReason } from './attention';
+import { currentConversation } from './merged-conversations';
 
 /** A model's answer on its way to become a reply. */
 export interface NewDraft {
   conversationId: string;
+  /** The workflow whose turn it is. */
+  workflowId: string;
   /** The inbound messages of the turn, oldest first. The reply hangs on the last one. */
   messageIds: string[];
   text: string;
@@ -29,20 +32,23 @@ export interface NewDraft {
 
 /**
  * Writes the reply and the turn of its messages in one statement, and returns the reply's id. An existing reply of the turn wins.
- * Undefined if the draft is too late, so that no reply was written: a message already has an outcome, or belongs to a turn with later
- * messages (this attempt had timed out, and another one has stored its draft). The UPDATE checks this, because PostgreSQL evaluates its
- * condition again after waiting for a row: of two concurrent drafts, one is refused.
+ * Undefined if the draft is too late, so that nothing was written: a message already has an outcome, belongs to a turn with later
+ * messages (this attempt had timed out, and another one has stored its draft), or went to another workflow with a merged conversation. The
+ * locking SELECT checks this, because PostgreSQL evaluates its condition again after waiting for a row: of two concurrent drafts, one is
+ * refused.
  */
 export async function storeDraft(db: Database, draft: NewDraft): Promise<string | undefined> {
-  const { conversationId, messageIds, provider, model, text, promptTokens, completionTokens } = draft;
+  const { conversationId, workflowId, messageIds, provider, model, text, promptTokens, completionTokens } = draft;
   const lastId = messageIds.at(-1);
   const rows = await db.query<{ id: string }>(sql`
-    WITH turn AS (
-      UPDATE messages SET turn_id = ${lastId}::uuid
-      WHERE id = ANY(${messageIds}::uuid[]) AND outcome IS NULL AND (turn_id IS NULL OR turn_id = ANY(${messageIds}::uuid[]))
-      RETURNING id
+    WITH own AS (
+      SELECT id FROM messages WHERE id = ANY(${messageIds}::uuid[]) AND outcome IS NULL AND ${isOf(workflowId)}
+        AND (turn_id IS NULL OR turn_id = ANY(${messageIds}::uuid[]))
+      ORDER BY id FOR UPDATE
     ), whole AS (
-      SELECT 1 FROM turn HAVING count(*) = ${messageIds.length}
+      SELECT 1 FROM own HAVING count(*) = ${messageIds.length}
+    ), turn AS (
+      UPDATE messages SET turn_id = ${lastId}::uuid WHERE id IN (SELECT id FROM own) AND EXISTS (SELECT FROM whole)
     ), abandoned AS (
       -- Left behind by a terminated workflow or a lost attempt; its messages belong to this turn now.
       UPDATE messages SET status = 'failed', failure = 'replaced by a later draft'
@@ -52,10 +58,32 @@ export async function storeDraft(db: Database, draft: NewDraft): Promise<string 
       prompt_tokens, completion_tokens)
     SELECT c.workspace_id, c.id, 'outbound', 'text', ${text}, 'pending', ${lastId}::uuid, ${provider}, ${model},
       ${draft.attempts}, ${draft.latencyMs}, ${promptTokens}, ${completionTokens}
-    FROM conversations c, whole WHERE c.id = ${conversationId}::uuid
+    FROM conversations c, whole WHERE c.id = ${currentConversation(conversationId)}
     ON CONFLICT (reply_to_id) DO UPDATE SET reply_to_id = EXCLUDED.reply_to_id
     RETURNING id`);
   return rows[0]?.id;
+}
+
+/** Whether a message belongs to the workflow: one of a merged conversation may have gone to another. */
+function isOf(workflowId: string): Prisma.Sql {
+  return sql`(workflow_id IS NULL OR workflow_id = ${workflowId})`;
+}
+
+/** Messages that went to another workflow, with the conversation that theirs was merged into. */
+export interface MovedMessages {
+  messageIds: string[];
+  workflowId: string;
+}
+
+/** Which of the messages went to another workflow; undefined if none did. */
+export async function findMovedMessages(
+  db: Database,
+  { messageIds, workflowId }: { messageIds: string[]; workflowId: string },
+): Promise<MovedMessages | undefined> {
+  const rows = await db.query<MovedMessages>(sql`
+    SELECT array_agg(id) AS "messageIds", workflow_id AS "workflowId" FROM messages
+    WHERE id = ANY(${messageIds}::uuid[]) AND NOT ${isOf(workflowId)} GROUP BY workflow_id`);
+  return rows[0];
 }
 
 /** A reply that the claim allows to be sent, once. */
@@ -306,7 +334,7 @@ export async function doubtReply(
       WHERE i.turn_id = d.reply_to_id AND i.direction = 'inbound' AND i.outcome IS NULL
     ), noted AS (
       UPDATE conversations c SET attention = ${attention}, needs_attention = true, updated_at = now()
-      FROM doubtful WHERE c.id = ${conversationId}::uuid
+      FROM doubtful WHERE c.id = ${currentConversation(conversationId)}
     )
     SELECT 1 FROM doubtful`);
   return rows.length > 0;
@@ -333,15 +361,17 @@ export async function releaseReply(db: Database, messageId: string): Promise<Sen
 /** Ends a turn that got no reply: its messages failed, its draft goes nowhere, and the conversation asks for a person. */
 export async function failTurn(
   db: Database,
-  { conversationId, messageIds, reason }: { conversationId: string; messageIds: string[]; reason: string },
+  { conversationId, workflowId, messageIds, reason }: { conversationId: string; workflowId: string; messageIds: string[]; reason: string },
 ): Promise<void> {
   const attention = withReason(withoutReasons(sql`c.attention`, ['waiting_for_model']), { kind: 'turn_failed', text: reason });
   await db.query(sql`
-    WITH failed AS (
-      UPDATE messages SET outcome = 'failed', failure = ${reason}
-      WHERE id = ANY(${messageIds}::uuid[]) AND outcome IS NULL
+    WITH own AS (
+      SELECT id FROM messages WHERE id = ANY(${messageIds}::uuid[]) AND ${isOf(workflowId)} ORDER BY id FOR UPDATE
+    ), failed AS (
+      UPDATE messages SET outcome = 'failed', failure = ${reason} WHERE id IN (SELECT id FROM own) AND outcome IS NULL
     ), abandoned AS (
-      UPDATE messages SET status = 'failed', failure = ${reason} WHERE reply_to_id = ANY(${messageIds}::uuid[]) AND status = 'pending'
+      UPDATE messages SET status = 'failed', failure = ${reason} WHERE reply_to_id IN (SELECT id FROM own) AND status = 'pending'
     )
-    UPDATE conversations c SET attention = ${attention}, needs_attention = true, updated_at = now() WHERE id = ${conversationId}::uuid`);
+    UPDATE conversations c SET attention = ${attention}, needs_attention = true, updated_at = now()
+    WHERE id = ${currentConversation(conversationId)}`);
 }

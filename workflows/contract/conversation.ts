@@ -7,6 +7,9 @@ export interface ContactIdentity {
   /** Digits only, no plus. */
   phone?: string;
   businessScopedUserId?: string;
+  /** What the number or the id replaces, where WhatsApp says that the person has changed it. */
+  formerPhone?: string;
+  formerBusinessScopedUserId?: string;
   name?: string;
   username?: string;
 }
@@ -78,6 +81,8 @@ export interface ConversationSnapshot {
 /** What a finished session says of itself. */
 export interface ConversationResult extends ConversationTotals {
   conversationId?: string;
+  /** The workflow that owns the person's conversation, when this one owns none: it was handed everything. */
+  mergedInto?: string;
 }
 
 /** What a look into a running conversation shows; no text, no number. */
@@ -155,4 +160,11 @@ export function conversationStart({
 /** One workflow per contact of a workspace. */
 export function conversationWorkflowId(phoneNumberId: string, contactKey: string): string {
   return `conversation-${phoneNumberId}-${contactKey}`;
+}
+
+/** What `conversationWorkflowId` was given. @throws Error for any other id */
+export function readConversationWorkflowId(workflowId: string): { phoneNumberId: string; contactKey: string } {
+  const [, phoneNumberId, contactKey] = /^conversation-(.+)-([0-9a-f]+)$/.exec(workflowId) ?? [];
+  if (phoneNumberId === undefined || contactKey === undefined) throw new Error(`${workflowId} is not the id of a conversation's workflow`);
+  return { phoneNumberId, contactKey };
 }

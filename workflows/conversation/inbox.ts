@@ -63,7 +63,7 @@ export class Inbox {
     return taken;
   }
 
-  /** Messages that became dead letters may come again, by a replay. Their ids are ours. */
+  /** What became a dead letter may come again by a replay, and what was handed to another workflow may be handed back. Our ids. */
   forget(taken: readonly MessagesReceived[], ids: readonly string[]): void {
     for (const message of taken.flatMap(({ messages }) => messages))
       if (ids.includes(message.id)) this.#seen.delete(message.providerMessageId);

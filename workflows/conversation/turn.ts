@@ -1,6 +1,6 @@
 /** One turn: what is collected for one reply, until a draft stands. */
 import { log } from '@temporalio/workflow';
-import type { Draft, Recorded } from '../../activities';
+import type { Draft, MovedTurn, Recorded } from '../../activities';
 import { failureType, REFUSED_BY_DATABASE } from '../failures';
 import { records } from '../proxies';
 import type { ConversationView } from './view';
@@ -17,7 +17,7 @@ export interface Turn {
 }
 
 /** A draft, or why there is none. `askedIds`: the messages concerned; later ones belong to the next turn. */
-export type DraftResult = ({ draft: Draft } | { failure: string }) & { askedIds: string[] };
+export type DraftResult = ({ draft: Draft } | { failure: string } | MovedTurn) & { askedIds: string[] };
 
 /** Adds what was just recorded to `turn` itself, or starts a turn; unchanged if none of it needs a reply. */
 export function extendTurn(turn: Turn | undefined, recorded: Recorded, arrivedAtMs: number): Turn | undefined {

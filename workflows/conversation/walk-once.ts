@@ -3,7 +3,7 @@
  * histories; remove when none of them is open any more.
  */
 import { sleep } from '@temporalio/workflow';
-import type { Draft, DraftOrder } from '../../activities';
+import type { Draft, DraftOrder, MovedTurn } from '../../activities';
 import { diedWithItsWorker, failureType } from '../failures';
 import { model } from '../proxies';
 import type { DraftResult, Turn } from './turn';
@@ -30,7 +30,8 @@ export async function walkOnce(turn: Turn, view: ConversationView): Promise<Draf
     const order = { conversationId, messageIds: askedIds, provider, model: name, attemptMs: timings.modelAttemptMs };
     for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
       try {
-        return { draft: await ask(order, boundMs, view), askedIds };
+        const draft = await ask(order, boundMs, view);
+        return 'moved' in draft ? { ...draft, askedIds: [] } : { draft, askedIds };
       } catch (error) {
         // Our own trouble says nothing about the provider. The database is waited for as long as it takes.
         const isOurs = failureType(error) === 'RecordError.Unavailable' || (diedWithItsWorker(error) && Date.now() < deadlineMs);
@@ -45,7 +46,7 @@ export async function walkOnce(turn: Turn, view: ConversationView): Promise<Draf
   return { failure: failures.length > 0 ? failures.join('; ') : 'no provider has a key', askedIds };
 }
 
-function ask(order: DraftOrder, boundMs: number, view: ConversationView): Promise<Draft> {
+function ask(order: DraftOrder, boundMs: number, view: ConversationView): Promise<Draft | MovedTurn> {
   view.showPhase(`asking ${order.provider}`);
   const options = {
     summary: `reply via ${order.provider}`,

@@ -3,7 +3,7 @@
  * its own `Retry-After`, until one has answered or the turn times out.
  */
 import { condition, log, sleep } from '@temporalio/workflow';
-import type { Draft, DraftOrder } from '../../activities';
+import type { Draft, DraftOrder, MovedTurn } from '../../activities';
 import { failureType, isTimeout, modelFailure, REFUSED_BY_DATABASE } from '../failures';
 import { model, records } from '../proxies';
 import { type Candidate, Chain } from './chain';
@@ -81,7 +81,7 @@ export class ProviderWalk {
     try {
       const draft = await this.#watched(this.#generate(candidate), this.#attemptMs() + MODEL_GRACE_MS);
       await this.#clearAttention();
-      return { draft, askedIds: draft.coveredIds ?? this.#askedIds };
+      return 'moved' in draft ? { ...draft, askedIds: [] } : { draft, askedIds: draft.coveredIds ?? this.#askedIds };
     } catch (error) {
       const type = failureType(error);
       if (type === REFUSED_BY_DATABASE) return this.#failed('the database refused to load the prompt or to store the draft');
@@ -95,7 +95,7 @@ export class ProviderWalk {
     }
   }
 
-  #generate({ choice: { provider, model: name }, attempts }: Candidate<Choice>): Promise<Draft> {
+  #generate({ choice: { provider, model: name }, attempts }: Candidate<Choice>): Promise<Draft | MovedTurn> {
     const { conversationId } = this.#turn.recorded;
     const order: DraftOrder = {
       conversationId,
@@ -122,7 +122,7 @@ export class ProviderWalk {
   }
 
   /** Requests attention in the middle of an attempt if it takes too long. Starts a timer only if the attempt could. */
-  async #watched(asking: Promise<Draft>, longestMs: number): Promise<Draft> {
+  async #watched<T>(asking: Promise<T>, longestMs: number): Promise<T> {
     const leftMs = this.#attentionAtMs - Date.now();
     if (this.#hasRequestedAttention || longestMs <= leftMs) return await asking;
     let isOver = false;

@@ -14,7 +14,7 @@ import {
   sleep,
   workflowInfo,
 } from '@temporalio/workflow';
-import type { Activities, Draft, Recorded, RecordOrder } from '../../activities';
+import type { Activities, Draft, MovedTurn, Recorded, RecordOrder } from '../../activities';
 import {
   type CallEnded,
   type ConversationInput,
@@ -28,6 +28,7 @@ import {
 import { failureType, REFUSED_BY_DATABASE } from '../failures';
 import { records, workspaces } from '../proxies';
 import { Delivery } from './delivery';
+import { countElsewhere, handOver } from './hand-over';
 import { countMessages, Inbox } from './inbox';
 import { draftReply, extendTurn, failTurn, quietLeftMs, type Turn } from './turn';
 import { ConversationView } from './view';
@@ -77,6 +78,8 @@ class Conversation {
   #sessionTimerRuns = false;
   #waitingSinceMs: number | undefined;
   #hasGivenUpOnWorkspace = false;
+  /** The workflow that owns the person's conversation, while this one owns none. */
+  #mergedInto: string | undefined;
   #isEnding = false;
   #isContinuingAsNew = false;
 
@@ -108,8 +111,9 @@ class Conversation {
 
   async run(): Promise<ConversationResult> {
     for (;;) {
-      if (this.#nothingWaits()) await this.#somethingToDo();
+      if (this.#nothingWaits() && !this.#mergedInto) await this.#somethingToDo();
       // Nothing may be awaited between this look into the inbox and the return: a signal in between would be lost.
+      if (this.#nothingWaits() && this.#mergedInto) return this.#endMerged(this.#mergedInto);
       if (this.#nothingWaits() && this.#isIdle()) return this.#view.result();
       if (this.#nothingWaits() && this.#isEnding) throw new CancelledFailure('an operator ended the session');
       if (this.#hasMessages()) {
@@ -207,8 +211,15 @@ class Conversation {
       const outcome = await this.#record(deliveries);
       switch (outcome.kind) {
         case 'recorded':
+          this.#mergedInto = undefined;
           this.#inbox.forget(deliveries, outcome.refusedIds ?? []);
-          this.#applyRecorded(outcome, countMessages(deliveries), arrivedAtMs);
+          this.#applyRecorded(outcome, countMessages(deliveries) - countElsewhere(outcome.elsewhere), arrivedAtMs);
+          await handOver(deliveries, outcome.elsewhere ?? [], this.#inbox);
+          break;
+        case 'elsewhere':
+          this.#waitingSinceMs = undefined;
+          this.#mergedInto = outcome.ownsConversation ? undefined : outcome.elsewhere.at(-1)?.workflowId;
+          await handOver(deliveries, outcome.elsewhere, this.#inbox);
           break;
         case 'refused':
           this.#inbox.forget(deliveries, idsOf(deliveries));
@@ -307,6 +318,12 @@ class Conversation {
     return appeared;
   }
 
+  /** Everything was handed over; whoever writes next finds the owner through a new run. */
+  #endMerged(mergedInto: string): ConversationResult {
+    this.#view.showPhase(`merged into ${mergedInto}`);
+    return { ...this.#view.result(), mergedInto };
+  }
+
   /** Everything that waits is parked; it is worked on by a new run when a workspace has the number. */
   #endWithoutWorkspace(): ConversationResult {
     if (this.#isEnding) throw new CancelledFailure('an operator ended the session');
@@ -318,6 +335,7 @@ class Conversation {
     this.#drafting = turn;
     const drafted = await draftReply(turn, this.#view);
     this.#drafting = undefined;
+    if ('moved' in drafted) return this.#leaveToOwner(turn, drafted.moved);
     const { askedIds } = drafted;
     this.#take(turn, askedIds);
     if ('failure' in drafted) return await this.#turnFailed(turn, askedIds, drafted.failure);
@@ -325,6 +343,13 @@ class Conversation {
     const { messageId } = draft;
     const reply = { messageId, conversationId, sendConfirmMs: timings.sendConfirmMs, answeredIds: askedIds, flow: this.#flow };
     this.#answered(draft, await this.#delivery.deliver(reply));
+  }
+
+  /** The owner has the messages in its turn. What is left of this one, if anything, is asked for again. */
+  #leaveToOwner(turn: Turn, { messageIds: movedIds, workflowId }: MovedTurn['moved']): void {
+    this.#mergedInto = workflowId;
+    const messageIds = turn.messageIds.filter((id) => !movedIds.includes(id));
+    if (messageIds.length > 0) this.#open = { ...turn, messageIds };
   }
 
   /** What arrived after the last ask is the next turn. */
@@ -368,7 +393,7 @@ class Conversation {
   #mayContinueAsNew(): boolean {
     const { continueAsNewSuggested, historyLength } = workflowInfo();
     const isLong = continueAsNewSuggested || historyLength >= (this.#input.maxHistoryEvents ?? Number.POSITIVE_INFINITY);
-    return isLong && !this.#isEnding && JSON.stringify(this.#inbox.snapshot()).length < MAX_SNAPSHOT_JSON;
+    return isLong && !this.#isEnding && !this.#mergedInto && JSON.stringify(this.#inbox.snapshot()).length < MAX_SNAPSHOT_JSON;
   }
 
   /** Handlers are synchronous, so none is running here; what waits in the inbox travels along. */

@@ -1,0 +1,131 @@
+/** Whose conversation a message belongs to, with the real database. */
+import { balance } from '../../test/support/expectations';
+import { message, newPerson, openRecorder, type Received, type Recorder, workflowOf } from '../../test/support/recorder';
+import type { ContactIdentity } from '../../workflows/contract';
+import type { Database } from '../platform/database';
+
+let recorder: Recorder;
+let db: Database;
+
+beforeAll(async () => {
+  recorder = await openRecorder('inbound');
+  db = recorder.db;
+});
+
+afterAll(() => recorder?.close());
+
+const receive: Recorder['receive'] = (...received) => recorder.receive(...received);
+const record: Recorder['record'] = (...order) => recorder.record(...order);
+const newWorkspace = () => recorder.newWorkspace();
+const textsOf = (conversationId: string) => recorder.textsOf(conversationId);
+const contactsIn = (workspaceId: string) => recorder.contactsIn(workspaceId);
+
+const FACTS = ['number', 'id', 'both'] as const;
+
+/** All orders of the facts, of every length up to `longest`. */
+function orders(longest: number): (typeof FACTS)[number][][] {
+  if (longest === 0) return [[]];
+  const shorter = orders(longest - 1);
+  return [[], ...shorter.flatMap((order) => FACTS.map((fact) => [...order, fact]))];
+}
+
+describe('one person, one conversation', () => {
+  test('when a number, an id and both come in any order, then they are one contact as soon as both were seen together', async () => {
+    const { id: workspaceId, phoneNumberId } = await newWorkspace();
+    const all = orders(5).slice(1);
+    expect(all).toHaveLength(3 + 9 + 27 + 81 + 243);
+    const queue = [...all.entries()];
+    await Promise.all(
+      Array.from({ length: 8 }, async () => {
+        for (let next = queue.pop(); next; next = queue.pop()) {
+          const [index, order] = next;
+          const person = newPerson();
+          let last: Received | undefined;
+          for (const fact of order) last = await receive(phoneNumberId, person[fact], message(`${index}`));
+          const found = await db.orm.contactAlias.findMany({
+            where: { workspaceId, value: { in: [person.number.phone, person.id.businessScopedUserId] } },
+            include: { contact: { include: { conversation: { include: { messages: true } } } } },
+          });
+          const contacts = new Set(found.map(({ contactId }) => contactId));
+          const isLinked = order.includes('both');
+          expect([order, contacts.size]).toEqual([order, isLinked ? 1 : new Set(order).size]);
+          if (isLinked) expect(found[0]?.contact.conversation?.messages).toHaveLength(order.length);
+          // All that want a reply are the last workflow's, so one reply answers them.
+          if (isLinked) expect([order, last?.answerableIds.length]).toEqual([order, order.length]);
+        }
+      }),
+    );
+    expect(await db.orm.message.count({ where: { workspaceId } })).toBe(all.flat().length);
+    await balance(db.orm);
+  });
+
+  test('when nothing is new, then one look-up and one insert are all it takes, for one message as for ten deliveries', async () => {
+    const { phoneNumberId } = await newWorkspace();
+    const { both } = newPerson();
+    const contact = { ...both, name: 'Ann' };
+    const workflow = workflowOf(phoneNumberId, contact);
+    await record(workflow, { contact, messages: [message('first')] });
+    for (const count of [1, 10]) {
+      const deliveries = Array.from({ length: count }, () => ({ contact, messages: [message('more')] }));
+      const before = recorder.statements();
+      expect((await record(workflow, ...deliveries)).own?.answerableIds).toHaveLength(count === 1 ? 2 : 12);
+      expect(recorder.statements() - before).toBe(2);
+    }
+  });
+
+  test('when somebody new writes, then it takes one statement more', async () => {
+    const { phoneNumberId } = await newWorkspace();
+    const { both } = newPerson();
+    const before = recorder.statements();
+    await record(workflowOf(phoneNumberId, both), { contact: both, messages: [message('first')] });
+    expect(recorder.statements() - before).toBe(3);
+  });
+
+  test('when the record learns a name or another spelling of the number, then it is shown, and what is not said stays', async () => {
+    const { id: workspaceId, phoneNumberId } = await newWorkspace();
+    const say = (contact: ContactIdentity) => receive(phoneNumberId, contact, message('x'));
+    await say({ phone: '5215500000001', name: 'Mira', username: 'mira' });
+    await say({ phone: '525500000001' });
+    await say({ phone: '5215500000001', name: 'Mira E.' });
+    const contacts = await contactsIn(workspaceId);
+    expect(contacts).toMatchObject([{ phone: '5215500000001', name: 'Mira E.', username: 'mira', aliases: [{ value: '525500000001' }] }]);
+  });
+
+  test.each([
+    ['Mexico', '5215500000001', '525500000001'],
+    ['Argentina', '5491123456789', '541123456789'],
+    ['Brazil', '551199998888', '5511999998888'],
+    ['Benin', '22995123456', '2290195123456'],
+  ])('when a number of %s comes in two spellings, also at once, then it is one person', async (_country, ...spellings) => {
+    const { id: workspaceId, phoneNumberId } = await newWorkspace();
+    await Promise.all(spellings.map((phone) => receive(phoneNumberId, { phone }, message(phone))));
+    expect(await contactsIn(workspaceId)).toHaveLength(1);
+    expect(await db.orm.message.count({ where: { workspaceId } })).toBe(2);
+  });
+
+  test('when two workspaces know the same number, then each has its own contact', async () => {
+    const [one, other] = [await newWorkspace(), await newWorkspace()];
+    const { both } = newPerson();
+    const ids = [await receive(one.phoneNumberId, both, message('x')), await receive(other.phoneNumberId, both, message('y'))];
+    expect(new Set(ids.map(({ conversationId }) => conversationId)).size).toBe(2);
+  });
+
+  test('when a workflow is given messages of several people at once, then it records its own in the order of writing, and names the owners of the rest', async () => {
+    const { phoneNumberId } = await newWorkspace();
+    const [person, other] = [newPerson(), newPerson()];
+    const contact = { ...person.both };
+    const stranger = { phone: person.number.phone, businessScopedUserId: other.id.businessScopedUserId };
+    const workflow = workflowOf(phoneNumberId, contact);
+    const [early, late, foreign] = [message('early'), message('late'), message('foreign')];
+    const { own, elsewhere } = await record(
+      workflow,
+      { contact, messages: [late] },
+      { contact, messages: [early] },
+      { contact: stranger, messages: [foreign] },
+    );
+    expect(await textsOf(own?.context.conversationId ?? '')).toEqual(['early', 'late']);
+    const owner = workflowOf(phoneNumberId, { businessScopedUserId: other.id.businessScopedUserId });
+    expect(elsewhere).toEqual([{ ...owner, messageIds: [foreign.id] }]);
+    expect(await db.orm.message.count({ where: { providerMessageId: foreign.providerMessageId } })).toBe(0);
+  });
+});

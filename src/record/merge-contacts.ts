@@ -1,0 +1,55 @@
+/**
+ * Makes two contacts one. Within the transaction of whoever found out, with both contacts locked. Messages are moved before the
+ * conversations are locked, in the order of all statements that settle a turn, so that none waits for the other in a circle.
+ */
+import { type Statements, sql } from '../platform/database';
+import { unitedReasons } from './attention';
+
+/**
+ * Moves everything of the contact `from` to the contact `into` and deletes `from`. Messages that are in no turn yet go to the workflow that
+ * owns the conversation; a turn whose reply is drafted stays with its workflow.
+ */
+export async function mergeContact(tx: Statements, { from, into }: { from: string; into: string }): Promise<void> {
+  const [source] = await conversationsOf(tx, from);
+  const [target] = await conversationsOf(tx, into);
+  if (source && target) await mergeConversation(tx, { from: source.id, into: target.id, owner: target.workflowId });
+  else if (source) await tx.query(sql`UPDATE conversations SET contact_id = ${into}::uuid WHERE id = ${source.id}::uuid`);
+  await tx.query(sql`UPDATE contact_aliases SET contact_id = ${into}::uuid WHERE contact_id = ${from}::uuid`);
+  await tx.query(sql`
+    UPDATE contacts p SET name = COALESCE(p.name, f.name), username = COALESCE(p.username, f.username), phone = COALESCE(p.phone, f.phone),
+      business_scoped_user_id = COALESCE(p.business_scoped_user_id, f.business_scoped_user_id), created_at = LEAST(p.created_at, f.created_at)
+    FROM contacts f WHERE p.id = ${into}::uuid AND f.id = ${from}::uuid`);
+  await tx.query(sql`DELETE FROM contacts WHERE id = ${from}::uuid`);
+}
+
+async function conversationsOf(tx: Statements, contactId: string): Promise<{ id: string; workflowId: string }[]> {
+  return await tx.query(sql`SELECT id, workflow_id AS "workflowId" FROM conversations WHERE contact_id = ${contactId}::uuid`);
+}
+
+async function mergeConversation(tx: Statements, conversations: { from: string; into: string; owner: string }): Promise<void> {
+  const { from, into } = conversations;
+  await moveMessages(tx, conversations);
+  await tx.query(sql`SELECT 1 FROM conversations WHERE id IN (${from}::uuid, ${into}::uuid) ORDER BY id FOR UPDATE`);
+  // What was written between the two statements; from here on nothing more is written to the conversation.
+  await moveMessages(tx, conversations);
+  await tx.query(sql`UPDATE vapi_call_results SET conversation_id = ${into}::uuid WHERE conversation_id = ${from}::uuid`);
+  await tx.query(sql`
+    UPDATE conversations c SET
+      mode = CASE WHEN 'human' IN (c.mode, f.mode) THEN 'human' WHEN 'paused' IN (c.mode, f.mode) THEN 'paused' ELSE 'ai' END::conversation_mode,
+      needs_attention = c.needs_attention OR f.needs_attention, attention = ${unitedReasons(sql`c.attention`, sql`f.attention`)},
+      attention_reason = COALESCE(c.attention_reason, f.attention_reason),
+      last_message_at = GREATEST(c.last_message_at, f.last_message_at),
+      last_message_preview = CASE WHEN f.last_message_at > c.last_message_at OR c.last_message_at IS NULL
+        THEN f.last_message_preview ELSE c.last_message_preview END,
+      unread_count = c.unread_count + f.unread_count, created_at = LEAST(c.created_at, f.created_at), updated_at = now()
+    FROM conversations f WHERE c.id = ${into}::uuid AND f.id = ${from}::uuid`);
+  await tx.query(sql`UPDATE merged_conversations SET conversation_id = ${into}::uuid WHERE conversation_id = ${from}::uuid`);
+  await tx.query(sql`INSERT INTO merged_conversations (id, conversation_id) VALUES (${from}::uuid, ${into}::uuid)`);
+}
+
+async function moveMessages(tx: Statements, { from, into, owner }: { from: string; into: string; owner: string }): Promise<void> {
+  await tx.query(sql`
+    UPDATE messages SET conversation_id = ${into}::uuid,
+      workflow_id = CASE WHEN direction = 'inbound' AND outcome IS NULL AND turn_id IS NULL THEN ${owner} ELSE workflow_id END
+    WHERE conversation_id = ${from}::uuid`);
+}

@@ -1,0 +1,130 @@
+/** Plays workflows that record: each records what it is given, and hands on the rest. With the real database, and without Temporal. */
+import { randomUUID } from 'node:crypto';
+import { Client } from 'pg';
+import { type Database, openDatabase, sql } from '../../src/platform/database';
+import { createIdentity } from '../../src/record/identity';
+import { type RecordedDeliveries, recordDeliveries } from '../../src/record/inbound';
+import { type ContactIdentity, conversationWorkflowId, type InboundMessage, type MessagesReceived } from '../../workflows/contract';
+import { testDatabase } from './engine';
+import { eventually } from './expectations';
+
+export interface Workflow {
+  phoneNumberId: string;
+  contactKey: string;
+  workflowId: string;
+}
+
+/** What became of a message. */
+export interface Received {
+  workflow: Workflow;
+  conversationId: string;
+  answerableIds: string[];
+  /** How many workflows handed it on. */
+  handedOver: number;
+}
+
+const identity = createIdentity('test');
+
+/** The workflow that a webhook would signal. */
+export function workflowOf(phoneNumberId: string, contact: ContactIdentity): Workflow {
+  const contactKey = identity.contactKey(phoneNumberId, contact);
+  return { phoneNumberId, contactKey, workflowId: conversationWorkflowId(phoneNumberId, contactKey) };
+}
+
+let clockMs = Date.UTC(2026, 10, 1);
+
+/** Each is written a second after the one before. */
+export function message(text: string, fields: Partial<InboundMessage> = {}): InboundMessage {
+  clockMs += 1_000;
+  return { id: randomUUID(), providerMessageId: `wamid.${randomUUID()}`, kind: 'text', text, sentAtMs: clockMs, ...fields };
+}
+
+/** A person, and what messages may say of them. */
+export function newPerson() {
+  const phone = `1555${randomUUID().replace(/\D/g, '').padEnd(7, '0').slice(0, 7)}`;
+  const businessScopedUserId = `US.${randomUUID()}`;
+  return { number: { phone }, id: { businessScopedUserId }, both: { phone, businessScopedUserId } };
+}
+
+export type Recorder = Awaited<ReturnType<typeof openRecorder>>;
+
+/** A database of its own; `name` begins its name (a-z, 0-9, _). */
+export async function openRecorder(name: string) {
+  const database = await testDatabase(name);
+  let statements = 0;
+  const db: Database = openDatabase(database.url, {
+    onQuery: () => {
+      statements += 1;
+    },
+  });
+
+  async function record(workflow: Workflow, ...deliveries: MessagesReceived[]): Promise<RecordedDeliveries & { kind: 'recorded' }> {
+    const recorded = await recordDeliveries(db, { ...workflow, deliveries }, identity);
+    if (recorded.kind !== 'recorded') throw new Error('the workspace is not there');
+    return recorded;
+  }
+
+  return {
+    db,
+    url: database.url,
+    record,
+    /** Statements so far, of every kind. */
+    statements: () => statements,
+
+    /** A workspace that answers. */
+    async newWorkspace(): Promise<{ id: string; phoneNumberId: string }> {
+      const phoneNumberId = `1${randomUUID().slice(0, 8)}`;
+      const settings = { create: { chatbotEnabled: true, aiEnabled: true } };
+      const { id } = await db.orm.workspace.create({ data: { name: 'w', kapsoPhoneNumberId: phoneNumberId, settings } });
+      return { id, phoneNumberId };
+    },
+
+    /** What becomes of a webhook's message, through as many workflows as it takes. */
+    async receive(phoneNumberId: string, contact: ContactIdentity, ...messages: InboundMessage[]): Promise<Received> {
+      let workflow = workflowOf(phoneNumberId, contact);
+      for (let handedOver = 0; handedOver < 5; handedOver += 1) {
+        const { own, elsewhere } = await record(workflow, { contact, messages });
+        if (own) return { workflow, conversationId: own.context.conversationId, answerableIds: own.answerableIds, handedOver };
+        const [owner] = elsewhere;
+        if (!owner) throw new Error('the message is nowhere');
+        workflow = owner;
+      }
+      throw new Error('the message is handed around in a circle');
+    },
+
+    async textsOf(conversationId: string): Promise<(string | null)[]> {
+      const rows = await db.orm.message.findMany({ where: { conversationId }, orderBy: { position: 'asc' } });
+      return rows.map(({ text }) => text);
+    },
+
+    contactsIn: (workspaceId: string) =>
+      db.orm.contact.findMany({ where: { workspaceId }, include: { aliases: true, conversation: { include: { messages: true } } } }),
+
+    /** Takes a lock that others have to wait for. */
+    async hold(statement: string, values: unknown[] = []) {
+      const client = new Client({ connectionString: database.url });
+      await client.connect();
+      await client.query('BEGIN');
+      await client.query(statement, values);
+      return {
+        /** Resolves when so many connections wait for this one, or for one that does. */
+        waiting: (count: number) =>
+          eventually(async () => {
+            // Not asked by the holder: a transaction sees who is active as it was at its first look.
+            const blocked = await db.query(sql`
+              SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0`);
+            expect(blocked).toHaveLength(count);
+          }),
+        async release() {
+          await client.query('COMMIT');
+          await client.end();
+        },
+      };
+    },
+
+    async close() {
+      await db.close();
+      await database.drop();
+    },
+  };
+}
