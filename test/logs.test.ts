@@ -38,7 +38,7 @@ test('when markers are planted in name, number, text, reply, caption, keys and b
   await kapso.deliver({ message: { id: 5, text: { body: 'marker-odd' } }, phone });
   await kapso.deliver({ message: 'marker-odd', from: phone }, { 'X-Webhook-Signature': 'bad' });
   await fetch(`${system.apiUrl}/api/v1/conversations`, { headers: { Authorization: 'Bearer marker-api-key' } });
-  await system.api.line('not readable');
+  await system.api.line('could not be read');
 
   const lines = [...system.api.lines, ...system.workers.flatMap((worker) => worker.lines)];
   expect(lines.length).toBeGreaterThan(10);
@@ -77,5 +77,5 @@ test('when one message is followed through the lines, then its id and its workfl
     const line = JSON.parse((await worker?.line(step, inbound.reply?.id ?? 'no reply')) ?? '{}');
     expect(line.workflowId).toBe(inbound.conversation.workflowId);
   }
-  await system.api.line('reply statuses kept', inbound.reply?.id ?? 'no reply', 'read');
+  await system.api.line('reply statuses stored', inbound.reply?.id ?? 'no reply', 'read');
 });

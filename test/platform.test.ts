@@ -159,7 +159,7 @@ describe('problems', () => {
         { type: 'about:blank', title: 'Service Unavailable', status: 503, detail: expect.any(String), id: expect.any(String) },
       ]);
       expect(JSON.stringify(body)).not.toMatch(/ECONN|127\.0\.0\.1|prisma|postgres|secret/i);
-      expect(await api.line(body.id, '"level":"error"')).toContain('the record is away');
+      expect(await api.line(body.id, '"level":"error"')).toContain('the database is unavailable');
       const webhook = await postWebhook(message(), {}, url);
       const refused = (await webhook.json()) as { id: string };
       expect([webhook.status, webhook.headers.get('retry-after'), webhook.headers.get('content-type')]).toEqual([503, '5', PROBLEM_TYPE]);

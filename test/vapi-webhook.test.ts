@@ -317,7 +317,7 @@ describe('fixtures', () => {
     const log = logLines.join('\n');
     expect(rows.length).toBeGreaterThanOrEqual(facts.length);
     // Each place is searched with something that is in it, so that an empty place does not pass.
-    expect([record, histories, log].map((place) => place.includes('customer-ended-call') || place.includes('call event kept'))).toEqual([
+    expect([record, histories, log].map((place) => place.includes('customer-ended-call') || place.includes('call event stored'))).toEqual([
       true,
       true,
       true,
@@ -387,7 +387,7 @@ describe('when something is away', () => {
   const expectRetry = async (to: string) => {
     const startedAtMs = Date.now();
     const answer = await post(body(), AUTHENTIC, to);
-    expect([answer.status, await answer.json()]).toMatchObject([503, { detail: 'not stored, please send again' }]);
+    expect([answer.status, await answer.json()]).toMatchObject([503, { detail: 'not stored; please send it again' }]);
     expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0);
     expect(Date.now() - startedAtMs).toBeLessThan(8_000);
     const request = JSON.stringify(fixture('assistant-request.json'));

@@ -297,7 +297,7 @@ describe('an unexpected error', () => {
           type: 'about:blank',
           title: 'Internal Server Error',
           status: 500,
-          detail: 'something went wrong; the id stands in the log',
+          detail: 'internal error; the id is also in the log',
           id: expect.any(String),
         },
       ]);

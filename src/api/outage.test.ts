@@ -58,7 +58,7 @@ test.each([
           const given =
             path === CALLS && method === 'POST' ? { body: { to: newNumber() }, headers: { 'Idempotency-Key': randomUUID() } } : {};
           const { status, headers, body } = await request<{ id: string; detail: string }>(api, method, path, given);
-          expect(api.logLines.filter((line) => line.includes(body.id)).join()).toContain('the record is away');
+          expect(api.logLines.filter((line) => line.includes(body.id)).join()).toContain('the database is unavailable');
           expect(JSON.stringify(body)).not.toMatch(/ECONN|127\.0\.0\.1|prisma|postgres/i);
           return [method, path, status, headers.get('retry-after')];
         }),

@@ -9,9 +9,9 @@ function digest(text: string): Buffer {
 }
 
 /**
- * Lets requests through that carry one of the keys, counted per key. No key configured: nobody gets in.
- * The others are counted per address. A good key always passes that count: keys are too long to be guessed, and behind one
- * address a caller with a wrong key must not lock out the others.
+ * Requires one of the keys; without any configured, every request is rejected. Requests with a valid key are counted per key, the others
+ * per address. A valid key is never held to the limit of its address: keys are too long to be guessed, and a client with a wrong key must
+ * not lock out others behind the same address.
  */
 export function requireApiKey(keys: readonly string[], limits: Pick<RateLimits, 'goodKeys' | 'badKeys'>): RequestHandler {
   const known = keys.map(digest);
@@ -21,7 +21,7 @@ export function requireApiKey(keys: readonly string[], limits: Pick<RateLimits, 
     if (matches.length > 0) return limits.goodKeys(request, response, next);
     return limits.badKeys(request, response, (error: unknown) => {
       if (error) return next(error);
-      const reason = known.length === 0 ? 'no API key is configured (API_KEYS)' : 'a valid bearer key is needed';
+      const reason = known.length === 0 ? 'no API key is configured (API_KEYS)' : 'a valid bearer key is required';
       return next(new ApiError(401, reason, { 'WWW-Authenticate': 'Bearer' }));
     });
   };

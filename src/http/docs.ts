@@ -1,4 +1,4 @@
-/** `/openapi.json` and the readable page `/docs`: Swagger UI from the installed package, no other host, no inline script. */
+/** `/openapi.json`, and the page `/docs`: Swagger UI from the installed package, without other hosts or inline scripts. */
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type Response, Router } from 'express';
@@ -6,7 +6,7 @@ import { z } from 'zod';
 import type { oas31, ZodOpenApiPathsObject } from 'zod-openapi';
 import { guardedProblems, problems, tooManyRequests } from './errors';
 
-/** The files of the page; nothing else of the package is served. */
+/** The files of the page; no other file of the package is served. */
 const ASSETS = {
   'swagger-ui.css': 'text/css; charset=utf-8',
   'swagger-ui-bundle.js': 'text/javascript; charset=utf-8',
@@ -59,7 +59,7 @@ export const docsPaths: ZodOpenApiPathsObject = {
   },
 };
 
-/** Swagger UI draws with style attributes and data: images; everything else comes from here. */
+/** Swagger UI uses style attributes and data: images; everything else is served from here. */
 const CONTENT_SECURITY_POLICY = [
   "default-src 'none'",
   "script-src 'self'",
@@ -88,11 +88,11 @@ const PAGE = `<!doctype html>
 </html>
 `;
 
-/** No validator: it would show the document to a host of Swagger's. */
+/** No validator: it would send the document to a Swagger host. */
 const SCRIPT = `SwaggerUIBundle({ url: '/openapi.json', dom_id: '#page', deepLinking: true, validatorUrl: null, defaultModelsExpandDepth: 0 });
 `;
 
-/** Routes of the document and its page. The document is built once. */
+/** Routes of the document and its page. */
 export function docsRoutes(document: oas31.OpenAPIObject): Router {
   const text = JSON.stringify(document);
   const files = readAssets();
@@ -100,20 +100,23 @@ export function docsRoutes(document: oas31.OpenAPIObject): Router {
   router.get('/openapi.json', (_request, response) => {
     response.type('application/json').send(text);
   });
-  // Not in the document: it is for people who open the bare address.
+  // Not in the document: for people who open the root URL.
   router.get('/', (_request, response) => response.redirect('/docs'));
   router.get('/docs', (_request, response) => {
-    guard(response).type('text/html').send(PAGE);
+    withSecurityHeaders(response).type('text/html').send(PAGE);
   });
   router.get('/docs/:file', (request, response, next) => {
     const known = assetParameters.safeParse(request.params);
     if (!known.success) return next();
-    guard(response).set('Content-Type', ASSETS[known.data.file]).set('Cache-Control', 'public, max-age=3600').send(files[known.data.file]);
+    withSecurityHeaders(response)
+      .set('Content-Type', ASSETS[known.data.file])
+      .set('Cache-Control', 'public, max-age=3600')
+      .send(files[known.data.file]);
   });
   return router;
 }
 
-function guard(response: Response): Response {
+function withSecurityHeaders(response: Response): Response {
   return response.set({
     'Content-Security-Policy': CONTENT_SECURITY_POLICY,
     'X-Content-Type-Options': 'nosniff',

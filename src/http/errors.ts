@@ -1,4 +1,4 @@
-/** Errors as answers: `application/problem+json` (RFC 9457), with an id that stands in the log and nothing of the inside. */
+/** Error responses: `application/problem+json` (RFC 9457), with an id that is also in the log, and no internal details. */
 import { randomUUID } from 'node:crypto';
 import { type ServerResponse, STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
@@ -8,7 +8,7 @@ import type { ZodOpenApiResponseObject } from 'zod-openapi';
 import { isDatabaseAway } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
 
-/** An answer that the caller may see in full: `message` becomes its `detail`. `id`: under which its cause stands in the log already. */
+/** An error response. The client sees `message` as its `detail`. `id`: set if the cause is already in the log under this id. */
 export class ApiError extends Error {
   override name = 'ApiError';
   constructor(
@@ -21,18 +21,18 @@ export class ApiError extends Error {
   }
 }
 
-/** Body of every answer from 400 on. */
+/** Body of every error response. */
 export const problemSchema = z
   .object({
-    type: z.literal('about:blank').meta({ description: 'The status says it all (RFC 9457, section 4.2.1).' }),
-    title: z.string().meta({ description: 'The name of the status.' }),
-    status: z.int().min(400).max(599).meta({ description: 'The status of the answer.' }),
-    detail: z.string().optional().meta({ description: 'What is wrong, for a person.' }),
-    id: z.uuid().optional().meta({ description: 'From 500 on: stands in the log beside the cause.' }),
+    type: z.literal('about:blank').meta({ description: 'No more specific than the status (RFC 9457, section 4.2.1).' }),
+    title: z.string().meta({ description: 'The name of the status code.' }),
+    status: z.int().min(400).max(599).meta({ description: 'The HTTP status code.' }),
+    detail: z.string().optional().meta({ description: 'What is wrong, in words.' }),
+    id: z.uuid().optional().meta({ description: 'With a 5xx status: also in the log, with the cause.' }),
   })
   .meta({ id: 'Problem', description: 'What went wrong (RFC 9457).' });
 
-/** One answer of the OpenAPI document that is a problem; its example shows the status and the reason. */
+/** An error response of the OpenAPI document, with an example. */
 export function problem(status: number, description: string): ZodOpenApiResponseObject {
   const example: unknown = JSON.parse(problemText(status, description, status < 500 ? undefined : EXAMPLE_ID));
   return { description, content: { 'application/problem+json': { schema: problemSchema, example } } };
@@ -40,7 +40,7 @@ export function problem(status: number, description: string): ZodOpenApiResponse
 
 const EXAMPLE_ID = '0f8b1a52-6c1e-4a57-9d3e-2b7c1f0e4d5a';
 
-/** The answers of `statuses` in the OpenAPI document, each as a problem with its reason. */
+/** Error responses of the OpenAPI document, by status. */
 export function problems(reasons: Readonly<Record<number, string>>): Record<`${4 | 5}${string}`, ZodOpenApiResponseObject> {
   return Object.fromEntries(Object.entries(reasons).map(([status, reason]) => [status, problem(Number(status), reason)]));
 }
@@ -48,66 +48,70 @@ export function problems(reasons: Readonly<Record<number, string>>): Record<`${4
 const RETRY_AFTER_SECONDS = {
   required: true,
   schema: { type: 'string', pattern: '^\\d+$' },
-  description: 'Seconds until the next request.',
+  description: 'Seconds to wait before the next request.',
 } as const;
 
-/** Of a limited operation. */
+/** The 429 of an operation with a rate limit. */
 export const tooManyRequests: ZodOpenApiResponseObject = {
-  ...problem(429, 'Too many requests. `Retry-After` and `RateLimit` say when to come again.'),
+  ...problem(429, 'Too many requests. `Retry-After` and `RateLimit` say when to retry.'),
   id: 'TooManyRequests',
   headers: {
     'Retry-After': RETRY_AFTER_SECONDS,
-    RateLimit: { required: true, schema: { type: 'string' }, description: 'What is left (draft-ietf-httpapi-ratelimit-headers-08).' },
+    RateLimit: {
+      required: true,
+      schema: { type: 'string' },
+      description: 'The remaining quota (draft-ietf-httpapi-ratelimit-headers-08).',
+    },
     'RateLimit-Policy': { required: true, schema: { type: 'string' }, description: 'The limit (the same draft).' },
   },
 };
 
-/** Of a webhook: its senders read no more than this. */
+/** The 429 of a webhook: senders read no other header. */
 const tooManyWebhooks: ZodOpenApiResponseObject = {
-  ...problem(429, 'Too many webhooks from this address. `Retry-After` says when to come again.'),
+  ...problem(429, 'Too many unsigned webhooks from this IP address. `Retry-After` says when to retry.'),
   id: 'TooManyWebhooks',
   headers: { 'Retry-After': RETRY_AFTER_SECONDS },
 };
 
-/** What a sender reads that has to come again: seconds, as RFC 9110 writes them. */
+/** The header of a 503, in seconds (RFC 9110). */
 export const RETRY_AFTER = { 'Retry-After': '5' } as const;
 
-/** What every operation behind a bearer key may answer besides its own. Each reads the record. */
+/** The error responses of every operation that requires a bearer key. Each of them reads the database. */
 export const guardedProblems = {
-  400: { ...problem(400, 'The request could not be read, or a value in it is wrong; `detail` says which.'), id: 'BadRequest' },
+  400: { ...problem(400, 'The request could not be parsed, or a value is invalid; `detail` says which.'), id: 'BadRequest' },
   401: {
     ...problem(401, 'No valid bearer key.'),
     id: 'Unauthorized',
     headers: { 'WWW-Authenticate': { required: true, schema: { type: 'string', enum: ['Bearer'] } } },
   },
   429: tooManyRequests,
-  500: { ...problem(500, 'Something went wrong here. The `id` stands in the log.'), id: 'InternalError' },
+  500: { ...problem(500, 'Internal error. The `id` is also in the log.'), id: 'InternalError' },
   503: {
-    ...problem(503, 'The record or Temporal is away. Please send the same request again; `Retry-After` says when.'),
+    ...problem(503, 'The database or Temporal is unavailable. Send the same request again; `Retry-After` says when.'),
     id: 'Unavailable',
     headers: { 'Retry-After': { required: true, schema: { type: 'string', enum: [RETRY_AFTER['Retry-After']] } } },
   },
 } satisfies Record<number, ZodOpenApiResponseObject>;
 
-/** What every webhook may answer besides its 200. `limitMiB`: the longest body. */
+/** The error responses of every webhook. `limitMiB`: the maximum length of a body. */
 export function webhookProblems(unauthorized: string, limitMiB: number): Record<`${4 | 5}${string}`, ZodOpenApiResponseObject> {
   return {
     ...problems({
-      400: 'The body could not be read from the connection.',
+      400: 'The body could not be read.',
       401: unauthorized,
-      413: `Longer than ${limitMiB} MiB.`,
-      415: 'A compression that is not known.',
+      413: `The body is larger than ${limitMiB} MiB.`,
+      415: 'Unsupported content encoding.',
     }),
     429: tooManyWebhooks,
     500: guardedProblems[500],
     503: {
-      ...problem(503, 'Not stored: please send again.'),
+      ...problem(503, 'Not stored; send it again.'),
       headers: { 'Retry-After': { required: true, schema: { type: 'string', enum: [RETRY_AFTER['Retry-After']] } } },
     },
   };
 }
 
-/** Answers with a problem; the one place that writes one. */
+/** Sends an error response. */
 export function sendProblem(response: ServerResponse, status: number, detail?: string, id?: string): void {
   response.statusCode = status;
   response.setHeader('Content-Type', 'application/problem+json; charset=utf-8');
@@ -121,20 +125,20 @@ function problemText(status: number, detail?: string, id?: string): string {
   >);
 }
 
-export const notFound: RequestHandler = (_request, response) => sendProblem(response, 404, 'no such address');
+export const notFound: RequestHandler = (_request, response) => sendProblem(response, 404, 'no such path');
 
-/** The last handler. */
+/** The last handler of the REST API: sends what was thrown. */
 export function errorHandler(logger: Logger): ErrorRequestHandler {
-  return (error: unknown, _request, response, _next) => answerError(response, error, logger);
+  return (error: unknown, _request, response, _next) => sendError(response, error, logger);
 }
 
 /**
- * Answers what was thrown: our own errors as they are, the body parser's by their status, a record that is away as a
- * 503, everything else as a 500 with an id. An answer that has begun is cut: its caller must not take it for whole.
+ * Sends what was thrown: our own errors as they are, the body parser's by their status, a database outage as a 503, anything else as a
+ * 500 with an id. If a response has already begun, the connection is closed, so that the client does not take it as complete.
  */
-export function answerError(response: ServerResponse, error: unknown, logger: Logger): void {
+export function sendError(response: ServerResponse, error: unknown, logger: Logger): void {
   if (response.headersSent) {
-    logged(logger, error, 'request failed after its answer had begun');
+    logged(logger, error, 'request failed after its response had begun');
     response.destroy();
     return;
   }
@@ -144,51 +148,51 @@ export function answerError(response: ServerResponse, error: unknown, logger: Lo
     const id = error.status < 500 ? undefined : (error.id ?? logged(logger, error));
     sendProblem(response, error.status, error.message, id);
   } else if (status) {
-    sendProblem(response, status, CLIENT_ERRORS[status] ?? 'the request could not be read');
+    sendProblem(response, status, CLIENT_ERRORS[status] ?? 'the request could not be parsed');
   } else if (isDatabaseAway(error)) {
     response.setHeader('Retry-After', RETRY_AFTER['Retry-After']);
-    sendProblem(response, 503, 'the record is away; please come again', logged(logger, error, 'the record is away'));
+    sendProblem(response, 503, 'the database is unavailable; please retry', logged(logger, error, 'the database is unavailable'));
   } else {
-    sendProblem(response, 500, 'something went wrong; the id stands in the log', logged(logger, error));
+    sendProblem(response, 500, 'internal error; the id is also in the log', logged(logger, error));
   }
 }
 
-/** Logs the error and returns the id under which it stands in the log. */
+/** Logs the error and returns the id of its log line. */
 export function logged(logger: Logger, error: unknown, message = 'request failed'): string {
   const id = randomUUID();
   logger.error({ error, id }, message);
   return id;
 }
 
-/** Our words for what express and its body parser refuse: theirs quote the request. */
+/** Our texts for the errors of Express and its body parser, which quote the request in theirs. */
 const CLIENT_ERRORS: Readonly<Record<number, string>> = {
-  400: 'the request could not be read',
+  400: 'the request could not be parsed',
   413: 'the body is too large',
-  415: 'the form or encoding of the body is not supported',
+  415: 'the charset or encoding of the body is not supported',
 };
 
-/** Errors of express and its body parser carry the status they stand for; so do ours, which are asked first. */
+/** The 4xx status that Express and its body parser attach to their errors. */
 function clientErrorStatus(error: unknown): number | undefined {
   const status = (error as { status?: unknown } | undefined)?.status;
   return typeof status === 'number' && status >= 400 && status < 500 ? status : undefined;
 }
 
-/** Node's codes of requests that never become one (`clientError`); every other code is a request that is no HTTP. */
+/** Statuses for Node's `clientError` codes; any other code means that the request is not valid HTTP. */
 const UNREAD_STATUS: Readonly<Record<string, number>> = {
   HPE_HEADER_OVERFLOW: 431,
   HPE_CHUNK_EXTENSIONS_OVERFLOW: 413,
   ERR_HTTP_REQUEST_TIMEOUT: 408,
 };
 
-/** For the server's `clientError`: what no handler ever sees (too long an address, no HTTP at all) is answered as a problem too. */
+/** Handles the server's `clientError`: requests that reach no handler (headers too long, not HTTP) also get an error response. */
 export function refuseUnread(error: Error & { code?: string }, socket: Duplex): void {
   if (error.code === 'ECONNRESET' || !socket.writable) {
     socket.destroy();
     return;
   }
-  const { _httpMessage: answering } = socket as Duplex & { _httpMessage?: { headersSent: boolean } };
-  // An answer is under way on this connection: a second head in it would be garbage.
-  if (answering?.headersSent) {
+  const { _httpMessage: current } = socket as Duplex & { _httpMessage?: { headersSent: boolean } };
+  // A response is in progress on this connection: a second one would corrupt it.
+  if (current?.headersSent) {
     socket.destroy();
     return;
   }

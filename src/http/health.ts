@@ -1,6 +1,6 @@
 /**
- * `/healthz`, `/readyz` and `/metrics`. No key and no limit: probes and scrapers come often, from one address, and a
- * refusal would look like an outage. They tell states and counts only; a proxy keeps /metrics from the public.
+ * `/healthz`, `/readyz` and `/metrics`. No key and no rate limit: probes and scrapers ask often, from one address, and a rejection would
+ * look like an outage. They return states and counts only; a proxy must block /metrics from the public.
  */
 import type { Client } from '@temporalio/client';
 import { Router } from 'express';
@@ -11,16 +11,16 @@ import type { ApiMetrics, RecordCounts, WaiterCounts } from '../platform/metrics
 import { isTemporalReachable } from '../platform/temporal';
 import { guardedProblems } from './errors';
 
-/** A health probe waits this long for either side, a scrape for the record. */
+/** Timeout of /readyz for Temporal and for PostgreSQL, and of a scrape for PostgreSQL. */
 const PROBE_TIMEOUT_MS = 2_000;
 
 const aliveSchema = z.object({ alive: z.literal(true) }).meta({ id: 'Alive' });
 const readySchema = z
   .object({
-    ready: z.boolean().meta({ description: 'All of the others.' }),
-    temporal: z.boolean().meta({ description: 'Temporal answers.' }),
-    postgres: z.boolean().meta({ description: 'PostgreSQL answers.' }),
-    started: z.boolean().meta({ description: 'What webhooks need was loaded once.' }),
+    ready: z.boolean().meta({ description: 'Whether all of the others are true.' }),
+    temporal: z.boolean().meta({ description: 'Temporal is reachable.' }),
+    postgres: z.boolean().meta({ description: 'PostgreSQL is reachable.' }),
+    started: z.boolean().meta({ description: 'Startup is complete.' }),
   })
   .meta({ id: 'Readiness' });
 
@@ -30,29 +30,29 @@ export const healthPaths: ZodOpenApiPathsObject = {
   '/healthz': {
     get: {
       tags: ['Operation'],
-      summary: 'The process lives',
+      summary: 'Check whether the process is alive',
       operationId: 'isAlive',
-      responses: { 200: { description: 'It does.', content: json(aliveSchema) } },
+      responses: { 200: { description: 'The process is alive.', content: json(aliveSchema) } },
     },
   },
   '/readyz': {
     get: {
       tags: ['Operation'],
-      summary: 'The process takes webhooks',
+      summary: 'Check whether the process accepts webhooks',
       operationId: 'isReady',
       responses: {
-        200: { description: 'It does.', content: json(readySchema) },
-        503: { description: 'Something is missing; the body names it.', content: json(readySchema) },
+        200: { description: 'The process is ready.', content: json(readySchema) },
+        503: { description: 'The process is not ready; the body says why.', content: json(readySchema) },
       },
     },
   },
   '/metrics': {
     get: {
       tags: ['Operation'],
-      summary: 'Counts and durations for Prometheus',
+      summary: 'Prometheus metrics',
       operationId: 'getMetrics',
       responses: {
-        200: { description: 'Prometheus text, version 0.0.4.', content: { 'text/plain': { schema: z.string() } } },
+        200: { description: 'Prometheus text format, version 0.0.4.', content: { 'text/plain': { schema: z.string() } } },
         500: guardedProblems[500],
       },
     },
@@ -63,13 +63,13 @@ export interface HealthOptions {
   temporal: Client;
   db: Database;
   metrics: ApiMetrics;
-  /** Requests that wait for calls, and what that costs at Temporal. */
+  /** Requests that wait for calls, and the Temporal requests behind them. */
   countWaiters(): WaiterCounts;
   countRecord(): Promise<RecordCounts>;
   isStarted(): boolean;
 }
 
-/** Routes of the operation side. */
+/** Routes of health and metrics. */
 export function healthRoutes({ temporal, db, metrics, countWaiters, countRecord, isStarted }: HealthOptions): Router {
   const router = Router();
   router.get('/healthz', (_request, response) => {
@@ -94,7 +94,7 @@ export function healthRoutes({ temporal, db, metrics, countWaiters, countRecord,
   return router;
 }
 
-/** One reading at a time, however many ask: a scrape that gave up leaves its query running until PostgreSQL cancels it. */
+/** At most one read at a time, shared by all scrapes: the query of a scrape that timed out keeps running until PostgreSQL cancels it. */
 function sharedWhileRunning<T>(read: () => Promise<T>): () => Promise<T> {
   let running: Promise<T> | undefined;
   return () => {
@@ -105,7 +105,7 @@ function sharedWhileRunning<T>(read: () => Promise<T>): () => Promise<T> {
   };
 }
 
-/** Undefined when it fails or takes longer. */
+/** Undefined if it fails or times out. */
 async function withinTime<T>(answer: Promise<T>, timeoutMs: number): Promise<T | undefined> {
   let timer: NodeJS.Timeout | undefined;
   const tooSlow = new Promise<undefined>((resolve) => {

@@ -1,4 +1,4 @@
-/** The paths of the OpenAPI document, as the application asks for them: for the labels of metrics and for wrong methods. */
+/** Looks up the paths of the OpenAPI document: for metric labels, and to reject unsupported methods. */
 import type { RequestHandler } from 'express';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import type { ApiMetrics } from '../platform/metrics';
@@ -8,7 +8,7 @@ import { onceEnded } from './request-end';
 const METHODS = ['get', 'put', 'post', 'patch', 'delete'] as const;
 
 export interface KnownPath {
-  /** As the document writes it: `/api/v1/conversations/{id}`. */
+  /** As in the document: `/api/v1/conversations/{id}`. */
   template: string;
   methods: ReadonlySet<string>;
   /** The value of `Allow` (RFC 9110, section 10.2.1). */
@@ -17,7 +17,7 @@ export interface KnownPath {
 
 export type PathFinder = (path: string) => KnownPath | undefined;
 
-/** Finds the document's path of an address, as express would: any case, with or without a slash at the end. */
+/** Finds the document's path for a request path, as Express would: case-insensitive, with or without a trailing slash. */
 export function pathFinder(paths: ZodOpenApiPathsObject): PathFinder {
   const known = Object.entries(paths).map(([template, item]) =>
     knownPath(
@@ -25,7 +25,7 @@ export function pathFinder(paths: ZodOpenApiPathsObject): PathFinder {
       METHODS.filter((method) => item[method]),
     ),
   );
-  // Webhooks have fixed addresses, and are what comes most often.
+  // Webhooks have fixed paths and are the most frequent requests.
   const fixed = new Map(known.filter(({ template }) => !template.includes('{')).map((path) => [path.template, path]));
   const withParameters = known
     .filter(({ template }) => template.includes('{'))
@@ -44,7 +44,7 @@ function knownPath(template: string, documented: readonly string[]): KnownPath {
   return { template, methods: new Set(all), allow: all.join(', ') };
 }
 
-/** Measures each request by the document's path, from its head to the end of its answer. */
+/** Measures each request by the document's path, from its headers to the end of its response. */
 export function measureRequests(find: PathFinder, metrics: ApiMetrics): RequestHandler {
   return (request, response, next) => {
     const { method, path } = request;
@@ -55,13 +55,13 @@ export function measureRequests(find: PathFinder, metrics: ApiMetrics): RequestH
   };
 }
 
-/** Answers OPTIONS, and methods that a known path does not have, before anybody asks for a key. */
+/** Answers OPTIONS, and rejects methods that a known path does not support, before a key is required. */
 export function refuseWrongMethods(find: PathFinder): RequestHandler {
   return (request, response, next) => {
     const known = find(request.path);
     if (!known || (known.methods.has(request.method) && request.method !== 'OPTIONS')) return next();
     response.set('Allow', known.allow);
     if (request.method === 'OPTIONS') response.status(204).end();
-    else sendProblem(response, 405, `this address takes ${known.allow}`);
+    else sendProblem(response, 405, `this path supports ${known.allow}`);
   };
 }

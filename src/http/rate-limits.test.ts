@@ -7,7 +7,7 @@ import { createApiMetrics } from '../platform/metrics';
 import { requireApiKey } from './access';
 import { errorHandler } from './errors';
 import { createRateLimits } from './rate-limits';
-import { jsonAnswer, type Webhook, webhookIngress } from './webhook-ingress';
+import { jsonResponse, type Webhook, webhookIngress } from './webhook-ingress';
 
 const API_LIMIT = 200;
 const WEBHOOK_LIMIT = 3;
@@ -31,7 +31,7 @@ async function withApp(use: (ask: (asked: Asked) => Promise<Response>) => Promis
   const webhook = (source: 'kapso' | 'vapi'): Webhook => ({
     ...{ source, paths: [`/${source}`], bodyLimitMib: 1, refusal: 'no proof' },
     proofOf: ({ authorization }) => authorization === 'Bearer good',
-    take: async () => jsonAnswer({}),
+    take: async () => jsonResponse({}),
   });
   const findPath = (template: string) => ({ template, methods: new Set(['POST']), allow: 'POST' });
   const takeWebhook = webhookIngress([webhook('kapso'), webhook('vapi')], { findPath, limits, metrics: createApiMetrics(), logger });

@@ -1,6 +1,6 @@
 /**
- * Limits of requests per minute, counted in the memory of each process. They bound what one sender can cost and are no quota:
- * with several API processes each counts for itself.
+ * Rate limits per minute, counted in the memory of each process. They limit the damage that one sender can do and are not quotas:
+ * each API process counts for itself.
  */
 import { createHash } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
@@ -11,31 +11,31 @@ import { sendProblem } from './errors';
 
 const WINDOW_MS = 60_000;
 
-/** Share of requests without a good key in those with one: nobody needs many, and each is answered and logged. */
+/** The limit without a valid key is this fraction of the one with a key: nobody needs many such requests, and each is logged. */
 const BAD_KEY_SHARE = 10;
 const LEAST_BAD_KEYS = 10;
 
 /** The limits of one process. Each has its own counters. */
 export interface RateLimits {
-  /** A new count of unsigned webhooks, per address. */
+  /** Creates a counter of unsigned webhooks, per address. */
   unsignedWebhooks(): UnsignedWebhooks;
-  /** Pages that need no key, per address. */
+  /** Pages without a key, per address. */
   open: RequestHandler;
-  /** Requests with a good key, per key. */
+  /** Requests with a valid key, per key. */
   goodKeys: RequestHandler;
-  /** Requests without a good key, per address, and stricter. */
+  /** Requests without a valid key, per address; stricter. */
   badKeys: RequestHandler;
 }
 
-/** Counts an unsigned webhook. Undefined: its sender may be told why it is refused; else the seconds until it may ask again. */
+/** Counts an unsigned webhook. Returns the seconds to wait if the limit is exceeded, otherwise undefined. */
 export type UnsignedWebhooks = (request: IncomingMessage) => number | undefined;
 
-/** The bearer token of a request (RFC 6750), good or not. */
+/** The bearer token of a request (RFC 6750), valid or not. */
 export function bearerToken(request: IncomingMessage): string | undefined {
   return /^Bearer\s+(\S+)$/i.exec(request.headers.authorization ?? '')?.[1];
 }
 
-/** Makes the limits that the settings name. */
+/** Creates the limits from the settings. */
 export function createRateLimits(
   settings: Pick<Settings, 'API_RATE_LIMIT_PER_MINUTE' | 'UNSIGNED_WEBHOOK_RATE_LIMIT_PER_MINUTE' | 'TRUST_PROXY_HOPS'>,
 ): RateLimits {
@@ -59,12 +59,12 @@ function limiter(limit: number, keyGenerator: (request: IncomingMessage) => stri
     legacyHeaders: false,
     // express-rate-limit has set Retry-After by then.
     handler: (_request, response) => sendProblem(response, 429, 'too many requests'),
-    // Its checks guess at what the settings say (TRUST_PROXY_HOPS), and would write past our log.
+    // Its checks guess what TRUST_PROXY_HOPS already says, and bypass our logger.
     validate: false,
   });
 }
 
-/** Addresses that are counted one by one in a minute; all others share a count, so that many addresses take no memory. */
+/** Addresses counted individually within a minute; all others share a counter, which bounds the memory. */
 const MOST_ADDRESSES = 10_000;
 const ALL_OTHERS = 'all others';
 
@@ -86,8 +86,8 @@ function unsignedWebhooks(limit: number, addressOf: (request: IncomingMessage) =
 }
 
 /**
- * Who sent a request, when `hops` proxies of ours added to `X-Forwarded-For`: the entry that the first of them wrote.
- * What stands before it, the sender may have made up.
+ * The sender's address, behind `hops` proxies of ours: the entry of `X-Forwarded-For` that the first of them wrote. The sender may have
+ * invented any entries before it.
  */
 function senderAddress(hops: number): (request: IncomingMessage) => string {
   return ({ socket, headers }) => {
@@ -101,15 +101,15 @@ function senderAddress(hops: number): (request: IncomingMessage) => string {
   };
 }
 
-/** An IPv4 address as a server that listens for both sees it (RFC 4291, section 2.5.5.2). Told apart here, because ipKeyGenerator takes its time. */
+/** An IPv4 address as a dual-stack server sees it (RFC 4291, section 2.5.5.2). Handled here because ipKeyGenerator is slow. */
 const MAPPED_IPV4 = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i;
 
-/** An IPv6 sender owns a whole network and could come from a new address each time: /56, as express-rate-limit advises. */
+/** An IPv6 sender has a whole network to choose addresses from, so it is counted by /56, as express-rate-limit recommends. */
 function addressKey(address: string): string {
   return MAPPED_IPV4.exec(address)?.[1] ?? ipKeyGenerator(address);
 }
 
-/** Who asks, as a hash of their key: what is made of it outlives requests, and keys should not. */
+/** A hash that identifies the API key: it is stored longer than a request lives, and keys should not be. */
 export function keyHash(request: IncomingMessage): string {
   return createHash('sha256')
     .update(bearerToken(request) ?? '')

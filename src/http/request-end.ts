@@ -1,17 +1,17 @@
-/** How requests end, for what is counted of them: the same for the REST API and for webhooks. */
+/** How requests end, for the metrics of the REST API and of webhooks. */
 import type { ServerResponse } from 'node:http';
 
 /** How a request ended. */
 export interface RequestEnd {
-  /** The whole answer went out; otherwise the caller went away before. */
+  /** The whole response was sent; otherwise the client disconnected first. */
   isAnswered: boolean;
-  /** 499 without an answer, as nginx writes it. */
+  /** 499 without a response, as in nginx. */
   status: number;
   /** Since `onceEnded` was called. */
   seconds: number;
 }
 
-/** Tells how a request ended, once it has. */
+/** Calls `tell` once the request has ended. */
 export function onceEnded(response: ServerResponse, tell: (end: RequestEnd) => void): void {
   const startedAt = performance.now();
   response.once('close', () => {

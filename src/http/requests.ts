@@ -1,18 +1,16 @@
-/** Reading what a caller sent by the schema that the OpenAPI document shows. */
+/** Parses requests with the schemas of the OpenAPI document. */
 import type { Response } from 'express';
 import { z } from 'zod';
 import { ApiError } from './errors';
 
-/** What `input` says by `schema`. @throws ApiError 400 that names each wrong field and never quotes its value */
+/** Parses `input`. @throws ApiError 400 that names each invalid field, never its value */
 export function parsed<T extends z.ZodType>(schema: T, input: unknown): z.output<T> {
   const result = schema.safeParse(input);
   if (result.success) return result.data;
   throw new ApiError(400, result.error.issues.map((issue) => [...issue.path.map(String), issue.message].join(': ')).join('; '));
 }
 
-/**
- * A whole number in a query. Digits only: `Number` would also take `0x10`, `1e1` and an empty text, and the document says integer.
- */
+/** An integer in a query. Digits only: `Number` would also accept `0x10`, `1e1` and an empty string. */
 export function integerParameter(min: number, max: number) {
   return z
     .string()
@@ -22,13 +20,13 @@ export function integerParameter(min: number, max: number) {
     .meta({ override: { type: 'integer', minimum: min, maximum: max, pattern: undefined } });
 }
 
-/** `true` or `false` in a query. */
+/** A boolean in a query. */
 export const booleanParameter = z.enum(['true', 'false']).transform((value) => value === 'true');
 
-/** Of an operation without parameters. Queries are strict everywhere: a misspelt filter would answer with everything. */
+/** The query of an operation without parameters. Queries are strict everywhere: a misspelt filter would return everything. */
 export const noQuery = z.strictObject({});
 
-/** Fires when the client has gone, be it before this was asked; to be asked before anything is awaited. */
+/** Aborts when the client disconnects, or at once if it already has. Call it before awaiting anything. */
 export function clientLeft(response: Response): AbortSignal {
   const left = new AbortController();
   if (response.destroyed) left.abort();

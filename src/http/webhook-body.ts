@@ -1,36 +1,36 @@
 /**
- * Reads the bodies of webhooks. A signature over the body can only be checked when all of it is there, so anybody can make us hold one
- * in memory. Therefore each body is bounded in length, and all that are not verified yet are bounded together. When those are too
- * much, the one that has been arriving for longest is given up, because an honest sender's body is there within milliseconds. How long
- * a body may take is the server's `requestTimeout`.
+ * Reads the bodies of webhooks. A signature over the body can only be checked once all of it has arrived, so anybody can make us hold
+ * one in memory. Therefore the length of each body is limited, and so is the memory of all unverified bodies together. Above that limit
+ * the body that has been arriving for longest is rejected, because an honest sender's arrives within milliseconds. The server's
+ * `requestTimeout` limits how long a body may take.
  */
 import type { IncomingMessage } from 'node:http';
 import type { Readable } from 'node:stream';
 import { createGunzip, createInflate } from 'node:zlib';
 import { ApiError, RETRY_AFTER } from './errors';
 
-/** Bound of what all unverified bodies of a process hold in memory. */
+/** Maximum memory for all unverified bodies of a process. */
 const MAX_UNVERIFIED_BYTES = 64 * 1024 * 1024;
 
-/** What a body costs besides its bytes: the connection with its headers, a decoder, and a buffer for each piece. */
+/** Memory beyond the bytes of a body: the connection with its headers, a decompressor, and an object per chunk. */
 const BYTES_PER_REQUEST = 16 * 1024;
 const BYTES_PER_DECODER = 128 * 1024;
 const BYTES_PER_CHUNK = 256;
 
-/** Bounds of a refused body that still comes. */
+/** Limits for discarding the rest of a rejected body. */
 const MAX_DISCARDED_BYTES = 16 * 1024 * 1024;
 const DISCARD_TIMEOUT_MS = 5_000;
 
 export interface BodyOptions {
-  /** Bound of the decompressed length. */
+  /** Maximum decompressed length. */
   limitBytes: number;
-  /** The headers have proven the sender: the body does not count among the unverified. */
+  /** The headers have proven the sender, so the body does not count as unverified. */
   isVerified: boolean;
 }
 
 /**
- * Reads a body, decompressed.
- * @throws ApiError 400 (cut off, or not what its encoding says), 413 (too long), 415 (unknown encoding), 503 (too much in flight)
+ * Reads and decompresses a body.
+ * @throws ApiError 400 (cut off, or not in its declared encoding), 413 (too long), 415 (unknown encoding), 503 (too many at once)
  */
 export type BodyReader = (request: IncomingMessage, options: BodyOptions) => Promise<Buffer>;
 
@@ -40,7 +40,7 @@ export function createBodyReader(maxUnverifiedBytes = MAX_UNVERIFIED_BYTES): Bod
   return (request, options) => new IncomingBody(request, options, unverified).read();
 }
 
-/** Lets the rest of a refused body pass by, because a connection that is closed at once takes the answer with it; with an end. */
+/** Reads and drops the rest of a rejected body, within limits: closing the connection at once could lose the response. */
 export function discardBody(request: IncomingMessage): void {
   if (request.readableEnded || request.destroyed) return;
   const { socket } = request;
@@ -50,7 +50,7 @@ export function discardBody(request: IncomingMessage): void {
     clearTimeout(timer);
     socket.off('close', stop);
   };
-  // Once it is answered, a request does not hear of the end of its connection.
+  // After its response, a request no longer emits an event when its connection ends.
   socket.once('close', stop);
   request.once('end', stop).on('error', () => undefined);
   request.on('data', (chunk: Buffer) => {
@@ -59,7 +59,7 @@ export function discardBody(request: IncomingMessage): void {
   });
 }
 
-/** Bodies that are arriving, the oldest first, and what they hold in memory. */
+/** The bodies that are arriving, oldest first, and their memory. */
 class InFlight {
   readonly #maxBytes: number;
   readonly #bytesOf = new Map<IncomingBody, number>();
@@ -69,13 +69,13 @@ class InFlight {
     this.#maxBytes = maxBytes;
   }
 
-  /** Counts more bytes of a body; makes room by giving up the oldest, which may be this one. */
+  /** Counts more bytes of a body; if it gets too much, rejects the oldest bodies, possibly this one. */
   add(body: IncomingBody, bytes: number): void {
     this.#bytesOf.set(body, (this.#bytesOf.get(body) ?? 0) + bytes);
     this.#bytes += bytes;
     for (const oldest of this.#bytesOf.keys()) {
       if (this.#bytes <= this.#maxBytes) return;
-      oldest.giveUp();
+      oldest.reject();
     }
   }
 
@@ -88,11 +88,11 @@ class InFlight {
 class IncomingBody {
   readonly #request: IncomingMessage;
   readonly #limitBytes: number;
-  /** Undefined: does not count. */
+  /** Undefined if the sender is verified. */
   readonly #inFlight: InFlight | undefined;
   readonly #chunks: Buffer[] = [];
   #length = 0;
-  /** What the bytes come from; the request itself, as a rule. */
+  /** The decompressor, or the request itself. */
   #source: Readable | undefined;
   #settle: (error?: Error) => void = () => undefined;
 
@@ -114,20 +114,20 @@ class IncomingBody {
     });
   }
 
-  giveUp(): void {
-    this.#settle(new ApiError(503, 'too many webhooks at once, please send again', RETRY_AFTER));
+  reject(): void {
+    this.#settle(new ApiError(503, 'too many webhooks at once; please send it again', RETRY_AFTER));
   }
 
   #begin(): void {
     const source = decodedBody(this.#request);
-    if (source === undefined) this.#settle(new ApiError(415, 'the encoding of the body is not supported'));
+    if (source === undefined) this.#settle(new ApiError(415, 'the content encoding is not supported'));
     else if (Number(this.#request.headers['content-length'] ?? 0) > this.#limitBytes) this.#settle(tooLarge());
     else this.#listen(source);
   }
 
   #listen(source: Readable): void {
     this.#source = source;
-    source.on('data', this.#take).on('end', this.#finish).on('error', this.#breakOff);
+    source.on('data', this.#take).on('end', this.#finish).on('error', this.#fail);
     this.#request.on('close', this.#close);
     this.#inFlight?.add(this, BYTES_PER_REQUEST + (source === this.#request ? 0 : BYTES_PER_DECODER));
   }
@@ -140,9 +140,9 @@ class IncomingBody {
   };
 
   readonly #finish = (): void => this.#settle();
-  readonly #breakOff = (): void => this.#settle(new ApiError(400, 'the body could not be read'));
+  readonly #fail = (): void => this.#settle(new ApiError(400, 'the body could not be read'));
   readonly #close = (): void => {
-    if (!this.#request.complete) this.#breakOff();
+    if (!this.#request.complete) this.#fail();
   };
 
   #stop(): void {
@@ -163,7 +163,7 @@ function tooLarge(): ApiError {
   return new ApiError(413, 'the body is too large');
 }
 
-/** The request as a stream of the bytes that were signed; undefined when its encoding is unknown. */
+/** A stream of the decompressed body; undefined if the encoding is unknown. */
 function decodedBody(request: IncomingMessage): Readable | undefined {
   switch (request.headers['content-encoding']?.trim().toLowerCase() ?? 'identity') {
     case 'identity':

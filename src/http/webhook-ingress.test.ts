@@ -6,7 +6,7 @@ import { type AddressInfo, connect, type Socket } from 'node:net';
 import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib';
 import { createLogger } from '../platform/logger';
 import { createApiMetrics } from '../platform/metrics';
-import { jsonAnswer, type Webhook, webhookIngress } from './webhook-ingress';
+import { jsonResponse, type Webhook, webhookIngress } from './webhook-ingress';
 
 const MIB = 1024 * 1024;
 const MAX_UNVERIFIED_BYTES = 2 * MIB;
@@ -29,7 +29,7 @@ const webhook: Webhook = {
   },
   async take({ rawBody }) {
     taken.push(rawBody);
-    return jsonAnswer({});
+    return jsonResponse({});
   },
 };
 

@@ -1,44 +1,44 @@
 /**
- * Where webhooks of every source come in: verified first, then taken, answered and counted. They are nearly all that comes over HTTP
- * (four for each answered message), so they do not pass through the router of the REST API: that costs more than everything else
- * about them (docs/decisions/0005).
+ * Receives the webhooks of all sources: verifies each one first, then takes it, responds, and counts it. Webhooks are nearly all HTTP
+ * traffic (four for each answered message), so they bypass the router of the REST API, which costs more than the rest of their handling
+ * (docs/decisions/0005).
  *
- * A sender who proves who it is is never limited: its provider gives up soon, and pauses the webhook. Only what is not proven counts
- * against its address. Nothing of it is read where the headers decide, and little is held where the body does (./webhook-body.ts).
+ * A verified sender is never limited, because providers give up soon and pause the webhook. Unverified webhooks count against their
+ * address. If the headers already fail, the body is not read; if the body decides, little of it is held (./webhook-body.ts).
  */
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { Logger } from '../platform/logger';
 import type { ApiMetrics, WebhookResult, WebhookSource } from '../platform/metrics';
-import { ApiError, answerError } from './errors';
+import { ApiError, sendError } from './errors';
 import type { PathFinder } from './paths';
 import type { RateLimits } from './rate-limits';
 import { onceEnded } from './request-end';
 import { type BodyReader, createBodyReader, discardBody } from './webhook-body';
 
-/** What a source says of a webhook, for the metrics. */
+/** What a source notes about a webhook, for the metrics. */
 export interface WebhookNote {
-  /** The sender's or our word for the kind of event; unknown ones count as `other`. */
+  /** The kind of event, in the sender's words or ours; unknown ones count as `other`. */
   type?: string;
   result?: WebhookResult;
 }
 
 export interface ReceivedWebhook {
   headers: IncomingHttpHeaders;
-  /** As it was sent, decompressed: what a signature is over. */
+  /** The decompressed bytes, which the signature covers. */
   rawBody: Buffer;
-  /** Notes something for the metrics; a later note adds to it. Without a result, the status tells it. */
+  /** Notes something for the metrics; later notes add to it. Without a result, the HTTP status decides. */
   note(note: WebhookNote): void;
 }
 
-/** The 200; every other answer is thrown as an ApiError. */
-export interface WebhookAnswer {
+/** The body of a 200; any other response is thrown as an ApiError. */
+export interface WebhookResponse {
   contentType: string;
   body: string;
-  /** Called when the answer is on its way: no sender waits for a line of the log. Must not throw. */
+  /** Called after the response was sent, so that no sender waits for a log line. Must not throw. */
   afterwards?: () => void;
 }
 
-/** What the headers prove: true, who sent it; false, nothing, so that the body is not read; or the body decides. */
+/** True: the headers prove the sender. False: they fail, and the body is not read. A function: the body decides. */
 export type Proof = boolean | ((rawBody: Buffer) => boolean);
 
 /** One source of webhooks. */
@@ -46,15 +46,15 @@ export interface Webhook {
   source: WebhookSource;
   paths: readonly string[];
   bodyLimitMib: number;
-  /** The `detail` of the 401 for what is not proven. */
+  /** The `detail` of the 401. */
   refusal: string;
   proofOf(headers: IncomingHttpHeaders): Proof;
-  /** Takes a webhook whose sender is proven. */
-  take(webhook: ReceivedWebhook): Promise<WebhookAnswer>;
+  /** Handles a verified webhook. */
+  take(webhook: ReceivedWebhook): Promise<WebhookResponse>;
 }
 
-/** `body` as JSON. */
-export function jsonAnswer(body: object): WebhookAnswer {
+/** A response with `body` as JSON. */
+export function jsonResponse(body: object): WebhookResponse {
   return { contentType: 'application/json; charset=utf-8', body: JSON.stringify(body) };
 }
 
@@ -63,14 +63,14 @@ export interface IngressDependencies {
   limits: Pick<RateLimits, 'unsignedWebhooks'>;
   metrics: ApiMetrics;
   logger: Logger;
-  /** Bound of what unverified bodies hold in memory; has a default. */
+  /** Maximum memory that unverified bodies may use, in bytes; has a default. */
   maxUnverifiedBytes?: number;
 }
 
-/** False: not a webhook, and nothing was done with it. True: it is being answered. */
+/** Returns false if the request is not a webhook, which is then untouched; true if the response will follow. */
 export type WebhookIngress = (request: IncomingMessage, response: ServerResponse) => boolean;
 
-/** Takes the webhooks of these sources. */
+/** The ingress for these sources. */
 export function webhookIngress(webhooks: readonly Webhook[], dependencies: IngressDependencies): WebhookIngress {
   const { findPath } = dependencies;
   const read = createBodyReader(dependencies.maxUnverifiedBytes);
@@ -90,7 +90,7 @@ export function webhookIngress(webhooks: readonly Webhook[], dependencies: Ingre
   };
 }
 
-/** The target may be a whole address (RFC 9112, section 3.2.2). */
+/** The request target may be an absolute URL (RFC 9112, section 3.2.2). */
 function pathOf(target: string): string {
   const path = target.startsWith('/') ? target : target.replace(/^https?:\/\/[^/?#]*/i, '');
   const end = path.search(/[?#]/);
@@ -102,12 +102,13 @@ type Receiver = (request: IncomingMessage, response: ServerResponse, path: strin
 function receiver(webhook: Webhook, read: BodyReader, { limits, metrics, logger }: IngressDependencies): Receiver {
   const { source, bodyLimitMib, refusal, proofOf, take } = webhook;
   const limitBytes = bodyLimitMib * 1024 * 1024;
-  // Each source has a count of its own.
+  // Counted per source.
   const secondsToWait = limits.unsignedWebhooks();
   const refuse = (request: IncomingMessage): ApiError => {
     const waitSeconds = secondsToWait(request);
-    if (waitSeconds !== undefined) return new ApiError(429, 'too many webhooks without proof', { 'Retry-After': String(waitSeconds) });
-    logger.warn({ source }, `webhook refused: ${refusal}`);
+    if (waitSeconds !== undefined)
+      return new ApiError(429, 'too many webhooks without a valid signature or secret', { 'Retry-After': String(waitSeconds) });
+    logger.warn({ source }, `webhook rejected: ${refusal}`);
     return new ApiError(401, refusal);
   };
   const readProven = async (request: IncomingMessage): Promise<Buffer> => {
@@ -138,7 +139,7 @@ function receiver(webhook: Webhook, read: BodyReader, { limits, metrics, logger 
       response.end(body);
       afterwards?.();
     } catch (error) {
-      answerError(response, error, logger);
+      sendError(response, error, logger);
     }
   };
 }

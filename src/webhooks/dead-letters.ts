@@ -1,12 +1,12 @@
-/** Dead letters out of what a webhook brought and nobody can read. */
+/** Makes dead letters of what cannot be read in a webhook. */
 import { jsonLength } from '../platform/text';
 import type { UnreadableEvent } from '../providers/kapso/events';
 import type { WebhookLetter } from '../record/dead-letters';
 
-/** Items name what stands around them again and again: beyond this they are kept as the body in which they came. */
+/** Each item repeats its context, so more items than this are stored as the whole body. */
 const MOST_LETTERS = 100;
 
-/** Each item as a letter of its own, or all of them as one with the whole body, where that is less. */
+/** One letter per item, or a single one with the whole body if that is smaller. */
 export function lettersOf(
   unreadable: readonly UnreadableEvent[],
   { rawBody, eventName }: { rawBody: Buffer; eventName: string | undefined },
@@ -14,7 +14,7 @@ export function lettersOf(
   const [first] = unreadable;
   if (first === undefined) return [];
   const event = eventName === undefined ? {} : { event: eventName };
-  if (!isKeptByItem(unreadable, rawBody)) {
+  if (!isStoredByItem(unreadable, rawBody)) {
     const detail = unreadable.length === 1 ? first.detail : `${first.detail} (${unreadable.length} items cannot be read.)`;
     return [{ source: 'kapso', reason: first.reason, detail, ...event, body: rawBody }];
   }
@@ -25,11 +25,11 @@ export function lettersOf(
   }));
 }
 
-function isKeptByItem(unreadable: readonly UnreadableEvent[], rawBody: Buffer): boolean {
+function isStoredByItem(unreadable: readonly UnreadableEvent[], rawBody: Buffer): boolean {
   if (unreadable.length > MOST_LETTERS) return false;
   let left = 2 * rawBody.length + 64 * 1024;
   for (const event of unreadable) {
-    // Infinite for what is nested too deep to be written down.
+    // Infinite if it is nested too deeply to serialize.
     left -= 'item' in event ? jsonLength(event.item) : Number.POSITIVE_INFINITY;
     if (left < 0) return false;
   }

@@ -1,7 +1,7 @@
 /**
- * Hands verified events over to what keeps them: messages to Temporal, statuses and what nobody can read to the record. Returns only
- * when all of it is stored; the webhook's 200 depends on it. No model and no vendor is called on this path.
- * A spool for the time when Temporal is away belongs into `signalConversations`, in front of `NotStoredError`.
+ * Hands verified events to what stores them: messages to Temporal, statuses and unreadable items to the database. Returns only after
+ * everything is stored, because the webhook then responds with 200. No model or vendor is called on this path.
+ * A spool for Temporal outages belongs in `signalConversation`, before it throws `NotStoredError`.
  */
 import {
   CONVERSATION_WORKFLOW,
@@ -22,7 +22,7 @@ import type { Identity } from '../record/identity';
 import { signalDeadlineMs, type WorkflowSignaller } from './signaller';
 import type { NumberedStatus, StatusKeeper } from './statuses';
 
-/** Temporal or the record did not take an event: the sender must send it again. */
+/** An event was not stored, so the sender must send it again. */
 export class NotStoredError extends Error {
   override name = 'NotStoredError';
 }
@@ -34,21 +34,21 @@ export interface HandOverDependencies {
   identity: Identity;
   logger: Logger;
   statuses: StatusKeeper;
-  /** Where events go whose body names no number. */
+  /** The number for events whose body names none. */
   defaultPhoneNumberId: string | undefined;
 }
 
-/** What one webhook brought. */
+/** The content of one webhook. */
 export interface Events {
   messages: MessageEvent[];
   statuses: StatusEvent[];
-  /** What could not be read. */
+  /** What could not be read or stored. */
   letters: NewDeadLetter[];
 }
 
-/** Signals of one webhook in flight at once. */
+/** Maximum number of concurrent signals per webhook. */
 const SIGNALS_AT_ONCE = 20;
-/** Bound of a signal's argument; Temporal's own limit is 2 MB. */
+/** Maximum length of a signal's argument in JSON; Temporal's own limit is 2 MB. */
 const MAX_SIGNAL_JSON = 500_000;
 
 /** One signal. */
@@ -59,13 +59,13 @@ interface Delivery {
   jsonLength: number;
 }
 
-/** Which messages went to which workflow; for the log. */
+/** Which messages went to which workflow, for the log. */
 export interface HandedOver {
   workflowId: string;
   messageIds: string[];
 }
 
-/** Stores the events of one webhook. @throws NotStoredError when any of them is not stored; the others may be */
+/** Stores the events of one webhook. @throws NotStoredError if any of them is not stored; the others may be */
 export async function handOver(events: Events, dependencies: HandOverDependencies): Promise<HandedOver[]> {
   const deadlineMs = signalDeadlineMs();
   const conversations = groupByConversation(events.messages, dependencies);
@@ -86,7 +86,7 @@ interface Arrival {
   message: InboundMessage;
 }
 
-/** The deliveries of each conversation, which have to be signalled in this order. */
+/** The deliveries of each conversation, in the order in which they must be signalled. */
 function groupByConversation(messages: MessageEvent[], { identity, defaultPhoneNumberId }: HandOverDependencies): Delivery[][] {
   const conversations = new Map<string, { phoneNumberId: string; contactKey: string; arrivals: Arrival[] }>();
   for (const { phoneNumberId = defaultPhoneNumberId ?? UNASSIGNED_NUMBER, contact, message } of messages) {
@@ -101,8 +101,8 @@ function groupByConversation(messages: MessageEvent[], { identity, defaultPhoneN
 }
 
 /**
- * In the order in which they were sent: a batch may have them in another one, with an old message once more. As one delivery, unless it
- * would grow too large for a signal, or the messages are not all of one person.
+ * Sorts the messages by the time they were sent: a batch may be in another order, and may repeat an old message. One delivery, unless it
+ * would be too large for a signal or the messages come from different people.
  */
 function deliveriesOf(arrivals: Arrival[]): Pick<Delivery, 'received' | 'jsonLength'>[] {
   const deliveries: Pick<Delivery, 'received' | 'jsonLength'>[] = [];
@@ -120,7 +120,7 @@ function deliveriesOf(arrivals: Arrival[]): Pick<Delivery, 'received' | 'jsonLen
   return deliveries;
 }
 
-/** Numbers are given to new owners, so one that two messages share does not make their senders one when their ids differ. */
+/** Numbers are reassigned, so two senders with the same number but different ids are different people. */
 function isSamePerson(one: ContactIdentity, other: ContactIdentity): boolean {
   const agree = (alias: 'phone' | 'businessScopedUserId') =>
     one[alias] === undefined || other[alias] === undefined || one[alias] === other[alias];
@@ -147,8 +147,8 @@ async function signalConversation(
     const start = conversationStart({ phoneNumberId, contactKey, taskQueue });
     await signaller.tell({ workflowType: CONVERSATION_WORKFLOW, start, signal: messagesReceived, fact: received }, deadlineMs);
   } catch (error) {
-    logger.error({ error, ...handedOver(delivery) }, 'Temporal did not take the messages');
-    throw new NotStoredError('Temporal did not take the messages');
+    logger.error({ error, ...handedOver(delivery) }, 'Temporal did not accept the messages');
+    throw new NotStoredError('Temporal did not accept the messages');
   }
 }
 
@@ -161,19 +161,19 @@ async function keepStatuses(events: StatusEvent[], deadlineMs: number, dependenc
   try {
     await fromRecord(statuses.keep(numbered, deadlineMs));
   } catch (error) {
-    logger.error({ error, statuses: events.length }, 'the record did not take the statuses');
-    if (!isRefused(error)) throw new NotStoredError('the record did not take the statuses');
+    logger.error({ error, statuses: events.length }, 'the database did not accept the statuses');
+    if (!isRefused(error)) throw new NotStoredError('the database did not accept the statuses');
     await keepLetters(refusedStatuses(numbered), dependencies);
   }
 }
 
-/** Refused for good: sent again, they would be refused again, until the sender gives the webhook up. */
+/** Rejected for good: if the sender repeated them, they would be rejected again. */
 function refusedStatuses(statuses: NumberedStatus[]): NewDeadLetter[] {
   const numbers = [...new Set(statuses.map(({ phoneNumberId }) => phoneNumberId))];
   return numbers.map((number) => ({
     source: 'kapso',
     reason: 'record_refused',
-    detail: 'The database refused statuses of replies; the log has its error.',
+    detail: 'The database rejected statuses of replies; its error is in the log.',
     phoneNumberId: number,
     body: statusesBody(statuses.filter(({ phoneNumberId }) => phoneNumberId === number)),
   }));
@@ -183,9 +183,9 @@ async function keepLetters(letters: NewDeadLetter[], { db, logger }: Pick<HandOv
   if (letters.length === 0) return;
   try {
     const deadLetterIds = await fromRecord(keepDeadLetters(db, letters));
-    logger.warn({ deadLetterIds }, 'kept as dead letters');
+    logger.warn({ deadLetterIds }, 'stored as dead letters');
   } catch (error) {
-    logger.error({ error, letters: letters.length }, 'the record did not take the dead letters');
-    throw new NotStoredError('the record did not take the dead letters');
+    logger.error({ error, letters: letters.length }, 'the database did not accept the dead letters');
+    throw new NotStoredError('the database did not accept the dead letters');
   }
 }

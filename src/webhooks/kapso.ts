@@ -1,13 +1,13 @@
 /**
- * The WhatsApp webhook: verify, project, hand over, answer. A well-signed body never gets a 4xx, because Kapso pauses a webhook that
- * fails too often and never resumes it by itself (Kapso's webhook delivery rules); and what cannot be read of it becomes a dead
- * letter, because it is not sent again after a 200.
+ * The WhatsApp webhook: verify, read, hand over, respond. A signed body never gets a 4xx, because Kapso pauses a webhook that fails too
+ * often and never resumes it by itself (Kapso's webhook delivery rules). Whatever cannot be read becomes a dead letter, because Kapso
+ * does not send it again after a 200.
  */
 import { type Request, type RequestHandler, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import { ApiError, guardedProblems, logged, problems, RETRY_AFTER, tooManyRequests, webhookProblems } from '../http/errors';
-import { jsonAnswer, type Proof, type ReceivedWebhook, type Webhook, type WebhookAnswer } from '../http/webhook-ingress';
+import { jsonResponse, type Proof, type ReceivedWebhook, type Webhook, type WebhookResponse } from '../http/webhook-ingress';
 import type { Logger } from '../platform/logger';
 import type { WebhookResult } from '../platform/metrics';
 import {
@@ -25,22 +25,22 @@ import { type Events, type HandedOver, type HandOverDependencies, handOver } fro
 /** Meta's largest webhook (Meta's webhook reference). */
 const BODY_LIMIT_MIB = 3;
 
-/** Three addresses that existing senders use, and one handler. */
+/** Existing senders use all three. */
 export const WEBHOOK_PATHS = ['/webhook/kapso', '/api/webhook/kapso', '/api/whatsapp/webhook'];
 
 const receivedSchema = z.object({ received: z.literal(true) }).meta({ id: 'Received' });
 const handshakeSchema = z.object({
   'hub.mode': z.literal('subscribe'),
   'hub.verify_token': z.string().meta({ description: '`KAPSO_WEBHOOK_TOKEN`.' }),
-  'hub.challenge': z.string().meta({ description: 'Comes back as the answer.', example: '1158201444' }),
+  'hub.challenge': z.string().meta({ description: 'Returned as the response.', example: '1158201444' }),
 });
 const signatureHeaders = z.object({
   'X-Webhook-Signature': z.string().optional().meta({ description: "HMAC-SHA256 of the body in hex, by Kapso's scheme." }),
   'X-Hub-Signature-256': z.string().optional().meta({ description: "The same after `sha256=`, by Meta's scheme." }),
-  'X-Idempotency-Key': z.string().optional().meta({ description: "The delivery's id; stands in the log." }),
+  'X-Idempotency-Key': z.string().optional().meta({ description: "The delivery's id; written to the log." }),
 });
 
-/** The webhook in the OpenAPI document: each address with its handshake. */
+/** The webhook in the OpenAPI document: each path, with its handshake. */
 export const kapsoPaths: ZodOpenApiPathsObject = Object.fromEntries(WEBHOOK_PATHS.map((path, index) => [path, kapsoPath(index)]));
 
 function kapsoPath(index: number): ZodOpenApiPathsObject[string] {
@@ -53,7 +53,7 @@ function kapsoPath(index: number): ZodOpenApiPathsObject[string] {
       requestParams: { query: handshakeSchema },
       responses: {
         200: { description: 'The challenge.', content: { 'text/plain': { schema: z.string() } } },
-        ...problems({ 403: 'Not a handshake, or another token.' }),
+        ...problems({ 403: 'Not a handshake, or a wrong token.' }),
         429: tooManyRequests,
         500: guardedProblems[500],
       },
@@ -64,12 +64,12 @@ function kapsoPath(index: number): ZodOpenApiPathsObject[string] {
       operationId: `takeKapsoWebhook${suffix}`,
       requestParams: { header: signatureHeaders },
       requestBody: {
-        description: "Any body of Kapso's or Meta's: one event or a batch. A signed body is never refused for what it says.",
+        description: 'Any body from Kapso or Meta: an event or a batch. A signed body is never rejected for its content.',
         content: { 'application/json': { schema: z.looseObject({}) } },
       },
       responses: {
-        200: { description: 'Stored, or not for us.', content: { 'application/json': { schema: receivedSchema } } },
-        ...webhookProblems('No signature, or a wrong one.', BODY_LIMIT_MIB),
+        200: { description: 'Stored, or ignored as irrelevant.', content: { 'application/json': { schema: receivedSchema } } },
+        ...webhookProblems('Missing or invalid signature.', BODY_LIMIT_MIB),
       },
     },
   };
@@ -79,7 +79,7 @@ export interface KapsoWebhookOptions {
   secrets: readonly string[];
   logShapes: boolean;
   logger: Logger;
-  /** Undefined until the engine and the record have been reached once. */
+  /** Undefined until startup is complete. */
   handOverDependencies(): HandOverDependencies | undefined;
 }
 
@@ -97,7 +97,7 @@ function proofOf(headers: ReceivedWebhook['headers'], secrets: readonly string[]
   return signatures.length > 0 && ((rawBody) => signatures.some((signature) => isSigned(rawBody, signature, secrets)));
 }
 
-/** The handshake by which Meta learns that an address is ours. */
+/** Meta's handshake, which verifies that the URL is ours. */
 export function handshakeRoutes(verifyToken: string | undefined, limit: RequestHandler): Router {
   const router = Router();
   router.get(WEBHOOK_PATHS, limit, (request, response) => answerHandshake(request, response, verifyToken));
@@ -111,9 +111,9 @@ function answerHandshake(request: Request, response: Response, verifyToken: stri
   response.type('text/plain').send(handshake.data['hub.challenge']);
 }
 
-const RECEIVED: WebhookAnswer = jsonAnswer({ received: true } satisfies z.input<typeof receivedSchema>);
+const RECEIVED: WebhookResponse = jsonResponse({ received: true } satisfies z.input<typeof receivedSchema>);
 
-async function takeWebhook({ headers, rawBody, note }: ReceivedWebhook, options: KapsoWebhookOptions): Promise<WebhookAnswer> {
+async function takeWebhook({ headers, rawBody, note }: ReceivedWebhook, options: KapsoWebhookOptions): Promise<WebhookResponse> {
   const logger = options.logger.child({ idempotencyKey: headers['x-idempotency-key'] ?? null });
   const eventName = eventNameIn(headers);
   const events = readKapsoBody(rawBody, eventName);
@@ -127,12 +127,12 @@ async function takeWebhook({ headers, rawBody, note }: ReceivedWebhook, options:
     return { ...RECEIVED, afterwards: () => logger.info({ conversations }, 'messages handed over') };
   } catch (error) {
     note({ result: error instanceof NotStartedError ? 'not_started' : 'not_stored' });
-    const id = logged(logger, error, 'webhook not stored; the sender is asked to send it again');
-    throw new ApiError(503, 'not stored, please send again', RETRY_AFTER, id);
+    const id = logged(logger, error, 'webhook not stored; asking the sender to send it again');
+    throw new ApiError(503, 'not stored; please send it again', RETRY_AFTER, id);
   }
 }
 
-/** Kapso's name of the event; anything else than a name counts as none. */
+/** Kapso's name for the event; undefined if it does not look like a name. */
 function eventNameIn(headers: ReceivedWebhook['headers']): string | undefined {
   const name = headers['x-webhook-event'];
   return typeof name === 'string' && /^[\w.-]{1,100}$/.test(name) ? name : undefined;
@@ -144,12 +144,12 @@ async function keep(events: Events, dependencies: HandOverDependencies | undefin
   return await handOver(events, { ...dependencies, logger });
 }
 
-/** The process has not reached Temporal and the record yet. */
+/** Startup is not complete. */
 class NotStartedError extends Error {
   override name = 'NotStartedError';
 }
 
-/** What the webhook carries, for the metrics. */
+/** The kind of events, for the metrics. */
 function typeOf(events: KapsoEvent[]): string {
   const kinds = [events.some(isMessage) ? 'message' : '', events.some(isStatus) ? 'status' : ''].filter((kind) => kind !== '');
   return kinds.length > 0 ? kinds.join('_and_') : 'other';
@@ -161,15 +161,15 @@ function resultOf(events: KapsoEvent[]): WebhookResult {
 }
 
 function report(events: KapsoEvent[], logShapes: boolean, logger: Logger): void {
-  for (const { shape } of events.filter(isSkipped)) logger.debug(logShapes ? { shape } : {}, 'webhook is not for us');
+  for (const { shape } of events.filter(isSkipped)) logger.debug(logShapes ? { shape } : {}, 'webhook ignored');
   const unreadable = events.filter(isUnreadable);
   if (unreadable.length === 0) return;
   const reasons = [...new Set(unreadable.map(({ reason }) => reason))];
   const shapes = unreadable.slice(0, MOST_SHAPES).map(({ shape }) => shape);
-  logger.error({ items: unreadable.length, reasons, ...(logShapes ? { shapes } : {}) }, 'webhook with a good signature is not readable');
+  logger.error({ items: unreadable.length, reasons, ...(logShapes ? { shapes } : {}) }, 'signed webhook could not be read');
 }
 
-/** Shapes of unreadable items in one line of the log. */
+/** Shapes of unreadable items per log line. */
 const MOST_SHAPES = 10;
 
 function isMessage(event: KapsoEvent): event is MessageEvent {

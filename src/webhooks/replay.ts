@@ -1,4 +1,4 @@
-/** Takes a dead letter in once more, on the way of a webhook: project, hand over. */
+/** Replays dead letters: reads them and hands them over, as a webhook does. */
 import { z } from 'zod';
 import type { DeadLetter } from '../../prisma/generated/client';
 import type { CallTimings } from '../../workflows/contract';
@@ -15,31 +15,31 @@ import { handOverFact } from './vapi';
 export interface ReplayOptions {
   settings: CallTimings;
   logger: Logger;
-  /** Undefined until Temporal and the record have been reached once. */
+  /** Undefined until startup is complete. */
   handOverDependencies(): HandOverDependencies | undefined;
 }
 
 /**
- * Replays a letter and notes in it what became of that. Twice is harmless: messages, statuses and reports have ids.
- * @throws ApiError 503 when Temporal or the record is away
+ * Replays a letter and stores the result in its row. Safe to repeat, because messages, statuses and reports have ids.
+ * @throws ApiError 503 if Temporal or the database is unavailable
  */
 export type ReplayDeadLetter = (letter: DeadLetter) => Promise<Replayed>;
 
 export function createReplay({ settings, logger, handOverDependencies }: ReplayOptions): ReplayDeadLetter {
   return async (letter) => {
     const dependencies = handOverDependencies();
-    if (!dependencies) throw new ApiError(503, 'not started yet; please come again', RETRY_AFTER);
+    if (!dependencies) throw new ApiError(503, 'still starting; please retry', RETRY_AFTER);
     try {
-      return await note(letter, await takeAgain(letter, settings, dependencies), dependencies);
+      return await note(letter, await replayLetter(letter, settings, dependencies), dependencies);
     } catch (error) {
-      const id = logged(logger, error, 'dead letter not replayed');
-      throw new ApiError(503, 'the dead letter was not replayed; please come again', RETRY_AFTER, id);
+      const id = logged(logger, error, 'replaying a dead letter failed');
+      throw new ApiError(503, 'the dead letter was not replayed; please retry', RETRY_AFTER, id);
     }
   };
 }
 
-async function takeAgain(letter: DeadLetter, settings: CallTimings, dependencies: HandOverDependencies): Promise<Replayed> {
-  if (letter.isTruncated) return failed(letter.reason, 'The body was longer than what is kept of one.');
+async function replayLetter(letter: DeadLetter, settings: CallTimings, dependencies: HandOverDependencies): Promise<Replayed> {
+  if (letter.isTruncated) return failed(letter.reason, 'The body was too long to be stored completely.');
   try {
     switch (letter.source) {
       case 'kapso':
@@ -53,7 +53,7 @@ async function takeAgain(letter: DeadLetter, settings: CallTimings, dependencies
     }
   } catch (error) {
     if (!isRefused(error)) throw error;
-    return failed('record_refused', 'The database refused it once more; the log has its error.');
+    return failed('record_refused', 'The database rejected it again; its error is in the log.');
   }
 }
 
@@ -68,7 +68,7 @@ async function note(letter: DeadLetter, replayed: Replayed, { db, logger }: Hand
     if (letter.workflowId) await clearDeadLetterAttention(db, letter.workflowId);
     return replayed;
   }
-  return failed(letter.reason, 'It came again while it was replayed, and could not be taken.');
+  return failed(letter.reason, 'It arrived again during the replay, and could not be taken.');
 }
 
 function failed(reason: string, detail: string): Replayed {
@@ -81,7 +81,7 @@ async function takeKapso({ body, rawBody, event }: DeadLetter, dependencies: Han
   const ofType = <T extends KapsoEvent['type']>(type: T) =>
     events.filter((each): each is Extract<KapsoEvent, { type: T }> => each.type === type);
   const [messages, statuses]: [MessageEvent[], StatusEvent[]] = [ofType('message'), ofType('status')];
-  // What of it can be read does not wait for the rest.
+  // What can be read does not wait for the rest.
   await handOver({ messages, statuses, letters: [] }, dependencies);
   const [unread] = ofType('unreadable');
   if (unread) return failed(unread.reason, unread.detail);
@@ -91,7 +91,7 @@ async function takeKapso({ body, rawBody, event }: DeadLetter, dependencies: Han
 async function takeVapi({ body, rawBody }: DeadLetter, settings: CallTimings, dependencies: HandOverDependencies): Promise<Replayed> {
   const message = rawBody ? readVapiBody(Buffer.from(rawBody)) : readVapiJson(body);
   if (message.kind === 'unreadable') return failed(message.reason, message.detail);
-  // Nobody waits for the answer to an old question.
+  // Nobody is waiting for the response to an old request any more.
   if (message.kind !== 'fact') return { result: 'skipped' };
   await handOverFact(message, settings, dependencies);
   return { result: 'taken' };
@@ -116,7 +116,7 @@ const refusedMessageSchema = z.object({
 
 async function takeMessage({ body }: DeadLetter, dependencies: HandOverDependencies): Promise<Replayed> {
   const parsed = refusedMessageSchema.safeParse(body);
-  if (!parsed.success) return failed('unreadable', 'The letter does not hold a message of this version.');
+  if (!parsed.success) return failed('unreadable', 'The letter does not contain a message that this version can read.');
   const { phoneNumberId, contact, message } = parsed.data as RefusedMessage;
   await handOver({ messages: [{ type: 'message', phoneNumberId, contact, message }], statuses: [], letters: [] }, dependencies);
   return { result: 'taken' };

@@ -1,7 +1,7 @@
 /**
- * Keeps what WhatsApp reports about replies: facts about rows, not decisions, so they are written at once, and signalled to a
- * workflow only when one waits for them. Three come for each reply, from as many webhooks: those of a moment are written together,
- * which costs the record a fraction.
+ * Stores what WhatsApp reports about replies. These are facts about rows, not decisions, so they are written directly, and signalled to a
+ * workflow only if one is waiting for them. Each reply has three, in separate webhooks: those that arrive together are written together,
+ * which costs PostgreSQL a fraction.
  */
 import type { Client } from '@temporalio/client';
 import { type ReportedStatus, sendReported } from '../../workflows/contract';
@@ -11,12 +11,12 @@ import type { Logger } from '../platform/logger';
 import type { StatusEvent } from '../providers/kapso/events';
 import { joinEarlyReports, keepReports, raiseReply } from '../record/replies';
 
-/** A status of a number that is known. */
+/** A status with the id of its business number. */
 export type NumberedStatus = StatusEvent & { phoneNumberId: string };
 
 export interface StatusKeeper {
   /**
-   * Resolves when the statuses stand in the record. Rejects with what the record throws; then none of them counts as kept. Workflows
+   * Resolves once the statuses are in the database. Rejects with the database's error; then none of them counts as stored. Workflows
    * that wait for one are signalled until `deadlineMs` (milliseconds since 1970).
    */
   keep(statuses: readonly NumberedStatus[], deadlineMs: number): Promise<void>;
@@ -28,9 +28,9 @@ export interface StatusDependencies {
   logger: Logger;
 }
 
-/** Time that statuses wait for others. Kapso waits 10 s for an answer, but holds the conversation's next webhook back until it comes. */
+/** How long statuses wait for others. Kapso waits 10 s for the response, but holds back the conversation's next webhook until then. */
 const GATHER_MS = 100;
-/** With so many webhooks, no status waits for more. */
+/** This many webhooks are written without further waiting. */
 const MOST_TOGETHER = 100;
 
 interface Delivery {
@@ -53,7 +53,7 @@ export function createStatusKeeper(dependencies: StatusDependencies): StatusKeep
     void keepTogether(together);
   }
 
-  /** One statement for all of them; for what is left to do afterwards, no webhook waits for another. */
+  /** Writes all of them in one statement; afterwards each webhook continues on its own. */
   async function keepTogether(deliveries: Delivery[]): Promise<void> {
     let settled: Set<string>;
     try {
@@ -62,7 +62,7 @@ export function createStatusKeeper(dependencies: StatusDependencies): StatusKeep
         deliveries.flatMap(({ statuses }) => statuses),
       );
     } catch (error) {
-      // What the record refuses may be a single one, and must not keep the others out.
+      // If the database rejects one of them, the others must not fail with it.
       if (deliveries.length > 1 && !isDatabaseAway(error)) for (const delivery of deliveries) void keepTogether([delivery]);
       else for (const { failed } of deliveries) failed(error);
       return;
@@ -82,33 +82,33 @@ export function createStatusKeeper(dependencies: StatusDependencies): StatusKeep
 
 const HEIGHT: Record<ReportedStatus, number> = { sent: 1, delivered: 2, read: 3, failed: 4 };
 
-/** Settles what the statement for all left open: replies whose provider id the record does not have yet, and failures. */
+/** Handles what the common statement left open: replies whose provider id is not in the database yet, and failures. */
 async function applyStatuses(
   { statuses, deadlineMs }: Delivery,
   settled: ReadonlySet<string>,
   dependencies: StatusDependencies,
 ): Promise<void> {
   const kept = statuses.map(({ correlationId, status }) => ({ messageId: ownId(correlationId), status }));
-  dependencies.logger.debug({ statuses: kept }, 'reply statuses kept');
+  dependencies.logger.debug({ statuses: kept }, 'reply statuses stored');
   const open = new Map<string, NumberedStatus>();
   for (const event of statuses.filter(({ providerMessageId }) => !settled.has(providerMessageId))) {
     const known = open.get(event.providerMessageId);
     const higher = known && HEIGHT[known.status] >= HEIGHT[event.status] ? known : event;
-    // Our id may stand in any of them, and finds the row when WhatsApp's does not.
+    // Any of them may have our id, which finds the row even if WhatsApp's does not.
     const correlationId = known?.correlationId ?? event.correlationId;
     open.set(event.providerMessageId, { ...higher, ...(correlationId === undefined ? {} : { correlationId }) });
   }
   for (const event of open.values()) await applyStatus(event, deadlineMs, dependencies);
 }
 
-/** Our id, when what came back is one. */
+/** The correlation id, if it is an id of ours. */
 function ownId(correlationId: string | undefined): string | undefined {
   return correlationId && UUID.test(correlationId) ? correlationId : undefined;
 }
 
 const UUID = /^[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i;
 
-/** Must run after the event is written: see joinEarlyReports for why no order of the two can lose a status. */
+/** Must run after the event was written: see joinEarlyReports for why no status can be lost. */
 async function applyStatus(event: NumberedStatus, deadlineMs: number, { db, temporal, logger }: StatusDependencies): Promise<void> {
   const { providerMessageId, phoneNumberId, status, correlationId } = event;
   const fact = { status, phoneNumberId, providerMessageId, ...(event.error ? { failure: `whatsapp ${event.error.code}` } : {}) };
@@ -126,7 +126,7 @@ async function applyStatus(event: NumberedStatus, deadlineMs: number, { db, temp
   await tellWorkflow(raised, deadlineMs, { temporal, logger });
 }
 
-/** The row is the truth, and the workflow looks there too: a lost signal costs time, nothing else. */
+/** The workflow also reads the row, so a lost signal only costs time. */
 async function tellWorkflow(
   raised: { messageId: string; workflowId: string; status: string },
   deadlineMs: number,
@@ -138,6 +138,6 @@ async function tellWorkflow(
       handle.signal(sendReported, { messageId: raised.messageId, status: raised.status === 'failed' ? 'failed' : 'sent' }),
     );
   } catch (error) {
-    logger.warn({ error, workflowId: raised.workflowId, messageId: raised.messageId }, 'the workflow was not told of the status');
+    logger.warn({ error, workflowId: raised.workflowId, messageId: raised.messageId }, 'signalling the status to the workflow failed');
   }
 }

@@ -1,14 +1,14 @@
 /**
- * The webhook of the voice provider: verify, project, keep, signal the call's workflow, answer. Vapi sends an event again only where its
- * server settings have a backoff plan, so a 200 means that the fact is in the record and that its workflow knows, or that it is a
- * dead letter; everything else asks Vapi to send it again.
+ * Vapi's webhook: verify, read, store, signal the call's workflow, respond. Vapi repeats an event only if its server settings have a
+ * backoff plan. So a 200 means that the fact is in the database and its workflow was signalled, or that it is a dead letter; any other
+ * response asks Vapi to send it again.
  */
 import { WorkflowExecutionAlreadyStartedError } from '@temporalio/client';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import { CALL_WORKFLOW, type CallReported, type CallTimings, callInput, callReported, callStart } from '../../workflows/contract';
 import { ApiError, logged, RETRY_AFTER, webhookProblems } from '../http/errors';
-import { jsonAnswer, type ReceivedWebhook, type Webhook, type WebhookAnswer, type WebhookNote } from '../http/webhook-ingress';
+import { jsonResponse, type ReceivedWebhook, type Webhook, type WebhookNote, type WebhookResponse } from '../http/webhook-ingress';
 import type { Settings } from '../platform/config';
 import { fromRecord, isRefused } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
@@ -34,13 +34,13 @@ import { signalDeadlineMs } from './signaller';
 /** A report holds the same conversation three or four times (Vapi's end-of-call-report). */
 const BODY_LIMIT_MIB = 12;
 
-/** Timeout of what a webhook writes; Vapi waits 20 s by default. */
+/** Timeout of the database writes of a webhook; Vapi waits 20 s by default. */
 const RECORD_TIMEOUT_MS = 1_500;
 
 export interface VapiWebhookOptions {
   settings: VapiAuthSettings & VapiAnswerSettings & CallTimings & Pick<Settings, 'DEBUG_WEBHOOK'>;
   logger: Logger;
-  /** Undefined until the engine and the record have been reached once. */
+  /** Undefined until startup is complete. */
   handOverDependencies(): HandOverDependencies | undefined;
 }
 
@@ -50,11 +50,11 @@ const proofHeaders = z.object({
   'x-signature': z
     .string()
     .optional()
-    .meta({ description: 'VAPI_WEBHOOK_AUTH=hmac: over `{timestamp}.{body}`; all of it can be set (VAPI_HMAC_*).' }),
+    .meta({ description: 'VAPI_WEBHOOK_AUTH=hmac: signature of `{timestamp}.{body}`; configurable (VAPI_HMAC_*).' }),
   'x-timestamp': z.string().optional(),
 });
 
-/** What the OpenAPI document says of the webhook. */
+/** The webhook in the OpenAPI document. */
 export const vapiPaths: ZodOpenApiPathsObject = {
   [VAPI_WEBHOOK_PATH]: {
     post: {
@@ -63,15 +63,15 @@ export const vapiPaths: ZodOpenApiPathsObject = {
       operationId: 'takeVapiWebhook',
       requestParams: { header: proofHeaders },
       requestBody: {
-        description: "Any server message of Vapi's. An authentic one is never refused for what it says.",
+        description: 'Any server message from Vapi. An authentic one is never rejected for its content.',
         content: { 'application/json': { schema: z.looseObject({}) } },
       },
       responses: {
         200: {
-          description: "Stored, or not for us; to a question, the answer in Vapi's own form.",
+          description: "Stored, or ignored as irrelevant; for a request that expects data, the data in Vapi's format.",
           content: { 'application/json': { schema: z.looseObject({}) }, 'application/octet-stream': {} },
         },
-        ...webhookProblems('Not proven to come from Vapi, or no secret is configured.', BODY_LIMIT_MIB),
+        ...webhookProblems('Missing or invalid authentication, or no secret is configured.', BODY_LIMIT_MIB),
       },
     },
   },
@@ -86,9 +86,9 @@ export function vapiWebhook(options: VapiWebhookOptions): Webhook {
   };
 }
 
-const RECEIVED: WebhookAnswer = jsonAnswer({ received: true });
+const RECEIVED: WebhookResponse = jsonResponse({ received: true });
 
-async function takeWebhook(webhook: ReceivedWebhook, options: VapiWebhookOptions): Promise<WebhookAnswer> {
+async function takeWebhook(webhook: ReceivedWebhook, options: VapiWebhookOptions): Promise<WebhookResponse> {
   const message = readVapiBody(webhook.rawBody);
   webhook.note(noteOf(message));
   switch (message.kind) {
@@ -112,18 +112,18 @@ function noteOf(message: VapiMessage): WebhookNote {
 }
 
 function reportSkipped({ type, reason, providerCallId, shape }: SkippedMessage, { settings, logger }: VapiWebhookOptions): void {
-  logger.debug({ type, reason, providerCallId, ...(settings.DEBUG_WEBHOOK ? { shape } : {}) }, 'Vapi webhook is not used');
+  logger.debug({ type, reason, providerCallId, ...(settings.DEBUG_WEBHOOK ? { shape } : {}) }, 'Vapi webhook ignored');
 }
 
-async function keepUnreadable(message: UnreadableMessage, webhook: ReceivedWebhook, options: VapiWebhookOptions): Promise<WebhookAnswer> {
+async function keepUnreadable(message: UnreadableMessage, webhook: ReceivedWebhook, options: VapiWebhookOptions): Promise<WebhookResponse> {
   const { type, reason, detail, providerCallId, shape } = message;
   const { settings, logger } = options;
-  logger.error({ type, reason, providerCallId, ...(settings.DEBUG_WEBHOOK ? { shape } : {}) }, 'authentic Vapi webhook is not readable');
+  logger.error({ type, reason, providerCallId, ...(settings.DEBUG_WEBHOOK ? { shape } : {}) }, 'authentic Vapi webhook could not be read');
   await keepLetter({ source: 'vapi', reason, detail, body: letterBody(webhook.rawBody) }, webhook, options);
   return RECEIVED;
 }
 
-/** @throws ApiError 503 when it is not stored */
+/** @throws ApiError 503 if it is not stored */
 async function keepLetter(letter: WebhookLetter, { note }: ReceivedWebhook, options: VapiWebhookOptions): Promise<void> {
   try {
     const dependencies = options.handOverDependencies();
@@ -131,12 +131,12 @@ async function keepLetter(letter: WebhookLetter, { note }: ReceivedWebhook, opti
     await handOver({ messages: [], statuses: [], letters: [letter] }, dependencies);
   } catch (error) {
     note({ result: 'not_stored' });
-    const id = logged(options.logger, error, 'dead letter not stored; Vapi is asked to send it again');
-    throw new ApiError(503, 'not stored, please send again', RETRY_AFTER, id);
+    const id = logged(options.logger, error, 'dead letter not stored; asking Vapi to send the webhook again');
+    throw new ApiError(503, 'not stored; please send it again', RETRY_AFTER, id);
   }
 }
 
-/** Without the secrets that Vapi's bodies carry; the bytes where there are no fields to look for them. */
+/** The body without the secrets that Vapi's bodies contain; the raw bytes if it is not JSON. */
 function letterBody(rawBody: Buffer): unknown {
   try {
     return withoutSecretFields(JSON.parse(rawBody.toString('utf8')));
@@ -145,43 +145,43 @@ function letterBody(rawBody: Buffer): unknown {
   }
 }
 
-function answer(question: QuestionMessage, { settings, logger }: VapiWebhookOptions): WebhookAnswer {
+function answer(question: QuestionMessage, { settings, logger }: VapiWebhookOptions): WebhookResponse {
   const { type, providerCallId } = question;
   const given = answerVapi(question, settings);
   const isOffered = given.kind === 'json' && ('assistantId' in given.body || 'destination' in given.body);
-  if (isOffered) logger.info({ type, providerCallId }, 'answered a question of Vapi');
-  else logger.warn({ type, providerCallId }, 'Vapi asked for what this installation does not offer');
-  return given.kind === 'silence' ? { contentType: 'application/octet-stream', body: '' } : jsonAnswer(given.body);
+  if (isOffered) logger.info({ type, providerCallId }, 'responded to a request from Vapi');
+  else logger.warn({ type, providerCallId }, 'Vapi requested something that is not configured here');
+  return given.kind === 'silence' ? { contentType: 'application/octet-stream', body: '' } : jsonResponse(given.body);
 }
 
-async function takeFact(message: FactMessage, webhook: ReceivedWebhook, options: VapiWebhookOptions): Promise<WebhookAnswer> {
+async function takeFact(message: FactMessage, webhook: ReceivedWebhook, options: VapiWebhookOptions): Promise<WebhookResponse> {
   const { type, status, providerCallId } = message.event;
   const logger = options.logger.child({ providerCallId, type, ...(status === undefined ? {} : { status }) });
   try {
     const dependencies = options.handOverDependencies();
     if (!dependencies) throw new NotStoredError('not started yet');
     const callId = await handOverFact(message, options.settings, dependencies);
-    return { ...RECEIVED, afterwards: () => logger.info({ callId }, 'call event kept') };
+    return { ...RECEIVED, afterwards: () => logger.info({ callId }, 'call event stored') };
   } catch (error) {
     if (isRefused(error)) return await keepRefused(error, webhook, { ...options, logger });
     webhook.note({ result: 'not_stored' });
-    const id = logged(logger, error, 'call event not stored; Vapi is asked to send it again');
-    throw new ApiError(503, 'not stored, please send again', RETRY_AFTER, id);
+    const id = logged(logger, error, 'call event not stored; asking Vapi to send it again');
+    throw new ApiError(503, 'not stored; please send it again', RETRY_AFTER, id);
   }
 }
 
-/** Sent again, it would be refused again. */
-async function keepRefused(error: unknown, webhook: ReceivedWebhook, options: VapiWebhookOptions): Promise<WebhookAnswer> {
-  options.logger.error({ error }, 'the record refuses a call event');
-  const detail = 'The database refused a report about a call; the log has its error.';
+/** If Vapi sent it again, it would be rejected again. */
+async function keepRefused(error: unknown, webhook: ReceivedWebhook, options: VapiWebhookOptions): Promise<WebhookResponse> {
+  options.logger.error({ error }, 'the database rejected a call event');
+  const detail = 'The database rejected a report about a call; its error is in the log.';
   await keepLetter({ source: 'vapi', reason: 'record_refused', detail, body: letterBody(webhook.rawBody) }, webhook, options);
   return RECEIVED;
 }
 
 /**
- * Stores the fact, then signals the workflow. Duplicates are signalled again: only so a fact whose signal was lost with its process
- * arrives, and the workflow knows what it has heard. Returns our id of the call.
- * @throws DatabaseAwayError when the record is slow, or what the record and Temporal throw
+ * Stores the fact, then signals the workflow. Duplicates are signalled again, in case the first signal was lost with its process; the
+ * workflow ignores what it already knows. Returns our id of the call.
+ * @throws DatabaseAwayError if the database is slow, or an error of the database or Temporal
  */
 export async function handOverFact(
   { event, report }: FactMessage,
@@ -195,7 +195,7 @@ export async function handOverFact(
     return kept;
   };
   const { row, isFormer } = await fromRecord(keep(), RECORD_TIMEOUT_MS);
-  // Nobody follows a placement that was given up, nor a call that is done.
+  // No workflow follows an abandoned placement or a finished call.
   if (isFormer || row.doneAt !== null) return row.callId;
   const { providerCallId, type, status, endedReason, atMs } = event;
   const fact: CallReported = {
@@ -221,6 +221,6 @@ async function tellWorkflow(
     await signaller.tell({ workflowType: CALL_WORKFLOW, start, signal: callReported, fact }, signalDeadlineMs());
   } catch (error) {
     if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
-    logger.debug({ callId: row.callId }, 'the workflow of the call has closed; the fact is in the record');
+    logger.debug({ callId: row.callId }, 'the workflow of the call has closed; the fact is in the database');
   }
 }
