@@ -1,4 +1,4 @@
-/** What callers of the voice API send: the schemas that read it and that the OpenAPI document shows. */
+/** Schemas of requests to the voice API. */
 import { z } from 'zod';
 import { ApiError } from '../http/errors';
 import { booleanParameter, integerParameter } from '../http/requests';
@@ -7,31 +7,31 @@ import { boundedJson, MAX_DEPTH } from '../platform/text';
 import { vapiId } from '../providers/vapi/id';
 import { CALL_INCLUDES } from './views/call';
 
-/** Below the minute after which proxies usually give an idle request up. */
+/** Below the minute after which proxies usually close an idle request. */
 const MAX_WAIT_SECONDS = 55;
-/** The first moment of PostgreSQL's calendar that ISO 8601 writes with four digits: there is no year 0. */
+/** The earliest time that PostgreSQL accepts in ISO 8601 with four digits: there is no year 0. */
 const FIRST_TIME_MS = Date.parse('0001-01-01T00:00:00Z');
 
 const freeObject = z.record(z.string().max(100), z.json());
-/** PostgreSQL keeps no NUL; half a surrogate is no text. */
+/** PostgreSQL does not store NUL; a lone surrogate is not valid text. */
 const text = (max: number) =>
   z
     .string()
     .min(1)
     .max(max)
-    .refine((value) => !value.includes('\0') && value.isWellFormed(), 'must be text');
+    .refine((value) => !value.includes('\0') && value.isWellFormed(), 'must be valid text');
 
 export const startBody = z
   .strictObject({
     to: phoneSchema,
     assistantId: vapiId.optional().meta({ description: 'Default: VAPI_ASSISTANT_ID.' }),
-    phoneNumberId: vapiId.optional().meta({ description: 'Number to call from, as Vapi names it. Default: VAPI_PHONE_NUMBER_ID.' }),
+    phoneNumberId: vapiId.optional().meta({ description: "Vapi's id of the number to call from. Default: VAPI_PHONE_NUMBER_ID." }),
     variables: freeObject
       .optional()
       .meta({ description: `Values of the assistant's template variables; at most ${MAX_DEPTH} levels deep.` }),
-    metadata: freeObject.optional().meta({ description: `Comes back with the result; at most ${MAX_DEPTH} levels deep.` }),
-    maxDurationSeconds: z.int().min(10).max(43_200).default(600).meta({ description: 'The longest that the conversation may take.' }),
-    serviceRequestId: text(200).optional().meta({ description: 'Your own reference; calls can be listed by it.' }),
+    metadata: freeObject.optional().meta({ description: `Returned with the result; at most ${MAX_DEPTH} levels deep.` }),
+    maxDurationSeconds: z.int().min(10).max(43_200).default(600).meta({ description: 'Maximum duration of the conversation.' }),
+    serviceRequestId: text(200).optional().meta({ description: 'Your own reference; lists can be filtered by it.' }),
     callbackUrl: z
       .string()
       .max(2_000)
@@ -41,12 +41,12 @@ export const startBody = z
   .meta({ id: 'CallRequest' });
 export type StartBody = z.output<typeof startBody>;
 
-/** All that a call needs where the defaults are set. */
+/** A minimal request. */
 export const START_EXAMPLE = { to: '+15550100' } satisfies z.input<typeof startBody>;
 
 /**
- * To be asked before `startBody`: zod walks into what is nested, and runs out of stack some thousand levels down.
- * @throws ApiError 400 that names the field of which PostgreSQL would not keep the value as it is
+ * Must run before parsing with `startBody`, because zod recurses and overflows the stack some thousand levels down.
+ * @throws ApiError 400 that names a field whose value PostgreSQL could not store unchanged
  */
 export function refuseUnsafeText(body: unknown): void {
   if (typeof body !== 'object' || body === null) return;
@@ -55,16 +55,16 @@ export function refuseUnsafeText(body: unknown): void {
     const stored = boundedJson(value, Number.POSITIVE_INFINITY);
     if (stored === undefined) throw new ApiError(400, `${name}: must not be nested deeper than ${MAX_DEPTH} levels`);
     if (JSON.stringify(stored) !== JSON.stringify(value))
-      throw new ApiError(400, `${name}: must be text without NUL and without half surrogate pairs`);
+      throw new ApiError(400, `${name}: must be text without NUL and without lone surrogates`);
   }
 }
 
 export const startHeaders = z.object({
   'Idempotency-Key': z
     .string({ error: 'is required' })
-    .regex(/^[\x21-\x7e]{1,255}$/, 'must be 1 to 255 visible characters, the same for every attempt at the same call')
+    .regex(/^[\x21-\x7e]{1,255}$/, 'must be 1 to 255 visible ASCII characters, the same for every attempt at the same call')
     .meta({
-      description: 'The same key and body is the same call, however often it is sent with the same API key.',
+      description: 'Repeating a request with the same key, body and API key returns the same call.',
       example: 'order-4711-confirm',
     }),
 });
@@ -83,32 +83,32 @@ const include = z
   .transform((value) => value.split(',').filter((part) => part !== ''))
   .pipe(z.array(z.enum(CALL_INCLUDES)))
   .meta({
-    description: `Long parts, comma separated: ${CALL_INCLUDES.join(', ')}.`,
+    description: `Large fields to include, comma-separated: ${CALL_INCLUDES.join(', ')}.`,
     override: { type: 'string', pattern: '^((transcript|messages|raw)(,(transcript|messages|raw))*)?$' },
   });
 export const showQuery = z.strictObject({
   wait: integerParameter(0, MAX_WAIT_SECONDS)
     .optional()
-    .meta({ description: 'Seconds to wait for the result. Comes back with `done: false` when there is none by then.' }),
+    .meta({ description: 'Seconds to wait for the result; if there is none by then, the response has `done: false`.' }),
   include: include.optional(),
 });
 
 const cursor = z
   .string()
-  .regex(/^\d{1,13}_[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/, 'must be the `next` of an earlier page')
+  .regex(/^\d{1,13}_[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/, 'must be the `next` of a previous page')
   .transform((value) => {
     const [atMs = '0', id = ''] = value.split('_');
     return { at: new Date(Number(atMs)), id };
   });
-/** A plus that was not escaped in an address arrives as a space. */
+/** An unescaped plus in a URL arrives as a space. */
 const since = z
   .string()
   .transform((written) => written.replace(/ (?=\d\d:\d\d$)/, '+'))
   .pipe(z.iso.datetime({ offset: true }))
   .transform((written) => new Date(written))
-  .refine((time) => time.getTime() >= FIRST_TIME_MS, 'must be a time that the calendar has')
+  .refine((time) => time.getTime() >= FIRST_TIME_MS, 'must not be before year 1')
   .meta({
-    description: 'Only calls created from this time on.',
+    description: 'Only calls created at or after this time.',
     example: '2026-11-21T10:00:00+01:00',
     override: { type: 'string', format: 'date-time' },
   });
@@ -118,7 +118,7 @@ export const listQuery = z.strictObject({
   status: text(40).optional(),
   outcome: text(40).optional(),
   serviceRequestId: text(200).optional(),
-  needsAttention: booleanParameter.optional().meta({ description: 'Only those that a person should look at, or only the others.' }),
+  needsAttention: booleanParameter.optional().meta({ description: 'Only those that need a person, or only the others.' }),
   since: since.optional(),
 });
 export const pageQuery = z.strictObject(page);
@@ -126,5 +126,5 @@ export const phoneParameter = z.object({
   phone: z
     .string()
     .max(40)
-    .meta({ description: 'A phone number with its country code; the plus may be written as %2B or left out.', example: '+15550100' }),
+    .meta({ description: 'A phone number with country code; write the plus as %2B, or omit it.', example: '+15550100' }),
 });

@@ -1,11 +1,11 @@
 /**
- * Waiting for calls to be over: however many requests wait for one call, Temporal is asked once.
- * The answer itself is read from the record afterwards; this says only when it is worth reading.
+ * Waits for calls to end, with one request to Temporal per call, however many clients wait for it. The result is read from the database
+ * afterwards; this only tells when.
  */
 import { type Client, WorkflowNotFoundError } from '@temporalio/client';
 import type { Logger } from '../platform/logger';
 
-/** What is open at the moment, and how often Temporal was asked to wait since the process began. */
+/** Open waiters and Temporal requests, and all Temporal requests since the process started. */
 export interface WaiterCounts {
   waiters: number;
   waits: number;
@@ -13,12 +13,12 @@ export interface WaiterCounts {
 }
 
 export interface CallWaiters {
-  /** True as soon as the workflow is over; false after `timeoutMs`, when `left` fires, or when the process stops. Never rejects. */
+  /** Resolves to true once the workflow has ended; to false after `timeoutMs`, when `left` aborts, or when the process stops. Never rejects. */
   wait(workflowId: string, timeoutMs: number, left: AbortSignal): Promise<boolean>;
-  /** Waits for nothing: resolves after `timeoutMs`, when `left` fires, or when the process stops. */
+  /** Just waits: resolves after `timeoutMs`, when `left` aborts, or when the process stops. */
   rest(timeoutMs: number, left: AbortSignal): Promise<void>;
   counts(): WaiterCounts;
-  /** Sends everybody home who waits, and whoever comes later. */
+  /** Ends all waits, and any that begin later. */
   close(): void;
 }
 
@@ -29,7 +29,7 @@ interface Wait {
   stop: AbortController;
 }
 
-/** Temporal was away, or the request was lost: asked again after this long, as long as somebody waits. */
+/** Pause before retrying when Temporal was unavailable, as long as somebody is waiting. */
 const AGAIN_MS = 1_000;
 
 /** One per process. */
@@ -49,7 +49,7 @@ export function createCallWaiters({ temporal, logger }: { temporal: Client; logg
     return wait;
   }
 
-  /** False when nobody waits any more. A workflow that Temporal does not know is over as far as it can tell. */
+  /** False if nobody is waiting any more. A workflow that Temporal does not know counts as ended. */
   async function untilOver(workflowId: string, stopped: AbortSignal): Promise<boolean> {
     while (!stopped.aborted) {
       begun += 1;
@@ -95,7 +95,7 @@ export function createCallWaiters({ temporal, logger }: { temporal: Client; logg
   };
 }
 
-/** One of `members` until it is sent home, its time is over, or `left` fires. */
+/** Stays in `members` until told to leave, until the timeout, or until `left` aborts. */
 function stay(members: Set<Leave>, timeoutMs: number, left: AbortSignal): Promise<boolean> {
   return new Promise((resolve) => {
     const leave: Leave = (isOver) => {
@@ -111,7 +111,7 @@ function stay(members: Set<Leave>, timeoutMs: number, left: AbortSignal): Promis
   });
 }
 
-/** Terminated, timed out or failed: over, without a result of its own. */
+/** Whether the workflow was terminated, timed out or failed: it has ended without a result. */
 function isFailedWorkflow(error: unknown): boolean {
   return error instanceof Error && error.name === 'WorkflowFailedError';
 }

@@ -135,7 +135,7 @@ describe('starting', () => {
     const text = { serviceRequestId: marker, metadata: { [marker]: marker }, variables: { name: marker } };
     const { status, body } = await placeCall(api, { to: newNumber(), ...text, callbackUrl: `https://hooks.example/${marker}` });
     expect(status).toBe(202);
-    expect(api.logLines.filter((line) => line.includes(body.callId)).join()).toContain('call taken');
+    expect(api.logLines.filter((line) => line.includes(body.callId)).join()).toContain('call accepted');
     expect(api.logLines.join()).not.toContain(marker);
   });
 

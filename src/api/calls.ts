@@ -1,6 +1,6 @@
 /**
- * Voice calls over HTTP: start one, wait for its result, list earlier ones, end one. The form of the answers follows from what Kestra
- * does with them: always 200 with a complete body while the call is known, `done` a boolean, no 204.
+ * Voice calls: start one, wait for its result, list earlier ones, end one. The responses are shaped for Kestra: a known call is always a
+ * 200 with a complete body, `done` is a boolean, and there is no 204.
  */
 import { createHash } from 'node:crypto';
 import { type Client, WorkflowExecutionAlreadyStartedError, WorkflowNotFoundError } from '@temporalio/client';
@@ -45,16 +45,16 @@ export interface CallDependencies {
   identity(): Identity | undefined;
 }
 
-/** Bound of a request to Temporal. A caller who gets no answer in time comes again with the same key. */
+/** Timeout of a request to Temporal. After a timeout the client retries with the same key. */
 const TEMPORAL_TIMEOUT_MS = 5_000;
 const BODY_LIMIT_BYTES = 256 * 1024;
-/** While a workflow is over without a result, how often to look whether somebody has started it again, in milliseconds. */
+/** How often to check whether a workflow that ended without a result was started again, in milliseconds. */
 const LOOK_AGAIN_MS = 5_000;
 
 const callPage = z
   .object({
     data: z.array(callViewSchema),
-    next: z.string().nullable().meta({ description: '`before` of the next page; null on the last.' }),
+    next: z.string().nullable().meta({ description: '`before` for the next page; null on the last page.' }),
   })
   .meta({ id: 'CallPage', description: 'Newest first.' });
 
@@ -78,16 +78,16 @@ async function startCall(dependencies: CallDependencies, request: Request, respo
   refuseUnsafeText(request.body);
   const body = parsed(startBody, request.body);
   const identity = dependencies.identity();
-  if (!identity) throw new ApiError(503, 'the record has not been reached yet; please come again', RETRY_AFTER);
-  if (!settings.VAPI_API_KEY) throw new ApiError(422, 'voice calls are not set up here (VAPI_API_KEY)');
+  if (!identity) throw new ApiError(503, 'still starting; please retry', RETRY_AFTER);
+  if (!settings.VAPI_API_KEY) throw new ApiError(422, 'voice calls are not configured (VAPI_API_KEY)');
   const placement = placementOf(body, settings);
   const callId = identity.callId({ caller: keyHash(request), idempotencyKey });
   const requestHash = hashOf(body);
   const call = await fromRecord(findOrCreateCall(db, { ...body, ...placement, id: callId, requestHash }));
-  if (call.requestHash !== requestHash) throw new ApiError(409, 'this Idempotency-Key was used with another body');
+  if (call.requestHash !== requestHash) throw new ApiError(409, 'this Idempotency-Key was used with a different body');
   if (call.doneAt === null) await startWorkflow(dependencies, call);
-  // Nothing that the caller wrote: a reference may be a name or a number.
-  logger.info({ callId, workflowId: call.workflowId }, 'call taken');
+  // Log nothing that the client wrote: a reference may be a name or a phone number.
+  logger.info({ callId, workflowId: call.workflowId }, 'call accepted');
   const view = callView(call);
   response.status(202).location(view.links.self).json(view);
 }
@@ -101,14 +101,14 @@ interface Placement {
 function placementOf(body: StartBody, settings: Settings): Placement {
   const assistantId = body.assistantId ?? settings.VAPI_ASSISTANT_ID;
   const phoneNumberId = body.phoneNumberId ?? settings.VAPI_PHONE_NUMBER_ID;
-  if (!assistantId) throw new ApiError(422, 'assistantId: none is given, and VAPI_ASSISTANT_ID is not set');
-  if (!phoneNumberId) throw new ApiError(422, 'phoneNumberId: none is given, and VAPI_PHONE_NUMBER_ID is not set');
+  if (!assistantId) throw new ApiError(422, 'assistantId: is missing, and VAPI_ASSISTANT_ID is not set');
+  if (!phoneNumberId) throw new ApiError(422, 'phoneNumberId: is missing, and VAPI_PHONE_NUMBER_ID is not set');
   const refusal = body.callbackUrl === undefined ? undefined : callbackProblem(body.callbackUrl, callbackSettings(settings));
   if (refusal !== undefined) throw new ApiError(422, `callbackUrl: ${refusal}`);
   return { assistantId, phoneNumberId };
 }
 
-/** Of the parsed request, with its keys in order: a flow that renders the same body again may order them differently. */
+/** Hash of the parsed request with sorted keys: a flow that renders the same body again may order them differently. */
 function hashOf(body: StartBody): string {
   return createHash('sha256')
     .update(JSON.stringify(sorted(body)))
@@ -126,9 +126,9 @@ function sorted(value: unknown): unknown {
 }
 
 /**
- * While an execution of the call runs, starting another does nothing. A closed one has written its result, was stopped from outside,
- * or belonged to an earlier row of this key that retention has deleted. The row tells which, if it is read after the execution has
- * closed: with a result nothing is started; an open one is followed anew. That cannot dial twice: an execution dials only if no other
+ * While an execution of the call is running, starting another does nothing. A closed one has written its result, was stopped from
+ * outside, or belonged to an earlier row with this key that retention has deleted. Reading the row after the execution has closed tells
+ * which: with a result, nothing is started; an open row is followed again. That cannot dial twice: an execution dials only if no other
  * has claimed the row, and otherwise looks for the placed call.
  */
 async function startWorkflow(dependencies: CallDependencies, call: Call): Promise<void> {
@@ -137,7 +137,7 @@ async function startWorkflow(dependencies: CallDependencies, call: Call): Promis
   if (doneAt === null) await tryStart(dependencies, call, 'ALLOW_DUPLICATE');
 }
 
-/** False when the policy forbids it. @throws ApiError 503 when Temporal refuses or is slow: the row waits for the next request */
+/** False if the policy forbids it. @throws ApiError 503 if Temporal fails or is slow; the row then waits for the next request */
 async function tryStart(
   { settings, temporal, logger }: CallDependencies,
   call: Call,
@@ -150,8 +150,8 @@ async function tryStart(
     return true;
   } catch (error) {
     if (error instanceof WorkflowExecutionAlreadyStartedError) return false;
-    logger.error({ error, callId: call.id }, 'Temporal did not take the call; the caller is asked to come again');
-    throw new ApiError(503, 'the call was not taken; please send it again with the same Idempotency-Key', RETRY_AFTER);
+    logger.error({ error, callId: call.id }, 'Temporal did not accept the call; asking the client to retry');
+    throw new ApiError(503, 'the call was not accepted; please send it again with the same Idempotency-Key', RETRY_AFTER);
   }
 }
 
@@ -163,7 +163,7 @@ async function showCall(dependencies: CallDependencies, request: Request, respon
   if (!left.aborted) response.set('Cache-Control', 'no-store').json(callView(current, parts));
 }
 
-/** The call when it is done or the time is over, not earlier: otherwise its caller would ask again at once, for ever. */
+/** The call once it is done or the time is over, not earlier: otherwise clients would poll in a tight loop. */
 async function waitUntilDone({ db, waiters }: CallDependencies, call: Call, waitMs: number, left: AbortSignal): Promise<Call> {
   const untilMs = Date.now() + waitMs;
   for (;;) {
@@ -172,15 +172,15 @@ async function waitUntilDone({ db, waiters }: CallDependencies, call: Call, wait
     const current = await fromRecord(getCall(db, call.id));
     const restMs = Math.min(untilMs - Date.now(), LOOK_AGAIN_MS);
     if (!isOver || current.doneAt !== null || restMs <= 0) return current;
-    // The workflow was stopped from outside, or is not started yet.
+    // The workflow was stopped from outside, or was not started yet.
     await waiters.rest(restMs, left);
   }
 }
 
-/** The call that `:callId` names. @throws ApiError 404 */
+/** The call with the id `:callId`, ours or Vapi's. @throws ApiError 404 */
 async function requestedCall(db: Database, request: Request): Promise<Call> {
   const { callId } = parsed(callIdParameter, request.params);
-  // Vapi's ids are UUIDs too, as a rule: ours comes first.
+  // Vapi's ids are usually UUIDs too; ours take precedence.
   const ours = z.guid().safeParse(callId).success ? await fromRecord(findCall(db, callId)) : null;
   if (ours) return ours;
   const providers = vapiId.safeParse(callId).success ? await fromRecord(findCallByProviderId(db, callId)) : null;
@@ -199,10 +199,10 @@ async function endCall(dependencies: CallDependencies, request: Request, respons
       );
     } catch (error) {
       if (error instanceof WorkflowNotFoundError) throw new ApiError(409, 'the call is not running');
-      logger.error({ error, callId: call.id }, 'the end of a call could not be asked for');
-      throw new ApiError(503, 'the end of the call could not be asked for; please come again', RETRY_AFTER);
+      logger.error({ error, callId: call.id }, 'requesting the end of a call failed');
+      throw new ApiError(503, 'ending the call failed; please retry', RETRY_AFTER);
     }
-    logger.info({ callId: call.id }, 'end of the call asked for');
+    logger.info({ callId: call.id }, 'end of the call requested');
   }
   response.status(call.doneAt === null ? 202 : 200).json(callView(call));
 }
@@ -216,7 +216,7 @@ async function listCallsByPhone({ db }: CallDependencies, request: Request, resp
   const page = parsed(pageQuery, request.query);
   const { phone: written } = parsed(phoneParameter, request.params);
   const number = normalisedPhone(written.trim().startsWith('+') ? written : `+${written.trim()}`);
-  if (number === undefined) throw new ApiError(400, 'phone: must be a phone number with its country code');
+  if (number === undefined) throw new ApiError(400, 'phone: must be a phone number with country code');
   response.json(await readPage(db, { number }, page));
 }
 
@@ -235,7 +235,7 @@ async function readPage(
 
 const json = <T extends z.ZodType>(schema: T) => ({ content: { 'application/json': { schema } } });
 
-/** What the OpenAPI document says of these routes. */
+/** These routes in the OpenAPI document. */
 export const callPaths: ZodOpenApiPathsObject = {
   '/api/v1/vapi/calls': {
     post: {
@@ -244,17 +244,17 @@ export const callPaths: ZodOpenApiPathsObject = {
       operationId: 'startCall',
       summary: 'Start a call',
       description:
-        'The same key and body is the same call: send it again whenever the answer was lost. Over the limit of calls at once, it is queued. A call that cannot be dialled within half an hour ends as failed.',
+        'Safe to repeat: the same key and body return the same call. If too many calls are running, it is queued; a call that cannot be dialled within half an hour fails.',
       requestParams: { header: startHeaders },
       requestBody: { required: true, content: { 'application/json': { schema: startBody, example: START_EXAMPLE } } },
       responses: {
-        202: { description: 'Taken. `done` is true when the same key was used before and the call is over.', ...json(callViewSchema) },
+        202: { description: 'Accepted. `done` is true if the same key was used before and the call has ended.', ...json(callViewSchema) },
         ...guardedProblems,
         ...problems({
-          409: 'The key was used with another body.',
+          409: 'The key was used with a different body.',
           413: 'The body is larger than 256 KB.',
-          415: 'A compression or a character set of the body that is not known.',
-          422: 'Right in form, and cannot be done here; `detail` says why.',
+          415: 'Unsupported content encoding or charset.',
+          422: 'Valid, but not possible with this configuration; `detail` says why.',
         }),
       },
     },
@@ -272,7 +272,7 @@ export const callPaths: ZodOpenApiPathsObject = {
       tags: ['Calls'],
       security: [{ bearer: [] }],
       operationId: 'listCallsByPhone',
-      summary: 'List the calls with one number, newest first',
+      summary: 'List the calls from and to a number, newest first',
       requestParams: { path: phoneParameter, query: pageQuery },
       responses: { 200: { description: 'A page.', ...json(callPage) }, ...guardedProblems },
     },
@@ -283,10 +283,10 @@ export const callPaths: ZodOpenApiPathsObject = {
       security: [{ bearer: [] }],
       operationId: 'showCall',
       summary: 'Show a call, or wait for its result',
-      description: 'Always 200 while the call is known, with every field. A call that failed is no error of this request: see `outcome`.',
+      description: 'Always a 200 with every field if the call exists. A failed call is not an error of this request: see `outcome`.',
       requestParams: { path: callIdParameter, query: showQuery },
       responses: {
-        200: { description: 'The call as it stands.', ...json(callViewSchema) },
+        200: { description: 'The call in its current state.', ...json(callViewSchema) },
         ...guardedProblems,
         ...problems({ 404: 'No such call.' }),
       },
@@ -295,11 +295,11 @@ export const callPaths: ZodOpenApiPathsObject = {
       tags: ['Calls'],
       security: [{ bearer: [] }],
       operationId: 'endCall',
-      summary: 'End a call, or take it out of the queue',
+      summary: 'End a call, or remove it from the queue',
       requestParams: { path: callIdParameter },
       responses: {
-        200: { description: 'It was over already.', ...json(callViewSchema) },
-        202: { description: 'Its end was asked for; wait for it with GET.', ...json(callViewSchema) },
+        200: { description: 'It had already ended.', ...json(callViewSchema) },
+        202: { description: 'Its end was requested; wait for it with GET.', ...json(callViewSchema) },
         ...guardedProblems,
         ...problems({ 404: 'No such call.', 409: 'The call is not running.' }),
       },

@@ -1,4 +1,4 @@
-/** Conversations and their messages over HTTP, newest first, paged by cursor. */
+/** Conversations and their messages, newest first, with cursor pagination. */
 import { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
@@ -18,12 +18,12 @@ import {
   MessageStatus,
 } from '../record/conversations';
 
-const limit = integerParameter(1, 100).default(50).meta({ description: 'How many at most; 50 when it is not given.', example: 20 });
+const limit = integerParameter(1, 100).default(50).meta({ description: 'Maximum number of results (default 50).', example: 20 });
 const position = z
   .string()
   .regex(/^[0-9]{1,18}$/)
   .transform(BigInt)
-  .meta({ description: '`next` of the page before.', example: '4711' });
+  .meta({ description: '`next` of the previous page.', example: '4711' });
 const conversationCursor = z
   .string()
   .regex(/^[0-9]{1,13}_[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/)
@@ -31,16 +31,16 @@ const conversationCursor = z
     const [atMs = '0', id = ''] = cursor.split('_');
     return { at: new Date(Number(atMs)), id };
   })
-  .meta({ description: '`next` of the page before.', example: '1790000000000_2f0c2d5e-4a55-4b8c-9a1e-0c5d7c7f1a10' });
+  .meta({ description: '`next` of the previous page.', example: '1790000000000_2f0c2d5e-4a55-4b8c-9a1e-0c5d7c7f1a10' });
 
 export const conversationParameters = z.object({
-  id: z.uuid().meta({ description: 'An `id` of the list.', example: '2f0c2d5e-4a55-4b8c-9a1e-0c5d7c7f1a10' }),
+  id: z.uuid().meta({ description: 'An `id` from the list.', example: '2f0c2d5e-4a55-4b8c-9a1e-0c5d7c7f1a10' }),
 });
 export const conversationsQuery = z.strictObject({
   limit,
   before: conversationCursor.optional(),
-  needsAttention: booleanParameter.optional().meta({ description: 'Only those that wait for a person, or only the others.' }),
-  mode: z.enum(ConversationMode).optional().meta({ description: 'Only those that are answered so.' }),
+  needsAttention: booleanParameter.optional().meta({ description: 'Only those that need a person, or only the others.' }),
+  mode: z.enum(ConversationMode).optional().meta({ description: 'Only those with this mode.' }),
 });
 export const messagesQuery = z.strictObject({ limit, before: position.optional() });
 
@@ -55,23 +55,21 @@ const attentionReasonSchema = z
     since: time,
     text: z
       .string()
-      .meta({ description: 'What is wrong, for a person.', example: 'waiting for a model: deepseek (deepseek-chat) answered 503' }),
-    subject: z.string().optional().meta({ description: 'What it is about, such as the id of a reply.' }),
+      .meta({ description: 'What is wrong, in words.', example: 'waiting for a model: deepseek (deepseek-chat) answered 503' }),
+    subject: z.string().optional().meta({ description: 'What the reason is about, such as the id of a reply.' }),
   })
   .meta({ id: 'AttentionReason' });
 const attentionSchema = z.array(attentionReasonSchema);
 
-/** A conversation in an answer. */
+/** A conversation in a response. */
 export const conversationSchema = z
   .object({
     id: z.uuid(),
     workspaceId: z.uuid(),
-    workflowId: z.string().meta({ description: 'Its workflow in Temporal.' }),
-    mode: z.enum(ConversationMode).meta({ description: 'Who answers: the AI, a person, or nobody.' }),
+    workflowId: z.string().meta({ description: 'Id of its workflow in Temporal.' }),
+    mode: z.enum(ConversationMode).meta({ description: 'Who replies: the AI, a person, or nobody (paused).' }),
     needsAttention: z.boolean(),
-    attention: z
-      .array(attentionReasonSchema)
-      .meta({ description: 'Why a person is asked for; a reason stays until what it names is cured.' }),
+    attention: z.array(attentionReasonSchema).meta({ description: 'Why it needs a person. A reason stays until what it names is cured.' }),
     lastMessageAt: time.nullable(),
     lastMessagePreview: z.string().nullable(),
     unreadCount: z.int(),
@@ -85,20 +83,23 @@ export const conversationSchema = z
   })
   .meta({ id: 'Conversation' });
 
-/** A message in an answer. */
+/** A message in a response. */
 export const messageSchema = z
   .object({
     id: z.uuid(),
     position: z
       .string()
       .regex(/^[0-9]+$/)
-      .meta({ description: 'Order of arrival; a text, because it may be larger than a double holds.' }),
+      .meta({ description: 'Order of arrival; a string, because it can exceed the precision of a double.' }),
     direction: z.enum(MessageDirection),
     kind: z.string().meta({ description: "WhatsApp's type of the message.", example: 'text' }),
     text: z.string().nullable(),
-    payload: z.unknown().meta({ description: 'What a message carries that is no text; null for most.' }),
+    payload: z.unknown().meta({ description: 'Content other than text; null for most messages.' }),
     status: z.enum(MessageStatus),
-    outcome: z.enum(MessageOutcome).nullable().meta({ description: 'What became of an inbound message; null while it is worked on.' }),
+    outcome: z
+      .enum(MessageOutcome)
+      .nullable()
+      .meta({ description: 'What became of an inbound message; null while it is being processed.' }),
     replyToId: z.uuid().nullable(),
     turnId: z.uuid().nullable(),
     provider: z.string().nullable(),
@@ -114,7 +115,7 @@ export const messageSchema = z
   })
   .meta({ id: 'Message' });
 
-const next = z.string().nullable().meta({ description: '`before` of the next page; null on the last.' });
+const next = z.string().nullable().meta({ description: '`before` for the next page; null on the last page.' });
 export const conversationPage = z.object({ data: z.array(conversationSchema), next }).meta({ id: 'ConversationPage' });
 export const messagePage = z.object({ data: z.array(messageSchema), next }).meta({ id: 'MessagePage' });
 
@@ -203,7 +204,7 @@ function messageView(row: MessageRow): z.input<typeof messageSchema> {
   return { ...row, position: String(row.position), occurredAt: row.occurredAt.toISOString(), createdAt: row.createdAt.toISOString() };
 }
 
-/** @throws ApiError 404 also for a text that cannot be an id */
+/** @throws ApiError 404, also for a string that cannot be an id */
 function conversationId(request: Request): string {
   const parameters = conversationParameters.safeParse(request.params);
   if (!parameters.success) throw new ApiError(404, 'no such conversation');

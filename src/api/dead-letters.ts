@@ -1,4 +1,4 @@
-/** What could not be taken: look at it, and take it in again once its cause is gone. */
+/** Dead letters: list them, and replay them once their cause is gone. */
 import { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
@@ -17,7 +17,7 @@ import {
 } from '../record/dead-letters';
 import { deadLetterHeadSchema, deadLetterHeadView, deadLetterSchema, deadLetterView } from './views/dead-letter';
 
-/** Below the minute after which proxies usually give an idle request up. */
+/** Below the minute after which proxies usually close an idle request. */
 const REPLAY_ALL_MS = 20_000;
 const REPLAY_ALL_LIMIT = 1_000;
 
@@ -36,45 +36,45 @@ const filters = {
     .regex(/^[a-z_]{1,64}$/)
     .optional()
     .meta({ description: 'Only those with this reason.', example: 'no_sender' }),
-  source: z.enum(DEAD_LETTER_SOURCES).optional().meta({ description: 'Only those that came in there.' }),
+  source: z.enum(DEAD_LETTER_SOURCES).optional().meta({ description: 'Only those from this source.' }),
 };
 export const deadLettersQuery = z.strictObject({
-  limit: integerParameter(1, 100).default(50).meta({ description: 'How many at most; 50 when it is not given.', example: 20 }),
-  before: cursor.optional().meta({ description: '`next` of the page before.', example: EXAMPLE_CURSOR }),
-  replayed: booleanParameter.optional().meta({ description: 'Only those that a replay took, or only the open ones.' }),
+  limit: integerParameter(1, 100).default(50).meta({ description: 'Maximum number of results (default 50).', example: 20 }),
+  before: cursor.optional().meta({ description: '`next` of the previous page.', example: EXAMPLE_CURSOR }),
+  replayed: booleanParameter.optional().meta({ description: 'Only those that were replayed, or only the open ones.' }),
   ...filters,
 });
 export const replayQuery = z.strictObject({
   limit: integerParameter(1, REPLAY_ALL_LIMIT)
     .default(REPLAY_ALL_LIMIT)
-    .meta({ description: `How many at most; ${REPLAY_ALL_LIMIT} when it is not given.`, example: 100 }),
-  after: cursor.optional().meta({ description: '`next` of the answer before.', example: EXAMPLE_CURSOR }),
+    .meta({ description: `Maximum number of letters (default ${REPLAY_ALL_LIMIT}).`, example: 100 }),
+  after: cursor.optional().meta({ description: '`next` of the previous response.', example: EXAMPLE_CURSOR }),
   ...filters,
 });
 export const deadLetterParameters = z.object({
-  id: z.guid().meta({ description: 'An `id` of the list.', example: '2f0c2d5e-4a55-4b8c-9a1e-0c5d7c7f1a10' }),
+  id: z.guid().meta({ description: 'An `id` from the list.', example: '2f0c2d5e-4a55-4b8c-9a1e-0c5d7c7f1a10' }),
 });
 
 const deadLetterPage = z
   .object({
     data: z.array(deadLetterHeadSchema),
-    next: z.string().nullable().meta({ description: '`before` of the next page; null on the last.' }),
+    next: z.string().nullable().meta({ description: '`before` for the next page; null on the last page.' }),
   })
   .meta({ id: 'DeadLetterPage' });
 const replaySchema = z
   .object({
     id: z.guid(),
     result: z.enum(['taken', 'skipped', 'failed']).meta({
-      description: '`taken`: handed over as a webhook is. `skipped`: understood, and nothing for us. `failed`: the letter stays open.',
+      description: '`taken`: handed over, as from a webhook. `skipped`: understood, but irrelevant. `failed`: the letter stays open.',
     }),
-    reason: z.string().nullable().meta({ description: 'Why it failed; a short kind', example: null }),
+    reason: z.string().nullable().meta({ description: 'Why it failed, as a short code', example: null }),
     detail: z.string().nullable().meta({ description: 'Why it failed, in words', example: null }),
   })
   .meta({ id: 'DeadLetterReplay' });
 const replayPage = z
   .object({
     data: z.array(replaySchema),
-    next: z.string().nullable().meta({ description: '`after` of the next request; null when all were tried.' }),
+    next: z.string().nullable().meta({ description: '`after` for the next request; null when all were tried.' }),
   })
   .meta({ id: 'DeadLetterReplays' });
 
@@ -96,10 +96,10 @@ export const deadLetterPaths: ZodOpenApiPathsObject = {
     post: {
       ...common,
       summary: 'Replay all open dead letters',
-      description: 'Oldest first. Those that fail stay open; `next` leads past them.',
+      description: 'Oldest first. Those that fail stay open; continue with `next` to skip them.',
       operationId: 'replayDeadLetters',
       requestParams: { query: replayQuery },
-      responses: { 200: { description: 'What became of each.', content: json(replayPage) }, ...guardedProblems },
+      responses: { 200: { description: 'The result of each letter.', content: json(replayPage) }, ...guardedProblems },
     },
   },
   '/api/v1/dead-letters/{id}': {
@@ -115,13 +115,13 @@ export const deadLetterPaths: ZodOpenApiPathsObject = {
     post: {
       ...common,
       summary: 'Replay a dead letter',
-      description: 'The way of a webhook: what it holds is read and handed over. Twice is harmless, because messages have ids.',
+      description: 'Reads the letter and hands it over, as from a webhook. Safe to repeat, because messages have ids.',
       operationId: 'replayDeadLetter',
       requestParams: { path: deadLetterParameters },
       responses: {
-        200: { description: 'It was taken, or skipped.', content: json(replaySchema) },
+        200: { description: 'It was taken or skipped.', content: json(replaySchema) },
         ...noSuchLetter,
-        ...problems({ 409: 'It still cannot be taken; `detail` says why.' }),
+        ...problems({ 409: 'It still cannot be read or stored; `detail` says why.' }),
         ...guardedProblems,
       },
     },
@@ -130,7 +130,7 @@ export const deadLetterPaths: ZodOpenApiPathsObject = {
 
 export interface DeadLetterDependencies {
   db: Database;
-  /** Takes a letter in once more. @throws ApiError 503 */
+  /** Replays a letter. @throws ApiError 503 */
   replay(letter: DeadLetter): Promise<Replayed>;
 }
 
@@ -166,7 +166,7 @@ async function replayOne({ db, replay }: DeadLetterDependencies, request: Reques
   response.json(replayView(letter.id, replayed));
 }
 
-/** One after the other, in the order in which they came: several may be of one person. */
+/** One after the other, in order of arrival, because several may be from one person. */
 async function replayAll({ db, replay }: DeadLetterDependencies, request: Request, response: Response): Promise<void> {
   const left = clientLeft(response);
   const { limit, after, ...filter } = parsed(replayQuery, request.query);
@@ -177,7 +177,7 @@ async function replayAll({ db, replay }: DeadLetterDependencies, request: Reques
   for (const position of positions.slice(0, limit)) {
     if (Date.now() > untilMs || left.aborted) break;
     const letter = await fromRecord(findDeadLetter(db, position.id));
-    // Somebody else may have replayed it, or its time was over.
+    // It may have been replayed or deleted in the meantime.
     if (letter?.replayedAt === null) data.push(replayView(letter.id, await replay(letter)));
     last = position;
   }
@@ -194,7 +194,7 @@ function cursorOf({ at, id }: DeadLetterPosition): string {
   return `${at.getTime()}_${id}`;
 }
 
-/** What is no id of ours is no letter of ours. @throws ApiError 404 */
+/** @throws ApiError 404, also for a string that cannot be an id */
 async function letterOf(db: Database, request: Request): Promise<DeadLetter> {
   const { data } = deadLetterParameters.safeParse(request.params);
   parsed(noQuery, request.query);

@@ -1,4 +1,4 @@
-/** Messages that wait for a workspace with their number, newest first, paged by cursor. */
+/** Messages to numbers that belong to no workspace, newest first, with cursor pagination. */
 import { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
@@ -17,12 +17,14 @@ const cursor = z
     const [atMs = '0', id = ''] = value.split('_');
     return { at: new Date(Number(atMs)), id };
   })
-  .meta({ description: '`next` of the page before.', example: `1790000000000_${EXAMPLE_ID}` });
+  .meta({ description: '`next` of the previous page.', example: `1790000000000_${EXAMPLE_ID}` });
 
 const listQuery = z.strictObject({
-  limit: integerParameter(1, 100).default(50).meta({ description: 'How many at most; 50 when it is not given.', example: 20 }),
+  limit: integerParameter(1, 100).default(50).meta({ description: 'Maximum number of results (default 50).', example: 20 }),
   before: cursor.optional(),
-  released: booleanParameter.optional().meta({ description: 'Only those that reached their conversation, or only those that still wait.' }),
+  released: booleanParameter
+    .optional()
+    .meta({ description: 'Only those that have reached their conversation, or only those that are still waiting.' }),
 });
 
 const keptMessage = z.looseObject({
@@ -34,19 +36,21 @@ const keptMessage = z.looseObject({
 const parkedMessageSchema = z
   .object({
     id: z.uuid(),
-    phoneNumberId: z.string().meta({ description: "Kapso's id of the business number that no workspace had.", example: '100000000000009' }),
+    phoneNumberId: z
+      .string()
+      .meta({ description: "Kapso's id of the business number, which belonged to no workspace.", example: '100000000000009' }),
     reason: z.string().meta({ example: 'no workspace has this number' }),
     kind: z.string().meta({ description: "WhatsApp's type of the message.", example: 'text' }),
     text: z.string().nullable(),
     contact: z.object({ phone: z.string().nullable().meta({ description: 'Digits, no plus.' }), name: z.string().nullable() }),
     createdAt: time,
-    releasedAt: time.nullable().meta({ description: 'When it became a message of a conversation; null while it waits.' }),
+    releasedAt: time.nullable().meta({ description: 'When it became a message of a conversation; null while it is waiting.' }),
   })
   .meta({ id: 'ParkedMessage' });
 const page = z
   .object({
     data: z.array(parkedMessageSchema),
-    next: z.string().nullable().meta({ description: '`before` of the next page; null on the last.' }),
+    next: z.string().nullable().meta({ description: '`before` for the next page; null on the last page.' }),
   })
   .meta({ id: 'ParkedMessagePage' });
 
@@ -54,8 +58,8 @@ export const parkedMessagePaths: ZodOpenApiPathsObject = {
   '/api/v1/parked-messages': {
     get: {
       tags: ['Conversations'],
-      summary: 'List messages for numbers that no workspace has',
-      description: 'They reach their conversations when a workspace with the number is added.',
+      summary: 'List messages to numbers that belong to no workspace',
+      description: 'They reach their conversations once a workspace with the number exists.',
       operationId: 'listParkedMessages',
       security: [{ bearer: [] }],
       requestParams: { query: listQuery },

@@ -1,6 +1,6 @@
 /**
- * The recording of a call, fetched from Vapi when somebody asks for it: the record has only a reference. Vapi answers with a
- * short-lived address that opens the recording for anybody; it must get into no answer and no log line.
+ * Fetches the recording of a call from Vapi on demand; the database has only a reference. Vapi returns a short-lived URL that opens the
+ * recording for anybody, so the URL must never get into a response or a log line.
  */
 import { once } from 'node:events';
 import { Readable } from 'node:stream';
@@ -20,14 +20,14 @@ import { vapiId } from '../providers/vapi/id';
 import { findRecordedCall } from '../record/calls';
 import { callIdParameter } from './call-requests';
 
-/** Timeout until the headers of a response have come, in milliseconds. The body may take long; only the pause between two pieces is bounded (undici, 300 s). */
+/** Timeout for the headers of a response, in milliseconds. The body may take long; only the pause between two chunks is limited (undici, 300 s). */
 const HEADERS_TIMEOUT_MS = 10_000;
 
-/** `Retry-After` when Vapi is busy and names no time. */
+/** `Retry-After` if Vapi is busy and gives none. */
 const DEFAULT_RETRY_SECONDS = 5;
 
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
-/** Responses of the store that are passed on: whole, part, unchanged (RFC 9110). */
+/** Responses of the storage that are passed on: complete, partial, unchanged (RFC 9110). */
 const PASSED_ON = new Set([200, 206, 304]);
 
 const REQUEST_HEADERS = ['range', 'if-range', 'if-none-match', 'if-modified-since'] as const;
@@ -41,7 +41,7 @@ export interface RecordingDependencies {
   logger: Logger;
 }
 
-/** The route `/:callId/recording`, to be mounted under `/api/v1/vapi/calls` behind the check of the key. GET and HEAD. */
+/** The route `/:callId/recording` (GET and HEAD), to be mounted under `/api/v1/vapi/calls`, after the API key was checked. */
 export function recordingRoutes(dependencies: RecordingDependencies): Router {
   const router = Router();
   router.get('/:callId/recording', recordingHandler(dependencies));
@@ -55,18 +55,18 @@ export function recordingHandler({ db, vapi, logger }: RecordingDependencies): R
     parsed(noQuery, request.query);
     const { id, providerCallId } = await findRecording(db, request.params.callId);
     if (left.aborted) return;
-    if (vapi.apiKey === undefined) throw new ApiError(503, 'recordings cannot be fetched: no key is set (VAPI_API_KEY)');
+    if (vapi.apiKey === undefined) throw new ApiError(503, 'recordings cannot be fetched: no API key is set (VAPI_API_KEY)');
     try {
       const address = await fetchAddress({ baseUrl: vapi.baseUrl, apiKey: vapi.apiKey }, providerCallId, response, left);
       const answer = await withDeadline(HEADERS_TIMEOUT_MS, (signal) => openRecording(address, request, signal), left);
       await passOn(answer, request, response);
     } catch (error) {
       if (left.aborted) return;
-      // Only a code: the text of the error may contain the address.
-      const problem = error instanceof ApiError ? error : new ApiError(502, 'the recording could not be fetched');
+      // Only a code: the error message may contain the URL.
+      const problem = error instanceof ApiError ? error : new ApiError(502, 'fetching the recording failed');
       const reason = error instanceof ApiError ? error.message : codeOf(error);
       if (problem.status >= 500) logger.error({ callId: id, status: problem.status, reason }, 'recording not fetched');
-      // The caller must see that the rest is missing.
+      // The client must notice that the rest is missing.
       if (response.headersSent) response.destroy();
       else throw problem;
     }
@@ -81,12 +81,12 @@ async function findRecording(db: Database, written: unknown): Promise<{ id: stri
   const keys = { providerCallId: callId, ...(uuid.safeParse(callId).success ? { id: callId } : {}) };
   const call = await fromRecord(findRecordedCall(db, keys));
   if (call === null) throw new ApiError(404, 'no such call');
-  if (call.doneAt === null) throw new ApiError(404, 'the call is not done yet: its recording comes afterwards');
+  if (call.doneAt === null) throw new ApiError(404, 'the call is not done yet; its recording will be available afterwards');
   if (call.recordingUrl === null || call.providerCallId === null) throw new ApiError(404, 'the call has no recording');
   return { id: call.id, providerCallId: call.providerCallId };
 }
 
-/** Asks Vapi for the short-lived address: `GET /call/{id}/mono-recording` answers 302 (Vapi, private call recordings). */
+/** Gets the short-lived URL from Vapi: `GET /call/{id}/mono-recording` responds with 302 (Vapi, private call recordings). */
 async function fetchAddress(
   vapi: { baseUrl: string; apiKey: string },
   providerCallId: string,
@@ -108,25 +108,25 @@ async function fetchAddress(
   );
 }
 
-/** Must use TLS if Vapi is asked over TLS. */
+/** The URL must use TLS if Vapi is called over TLS. */
 function readLocation(location: string, base: string): URL {
   const url = location !== '' && URL.canParse(location, base) ? new URL(location, base) : undefined;
   const isSafe = url?.protocol === 'https:' || (url?.protocol === 'http:' && base.startsWith('http:'));
-  if (url === undefined || !isSafe) throw new ApiError(502, 'Vapi named no address for the recording');
+  if (url === undefined || !isSafe) throw new ApiError(502, 'Vapi returned no URL for the recording');
   return url;
 }
 
 function refusal(answer: Response, response: ApiResponse): ApiError {
-  if (answer.status === 404 || answer.status === 410) return new ApiError(404, 'Vapi has no recording of the call (any more)');
-  if (answer.status !== 429 && answer.status !== 503) return new ApiError(502, `Vapi answered ${answer.status}`);
+  if (answer.status === 404 || answer.status === 410) return new ApiError(404, 'Vapi has no recording of the call, or no longer has it');
+  if (answer.status !== 429 && answer.status !== 503) return new ApiError(502, `Vapi responded with ${answer.status}`);
   const waitMs = retryAfterMs(answer.headers);
   response.set('Retry-After', String(waitMs === undefined ? DEFAULT_RETRY_SECONDS : Math.ceil(waitMs / 1_000)));
   return new ApiError(503, 'Vapi is busy');
 }
 
-/** Without our key; follows no redirect. Always a GET, because the address is signed for that. */
+/** Sent without our API key and without following redirects. Always a GET, because the URL is signed for that. */
 async function openRecording(address: URL, request: Request, signal: AbortSignal): Promise<Response> {
-  // Compressed, the response would not have the recording's length.
+  // If compressed, the response would not have the recording's length.
   const headers = new Headers({ 'Accept-Encoding': 'identity' });
   for (const name of REQUEST_HEADERS) {
     const value = request.get(name);
@@ -137,8 +137,8 @@ async function openRecording(address: URL, request: Request, signal: AbortSignal
   await answer.body?.cancel();
   const range = answer.headers.get('content-range');
   if (answer.status === 416) throw new ApiError(416, 'the recording has no such part', range === null ? {} : { 'Content-Range': range });
-  if (answer.status === 404 || answer.status === 410) throw new ApiError(404, 'the recording is not there any more');
-  throw new ApiError(502, `the store of the recording answered ${answer.status}`);
+  if (answer.status === 404 || answer.status === 410) throw new ApiError(404, 'the recording no longer exists');
+  throw new ApiError(502, `the storage of the recording responded with ${answer.status}`);
 }
 
 async function passOn(answer: Response, request: Request, response: ApiResponse): Promise<void> {
@@ -164,7 +164,7 @@ async function passOn(answer: Response, request: Request, response: ApiResponse)
   await finished;
 }
 
-/** Audio or video only: nothing that a browser would run. */
+/** Only audio or video: nothing that a browser would execute. */
 function mediaType(answer: Response): string {
   const type = answer.headers.get('content-type') ?? '';
   return /^(audio|video)\/[\w.+-]+/.test(type) ? type : 'application/octet-stream';
@@ -173,37 +173,39 @@ function mediaType(answer: Response): string {
 function codeOf(error: unknown): string {
   const { name, code, cause } = error as { name?: unknown; code?: unknown; cause?: { code?: unknown } };
   const found = cause?.code ?? code;
-  if (name === 'AbortError') return 'took too long';
+  if (name === 'AbortError') return 'timed out';
   return typeof found === 'string' ? found : 'connection failed';
 }
 
 const recordingHeaders = {
-  'Accept-Ranges': { schema: { type: 'string' as const }, description: '`bytes` when parts can be asked for' },
+  'Accept-Ranges': { schema: { type: 'string' as const }, description: '`bytes` if range requests are supported' },
 };
 const sound = { 'audio/wav': {}, 'application/octet-stream': {} };
 
-/** What the OpenAPI document says of the route. */
+/** The route in the OpenAPI document. */
 export const recordingPath = {
   get: {
     tags: ['Calls'],
     operationId: 'getCallRecording',
-    summary: 'The recording of a call',
-    description: 'Fetched from Vapi each time and streamed; parts can be asked for with `Range`.',
+    summary: 'Get the recording of a call',
+    description: 'Fetched from Vapi each time and streamed. Supports `Range`.',
     security: [{ bearer: [] }],
     requestParams: {
       path: callIdParameter,
-      header: z.object({ Range: z.string().optional().meta({ description: 'A part of it (RFC 9110, 14.2)', example: 'bytes=0-1023' }) }),
+      header: z.object({
+        Range: z.string().optional().meta({ description: 'The requested part (RFC 9110, section 14.2)', example: 'bytes=0-1023' }),
+      }),
     },
     responses: {
       200: { description: 'The whole recording.', headers: recordingHeaders, content: sound },
-      206: { description: 'The part that was asked for.', headers: recordingHeaders, content: sound },
+      206: { description: 'The requested part.', headers: recordingHeaders, content: sound },
       304: { description: 'Unchanged (If-None-Match, If-Modified-Since).' },
       ...guardedProblems,
       ...problems({
         404: 'No such call, it is not done yet, or it has no recording.',
-        416: 'There is no such part.',
-        502: 'Vapi could not give it.',
-        503: 'Vapi is busy, or cannot be asked here; see `Retry-After`.',
+        416: 'The requested part does not exist.',
+        502: 'Vapi could not provide it.',
+        503: 'Vapi is busy (see `Retry-After`), or no Vapi API key is configured.',
       }),
     },
   },

@@ -1,42 +1,41 @@
 /**
- * A call as callers see it: the one projection of its row, for the API and for callbacks. Flat, and every field is always there
- * (`null` when unknown): a Kestra flow fails on a missing field, not on a null (measured).
+ * A call as the API and callbacks return it. Flat, and every field is always present (`null` if unknown): a Kestra flow fails on a
+ * missing field, but not on null (measured).
  */
 import { z } from 'zod';
 import type { Call } from '../../record/calls';
 
-/** Fields that are large or personal: null unless they are asked for. */
+/** Large or personal fields: null unless requested. */
 export const CALL_INCLUDES = ['transcript', 'messages', 'raw'] as const;
 export type CallInclude = (typeof CALL_INCLUDES)[number];
 
 const isoTime = z.iso.datetime();
 const EXAMPLE_ID = '5f0c3b8e-1d2a-8c4b-a6f7-0123456789ab';
 
-/** What `callView` makes. Strings that Vapi names stay open to new values. */
+/** The result of `callView`. Strings from Vapi are open to new values. */
 export const callViewSchema = z
   .object({
     callId: z.guid().meta({ description: 'Our id of the call', example: EXAMPLE_ID }),
     providerCallId: z
       .string()
       .nullable()
-      .meta({ description: "Vapi's id of the call; null until it is known", example: '01990000-0000-7000-8000-000000000001' }),
+      .meta({ description: "Vapi's id of the call; null until known", example: '01990000-0000-7000-8000-000000000001' }),
     status: z.string().meta({
-      description: 'Where the call is: scheduled, queued, ringing, in-progress, forwarding, ended; open to new values',
+      description: 'The state of the call: scheduled, queued, ringing, in-progress, forwarding, ended; open to new values',
       example: 'ended',
     }),
     done: z.boolean().meta({
-      description: 'Whether the result stands. Afterwards a late report only fills what is missing, or an outcome unknown',
+      description: 'Whether the result is final. A late report then only fills missing fields, or replaces the outcome unknown',
       example: true,
     }),
     outcome: z.string().nullable().meta({
       description:
-        'How the call ended: completed, no_answer, busy, voicemail, invalid_number, canceled, transfer_failed, failed, unknown; null until it is done',
+        'How the call ended: completed, no_answer, busy, voicemail, invalid_number, canceled, transfer_failed, failed, unknown; null until done',
       example: 'completed',
     }),
-    endedReason: z.string().nullable().meta({ description: 'The reason in the words of Vapi', example: 'customer-ended-call' }),
+    endedReason: z.string().nullable().meta({ description: 'The reason, as Vapi names it', example: 'customer-ended-call' }),
     error: z.string().nullable().meta({
-      description:
-        'Of a call that failed: whose fault it is (account, platform, provider, config, telephony, media, unknown) and the reason',
+      description: 'For a failed call: the category (account, platform, provider, config, telephony, media, unknown) and the reason',
       example: null,
     }),
     needsAttention: z.boolean().meta({ description: 'Whether a person should look at the call', example: false }),
@@ -45,46 +44,44 @@ export const callViewSchema = z
     to: z.string().nullable().meta({ description: 'Number that was called (E.164)', example: '+15550100' }),
     assistantId: z.string().nullable().meta({ description: "Vapi's id of the assistant", example: 'assistant-1' }),
     phoneNumberId: z.string().nullable().meta({ description: "Vapi's id of the number that was used", example: 'number-1' }),
-    serviceRequestId: z.string().nullable().meta({ description: 'The service request that the caller named', example: 'SR-1001' }),
+    serviceRequestId: z.string().nullable().meta({ description: 'The reference given in the request', example: 'SR-1001' }),
     conversationId: z.guid().nullable().meta({ description: 'The WhatsApp conversation with the same person', example: null }),
     metadata: z
       .record(z.string(), z.unknown())
       .nullable()
-      .meta({ description: 'What the caller gave along', example: { ticket: 'T-7' } }),
-    createdAt: isoTime.meta({ description: 'When the call was first known here', example: '2026-11-21T10:00:00.000Z' }),
+      .meta({ description: 'The metadata given in the request', example: { ticket: 'T-7' } }),
+    createdAt: isoTime.meta({ description: 'When the call became known here', example: '2026-11-21T10:00:00.000Z' }),
     startedAt: isoTime.nullable().meta({ description: 'When the call began', example: '2026-11-21T10:00:02.000Z' }),
-    answeredAt: isoTime
-      .nullable()
-      .meta({ description: 'When the other side was first in conversation', example: '2026-11-21T10:00:09.000Z' }),
+    answeredAt: isoTime.nullable().meta({ description: 'When the conversation began', example: '2026-11-21T10:00:09.000Z' }),
     endedAt: isoTime.nullable().meta({ description: 'When the call ended', example: '2026-11-21T10:01:14.000Z' }),
-    doneAt: isoTime.nullable().meta({ description: 'When the result stood', example: '2026-11-21T10:01:20.000Z' }),
+    doneAt: isoTime.nullable().meta({ description: 'When the result became final', example: '2026-11-21T10:01:20.000Z' }),
     durationSeconds: z.number().nullable().meta({ description: 'Length of the call in seconds', example: 72 }),
     cost: z.number().nullable().meta({ description: 'Cost of the call in US dollars', example: 0.12 }),
     summary: z.string().nullable().meta({ description: 'Summary of the conversation', example: 'The customer confirmed the appointment.' }),
-    structuredData: z.unknown().meta({ description: 'What the assistant was told to find out (JSON); null when nothing', example: null }),
+    structuredData: z.unknown().meta({ description: 'The structured data extracted by the assistant (JSON); null if none', example: null }),
     successEvaluation: z
       .string()
       .nullable()
-      .meta({ description: 'Success by the rubric of the assistant; a string such as true, 7 or Good', example: 'true' }),
+      .meta({ description: 'Success according to the rubric of the assistant; a string such as true, 7 or Good', example: 'true' }),
     hasRecording: z.boolean().meta({ description: 'Whether there is a recording', example: true }),
-    transcript: z.string().nullable().meta({ description: 'Null unless asked for (include=transcript)', example: null }),
-    messages: z.unknown().meta({ description: 'What was said, turn by turn; null unless asked for (include=messages)', example: null }),
-    raw: z.unknown().meta({ description: 'What Vapi reported, without its secrets; null unless asked for (include=raw)', example: null }),
+    transcript: z.string().nullable().meta({ description: 'Null unless requested (include=transcript)', example: null }),
+    messages: z.unknown().meta({ description: 'The conversation, turn by turn; null unless requested (include=messages)', example: null }),
+    raw: z.unknown().meta({ description: 'What Vapi reported, without its secrets; null unless requested (include=raw)', example: null }),
     links: z
       .object({
         self: z.string().meta({ description: 'This call', example: `/api/v1/vapi/calls/${EXAMPLE_ID}` }),
         recording: z
           .string()
           .nullable()
-          .meta({ description: 'Its recording; null when there is none', example: `/api/v1/vapi/calls/${EXAMPLE_ID}/recording` }),
+          .meta({ description: 'Its recording; null if there is none', example: `/api/v1/vapi/calls/${EXAMPLE_ID}/recording` }),
       })
-      .meta({ description: 'Addresses, relative to this API' }),
+      .meta({ description: 'Paths, relative to this API' }),
   })
-  .meta({ id: 'Call', description: 'A voice call. Every field is always there; null when it is unknown.' });
+  .meta({ id: 'Call', description: 'A voice call. Every field is always present; null if unknown.' });
 
 export type CallView = z.output<typeof callViewSchema>;
 
-/** The body for a row; `include` names the large fields that were asked for. */
+/** The view of a row; `include`: the large fields to include. */
 export function callView(row: Call, include: readonly CallInclude[] = []): CallView {
   const self = `/api/v1/vapi/calls/${row.id}`;
   const hasRecording = row.recordingUrl !== null;
