@@ -14,11 +14,11 @@ export async function handOver(deliveries: MessagesReceived[], elsewhere: Elsewh
   }
 }
 
-function pick(deliveries: MessagesReceived[], providerMessageIds: ReadonlySet<string>): MessagesReceived[] {
+function pick(deliveries: MessagesReceived[], messageIds: ReadonlySet<string>): MessagesReceived[] {
   return deliveries
     .map(({ contact, messages }) => ({
       contact,
-      messages: messages.filter((message) => providerMessageIds.has(message.providerMessageId)),
+      messages: messages.filter(({ id }) => messageIds.has(id)),
     }))
     .filter(({ messages }) => messages.length > 0);
 }
