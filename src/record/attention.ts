@@ -1,10 +1,10 @@
-/** Why conversations ask for a person. A reason stays until what it names is cured. */
+/** The reasons why a conversation needs a person. A reason stays until what it names is cured. */
 import type { Prisma } from '../../prisma/generated/client';
 import type { AttentionKind } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
 import { currentConversation } from './merged-conversations';
 
-/** What a reply that went out cures: the customer has heard from us, and the model has seen what went unanswered before. */
+/** The reasons that a sent reply cures: the customer has heard from us, and the model has seen the unanswered messages. */
 export const CURED_BY_REPLY: AttentionKind[] = ['turn_failed', 'reply_failed', 'waiting_for_model'];
 
 interface Reason {
@@ -16,7 +16,7 @@ interface Reason {
 const isAbout = (reason: Prisma.Sql, kind: AttentionKind, subject: string | undefined) =>
   sql`(${reason}->>'kind' = ${kind} AND ${reason}->>'subject' IS NOT DISTINCT FROM ${subject ?? null}::text)`;
 
-/** The reasons `attention` with this one added; one that is there already keeps its time and gets the new text. */
+/** `attention` with this reason added; if it is already there, it keeps its time and gets the new text. */
 export function withReason(attention: Prisma.Sql, { kind, text, subject }: Reason): Prisma.Sql {
   const added = JSON.stringify({ kind, text, ...(subject === undefined ? {} : { subject }) });
   return sql`(
@@ -26,7 +26,7 @@ export function withReason(attention: Prisma.Sql, { kind, text, subject }: Reaso
     FROM jsonb_array_elements(${attention}) reason)`;
 }
 
-/** The reasons `attention` without those of these kinds, and without those about this subject. */
+/** `attention` without the reasons of these kinds, and without those about this subject. */
 export function withoutReasons(attention: Prisma.Sql, kinds: readonly AttentionKind[], subject?: Prisma.Sql): Prisma.Sql {
   const remains = subject === undefined ? sql`true` : sql`reason->>'subject' IS DISTINCT FROM ${subject}`;
   return sql`(
@@ -41,14 +41,14 @@ export function unitedReasons(attention: Prisma.Sql, other: Prisma.Sql): Prisma.
       ORDER BY b.reason->>'kind', b.reason->>'subject', b.reason->>'since') u)`;
 }
 
-/** Asks for a person; nothing else of the conversation changes. */
+/** Adds a reason; nothing else of the conversation changes. */
 export async function raiseAttention(db: Database, { conversationId, ...reason }: Reason & { conversationId: string }): Promise<void> {
   await db.query(sql`
     UPDATE conversations c SET attention = ${withReason(sql`c.attention`, reason)}, needs_attention = true, updated_at = now()
     WHERE id = ${currentConversation(conversationId)}`);
 }
 
-/** Takes the reasons of these kinds back. Returns whether others still ask for a person. */
+/** Removes the reasons of these kinds. Returns whether others remain. */
 export async function clearAttention(
   db: Database,
   { conversationId, kinds }: { conversationId: string; kinds: AttentionKind[] },
@@ -60,7 +60,7 @@ export async function clearAttention(
   return rows[0]?.needsAttention ?? false;
 }
 
-/** Takes `dead_letter` back from the conversation of a workflow, unless another of its letters is still waiting. */
+/** Removes the reason `dead_letter` from the conversation of a workflow, unless another of its letters is still open. */
 export async function clearDeadLetterAttention(db: Database, workflowId: string): Promise<void> {
   const left = withoutReasons(sql`c.attention`, ['dead_letter']);
   await db.query(sql`

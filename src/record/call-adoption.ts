@@ -1,10 +1,10 @@
-/** Which of Vapi's calls a row of ours follows. */
+/** Assigns Vapi's id of a call to our row. */
 import { type Database, sql } from '../platform/database';
 import { higherStatus } from './call-status';
 
 /**
- * Gives Vapi's id to our row, if it has none yet. A row that an event created for the same id gives up the id and everything it has
- * learned, and is closed. Returns whether our row has the id now.
+ * Assigns Vapi's id to our row, if it has none yet. If an event has already created a row for this id, that row hands over the id and its
+ * data, and is closed. Returns whether our row has the id now.
  */
 export async function adoptProviderCall(
   db: Database,
@@ -55,11 +55,11 @@ export async function adoptProviderCall(
   });
 }
 
-/** A statement that loses a race for an id is tried this often. */
+/** Maximum attempts of a statement that loses a race for an id. */
 const ATTEMPTS = 5;
 const UNIQUE_VIOLATION = '23505';
 
-/** An id can be taken between the statement's look and its write; the next attempt sees by whom. */
+/** Another transaction can take an id between the statement's read and its write; the next attempt sees its row. */
 async function despiteRaces<T>(step: () => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt += 1) {
     try {

@@ -1,12 +1,12 @@
 /**
- * Facts about calls, as webhooks report them: which row a fact belongs to, and what it changes there. Facts arrive in any order,
- * more than once, and while the call workflow's activities write to the same row.
+ * Facts about calls from webhooks: which row a fact belongs to, and what it changes there. Facts arrive in any order, more than once,
+ * and while the call workflow's activities write to the same row.
  *
  * Invariants, each held by a single statement:
  * - a call has one row: of two concurrent first events, one creates it;
- * - an id of Vapi's stands in one row; our row takes it over from a row that an event created for an unknown call;
+ * - an id of Vapi's is in one row only; our row takes it over from a row that an event created for an unknown call;
  * - the status only rises, and nothing known becomes unknown;
- * - once the call is done, its events are still kept, and a report only fills gaps.
+ * - once the call is done, its events are still stored, and a report only fills gaps.
  */
 import { type CallEvent, callWorkflowId } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
@@ -27,12 +27,12 @@ export interface CallRow {
   doneAt: Date | null;
 }
 
-/** What became of an event. */
+/** The result of storing an event. */
 export interface KeptCallEvent {
   row: CallRow;
-  /** False for a fact that was kept before. */
+  /** False for a duplicate. */
   isNew: boolean;
-  /** The event is about an earlier placement, which Vapi ended without dialling: it decides nothing. */
+  /** The event is about an earlier placement that Vapi ended without dialling, so it changes nothing. */
   isFormer: boolean;
 }
 
@@ -44,8 +44,8 @@ const rowColumns = sql`r.id AS "callId", r.workflow_id AS "workflowId", r.provid
   r.max_duration_seconds AS "maxDurationSeconds", r.answered_at AS "answeredAt", r.done_at AS "doneAt"`;
 
 /**
- * The row that an id of Vapi's belongs to: ours, if our id came with it and the row follows no other call; else the row that
- * has Vapi's id. Our id alone proves nothing: people place calls again with the same metadata.
+ * The row of a call: the one with our id, if the event has our id and the row follows no other call; otherwise the one with Vapi's id. Our
+ * id alone proves nothing, because people place calls again with the same metadata.
  */
 export async function findCallRow(
   db: Database,
@@ -61,8 +61,8 @@ export async function findCallRow(
 }
 
 /**
- * Keeps a fact: finds or creates its row, writes the event once, and raises the row. `foreignCallId` becomes the id of a row that
- * has to be created. @throws when PostgreSQL cannot be reached
+ * Stores a fact: finds or creates its row, writes the event once, and raises the row. `foreignCallId`: the id for a row that must be
+ * created. @throws the database's error
  */
 export async function keepCallEvent(db: Database, event: CallEvent, foreignCallId: string): Promise<KeptCallEvent> {
   let parties: { ownCallId?: string; providerCallId: string } = event;
@@ -76,7 +76,7 @@ export async function keepCallEvent(db: Database, event: CallEvent, foreignCallI
     const isFormer = found.formerProviderCallIds.includes(event.providerCallId);
     if (!isFormer && found.providerCallId !== event.providerCallId) {
       const adopted = await adoptProviderCall(db, { callId: found.callId, providerCallId: event.providerCallId });
-      // The row follows another call by now, so this one has merely repeated our id.
+      // The row now follows another call, so this one only repeats our id.
       if (!adopted) parties = { providerCallId: event.providerCallId };
       continue;
     }
@@ -84,12 +84,12 @@ export async function keepCallEvent(db: Database, event: CallEvent, foreignCallI
     isNew ||= applied.isNew;
     if (applied.row) return { row: applied.row, isNew, isFormer };
     if (isFormer || found.doneAt !== null) return { row: found, isNew, isFormer };
-    // Meanwhile the id moved to another row, or the call was concluded: look again.
+    // In the meantime the id moved to another row, or the call was concluded: try again.
   }
   throw new Error(`no row could be found or created for the call ${event.providerCallId}`);
 }
 
-/** Does nothing if a concurrent event has created the row. */
+/** Creates the row, unless a concurrent event has. */
 async function insertForeignRow(db: Database, event: CallEvent, callId: string): Promise<void> {
   const { providerCallId, status, direction, fromNumber, toNumber, assistantId, phoneNumberId, maxDurationSeconds } = event;
   await db.query(sql`
@@ -102,8 +102,8 @@ async function insertForeignRow(db: Database, event: CallEvent, callId: string):
 }
 
 /**
- * Writes the event and raises the row in one statement, so that no crash comes between the two. Idempotent. The row is undefined
- * if it did not take the fact because it is done or follows another call.
+ * Writes the event and raises the row in one statement, so that no crash can separate them. Idempotent. `row` is undefined if it did not
+ * change because it is done or follows another call.
  */
 async function applyEvent(db: Database, event: CallEvent, callId: string): Promise<{ isNew: boolean; row: CallRow | undefined }> {
   const { providerCallId, type, status, endedReason, startedAt, endedAt, fromNumber, toNumber, assistantId, phoneNumberId } = event;

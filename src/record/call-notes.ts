@@ -1,17 +1,17 @@
-/** What a call leaves in the conversation with the same person. */
+/** The note about a call in the conversation with the same person. */
 import { type Database, sql } from '../platform/database';
 
-/** Where the note went, and what of it is to be sent. */
+/** Where the note was written, and the follow-up to be sent. */
 export interface WrittenNote {
   /** The workflow that owns the conversation. */
   workflowId: string;
   conversationId: string;
   sendConfirmMs: number;
-  /** The message that waits in the outbox. */
+  /** The message in the outbox; null if there is none. */
   followUpId: string | null;
 }
 
-/** A message to be sent after a completed call; `{summary}` in its text stands for the call's. */
+/** A message to be sent after a completed call; `{summary}` is replaced with the call's summary. */
 export interface FollowUp {
   text: string | undefined;
   /** In characters; a longer text is cut. */
@@ -19,8 +19,8 @@ export interface FollowUp {
 }
 
 /**
- * Writes the note, and the follow-up into the outbox. Undefined when the call belongs to no conversation. Idempotent: the note has
- * the call's id, and the follow-up an id made from it.
+ * Writes the note, and the follow-up into the outbox. Undefined if the call belongs to no conversation. Idempotent: the note has the
+ * call's id, and the follow-up an id derived from it.
  */
 export async function writeCallNote(db: Database, callId: string, followUp: FollowUp): Promise<WrittenNote | undefined> {
   const text = followUp.text ?? null;

@@ -1,6 +1,6 @@
-/** What became of a call, from Vapi's reason for its end. Pure, and open to reasons that do not exist yet. */
+/** Derives the outcome of a call from Vapi's ended reason. Pure, and open to new reasons. */
 
-/** `unknown`: nobody could say how, or whether, it ended. */
+/** `unknown`: how, or whether, it ended could not be determined. */
 export type CallOutcome =
   | 'completed'
   | 'no_answer'
@@ -12,16 +12,16 @@ export type CallOutcome =
   | 'failed'
   | 'unknown';
 
-/** How a call is over. */
+/** How a call ended. */
 export interface CallEnding {
   outcome: CallOutcome;
   endedReason: string | null;
-  /** In words, without anything personal. */
+  /** In words, without personal data. */
   error?: string;
   needsAttention: boolean;
 }
 
-/** Whose fault a failure is, as far as the reason tells. */
+/** The cause of a failure, as far as the reason tells. */
 type FailureCategory = 'account' | 'platform' | 'provider' | 'config' | 'telephony' | 'media' | 'unknown';
 
 type Rule = { matches: RegExp } & (
@@ -29,11 +29,11 @@ type Rule = { matches: RegExp } & (
   | { outcome: 'failed'; category: FailureCategory }
 );
 
-/** The first that matches decides; the order matters. They cover all reasons that Vapi lists (call-ended-reason page, OpenAPI of August 2026). */
+/** The first match wins. Covers all reasons that Vapi lists (call-ended-reason page, OpenAPI of August 2026). */
 const RULES: readonly Rule[] = [
   { outcome: 'no_answer', matches: /^customer-did-not-answer$|outbound-sip-(408|480)-/ },
   { outcome: 'busy', matches: /^customer-busy$/ },
-  // Only where voicemail detection is on; elsewhere such a call ends like one with a person.
+  // Only with voicemail detection; without it such a call ends like one with a person.
   { outcome: 'voicemail', matches: /^voicemail$/ },
   { outcome: 'invalid_number', matches: /^twilio-reported-customer-misdialed$/ },
   { outcome: 'canceled', matches: /^(manually-canceled|scheduled-call-deleted|call-deleted)$/ },
@@ -52,8 +52,8 @@ const RULES: readonly Rule[] = [
 ];
 
 /**
- * Classifies a call that is over. `error` stands for `failed` only: category and reason, and whether somebody had been in
- * conversation already (then a second call is not the first thing that this person hears).
+ * Classifies a call that has ended. `error` is set only for `failed`: category and reason, and whether there had been a conversation
+ * (then a second call would not be the first that this person gets).
  */
 export function callOutcome(endedReason: string | undefined, wasInProgress: boolean): { outcome: CallOutcome; error: string | null } {
   if (!endedReason) return { outcome: 'unknown', error: null };
@@ -63,10 +63,10 @@ export function callOutcome(endedReason: string | undefined, wasInProgress: bool
   return { outcome: 'failed', error: `${category}: ${endedReason}${wasInProgress ? ' (in conversation)' : ''}` };
 }
 
-/** Failures that come from our account or configuration: a person has to act. */
+/** Failures of our account or configuration: a person must act. */
 const NEEDS_A_PERSON = /^(?:account|config):/;
 
-/** The ending that the facts of a call amount to. */
+/** The ending according to the stored facts. */
 export function endingFromFacts({ endedReason, wasInProgress }: { endedReason: string | null; wasInProgress: boolean }): CallEnding {
   const { outcome, error } = callOutcome(endedReason ?? undefined, wasInProgress);
   return {

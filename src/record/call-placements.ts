@@ -1,6 +1,6 @@
 /**
- * Placing a call of ours: who may send the request, how the placed call is found again, and what is taken back when nothing was
- * dialled. `dialled_at` and `dial_count` change nowhere else.
+ * Placing a call: who may send the request, how to find the placed call again, and how to undo a claim when nothing was dialled.
+ * `dialled_at` and `dial_count` change only here.
  */
 import { Prisma } from '../../prisma/generated/client';
 import { type Database, sql } from '../platform/database';
@@ -16,34 +16,34 @@ export interface CallToPlace {
   maxDurationSeconds: number;
 }
 
-/** Which request is to be sent: the first one after `dials` requests that are known to have dialled nothing. */
+/** The request to be sent: the next one after `dials` requests that are known not to have dialled. */
 export interface PlacementOrder {
   callId: string;
-  /** Names the claim; a new UUID each time. */
+  /** Identifies the claim; a new UUID each time. */
   claimId: string;
   dials: number;
-  /** Milliseconds since 1970; afterwards the request must not be sent any more. */
+  /** The request must not be sent after this time; milliseconds since 1970. */
   notAfterMs?: number | undefined;
 }
 
 /**
- * `taken`: the request was claimed before, the row follows a call already, or it is done. `expired`: nobody has claimed it, and it is
- * too late now.
+ * `taken`: the request was claimed before, the row already follows a call, or it is done. `expired`: nobody has claimed it, but it is too
+ * late.
  */
 export type PlacementClaim =
   | { kind: 'claimed'; call: CallToPlace }
   | { kind: 'taken'; providerCallId: string | null }
   | { kind: 'expired' };
 
-/** A call of ours that has rung no phone: no request to place it has an unknown outcome, and Vapi has reported nothing. */
+/** Condition for a call of ours that cannot have rung a phone: no request has an unknown outcome, and Vapi has reported nothing. */
 export const nothingDialled = sql`(request_hash IS NOT NULL AND status = 'queued' AND dialled_at IS NULL AND provider_call_id IS NULL)`;
 
-/** The error of a call whose request was claimed, or was to be, and never sent. */
+/** The error of a call whose request was never sent. */
 export const NOT_DIALLED = 'nothing was dialled: the worker that was to place the call was lost or paused before it sent the request';
 
 /**
- * Claims the right to send the request. One atomic UPDATE: whoever raises the count may dial, once, and soon (see claim-fence.ts). An
- * operator's reset of the workflow starts with an old number, and so dials nothing.
+ * Claims the right to send the request, with one atomic UPDATE: whoever raises the count may dial, once, and soon (see claim-fence.ts). If
+ * an operator resets the workflow, it starts with an old count and does not dial.
  */
 export async function claimPlacement(db: Database, { callId, claimId, dials, notAfterMs }: PlacementOrder): Promise<PlacementClaim> {
   const notAfter = notAfterMs === undefined ? null : new Date(notAfterMs);
@@ -63,9 +63,8 @@ export async function claimPlacement(db: Database, { callId, claimId, dials, not
 }
 
 /**
- * Takes back a claim whose request has certainly dialled nothing. The count stays: only an order that knows of this one may dial
- * again. If somebody has concluded meanwhile that the outcome is unknown, the row now says what it was. Returns whether the claim
- * was in effect.
+ * Undoes a claim whose request certainly dialled nothing. The count stays, so that only an order that knows about this one may dial
+ * again. If the call was concluded as `unknown` in the meantime, it becomes `failed`. Returns whether the claim was in effect.
  */
 export async function takeBackClaim(db: Database, { callId, claimId }: Pick<PlacementOrder, 'callId' | 'claimId'>): Promise<boolean> {
   const rows = await db.query(sql`
@@ -77,19 +76,19 @@ export async function takeBackClaim(db: Database, { callId, claimId }: Pick<Plac
   return rows.length > 0;
 }
 
-/** How a placement whose outcome is unknown can be recognised at Vapi. */
+/** What identifies, at Vapi, a placement with an unknown outcome. */
 export interface SoughtPlacement {
-  /** Vapi's id, once it is known. */
+  /** Vapi's id, if known. */
   providerCallId: string | null;
   assistantId: string | null;
   phoneNumberId: string | null;
-  /** When the last request to place the call was begun. */
+  /** When the last request to place the call began. */
   dialledAtMs: number;
-  /** Placements that came to nothing. */
+  /** Earlier placements that were not dialled. */
   formerIds: string[];
 }
 
-/** Undefined when there is no such call. */
+/** Undefined if there is no such call. */
 export async function findSoughtPlacement(db: Database, callId: string): Promise<SoughtPlacement | undefined> {
   const row = await db.orm.vapiCallResult.findUnique({
     where: { id: callId },
@@ -108,8 +107,8 @@ export async function findSoughtPlacement(db: Database, callId: string): Promise
 }
 
 /**
- * Forgets a placement that Vapi ended without dialling: the row is as it was before it, and keeps the id as a former one. Does
- * nothing when the row follows another call or is done.
+ * Undoes a placement that Vapi ended without dialling: restores the row, and keeps the id as a former one. Does nothing if the row
+ * follows another call or is done.
  */
 export async function forgetPlacement(db: Database, { callId, providerCallId }: { callId: string; providerCallId: string }): Promise<void> {
   await db.orm.vapiCallResult.updateMany({

@@ -1,4 +1,4 @@
-/** What Vapi reports about a call that has ended, and what it says when it is asked about one. */
+/** Vapi's reports about ended calls, and its snapshots of calls. */
 import type { Prisma } from '../../prisma/generated/client';
 import type { CallReport } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
@@ -7,9 +7,9 @@ import { callOutcome } from './call-outcome';
 import { higherStatus } from './call-status';
 
 /**
- * Keeps a report, or a snapshot of the call. A report of a call that has ended replaces what it mentions and leaves the rest; a
- * snapshot of a live call, or a report of a call that is done, only fills gaps. A late report replaces the outcome `unknown`.
- * The row must follow the reported call; if another row does by now, the report goes there. Returns whether this was the first report.
+ * Stores a report or a snapshot of a call. A report of an ended call replaces the fields that it contains; a snapshot of a live call, or a
+ * report of a call that is done, only fills gaps. A late report replaces the outcome `unknown`. If another row now follows the reported
+ * call, the report goes there. Returns whether this was the first report.
  */
 export async function keepCallReport(db: Database, callId: string, report: CallReport): Promise<boolean> {
   const kept = await writeReport(db, callId, report);
@@ -19,12 +19,12 @@ export async function keepCallReport(db: Database, callId: string, report: CallR
   return owner ? ((await writeReport(db, owner.callId, report)) ?? false) : false;
 }
 
-/** Undefined when the row does not follow this call. */
+/** Undefined if the row does not follow this call. */
 async function writeReport(db: Database, callId: string, report: CallReport): Promise<boolean | undefined> {
   const inConversation = callOutcome(report.endedReason, true);
   const { outcome, error } = callOutcome(report.endedReason, report.startedAt !== undefined);
   const json = (value: unknown) => (value === undefined ? null : JSON.stringify(value));
-  // The running total of a live call is no result.
+  // The running totals of a live call are not results.
   const result = report.isEnded ? report : { ...report, cost: undefined, durationSeconds: undefined, raw: undefined };
   const merged = (known: Prisma.Sql, reported: Prisma.Sql) =>
     sql`CASE WHEN b.wins THEN COALESCE(${reported}, ${known}) ELSE COALESCE(${known}, ${reported}) END`;

@@ -5,7 +5,7 @@ import type { CallEnding } from './call-outcome';
 import { NOT_DIALLED, nothingDialled } from './call-placements';
 import { conversationWith } from './contacts';
 
-/** A result with what its telling needs. */
+/** A result, with what its notifications need. */
 export type WrittenResult = CallResult & { callbackUrl: string | null; conversationId: string | null };
 
 const resultColumns = sql`id AS "callId", provider_call_id AS "providerCallId", status, outcome, ended_reason AS "endedReason",
@@ -46,7 +46,7 @@ async function readResult(db: Database, callId: string): Promise<WrittenResult> 
       conversationId: true,
     },
   });
-  if (!row) throw new Error(`call ${callId} is not in the record`);
+  if (!row) throw new Error(`call ${callId} is not in the database`);
   if (row.outcome === null) throw new Error(`call ${callId} has no result`);
   return { ...row, callId, outcome: row.outcome };
 }

@@ -1,12 +1,12 @@
-/** Calls that are old enough to be archived or deleted. */
+/** Calls due for archiving or deletion. */
 
 import type { CallPosition, DueMonth } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
 
-/** Sorts before every call. */
+/** A position before every call. */
 export const FIRST_POSITION: CallPosition = { createdAt: '-infinity', id: '00000000-0000-0000-0000-000000000000' };
 
-/** What is due at the cutoff (milliseconds since 1970), by month, oldest first. */
+/** The due calls, by month, oldest first. `cutoffAtMs`: milliseconds since 1970. */
 export async function findDueMonths(db: Database, cutoffAtMs: number): Promise<DueMonth[]> {
   const cutoff = new Date(cutoffAtMs);
   const rows = await db.query<{ month: string; calls: number; oldest: Date; newest: Date }>(sql`
@@ -21,24 +21,24 @@ export async function findDueMonths(db: Database, cutoffAtMs: number): Promise<D
   }));
 }
 
-/** The calls of `month` (`2026-08`) that were done before the cutoff. */
+/** The calls of `month` (such as `2026-08`) that were done before the cutoff. */
 export interface MonthOrder {
   month: string;
   cutoffAtMs: number;
   batchSize: number;
 }
 
-/** A due call, in the state in which it was read. */
+/** A due call, as it was when it was read. */
 export interface DueCall extends CallPosition {
-  /** As PostgreSQL writes it; names the state. */
+  /** In PostgreSQL's format; identifies the version of the row. */
   updatedAt: string;
   /** The row and its events, as a JSON object. */
   json: string;
 }
 
 /**
- * The month's due calls in batches, in the order of their creation. Compares pairs, which Prisma cannot: so each batch starts in the
- * index where the previous one ended.
+ * Reads the month's due calls in batches, in order of creation. Compares row values, which Prisma cannot, so that each batch continues in
+ * the index where the previous one ended.
  */
 export async function* readDueCalls(db: Database, { month, cutoffAtMs, batchSize }: MonthOrder): AsyncGenerator<DueCall[]> {
   const from = new Date(`${month}-01T00:00:00Z`);

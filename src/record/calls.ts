@@ -1,14 +1,14 @@
-/** Calls as rows: made once, read by their keys, listed newest first. */
+/** Rows of calls: created once, read by their keys, listed newest first. */
 import { Prisma, type VapiCallResult } from '../../prisma/generated/client';
 import { callWorkflowId } from '../../workflows/contract';
 import type { Database } from '../platform/database';
 import { phoneSpellings } from '../platform/phone';
 import { type Page, pageOf } from './page';
 
-/** Everything that is kept of a call. */
+/** The whole row of a call. */
 export type Call = VapiCallResult;
 
-/** A call that somebody asks for. */
+/** A requested call. */
 export interface NewCall {
   id: string;
   /** E.164. */
@@ -20,11 +20,11 @@ export interface NewCall {
   maxDurationSeconds: number;
   serviceRequestId?: string | undefined;
   callbackUrl?: string | undefined;
-  /** Fingerprint of the request. */
+  /** Hash of the request. */
   requestHash: string;
 }
 
-/** Creates the row of an outbound call, or finds the one that an earlier request with the same id has created. */
+/** Creates the row of an outbound call, or finds the one that an earlier request with the same id created. */
 export async function findOrCreateCall(db: Database, call: NewCall): Promise<Call> {
   const { id, to, variables, metadata, serviceRequestId, callbackUrl, ...fields } = call;
   const row = {
@@ -42,25 +42,25 @@ export async function findOrCreateCall(db: Database, call: NewCall): Promise<Cal
   return await getCall(db, id);
 }
 
-/** @throws when there is no such call */
+/** @throws if there is no such call */
 export async function getCall(db: Database, id: string): Promise<Call> {
   return await db.orm.vapiCallResult.findUniqueOrThrow({ where: { id } });
 }
 
-/** Null when there is no such call. */
+/** Null if there is no such call. */
 export async function findCall(db: Database, id: string): Promise<Call | null> {
   return await db.orm.vapiCallResult.findUnique({ where: { id } });
 }
 
-/** The call that has this id at Vapi; null when there is none. */
+/** The call with this id at Vapi; null if there is none. */
 export async function findCallByProviderId(db: Database, providerCallId: string): Promise<Call | null> {
   return await db.orm.vapiCallResult.findUnique({ where: { providerCallId } });
 }
 
-/** What says whether a call has a recording, and where. */
+/** The columns that say whether a call has a recording. */
 export type RecordedCall = Pick<Call, 'id' | 'providerCallId' | 'recordingUrl' | 'doneAt'>;
 
-/** By either of its ids; null when there is no such call. */
+/** Finds a call by either id; null if there is no such call. */
 export async function findRecordedCall(db: Database, keys: { id?: string; providerCallId: string }): Promise<RecordedCall | null> {
   return await db.orm.vapiCallResult.findFirst({
     where: { OR: [{ providerCallId: keys.providerCallId }, ...(keys.id === undefined ? [] : [{ id: keys.id }])] },
@@ -68,7 +68,7 @@ export async function findRecordedCall(db: Database, keys: { id?: string; provid
   });
 }
 
-/** What is not set does not filter. */
+/** Undefined fields do not filter. */
 export interface CallFilter {
   status?: string | undefined;
   outcome?: string | undefined;
@@ -79,7 +79,7 @@ export interface CallFilter {
   number?: string | undefined;
 }
 
-/** By the time of their creation; `before`: time and id of the last row of the page before. */
+/** Ordered by creation time, newest first; `before`: time and id of the last row of the previous page. */
 export async function findCalls(
   db: Database,
   { status, outcome, serviceRequestId, needsAttention, since, number }: CallFilter,
@@ -104,19 +104,19 @@ export async function findCalls(
 
 const spellings = (number: string) => phoneSpellings(number).map((digits) => `+${digits}`);
 
-/** Asks for a person to look at the call. */
+/** Marks the call as needing a person. */
 export async function requestCallAttention(db: Database, id: string): Promise<void> {
   await db.orm.vapiCallResult.updateMany({ where: { id }, data: { needsAttention: true } });
 }
 
-/** What the record knows of a call so far. */
+/** What is known about a call so far. */
 export interface CallFacts {
   providerCallId: string | null;
   status: string;
   endedReason: string | null;
   /** Whether a report is stored, or a snapshot of the call after its end. */
   hasReport: boolean;
-  /** Whether somebody was in conversation. */
+  /** Whether there was a conversation. */
   wasInProgress: boolean;
 }
 
@@ -143,7 +143,7 @@ export function factsOf({ providerCallId, status, endedReason, startedAt, answer
   };
 }
 
-/** Undefined when there is no such call. */
+/** Undefined if there is no such call. */
 export async function findCallFacts(db: Database, callId: string): Promise<CallFacts | undefined> {
   const row = await db.orm.vapiCallResult.findUnique({ where: { id: callId }, select: factColumns });
   return row ? factsOf(row) : undefined;

@@ -1,4 +1,4 @@
-/** Conversations and their messages, as they are listed: newest first, a page at a time. */
+/** Lists of conversations and messages, newest first, in pages. */
 import type { Prisma } from '../../prisma/generated/client';
 import type { Database } from '../platform/database';
 import { type Page, pageOf } from './page';
@@ -46,13 +46,13 @@ const messageColumns = {
 export type ConversationRow = Prisma.ConversationGetPayload<{ select: typeof conversationColumns }>;
 export type MessageRow = Prisma.MessageGetPayload<{ select: typeof messageColumns }>;
 
-/** What is not set does not filter. */
+/** Undefined fields do not filter. */
 export interface ConversationFilter {
   mode?: ConversationRow['mode'] | undefined;
   needsAttention?: boolean | undefined;
 }
 
-/** By the time of the last message; `before`: time and id of the last row of the page before. */
+/** Ordered by the time of the last message; `before`: time and id of the last row of the previous page. */
 export async function findConversations(
   db: Database,
   { mode, needsAttention }: ConversationFilter,
@@ -60,7 +60,7 @@ export async function findConversations(
 ): Promise<Page<ConversationRow>> {
   const rows = await db.orm.conversation.findMany({
     where: {
-      // Every conversation has a message, so every one has this time. PostgreSQL derives no bound of the index from the OR below.
+      // Every conversation has a message and so this time. PostgreSQL cannot derive an index bound from the OR below.
       lastMessageAt: before ? { lte: before.at } : { not: null },
       ...(mode ? { mode } : {}),
       ...(needsAttention === undefined ? {} : { needsAttention }),
@@ -73,12 +73,12 @@ export async function findConversations(
   return pageOf(rows, limit);
 }
 
-/** Null when there is no such conversation. */
+/** Null if there is no such conversation. */
 export async function findConversation(db: Database, id: string): Promise<ConversationRow | null> {
   return await db.orm.conversation.findUnique({ where: { id }, select: conversationColumns });
 }
 
-/** By position; null when there is no such conversation. `before`: position of the last row of the page before. */
+/** Ordered by position; null if there is no such conversation. `before`: position of the last row of the previous page. */
 export async function findMessages(
   db: Database,
   conversationId: string,

@@ -1,8 +1,8 @@
-/** How full the record is, for the metrics. */
+/** Row counts for the metrics. */
 import { type Database, sql } from '../platform/database';
 import type { RecordCounts } from '../platform/metrics';
 
-/** The newest 10000 messages by the index of their positions: no index knows all that have no outcome. Of conversations 10000 are enough. */
+/** Looks at the newest 10000 messages only, because no index covers all without an outcome. Conversations are counted up to 10000. */
 export async function countRecord(db: Database): Promise<RecordCounts> {
   const rows = await db.query<Row>(sql`
     SELECT (SELECT count(*)::int FROM parked_messages WHERE released_at IS NULL) AS parked,
@@ -13,9 +13,9 @@ export async function countRecord(db: Database): Promise<RecordCounts> {
         FROM vapi_call_results GROUP BY 1, 2) c) AS calls,
       (SELECT json_agg(d) FROM (SELECT reason, count(*)::int AS count FROM dead_letters WHERE replayed_at IS NULL GROUP BY 1) d) AS "deadLetters"`);
   const row = rows[0];
-  if (!row) throw new Error('the record was not counted');
+  if (!row) throw new Error('counting the rows failed');
   return { ...row, calls: row.calls ?? [], deadLetters: row.deadLetters ?? [] };
 }
 
-/** PostgreSQL makes null of a list without rows. */
+/** PostgreSQL returns null for an empty aggregate. */
 type Row = { [K in keyof RecordCounts]: RecordCounts[K] extends unknown[] ? RecordCounts[K] | null : RecordCounts[K] };

@@ -1,6 +1,5 @@
 /**
- * Dead letters: what could not be taken, with its reason and its body, until somebody replays it or its time is over.
- * The same item delivered again is one row.
+ * Dead letters: what could not be read or stored, with its reason and body. The same item delivered again is a single row.
  */
 import { createHash } from 'node:crypto';
 import type { DeadLetter, Prisma } from '../../prisma/generated/client';
@@ -8,15 +7,15 @@ import type { ContactIdentity, InboundMessage } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
 import { boundedJson, cutText } from '../platform/text';
 
-/** Where a dead letter came in. */
+/** Where a dead letter arrived. */
 export const DEAD_LETTER_SOURCES = ['kapso', 'vapi', 'conversation'] as const;
 export type DeadLetterSource = (typeof DEAD_LETTER_SOURCES)[number];
 
-/** What a letter of a webhook has in common with one of a conversation. */
+/** Common fields of all letters. */
 interface LetterFacts {
-  /** A short kind, letters and underscores: it is a label of the metrics. */
+  /** A short code of letters and underscores: it is a metric label. */
   reason: string;
-  /** In words, for a person; nothing personal. */
+  /** The reason in words, without personal data. */
   detail: string;
   phoneNumberId?: string;
   /** WhatsApp's id of the message. */
@@ -26,20 +25,20 @@ interface LetterFacts {
 /** A webhook, or one item of it. */
 export interface WebhookLetter extends LetterFacts {
   source: 'kapso' | 'vapi';
-  /** The sender's name of the event, where the body does not say it. */
+  /** The sender's name for the event, if the body does not contain it. */
   event?: string;
-  /** What a replay reads: a value of JSON, or the bytes of a body that is none. */
+  /** What a replay reads: a JSON value, or the bytes of a body that is not JSON. */
   body: unknown;
 }
 
-/** A message that the record refuses, as a replay signals it to its conversation again. */
+/** A message that the database rejected, in the form in which a replay signals it again. */
 export interface RefusedMessage {
   phoneNumberId: string;
   contact: ContactIdentity;
   message: InboundMessage;
 }
 
-/** A message that reached its conversation and that the record refuses. */
+/** A message that reached its conversation, but that the database rejected. */
 export interface ConversationLetter extends LetterFacts {
   source: 'conversation';
   workflowId?: string;
@@ -49,19 +48,19 @@ export interface ConversationLetter extends LetterFacts {
 
 export type NewDeadLetter = WebhookLetter | ConversationLetter;
 
-/** Characters of JSON, or bytes: more than WhatsApp's largest webhook has. */
+/** Maximum length in characters of JSON, or in bytes; larger than WhatsApp's largest webhook. */
 const MAX_BODY = 4 * 1024 * 1024;
 
-/** Keeps one dead letter; twice the same is one row. Returns its id. @throws what the database throws */
+/** Stores a dead letter, once per item. Returns its id. @throws the database's error */
 export async function keepDeadLetter(db: Database, letter: NewDeadLetter): Promise<string> {
   const [id] = await keepDeadLetters(db, [letter]);
-  if (id === undefined) throw new Error('the dead letter was not kept');
+  if (id === undefined) throw new Error('the dead letter was not stored');
   return id;
 }
 
 /** Keeps several in one statement: all of them or none. Returns the ids of the rows. @throws what the database throws */
 export async function keepDeadLetters(db: Database, letters: readonly NewDeadLetter[]): Promise<string[]> {
-  // One statement cannot update a row twice.
+  // A statement cannot update the same row twice.
   const rows = [...new Map(letters.map(storable).map((row) => [row.digest, row])).values()];
   if (rows.length === 0) return [];
   const column = <K extends keyof Storable>(name: K) => rows.map((row) => row[name]);
@@ -103,7 +102,7 @@ interface Storable {
 
 const UUID = /^[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i;
 
-/** A letter that PostgreSQL stores, whatever stands in it: there is no second place for what a dead letter refuses. */
+/** Makes a letter storable, whatever it contains: a rejected dead letter would have nowhere else to go. */
 function storable(letter: NewDeadLetter): Storable {
   const stored = storableBody(letter.body);
   const { workflowId, conversationId } = letter.source === 'conversation' ? letter : {};
@@ -138,7 +137,7 @@ function storableBytes(bytes: Buffer): StorableBody {
   return { body: null, rawBody: bytes.subarray(0, MAX_BODY), isTruncated: bytes.length > MAX_BODY };
 }
 
-/** A message is the same one whatever is known of its sender by now; a webhook's item is what it says. */
+/** Identifies a message by its id, whatever is known about its sender, and an item of a webhook by its content. */
 function digestOf({ source, phoneNumberId, providerMessageId }: NewDeadLetter, { body, rawBody }: StorableBody): string {
   const hash = createHash('sha256').update(JSON.stringify([source]));
   if (source === 'conversation' && providerMessageId !== undefined) hash.update(JSON.stringify([phoneNumberId, providerMessageId]));
@@ -150,21 +149,21 @@ function textOrNull(text: string | undefined): string | null {
   return text === undefined ? null : cutText(text, 512);
 }
 
-/** What became of a replay. */
+/** The result of a replay. */
 export type Replayed =
-  /** `taken`: handed over as a webhook is. `skipped`: understood, and nothing for us. */
+  /** `taken`: handed over, as from a webhook. `skipped`: understood, but irrelevant. */
   | { result: 'taken' | 'skipped' }
   /** The letter stays open. */
   | { result: 'failed'; reason: string; detail: string };
 
-/** Which letters are meant. Every field narrows the choice. */
+/** A filter; undefined fields do not filter. */
 export interface DeadLetterFilter {
   reason?: string | undefined;
   source?: DeadLetterSource | undefined;
   replayed?: boolean | undefined;
 }
 
-/** Where a page begins: after this letter, in the order of the list. */
+/** A page begins after this letter, in the order of the list. */
 export interface DeadLetterPosition {
   at: Date;
   id: string;
@@ -198,7 +197,7 @@ export async function listDeadLetters(
   });
 }
 
-/** Dead letters that nobody has replayed, oldest first, as a replay of all takes them. */
+/** Dead letters that were not replayed, oldest first. */
 export async function listOpenDeadLetters(
   db: Database,
   filter: Omit<DeadLetterFilter, 'replayed'>,
@@ -219,18 +218,18 @@ export async function findDeadLetter(db: Database, id: string): Promise<DeadLett
   return await db.orm.deadLetter.findUnique({ where: { id } });
 }
 
-/** Marks a letter as replayed. False when the same item could not be taken once more since the letter was read: it stays open. */
+/** Marks a letter as replayed. Returns false if the same item has failed again since the letter was read; the letter then stays open. */
 export async function markReplayed(db: Database, { id, occurrences }: Pick<DeadLetter, 'id' | 'occurrences'>): Promise<boolean> {
   const { count } = await db.orm.deadLetter.updateMany({ where: { id, occurrences }, data: { replayedAt: new Date() } });
   return count > 0;
 }
 
-/** Says why a replay could not take the letter. */
+/** Stores why a replay failed. */
 export async function renewReason(db: Database, id: string, { reason, detail }: Pick<LetterFacts, 'reason' | 'detail'>): Promise<void> {
   await db.orm.deadLetter.updateMany({ where: { id }, data: { reason, detail } });
 }
 
-/** Deletes up to `batch` letters that were last seen before `beforeMs`, replayed or not. Returns how many. */
+/** Deletes up to `batch` letters last seen before `beforeMs` (milliseconds since 1970), replayed or not. Returns the number. */
 export async function deleteOldDeadLetters(db: Database, beforeMs: number, batch: number): Promise<number> {
   const deleted = await db.query<{ id: string }>(sql`
     DELETE FROM dead_letters WHERE id IN (

@@ -1,4 +1,4 @@
-/** Open calls that no workflow follows. Temporal knows whether one does; the record knows the rest. */
+/** Open calls without a running workflow. Whether one is running, only Temporal knows. */
 
 import type { CallPosition, Orphan } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
@@ -12,7 +12,7 @@ export interface OpenCall extends CallPosition {
   workflowId: string;
 }
 
-/** A batch of open calls that were created before a time (milliseconds since 1970), oldest first; compares pairs, as readDueCalls does. */
+/** A batch of open calls created before a time (milliseconds since 1970), oldest first; compares row values, as readDueCalls does. */
 export async function findOpenCalls(
   db: Database,
   { createdBeforeMs, batchSize, after = FIRST_POSITION }: { createdBeforeMs: number; batchSize: number; after?: CallPosition | undefined },
@@ -25,8 +25,8 @@ export async function findOpenCalls(
 }
 
 /**
- * The calls without a running workflow that are still open. A workflow writes the result before it closes, so a call that is open
- * after its workflow has closed has none. `hadWorkflow`: whether there was a workflow, by call id.
+ * Those of the given calls that are still open. A workflow writes the result before it closes, so a call that is open after its workflow
+ * has closed has no result. `hadWorkflow`: whether there was a workflow, by call id; none of them is running.
  */
 export async function findOrphans(db: Database, hadWorkflow: ReadonlyMap<string, boolean>): Promise<Orphan[]> {
   const rows = await db.query<{ callId: string; isUnplaced: boolean; isPlacementUnknown: boolean }>(sql`
@@ -39,7 +39,7 @@ export async function findOrphans(db: Database, hadWorkflow: ReadonlyMap<string,
   });
 }
 
-/** A call that was closed without having been dialled, and who has to be told. */
+/** A call that was closed without having been dialled, and who must be notified. */
 export interface ClosedCall {
   callId: string;
   hasCallback: boolean;
@@ -49,8 +49,8 @@ export interface ClosedCall {
 const NEVER_STARTED = 'never-started';
 
 /**
- * Closes the calls that are unplaced and open even now: a workflow may have been started since. One that starts later finds the call
- * done and may not dial. Returns the ids of the closed calls.
+ * Closes those of the calls that are still open and not placed, because a workflow may have been started since. One that starts later
+ * finds the call done and must not dial. Returns the ids of the closed calls.
  */
 export async function closeUnplacedCalls(db: Database, callIds: readonly string[]): Promise<string[]> {
   const closed = await db.query<{ id: string }>(sql`
@@ -61,7 +61,7 @@ export async function closeUnplacedCalls(db: Database, callIds: readonly string[
   return closed.map(({ id }) => id);
 }
 
-/** The calls that were closed as never started, now or by an earlier attempt. */
+/** Those of the calls that were closed as never started, now or by an earlier attempt. */
 export async function findNeverStarted(db: Database, callIds: readonly string[]): Promise<ClosedCall[]> {
   const rows = await db.orm.vapiCallResult.findMany({
     where: { id: { in: [...callIds] }, endedReason: NEVER_STARTED, doneAt: { not: null } },
@@ -74,12 +74,12 @@ export async function findNeverStarted(db: Database, callIds: readonly string[])
   }));
 }
 
-/** What a workflow needs to follow an open call again. */
+/** What a workflow needs to resume following an open call. */
 export interface OpenCallFacts extends CallFacts {
   maxDurationSeconds: number;
 }
 
-/** Undefined when the call is done. */
+/** Undefined if the call is done. */
 export async function findOpenCallFacts(db: Database, callId: string): Promise<OpenCallFacts | undefined> {
   const row = await db.orm.vapiCallResult.findUnique({
     where: { id: callId, doneAt: null },

@@ -4,7 +4,7 @@ export interface Page<T> {
   hasMore: boolean;
 }
 
-/** The page, from one row more than it may have. */
+/** Makes a page from `limit + 1` rows, of which the last one only says that there are more. */
 export function pageOf<T>(rows: readonly T[], limit: number): Page<T> {
   return { rows: rows.slice(0, limit), hasMore: rows.length > limit };
 }

@@ -1,10 +1,10 @@
-/** Messages for a number that no workspace has. They become rows of a conversation once one has it. */
+/** Messages to a number that belongs to no workspace. They become messages of a conversation once a workspace has the number. */
 import type { Prisma } from '../../prisma/generated/client';
 import { type ContactIdentity, type InboundMessage, type MessagesReceived, UNASSIGNED_NUMBER } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
 import { type Page, pageOf } from './page';
 
-/** Parks the messages; those that are parked already stay as they are. */
+/** Parks messages; those that are already parked stay unchanged. */
 export async function parkMessages(db: Database, order: MessagesReceived & { phoneNumberId: string; workflowId: string }): Promise<void> {
   const kept: { message: InboundMessage; contact: ContactIdentity }[] = order.messages.map((message) => ({
     message,
@@ -22,7 +22,7 @@ export async function parkMessages(db: Database, order: MessagesReceived & { pho
   });
 }
 
-/** A parked message as it is listed. */
+/** A parked message in a list. */
 export interface ParkedMessageRow {
   id: string;
   phoneNumberId: string;
@@ -32,7 +32,7 @@ export interface ParkedMessageRow {
   releasedAt: Date | null;
 }
 
-/** Newest first. `isReleased`: only those that became messages of a conversation, or only the others. */
+/** Parked messages, newest first. `isReleased`: only those that became messages of a conversation, or only the others. */
 export async function findParkedMessages(
   db: Database,
   { isReleased }: { isReleased?: boolean | undefined },
@@ -50,14 +50,14 @@ export async function findParkedMessages(
   return pageOf(rows, limit);
 }
 
-/** A parked message whose number has a workspace by now, as it came. */
+/** A parked message, as it arrived, whose number now belongs to a workspace. */
 export interface ReleasableMessage {
   phoneNumberId: string;
   contact: ContactIdentity;
   message: InboundMessage;
 }
 
-/** The oldest ones that were parked at least `ageMs` ago: what is younger, its own workflow is still waiting for. */
+/** The oldest messages that can be released and were parked at least `ageMs` ago; younger ones are left to their workflow. */
 export async function findReleasableMessages(
   db: Database,
   { ageMs, limit }: { ageMs: number; limit: number },

@@ -1,4 +1,4 @@
-/** What a model is to read, from the record. One statement, because it is on the way of every reply. */
+/** Loads the material of a prompt, in one statement, because every reply needs it. */
 import { type Database, sql } from '../platform/database';
 import { currentConversation } from './merged-conversations';
 
@@ -22,12 +22,12 @@ export interface PromptOrder {
   lostReplyToIds?: string[];
 }
 
-/** What a prompt is made of. */
+/** The material of a prompt. */
 export interface PromptMaterial {
   systemPrompt: string;
   /** The turn, newest first, then what was said before it was answered. */
   said: { direction: 'inbound' | 'outbound' | 'note'; kind: string; text: string | null }[] | null;
-  /** The reply that this turn has already. */
+  /** The draft that this turn already has. */
   draft: StoredDraft | null;
   /** Whether a message of the turn went to another workflow. */
   hasMoved: boolean;

@@ -1,10 +1,10 @@
 /**
- * The outbox row of a reply: who may send it, and what is known about it. Shared by the send activity and by
- * the status webhooks, because both bring facts about the same row and may come in any order.
+ * The outbox row of a reply: who may send it, and what is known about it. Used by the send activity and by the status webhooks, which
+ * report facts about the same row in any order.
  *
- * Invariants, held by single statements:
- * - only the claim (`pending → sending`) allows a send, and one claim allows one;
- * - a status never goes back (the order of the enum), and may skip steps;
+ * Invariants, each held by a single statement:
+ * - only the claim (`pending → sending`) allows a send, and a claim allows only one;
+ * - a status only rises (in the order of the enum), and may skip steps;
  * - the inbound messages of a turn get their outcome in the statement that settles its reply.
  */
 
@@ -14,12 +14,12 @@ import { type Database, sql } from '../platform/database';
 import { CURED_BY_REPLY, withoutReasons, withReason } from './attention';
 import { currentConversation } from './merged-conversations';
 
-/** A model's answer on its way to become a reply. */
+/** A reply drafted by a model. */
 export interface NewDraft {
   conversationId: string;
   /** The workflow whose turn it is. */
   workflowId: string;
-  /** The inbound messages of the turn, oldest first. The reply hangs on the last one. */
+  /** The inbound messages of the turn, oldest first. The reply belongs to the last one. */
   messageIds: string[];
   text: string;
   provider: string;
@@ -86,7 +86,7 @@ export async function findMovedMessages(
   return rows[0];
 }
 
-/** A reply that the claim allows to be sent, once. */
+/** A claimed reply, which may be sent once. */
 export interface ClaimedReply {
   text: string;
   phone: string | null;
@@ -96,7 +96,7 @@ export interface ClaimedReply {
   lastInboundAgeMs: number;
 }
 
-/** One atomic UPDATE: whoever gets the row sends; everybody else gets nothing. */
+/** Claims a reply for sending, with one atomic UPDATE. Undefined if it cannot be claimed. */
 export async function claimReply(db: Database, messageId: string): Promise<ClaimedReply | undefined> {
   const rows = await db.query<ClaimedReply>(sql`
     UPDATE messages m SET status = 'sending', claimed_at = now(), send_attempts = m.send_attempts + 1
@@ -109,7 +109,7 @@ export async function claimReply(db: Database, messageId: string): Promise<Claim
   return rows[0];
 }
 
-/** Ends our own claim (`sendAttempts` tells it from a later one) without a send that is known to have happened. A row that a status webhook has raised meanwhile stays. */
+/** Ends our own claim (identified by `sendAttempts`) when the send is not known to have succeeded. If a status webhook has already raised the row, it stays unchanged. */
 export async function endClaim(
   db: Database,
   { messageId, sendAttempts, status }: { messageId: string; sendAttempts: number; status: 'pending' | 'unconfirmed' },
@@ -120,8 +120,8 @@ export async function endClaim(
 }
 
 /**
- * What the row says. A row in `sending` that we did not claim was left by a worker that died or hangs:
- * its outcome is unknown.
+ * The state of the row. If it is `sending` although we did not claim it, the worker that did has died or hangs: the outcome is unknown,
+ * and the row becomes `unconfirmed`.
  */
 export async function endForeignClaim(db: Database, messageId: string): Promise<SendVerdict> {
   const rows = await db.query<ReplyState>(sql`
@@ -131,7 +131,7 @@ export async function endForeignClaim(db: Database, messageId: string): Promise<
   return verdictOf(rows[0]);
 }
 
-/** What the row says of a send that was claimed less than `freshForMs` ago; after that, like `endForeignClaim`. */
+/** The state of the row; `under_way` if it was claimed less than `freshForMs` ago, otherwise as in `endForeignClaim`. */
 export async function checkClaim(db: Database, messageId: string, freshForMs: number): Promise<SendProgress> {
   const rows = await db.query<unknown>(sql`
     SELECT 1 FROM messages WHERE id = ${messageId}::uuid AND status = 'sending' AND claimed_at > now() - ${freshForMs} * interval '1 ms'`);
@@ -155,13 +155,13 @@ function verdictOf(row: ReplyState | undefined): SendVerdict {
     case 'failed':
       return { status: 'failed', reason: row.failure ?? 'unknown' };
     case undefined:
-      return { status: 'failed', reason: 'the reply is not in the record' };
+      return { status: 'failed', reason: 'the reply is not in the database' };
     default:
       return { status: 'unconfirmed' };
   }
 }
 
-/** How the row is found: by our id, which travels with the send, or by WhatsApp's. */
+/** Finds the row by our id, which is part of the send, or by WhatsApp's. */
 export type ReplyKey = { messageId: string } | { providerMessageId: string };
 
 export interface RaisedReply {
@@ -169,7 +169,7 @@ export interface RaisedReply {
   previous: string;
   status: string;
   workflowId: string;
-  /** Whether the conversation still asks for a person. */
+  /** Whether the conversation still needs a person. */
   needsAttention: boolean;
 }
 
@@ -178,10 +178,9 @@ function keyCondition(key: ReplyKey): Prisma.Sql {
 }
 
 /**
- * Raises the row to `status`, keeps WhatsApp's id, and settles the turn: on `sent` and above its messages are
- * answered or merged and nobody needs to look any more, on `failed` they failed and the conversation needs attention.
- * Null when there is no such row or it stands as high already. `claim`: a fact about the
- * send of this claim, which whatever came meanwhile overrules; `isLate`: about a reply that is still in doubt.
+ * Raises the row to `status`, stores WhatsApp's id, and settles the turn: from `sent` up its messages are answered or merged, and the
+ * reasons that a reply cures are removed; on `failed` they failed, and the conversation needs attention. Null if there is no such row, or
+ * its status is not lower. `claim`: applies only while this claim is current; `isLate`: applies only while the reply is unconfirmed.
  */
 export async function raiseReply(
   db: Database,
@@ -233,10 +232,9 @@ export async function raiseReply(
 }
 
 /**
- * Keeps the reports and raises the rows that were known to be sent already, which is nearly all of them, in one
- * statement. Returns the ids (WhatsApp's) that are done with; for the others `raiseReply` must be called, after this.
- * A row that somebody else is writing is left to `raiseReply`, so that no report waits for another one's row; and the
- * reports are written in one order, so that two of these statements cannot wait for each other.
+ * Stores the reports and raises the rows already known as sent, which is nearly all of them, in one statement. Returns the ids
+ * (WhatsApp's) that are settled; for the others, `raiseReply` must be called afterwards. Rows that are locked are left to `raiseReply`, so
+ * that no report waits for another one's row. The reports are written in a fixed order, so that two of these statements cannot deadlock.
  */
 export async function keepReports(db: Database, reports: StatusReport[]): Promise<Set<string>> {
   const input = reports.map(({ providerMessageId, status, atMs, error }) => ({
@@ -269,8 +267,8 @@ export async function keepReports(db: Database, reports: StatusReport[]): Promis
 }
 
 /**
- * Raises the row by the reports that came before its id was known. Must run after the statement that wrote the id:
- * then either this sees the report, or the report's own statement sees the id.
+ * Applies the reports that arrived before the row had WhatsApp's id. Must run after the statement that wrote the id: then either this
+ * sees the report, or the report's own statement sees the id.
  */
 export async function joinEarlyReports(db: Database, reply: { providerMessageId: string; phoneNumberId: string }): Promise<void> {
   const reports = await db.query<{ status: ReportedStatus; failure: string | null }>(sql`
@@ -286,7 +284,7 @@ export async function joinEarlyReports(db: Database, reply: { providerMessageId:
   );
 }
 
-/** What is needed to find a sent reply in Kapso's list. */
+/** What identifies a sent reply in Kapso's list. */
 export interface SentReply {
   phoneNumberId: string;
   draftedAtMs: number;
@@ -305,11 +303,11 @@ export async function findSentReply(db: Database, messageId: string): Promise<Se
     JOIN conversations c ON c.id = m.conversation_id JOIN contacts p ON p.id = c.contact_id
     WHERE m.id = ${messageId}::uuid`);
   const reply = rows[0];
-  if (!reply) throw new Error(`message ${messageId} is not in the record`);
+  if (!reply) throw new Error(`message ${messageId} is not in the database`);
   return reply;
 }
 
-/** Ids that belong to other rows already: a reply with the same words must not be taken for this one. */
+/** The ids among `ids` that belong to other rows: another reply with the same text must not be mistaken for this one. */
 export async function findOtherReplies(db: Database, ids: string[], messageId: string): Promise<Set<string>> {
   const rows = await db.query<{ id: string }>(sql`
     SELECT provider_message_id AS id FROM messages WHERE provider_message_id = ANY(${ids}) AND id <> ${messageId}::uuid`);
@@ -317,14 +315,14 @@ export async function findOtherReplies(db: Database, ids: string[], messageId: s
 }
 
 /**
- * Gives the messages of a reply in doubt an outcome of their own, and asks for a person. False when the row is no longer in doubt.
- * The row is locked, so that a status which settles it comes either before or after.
+ * Gives the messages of an unconfirmed reply the outcome `unconfirmed`, and asks for a person. Returns false if the row is no longer
+ * unconfirmed. Locks the row, so that a status that settles it comes either before or after.
  */
 export async function doubtReply(
   db: Database,
   { messageId, conversationId }: { messageId: string; conversationId: string },
 ): Promise<boolean> {
-  const text = 'unknown whether a reply went out, and Kapso cannot say';
+  const text = 'unknown whether a reply was delivered, and Kapso cannot tell';
   const attention = withReason(sql`c.attention`, { kind: 'send_unconfirmed', text, subject: messageId });
   const rows = await db.query<unknown>(sql`
     WITH doubtful AS (
@@ -340,7 +338,7 @@ export async function doubtReply(
   return rows.length > 0;
 }
 
-/** Found nowhere when it is too late to send again: the reply failed. */
+/** Fails a reply that Kapso does not list, when it is too late to send it again. */
 export async function failLateReply(
   db: Database,
   { messageId, phoneNumberId }: { messageId: string; phoneNumberId: string },
@@ -352,13 +350,13 @@ export async function failLateReply(
   );
 }
 
-/** Proven not delivered: the row may be claimed again. */
+/** Makes a reply that is proven not delivered claimable again. */
 export async function releaseReply(db: Database, messageId: string): Promise<SendVerdict> {
   await db.query(sql`UPDATE messages SET status = 'pending' WHERE id = ${messageId}::uuid AND status = 'unconfirmed'`);
   return await endForeignClaim(db, messageId);
 }
 
-/** Ends a turn that got no reply: its messages failed, its draft goes nowhere, and the conversation asks for a person. */
+/** Ends a turn without a reply: its messages and its draft fail, and the conversation needs attention. */
 export async function failTurn(
   db: Database,
   { conversationId, workflowId, messageIds, reason }: { conversationId: string; workflowId: string; messageIds: string[]; reason: string },

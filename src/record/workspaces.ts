@@ -1,12 +1,12 @@
-/** Workspaces: the first one is made from the settings at start. */
+/** Workspaces. The first one is created from the settings at startup. */
 import type { Prisma, PrismaClient } from '../../prisma/generated/client';
 import { UNASSIGNED_NUMBER } from '../../workflows/contract';
 import type { Settings } from '../platform/config';
 import { type Database, sql } from '../platform/database';
 
 /**
- * Makes the workspace of `KAPSO_PHONE_NUMBER_ID` if there is none, and applies the settings that are set.
- * What is not set stays as it stands in the record, so a change made there survives a restart.
+ * Creates the workspace of `KAPSO_PHONE_NUMBER_ID` if it does not exist, and applies the settings that are set. The others keep their
+ * value in the database, so that a change made there survives a restart.
  */
 export async function ensureFirstWorkspace(db: PrismaClient, settings: Settings): Promise<void> {
   const kapsoPhoneNumberId = settings.KAPSO_PHONE_NUMBER_ID;
@@ -18,7 +18,7 @@ export async function ensureFirstWorkspace(db: PrismaClient, settings: Settings)
   if (Object.keys(chosen).length > 0) await db.chatbotSettings.update({ where: { workspaceId }, data: chosen });
 }
 
-/** What the workspace of a number does now, by the record; undefined when there is none. */
+/** The current state of the workspace of a number; undefined if there is none. */
 export async function workspaceState(
   db: PrismaClient,
   kapsoPhoneNumberId: string,
@@ -42,7 +42,7 @@ function chosenSettings(settings: Settings): Record<string, boolean | number | s
   return Object.fromEntries(Object.entries(all).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])));
 }
 
-/** Condition on `workspaces w`. A body that named no number belongs to the first workspace. */
+/** A condition on `workspaces w`. Messages without a number belong to the first workspace. */
 export function isWorkspaceOf(phoneNumberId: string): Prisma.Sql {
   return phoneNumberId === UNASSIGNED_NUMBER
     ? sql`w.id = (SELECT id FROM workspaces ORDER BY created_at, id LIMIT 1)`
