@@ -1,4 +1,4 @@
-/** Tells a caller how its call ended. A delivery may be repeated: the receiver recognises it by the id of the message. */
+/** Posts a call's result to its callback URL. A delivery may be repeated; the receiver recognises it by its message id. */
 import { ApplicationFailure, Context } from '@temporalio/activity';
 import { callView } from '../src/api/views/call';
 import type { Database } from '../src/platform/database';
@@ -7,23 +7,23 @@ import type { WorkerMetrics } from '../src/platform/metrics';
 import { type CallbackAnswer, type CallbackClient, isKestraResume } from '../src/providers/callback/client';
 import { findCall, requestCallAttention } from '../src/record/calls';
 
-/** Bound of one delivery. The Standard Webhooks specification recommends 15 to 30 s for a receiver's answer. */
+/** Timeout of one delivery. The Standard Webhooks specification recommends 15 to 30 s for a receiver's response. */
 export const CALLBACK_TIMEOUT_MS = 15_000;
 
 /**
- * For how long a refusal (4xx) is retried, in milliseconds. A receiver that is being deployed, or whose key is being changed, refuses
- * for some minutes; what it refuses for longer it refuses for good.
+ * For how long a rejection (4xx) is retried, in milliseconds. A receiver that is being deployed, or whose key is being rotated, rejects
+ * requests for some minutes; a longer rejection is permanent.
  */
 const REFUSALS_FOR_MS = 10 * 60_000;
 
-/** A flow creates the call and pauses right afterwards: if it pauses at all, it does so within seconds. */
+/** A flow creates the call and then pauses: if it pauses at all, it does so within seconds. */
 const NOT_PAUSED_RETRY_MS = 2_000;
 
-/** 4xx that are about the moment, not about the request (RFC 9110, 6585, 8470). 409 is Kestra's "not paused (yet)". */
+/** Temporary 4xx statuses (RFC 9110, 6585, 8470). 409 is Kestra's "not paused (yet)". */
 const PASSING_4XX = new Set([408, 409, 425, 429]);
 const GONE = 410;
 
-/** Whether the caller was told. `gone`: it refuses for good (410); `no_address`: the call has no callback, or no row any more. */
+/** Whether the result was delivered. `gone`: the receiver responded with 410; `no_address`: the call has no callback URL, or no longer has a row. */
 export type CallbackDelivery = { delivered: true } | { delivered: false; reason: 'gone' | 'no_address' };
 
 export type CallbackErrorType =
@@ -34,9 +34,9 @@ export type CallbackErrorType =
   | 'CallbackError.Unavailable';
 
 export interface CallbackActivities {
-  /** Makes one attempt to deliver. @throws ApplicationFailure of a CallbackErrorType */
+  /** Makes one delivery attempt. @throws ApplicationFailure of a CallbackErrorType */
   deliverCallback(order: { callId: string }): Promise<CallbackDelivery>;
-  /** Asks for a person to look at the call. */
+  /** Marks the call as needing a person. */
   recordFailedCallback(order: { callId: string; reason: string }): Promise<void>;
 }
 
@@ -45,7 +45,7 @@ export interface CallbackDependencies {
   callbacks: CallbackClient;
   logger: Logger;
   metrics: Pick<WorkerMetrics, 'callbackTried'>;
-  /** For how long a refusal is retried, in milliseconds. */
+  /** For how long a rejection is retried, in milliseconds. */
   refusalsForMs?: number;
 }
 
@@ -71,13 +71,13 @@ export function createCallbackActivities({
     },
 
     async recordFailedCallback({ callId, reason }) {
-      logger.error({ callId, reason }, 'callback not delivered; a person must look');
+      logger.error({ callId, reason }, 'callback not delivered; the call needs attention');
       metrics.callbackTried('given_up');
       await requestCallAttention(db, callId);
     },
   };
 
-  /** Counts what the attempt came to, be it a delivery or a failure. */
+  /** Counts the result of an attempt, successful or not. */
   function countResult(judgement: () => CallbackDelivery): CallbackDelivery {
     let result = 'other';
     try {
@@ -98,7 +98,7 @@ function judge(answer: CallbackAnswer, { isKestra, refusalsAreFinal }: { isKestr
     case 'no_answer':
       throw passing('CallbackError.Unavailable', `no answer: ${answer.reason}`);
     case 'forbidden':
-      // An operator may allow the host or set the key, and a name may resolve differently. Neither is worth a day of attempts.
+      // An operator may still allow the host or set the key, and the name may resolve differently, but that is not worth a day of attempts.
       throw refusalsAreFinal ? final('CallbackError.Forbidden', answer.problem) : passing('CallbackError.Forbidden', answer.problem);
     case 'answered':
       return judgeStatus(answer, isKestra, refusalsAreFinal);
@@ -111,7 +111,7 @@ function judgeStatus(answer: CallbackAnswer & { kind: 'answered' }, isKestra: bo
   if (httpStatus >= 200 && httpStatus < 300) return { delivered: true };
   if (httpStatus === GONE) return { delivered: false, reason: 'gone' };
   if (isKestra && httpStatus === 409) {
-    // Soon at first, later as the policy says: the flow may have ended, or resumed by a delivery whose answer was lost.
+    // Retried quickly at first, then by the policy: the flow may have ended, or was resumed by a delivery whose response was lost.
     const retryMs = refusalsAreFinal ? undefined : NOT_PAUSED_RETRY_MS;
     throw passing('CallbackError.NotPaused', 'the execution is not paused: not yet, or no more', retryMs);
   }

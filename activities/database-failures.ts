@@ -1,8 +1,8 @@
-/** The one place that turns an error of the database into a failure that Temporal understands, for all activities. */
+/** Converts database errors to Temporal failures, for all activities. */
 import { ApplicationFailure } from '@temporalio/activity';
 import { isDatabaseAway, isRefused } from '../src/platform/database-errors';
 
-/** The SQLSTATE of a refusal; the text is left out, because it may quote a row, and failures stand in the history. */
+/** The SQLSTATE of a database error. Leaves out its text, because it may quote a row, and failures are stored in the history. */
 export function refusalCode(error: unknown): string {
   const { code } = error as { code?: unknown };
   return typeof code === 'string' ? code : 'unknown';
@@ -11,8 +11,8 @@ export function refusalCode(error: unknown): string {
 type Activity = (...args: never[]) => Promise<unknown>;
 
 /**
- * The activities, with errors of the database as failures: `RecordError.Refused` is final (the statement would be refused again), and
- * `RecordError.Unavailable` passes. Anything else stays as it is.
+ * Wraps activities so that database errors become failures: `RecordError.Refused` is not retryable (the statement would be rejected
+ * again), `RecordError.Unavailable` is. Other errors stay unchanged.
  */
 export function withDatabaseFailures<T extends Record<keyof T, Activity>>(activities: T): T {
   const wrapped = Object.entries<Activity>(activities).map(([name, run]) => {

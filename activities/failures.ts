@@ -43,8 +43,8 @@ export function passingModelFailure(type: ModelErrorType, message: string, waitM
 }
 
 /**
- * Classifies what a model call ended with. The provider's own text is left out: it may quote the customer,
- * and failures stand in the history.
+ * Classifies the error of a model call. Leaves out the provider's text, because it may quote the customer, and failures are stored in the
+ * history.
  */
 export function modelFailure(choice: ModelChoice, error: unknown): ApplicationFailure {
   const who = providerLabel(choice);
@@ -52,7 +52,7 @@ export function modelFailure(choice: ModelChoice, error: unknown): ApplicationFa
     return passingModelFailure('ModelError.Timeout', `${who} did not answer in time`);
   if (error instanceof APIConnectionError) return passingModelFailure('ModelError.Unavailable', `${who} could not be reached`);
   if (error instanceof APIError && typeof error.status === 'number') return statusFailure(who, error, error.status);
-  // An answer that is not what the protocol says (an HTML page with status 200): an outage, and it passes.
+  // A response that violates the protocol (such as an HTML page with status 200) is usually a temporary outage.
   return passingModelFailure('ModelError.BadAnswer', `${who} gave an answer that could not be read`);
 }
 

@@ -1,4 +1,4 @@
-/** Everything that workflows can have done, built once per worker from its dependencies. */
+/** All activities, created once per worker from its dependencies. */
 import type { BackgroundWork } from '../src/platform/background';
 import type { Database } from '../src/platform/database';
 import type { Logger } from '../src/platform/logger';
@@ -38,7 +38,7 @@ export interface ActivityDependencies {
   taskQueue: string;
   followUpText: string | undefined;
   callbacks: CallbackClient;
-  /** Absolute; where calls are archived. */
+  /** Folder for archived calls; absolute path. */
   archiveDir: string;
 }
 
@@ -50,7 +50,7 @@ export type Activities = RecordActivities &
   CallbackActivities &
   RetentionActivities;
 
-/** The worker is the one place that calls this. */
+/** Called only by the worker. */
 export function createActivities(dependencies: ActivityDependencies): Activities {
   return withDatabaseFailures({
     ...createRecordActivities(dependencies),

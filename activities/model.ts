@@ -1,4 +1,4 @@
-/** Asking a model for the reply of a turn. The draft is stored before the activity returns: a crash never pays twice. */
+/** Calls a model for the reply of a turn. Stores the draft before the activity returns, so that a crash does not cost a second call. */
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { ApplicationFailure, Context } from '@temporalio/activity';
@@ -16,13 +16,13 @@ import { ownWorkflowId } from './own-workflow';
 
 export interface DraftOrder {
   conversationId: string;
-  /** The inbound messages of the turn, oldest first. The reply hangs on the last one. */
+  /** The inbound messages of the turn, oldest first. The reply belongs to the last one. */
   messageIds: string[];
   provider: ModelChoice['provider'];
   model: string;
-  /** Bound of this attempt. */
+  /** Timeout of this attempt, in milliseconds. */
   attemptMs: number;
-  /** Number of this attempt among those at this provider in this turn, from 1. Not set by conversations started by 0.1. */
+  /** Number of this attempt at this provider in this turn, from 1. Not set by conversations started by 0.1. */
   attempt?: number;
   /**
    * Last message ids of earlier attempts of this turn whose results were lost (a worker died, the database was down). Such an attempt
@@ -31,7 +31,7 @@ export interface DraftOrder {
   lostReplyToIds?: string[];
 }
 
-/** The stored reply, without its text: that stays out of the history. */
+/** The stored reply, without its text, which stays out of the history. */
 export interface Draft {
   messageId: string;
   provider: string;
@@ -56,10 +56,10 @@ export interface ModelActivities {
   generateReply(order: DraftOrder): Promise<Draft | MovedTurn>;
 }
 
-/** The worker is reported alive this often; a fifth of the heartbeat timeout. */
+/** Interval of heartbeats; a fifth of the heartbeat timeout. */
 const HEARTBEAT_MS = 1_000;
 
-/** A paid answer is worth waiting for the database: this often, with these pauses. */
+/** Pauses between the attempts to store a reply, which has been paid for. */
 const STORE_PAUSES_MS = [250, 1_000, 2_000, 4_000, 8_000];
 
 /** What is known of the attempt that a draft comes from. */
@@ -163,7 +163,7 @@ export function createModelActivities({ db, models, logger, metrics }: ModelDepe
   }
 }
 
-/** A failure of the database that a later attempt may not see, such as a deadlock, must not count as one of the provider. */
+/** A temporary database failure, such as a deadlock, must not count as a failure of the provider. */
 async function fromRecord<T>(step: () => Promise<T>): Promise<T> {
   try {
     return await step();
@@ -181,10 +181,10 @@ function refusedByRecord(message: string): ApplicationFailure {
   return ApplicationFailure.create({ type: 'RecordError.Refused', message, nonRetryable: true });
 }
 
-/** What the model is to read, and the draft that the turn has already. */
+/** Loads the prompt, and the draft if the turn already has one. */
 async function loadPrompt(db: Database, order: DraftOrder): Promise<{ draft: Draft | null; messages: ChatMessage[]; hasMoved: boolean }> {
   const material = await loadPromptMaterial(db, { ...order, workflowId: ownWorkflowId() });
-  if (!material) throw refusedByRecord('the conversation or its settings are not in the record');
+  if (!material) throw refusedByRecord('the conversation or its settings are not in the database');
   const said = (material.said ?? []).reverse().map(({ direction, kind, text }): ChatMessage => {
     const content = text?.trim() || `[${kind}]`;
     if (direction === 'note')
@@ -195,7 +195,7 @@ async function loadPrompt(db: Database, order: DraftOrder): Promise<{ draft: Dra
   return { draft, hasMoved, messages: [{ role: 'system', content: material.systemPrompt }, ...said] };
 }
 
-/** WhatsApp's longest text; what a model says beyond it is cut, visibly, before it is recorded: the record shows what was sent. */
+/** Cuts a text at WhatsApp's maximum length, visibly, before it is stored, so that the database shows what was sent. */
 function fitting(text: string): string {
   const storable = text.replaceAll('\0', '').toWellFormed();
   return storable.length <= MAX_TEXT_LENGTH ? storable : `${storable.slice(0, MAX_TEXT_LENGTH - 1)}…`.toWellFormed();

@@ -1,6 +1,7 @@
 /**
- * Open calls that no workflow follows: Temporal or our process was away between writing the row and starting the workflow, or
- * somebody stopped the workflow. Vapi repeats nothing, so nobody else ends these calls. Nothing here dials, nor does what is started here.
+ * Open calls without a workflow: Temporal or our process was down between writing the row and starting the workflow, or somebody stopped
+ * the workflow. Vapi does not repeat its events, so nothing else would end these calls. Nothing here dials, and neither do the workflows
+ * started here.
  */
 import { getClient } from '@temporalio/activity';
 import { WorkflowNotFoundError } from '@temporalio/client';
@@ -21,22 +22,22 @@ import { reportProgress } from './progress';
 
 export type { ClosedCall };
 
-/** Pause between the calls that Vapi is asked about, in milliseconds: an outage can leave many. */
+/** Interval between queries to Vapi, in milliseconds: an outage can leave many such calls. */
 const ASK_EVERY_MS = 100;
 
-/** How long a call that is found alive waits for its report: as long as a call does by default (`CALL_REPORT_GRACE_SECONDS`). */
+/** How long a call that is still live waits for its report: the default of `CALL_REPORT_GRACE_SECONDS`. */
 const REPORT_GRACE_MS = 90_000;
 
 export interface OrphanActivities {
-  /** Looks for orphans in a batch of open calls, oldest first; `next` is where the following batch begins. */
+  /** Finds orphans in a batch of open calls, oldest first; `next`: where the next batch begins. */
   findOrphans(order: {
     createdBeforeMs: number;
     batchSize: number;
     after?: CallPosition;
   }): Promise<{ orphans: Orphan[]; next?: CallPosition }>;
-  /** Closes those that have dialled nothing even now. */
+  /** Closes those of the calls that still were not dialled. */
   closeUnplaced(order: { callIds: string[] }): Promise<ClosedCall[]>;
-  /** Starts workflows that follow these calls to their end and dial nothing. */
+  /** Starts workflows that follow these calls to their end without dialling. */
   followAgain(order: { callIds: string[] }): Promise<void>;
 }
 
@@ -47,7 +48,7 @@ export interface OrphanDependencies {
   metrics: Pick<WorkerMetrics, 'callConcluded'>;
 }
 
-/** The activities that see to open calls without a workflow. */
+/** The activities for open calls without a workflow. */
 export function createOrphanActivities({ db, logger, taskQueue, metrics }: OrphanDependencies): OrphanActivities {
   return {
     async findOrphans(order) {
@@ -67,20 +68,20 @@ export function createOrphanActivities({ db, logger, taskQueue, metrics }: Orpha
 
     async closeUnplaced({ callIds }) {
       for (const callId of await closeUnplacedCalls(db, callIds)) {
-        logger.error({ callId }, 'a call was taken and never started; closed as failed');
+        logger.error({ callId }, 'a call was accepted but never started; closed as failed');
         metrics.callConcluded({ outcome: 'failed', durationSeconds: null });
       }
-      // Including those that an earlier attempt closed: nobody has been told of them yet.
+      // Including those that an earlier attempt closed, because their callers were not notified yet.
       return await findNeverStarted(db, callIds);
     },
 
     async followAgain({ callIds }) {
       let followed = 0;
       for (const callId of callIds) {
-        // A call that is done by now is left out, so a second attempt starts nothing anew.
+        // Calls that are done by now are skipped, so a second attempt does not restart them.
         const facts = await findOpenCallFacts(db, callId);
         if (!facts) continue;
-        logger.warn({ callId }, 'an open call had no workflow; it is followed again');
+        logger.warn({ callId }, 'an open call had no workflow; following it again');
         await startFollowing(callId, facts, { askAfterMs: followed * ASK_EVERY_MS, taskQueue });
         followed += 1;
         reportProgress({ followed });
@@ -99,7 +100,7 @@ async function findWorkflowState(workflowId: string): Promise<'running' | 'close
   }
 }
 
-/** Like the webhook with the first event of a call that others placed. If a workflow follows the call by now, that one is told again. */
+/** Starts a workflow as the webhook does for the first event of a call placed elsewhere. If one is already running, it is signalled. */
 async function startFollowing(
   callId: string,
   facts: OpenCallFacts,
@@ -108,7 +109,7 @@ async function startFollowing(
   const input = {
     callId,
     dials: false,
-    // Events would have come long ago: Vapi is asked at once.
+    // Events would have arrived long ago, so query Vapi at once.
     ringTimeoutMs: askAfterMs,
     reportGraceMs: facts.status === 'ended' ? 0 : REPORT_GRACE_MS,
     maxDurationMs: facts.maxDurationSeconds * 1_000,
@@ -126,7 +127,7 @@ async function startFollowing(
   else await workflow.start(CALL_WORKFLOW, options);
 }
 
-/** What the record knows of the end: with it, the call is concluded even if Vapi cannot be asked. */
+/** The end of the call according to the database: with it, the call can be concluded even if Vapi is unreachable. */
 function lastReportOf({ providerCallId, status, endedReason, hasReport }: OpenCallFacts): CallReported | undefined {
   if (providerCallId === null || (!hasReport && status !== 'ended')) return undefined;
   return {

@@ -1,9 +1,9 @@
 /**
- * Calls that are old enough are archived to files, or just deleted. Archived rows are deleted only when a complete file with them is
- * on the disk. Every step can be interrupted at any point and run again.
+ * Archives old calls to files, or just deletes them. Archived rows are deleted only after a complete file with them is on disk. Every step
+ * can be interrupted at any point and run again.
  *
- * A file is named `….part` while it is being written, `….pending` when it is complete and its rows are still to be deleted, and gets
- * its final name afterwards. Whoever finds a pending file first deletes its rows, so no call is lost and none is archived twice.
+ * A file is named `….part` while it is being written and `….pending` when it is complete but its rows are not deleted yet; then it gets
+ * its final name. A run first deletes the rows of pending files, so no call is lost and none is archived twice.
  */
 import { randomBytes } from 'node:crypto';
 import { createReadStream, createWriteStream } from 'node:fs';
@@ -22,31 +22,31 @@ import { reportProgress } from './progress';
 const PART = '.part';
 const PENDING = '.pending';
 
-/** A part file that was not touched for this long has no writer: a writer touches its own with every batch. */
+/** A part file not modified for this long was abandoned: a writer modifies its file with every batch. */
 const FORGOTTEN_PART_MS = 24 * 60 * 60_000;
 
 const ONLY_OWNER_FILE = 0o600;
 const ONLY_OWNER_FOLDER = 0o700;
 
 export interface Archived {
-  /** None if nothing was due; more than one if an earlier attempt was interrupted. */
+  /** Empty if nothing was due; several if an earlier attempt was interrupted. */
   files: string[];
   calls: number;
 }
 
 export interface RetentionActivities extends OrphanActivities {
-  /** What is due, by month, oldest first, and the folder that the files would go to. */
+  /** The due calls by month, oldest first, and the folder for the files. */
   findDueCalls(order: { cutoffAtMs: number }): Promise<{ months: DueMonth[]; folder: string }>;
   /** Finishes the files that an earlier run left pending. */
   settleArchives(): Promise<Archived>;
-  /** Writes the month's calls with their events to one file, then deletes them. */
+  /** Writes the month's calls and their events to a file, then deletes them. */
   archiveMonth(order: MonthOrder): Promise<Archived>;
-  /** Deletes the month's calls with their events. */
+  /** Deletes the month's calls and their events. */
   deleteMonth(order: MonthOrder): Promise<{ calls: number }>;
 }
 
 interface Dependencies extends OrphanDependencies {
-  /** Where the files go; absolute. */
+  /** Folder for the files; absolute path. */
   archiveDir: string;
 }
 
@@ -66,7 +66,7 @@ export function createRetentionActivities(dependencies: Dependencies): Retention
     },
 
     async archiveMonth(order) {
-      // Otherwise the calls of a file that an earlier attempt completed would be written again.
+      // Otherwise the calls in a file completed by an earlier attempt would be written again.
       const earlier = await finishPendingFiles(dependencies);
       await writeMonth(dependencies, order);
       const now = await finishPendingFiles(dependencies);
@@ -85,7 +85,7 @@ export function createRetentionActivities(dependencies: Dependencies): Retention
   };
 }
 
-/** Writes the month's file and leaves it pending. Writes none when nothing is due. */
+/** Writes the month's file and leaves it pending; writes none if nothing is due. */
 async function writeMonth({ db, logger, archiveDir }: Dependencies, order: MonthOrder): Promise<void> {
   await mkdir(archiveDir, { recursive: true, mode: ONLY_OWNER_FOLDER });
   const now = new Date().toISOString().replace(/[-:]|\.\d+/g, '');
@@ -104,7 +104,7 @@ async function writeMonth({ db, logger, archiveDir }: Dependencies, order: Month
   logger.info({ month: order.month, calls: written.calls, file }, 'calls archived');
 }
 
-/** Each line begins with the id and the state of a row, so that only this state is deleted. Counts in `written`. */
+/** Each line begins with the id and version of a row, so that only this version is deleted. Counts in `written`. */
 async function* archiveLines(db: Database, order: MonthOrder, written: { calls: number }): AsyncGenerator<string> {
   for await (const calls of readDueCalls(db, order)) {
     yield calls.map(({ id, updatedAt, json }) => `{"id":"${id}","updatedAt":"${updatedAt}",${json.slice(1)}\n`).join('');
@@ -161,31 +161,31 @@ async function finishPendingFile({ db, logger, archiveDir }: Dependencies, pendi
   }
   if (batch.length > 0) await deleteBatch();
   await renameDurably(archiveDir, pending, finalName(pending));
-  logger.info({ calls, file: finalName(pending) }, 'archived calls deleted from the record');
+  logger.info({ calls, file: finalName(pending) }, 'archived calls deleted from the database');
   return calls;
 }
 
 const ARCHIVED_ROW = /^\{"id":"([0-9a-f-]{36})","updatedAt":"([^"]+)",/;
 
-/** @throws when the file is damaged, so that nothing after the damage is deleted */
+/** @throws if the file is damaged, so that no later row is deleted */
 async function* readArchivedRows(file: string): AsyncGenerator<{ id: string; updatedAt: string }> {
   const source = createReadStream(file);
   const text = source.pipe(createGunzip());
   source.once('error', (error) => text.destroy(error));
   for await (const line of createInterface({ input: text, crlfDelay: Number.POSITIVE_INFINITY })) {
     const [, id, updatedAt] = ARCHIVED_ROW.exec(line) ?? [];
-    if (id === undefined || updatedAt === undefined) throw new Error('the archive has a line that is no call');
+    if (id === undefined || updatedAt === undefined) throw new Error('the archive has a line that is not a call');
     yield { id, updatedAt };
   }
 }
 
-/** Returns when the new name is on the disk. */
+/** Renames a file and waits until the new name is on disk. */
 async function renameDurably(folder: string, from: string, to: string): Promise<void> {
   await rename(from, to);
   await syncToDisk(folder);
 }
 
-/** Returns when the content of a file, or the names in a folder, are on the disk. */
+/** Waits until the content of a file, or the entries of a folder, are on disk. */
 async function syncToDisk(path: string): Promise<void> {
   const handle = await open(path, 'r');
   try {

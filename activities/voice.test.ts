@@ -210,7 +210,7 @@ describe('dialling too late', () => {
     const verdict = await environment().run(createVoice({ db: itsDb }).dialCall, { callId, dials: 0 });
     await itsDb.close();
     await proxy.close();
-    expect(verdict).toEqual({ status: 'later', reason: 'the record is away', dials: 1 });
+    expect(verdict).toEqual({ status: 'later', reason: 'the database is unavailable', dials: 1 });
     expect(await rowOf(callId)).toMatchObject({ dialCount: 1, dialledAt: null });
     expect(await environment().run(voice.dialCall, { callId, dials: 1 })).toMatchObject({ status: 'placed' });
     expect(sandbox.vapi.dialled({ name: callId })).toBe(1);

@@ -1,5 +1,4 @@
-/** Voice calls through Vapi: placing one at most once, finding it again, and recording what became of it. */
-
+/** Voice calls through Vapi: placing a call at most once, finding it again, and storing its result. */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ApplicationFailure, Context, getClient } from '@temporalio/activity';
@@ -34,28 +33,28 @@ import {
 } from '../workflows/contract';
 
 /**
- * How old a claim may be when its request leaves, in milliseconds. Claiming and connecting take some tenths of a second; others give
- * the dial up after 45 s (workflows/proxies.ts), of which Vapi's answer may take 30.
+ * Maximum age of a claim when its request is sent, in milliseconds. Claiming and connecting take some tenths of a second; the activity
+ * times out after 45 s (workflows/proxies.ts), of which Vapi's response may take 30.
  */
 const CLAIM_MAX_AGE_MS = 5_000;
 
-/** Timeouts of the requests to Vapi, in milliseconds. Placing a call takes longer: Vapi dials before it answers. */
+/** Timeouts of requests to Vapi, in milliseconds. Placing a call takes longer, because Vapi dials before it responds. */
 export const DIAL_TIMEOUT_MS = 30_000;
 export const ASK_TIMEOUT_MS = 10_000;
 
-/** What is known after an order to dial. `later`: nothing was dialled. `expired`: nor will it be. `unknown`: a phone may ring. */
+/** The result of an order to dial. `later`: not dialled yet. `expired`: not dialled, and it is too late to. `unknown`: a phone may ring. */
 export type DialVerdict =
   | { status: 'placed'; providerCallId: string }
   | { status: 'refused'; reason: string }
-  /** `dials`: to be passed with the next order. */
+  /** `dials`: pass this with the next order. */
   | { status: 'later'; reason: string; retryAfterMs?: number; dials: number }
   | { status: 'expired' }
   | { status: 'unknown'; reason: string };
 
-/** What a look at a call found. */
+/** What a query about a call found. */
 export interface CallLook {
   kind: 'reported' | 'live' | 'ended' | 'not_found' | 'unreachable';
-  /** Whether a report is stored now, or a snapshot of the call after its end. */
+  /** Whether a report, or a snapshot of the call after its end, is now stored. */
   hasReport: boolean;
   isEnded: boolean;
   status?: string;
@@ -64,29 +63,29 @@ export interface CallLook {
 
 export interface Conclusion {
   result: CallResult;
-  /** Whether the caller named an address for the result. */
+  /** Whether the call has a callback URL. */
   hasCallback: boolean;
   hasConversation: boolean;
 }
 
 export interface VoiceActivities {
   /**
-   * Sends one request to place the call, unless somebody has sent it. `dials`: how many requests are known to have dialled nothing;
-   * if the row has seen more than that, nothing is sent. Nor is it after `notAfterMs` (milliseconds since 1970), or when the process
-   * was paused between its claim and the request. Must not be retried.
+   * Sends one request to place the call, unless somebody has sent it. `dials`: the number of requests known not to have dialled; if the
+   * row has counted more, nothing is sent. Nothing is sent after `notAfterMs` (milliseconds since 1970) either, or if the process was
+   * paused between the claim and the request. Must not be retried.
    */
   dialCall(order: { callId: string; dials: number; notAfterMs?: number }): Promise<DialVerdict>;
-  /** Vapi's id of a call whose placement had an unknown outcome; null if Vapi does not list it. @throws when Vapi cannot be asked */
+  /** Vapi's id of a call whose placement had an unknown outcome; null if Vapi does not list it. @throws if Vapi is unreachable */
   findCall(order: { callId: string }): Promise<string | null>;
-  /** Looks into the record, then at Vapi, and stores the report of a call that has ended. @throws when Vapi cannot be asked */
+  /** Checks the database, then queries Vapi, and stores the report of an ended call. @throws if Vapi is unreachable */
   lookAtCall(order: { callId: string; providerCallId?: string }): Promise<CallLook>;
-  /** Ends a live call. @throws when Vapi cannot be asked, or names no way to end it */
+  /** Ends a live call. @throws if Vapi is unreachable, or gives no way to end it */
   endCall(order: { providerCallId: string }): Promise<void>;
-  /** Forgets a placement that dialled nothing. `followedId`: the call that the row follows all the same. */
+  /** Undoes a placement that was not dialled. `followedId`: the call that the row follows nevertheless. */
   requeueCall(order: { callId: string; providerCallId: string }): Promise<{ followedId: string | null }>;
-  /** Writes the result, unless there is one. */
+  /** Writes the result, unless the call already has one. */
   concludeCall(order: { callId: string; providerCallId?: string; ending?: CallEnding }): Promise<Conclusion>;
-  /** Writes a note of the call into the person's conversation and tells its workflow. */
+  /** Writes a note about the call into the person's conversation, and signals its workflow. */
   tellConversation(order: { callId: string }): Promise<void>;
 }
 
@@ -95,14 +94,14 @@ export interface VoiceDependencies {
   vapi: VapiClient;
   logger: Logger;
   taskQueue: string;
-  /** Sent on WhatsApp after a completed call with somebody who has a conversation; `{summary}` stands for the call's. */
+  /** WhatsApp message after a completed call with a person who has a conversation; `{summary}` is replaced with the call's summary. */
   followUpText: string | undefined;
   metrics: Pick<WorkerMetrics, 'callConcluded'>;
-  /** How old a claim may be when its request leaves, in milliseconds. */
+  /** Maximum age of a claim when its request is sent, in milliseconds. */
   claimMaxAgeMs?: number;
 }
 
-/** Pauses between the attempts to store the id of a call that has been paid for. */
+/** Pauses between the attempts to store the id of a placed call. */
 const STORE_PAUSES_MS = [250, 1_000, 2_000];
 
 /** The voice activities of one Vapi organisation. */
@@ -115,7 +114,7 @@ export function createVoiceActivities(dependencies: VoiceDependencies): VoiceAct
       const claim = await claimUnlessAway(order);
       if (claim === undefined) {
         const wasClaimed = await takeBackUnlessAway(order);
-        return { status: 'later', reason: 'the record is away', dials: wasClaimed ? dials + 1 : dials };
+        return { status: 'later', reason: 'the database is unavailable', dials: wasClaimed ? dials + 1 : dials };
       }
       if (claim.kind === 'expired') return { status: 'expired' };
       if (claim.kind === 'taken') {
@@ -148,11 +147,11 @@ export function createVoiceActivities(dependencies: VoiceDependencies): VoiceAct
       const sought = await findSoughtPlacement(db, callId);
       if (!sought || sought.providerCallId) return sought?.providerCallId ?? null;
       const { assistantId, phoneNumberId, dialledAtMs, formerIds } = sought;
-      // A request to place a call names both.
+      // A request to place a call always has both.
       if (assistantId === null || phoneNumberId === null) return null;
       const found = await askVapi(() => vapi.findPlacement({ callId, assistantId, phoneNumberId, sinceMs: dialledAtMs, formerIds }));
       if (found === undefined || (await adoptProviderCall(db, { callId, providerCallId: found }))) return found ?? null;
-      // Meanwhile an event has named another call: the row decides which one is followed.
+      // In the meantime an event has linked the row to another call; the row decides which one is followed.
       return (await findCallFacts(db, callId))?.providerCallId ?? null;
     },
 
@@ -170,9 +169,9 @@ export function createVoiceActivities(dependencies: VoiceDependencies): VoiceAct
 
     async endCall({ providerCallId }) {
       const answer = await askVapi(() => vapi.endCall(providerCallId));
-      logger.info({ workflowId: workflowId(), providerCallId, answer }, 'end of a call asked for');
+      logger.info({ workflowId: workflowId(), providerCallId, answer }, 'end of a call requested');
       if (answer === 'no_way')
-        throw ApplicationFailure.create({ type: 'VapiError.NoControl', message: 'Vapi names no way to end the call' });
+        throw ApplicationFailure.create({ type: 'VapiError.NoControl', message: 'Vapi gives no way to end the call' });
     },
 
     async requeueCall({ callId, providerCallId }) {
@@ -183,7 +182,7 @@ export function createVoiceActivities(dependencies: VoiceDependencies): VoiceAct
     async concludeCall({ callId, providerCallId, ending }) {
       if (providerCallId) await adoptProviderCall(db, { callId, providerCallId });
       const facts = await findCallFacts(db, callId);
-      if (!facts) throw new Error(`call ${callId} is not in the record`);
+      if (!facts) throw new Error(`call ${callId} is not in the database`);
       const { result: written, isNew } = await writeCallResult(db, callId, ending ?? endingFromFacts(facts));
       if (isNew) {
         const { outcome, endedReason, durationSeconds } = written;
@@ -206,7 +205,7 @@ export function createVoiceActivities(dependencies: VoiceDependencies): VoiceAct
     },
   };
 
-  /** Undefined when PostgreSQL did not answer; the claim may be in effect all the same. */
+  /** Undefined if PostgreSQL did not respond; the claim may still have taken effect. */
   async function claimUnlessAway(order: PlacementOrder): Promise<PlacementClaim | undefined> {
     try {
       return await claimPlacement(db, order);
@@ -216,26 +215,26 @@ export function createVoiceActivities(dependencies: VoiceDependencies): VoiceAct
   }
 
   /**
-   * Returns whether the claim was in effect, as far as is known. For those who conclude without this activity's verdict; if it fails,
-   * they must take it that a phone may ring.
+   * Undoes the claim, for those who conclude the call without this activity's verdict; if it fails, they must assume that a phone may
+   * ring. Returns whether the claim was in effect, as far as is known.
    */
   async function takeBackUnlessAway(order: PlacementOrder): Promise<boolean> {
     try {
       return await takeBackClaim(db, order);
     } catch (error) {
-      logger.warn({ error, callId: order.callId }, 'the claim on a call could not be taken back; nothing was dialled');
+      logger.warn({ error, callId: order.callId }, 'undoing the claim on a call failed; nothing was dialled');
       return false;
     }
   }
 
-  /** Gives up in the end: the workflow has the id too and writes it with the result, so an outage costs only the link of early events. */
+  /** Gives up eventually: the workflow also has the id and writes it with the result, so an outage only costs the link to early events. */
   async function adoptPatiently(callId: string, providerCallId: string): Promise<void> {
     for (const pauseMs of [...STORE_PAUSES_MS, 0]) {
       try {
         await adoptProviderCall(db, { callId, providerCallId });
         return;
       } catch (error) {
-        logger.warn({ error, callId }, 'the id of the call could not be stored yet');
+        logger.warn({ error, callId }, 'storing the id of the call failed; retrying');
         await delay(pauseMs);
       }
     }
@@ -254,7 +253,7 @@ function endedReasonOf(facts: { endedReason?: string | null | undefined } | unde
   return facts?.endedReason ? { endedReason: facts.endedReason } : {};
 }
 
-/** Vapi's own words stay out of the failure: they may quote a phone number, and failures stand in the history. */
+/** Leaves Vapi's text out of the failure, because it may quote a phone number, and failures are stored in the history. */
 async function askVapi<T>(question: () => Promise<T>): Promise<T> {
   try {
     return await question();
@@ -264,11 +263,11 @@ async function askVapi<T>(question: () => Promise<T>): Promise<T> {
   }
 }
 
-/** What Vapi says of a call; undefined when it knows none. @throws when it answers with something else */
+/** Vapi's snapshot of a call; undefined if it does not exist. @throws if the response is about something else */
 async function fetchReport(vapi: VapiClient, providerCallId: string): Promise<CallReport | undefined> {
   const snapshot = await vapi.getCall(providerCallId);
   const report = snapshot === undefined ? undefined : readCall(snapshot);
   if (snapshot !== undefined && report?.providerCallId !== providerCallId)
-    throw new Error('Vapi answered with something else than the call');
+    throw new Error('Vapi answered with something other than the call');
   return report;
 }

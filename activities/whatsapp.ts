@@ -1,5 +1,4 @@
-/** Sending through Kapso, over the outbox row: at most one send per claim, and no claim after an unknown outcome. */
-
+/** Sends replies through Kapso by way of the outbox row: at most one send per claim, and no claim after an unknown outcome. */
 import { Context } from '@temporalio/activity';
 import type { BackgroundWork } from '../src/platform/background';
 import { type ClaimFence, startFence } from '../src/platform/claim-fence';
@@ -24,32 +23,32 @@ import {
 } from '../src/record/replies';
 import type { SendProgress, SendVerdict } from '../workflows/contract';
 
-/** Bound of one send with its answer. Longer, and the outcome is unknown. */
+/** Timeout of a send, including the response. After it, the outcome is unknown. */
 export const SEND_TIMEOUT_MS = 8_000;
 
-/** A claim that is older may not send any more: others may have settled it while this process was paused. */
+/** An older claim must not send: it may have been settled while this process was paused. */
 const MAX_CLAIM_AGE_MS = 3_000;
 
-/** A claim whose request is still under way: its bound, and time to write what came of it. */
+/** How long a claim may be in progress: the timeout of the send, and time to write its result. */
 const CLAIM_MS = SEND_TIMEOUT_MS + 2_000;
 
 export interface WhatsAppActivities {
   /**
-   * Sends the reply if nobody has claimed it. `isLast`: a refusal that would pass is final now. `waitMs`: an answer that takes longer
-   * than this many milliseconds is left to the row (`under_way`); without it, the answer is waited for. Fails only when the database
-   * is away or refuses.
+   * Sends the reply if nobody has claimed it. `isLast`: a temporary rejection is now final. `waitMs`: after this many milliseconds without
+   * a response, returns `under_way`, and the row will have the result; without it, waits for the response. Fails only if the database is
+   * unavailable or rejects a statement.
    */
   sendReply(order: { messageId: string; isLast: boolean; waitMs?: number }): Promise<SendProgress>;
-  /** What the row says of a send that was `under_way`. */
+  /** The state of a send that was `under_way`, from its row. */
   checkSend(order: { messageId: string }): Promise<SendProgress>;
   /**
-   * Looks an unconfirmed reply up at Kapso. `isLast`: found nowhere means not delivered. `isLate`: and then the reply has failed, because
-   * it is too late to send it again. Fails when Kapso cannot be asked.
+   * Looks up an unconfirmed reply in Kapso's list. `isLast`: if it is not listed, it was not delivered. `isLate`: in that case it fails,
+   * because it is too late to send it again. Fails if Kapso is unreachable.
    */
   lookUpSend(order: { messageId: string; isLast: boolean; isLate?: boolean }): Promise<SendVerdict>;
 }
 
-/** Clocks of Kapso and ours may differ by this much when a listed message is looked for. */
+/** Tolerance for the difference between Kapso's clock and ours in a look-up. */
 const CLOCK_SKEW_MS = 60_000;
 
 interface WhatsAppDependencies {
@@ -60,7 +59,7 @@ interface WhatsAppDependencies {
   background: BackgroundWork;
 }
 
-/** A claimed reply, and what says whether the claim still allows to send it. */
+/** A claimed reply, with the fence that says whether the claim is still valid. */
 interface FencedSend {
   messageId: string;
   claimed: ClaimedReply;
@@ -102,7 +101,7 @@ export function createWhatsAppActivities({ db, kapso, logger, metrics, backgroun
         await confirm(db, messageId, reply.phoneNumberId, found);
         return await endForeignClaim(db, messageId);
       }
-      // Only a list that may not hold the reply proves that it did not go out.
+      // The list proves that the reply was not delivered only if no unreadable row could be this reply.
       if (!isLast || unreadable.some((row) => mayBeOurs(row, messageId, reply))) return { status: 'unconfirmed' };
       if (!isLate) return await releaseReply(db, messageId);
       await failLateReply(db, { messageId, phoneNumberId: reply.phoneNumberId });
@@ -110,7 +109,7 @@ export function createWhatsAppActivities({ db, kapso, logger, metrics, backgroun
     },
   };
 
-  /** The request, and what came of it in the row. */
+  /** Sends the request, and writes the result to the row. */
   async function send({ messageId, claimed, isLast, fence }: FencedSend, log: Logger): Promise<SendVerdict> {
     const answer = await kapso.sendText({
       phoneNumberId: claimed.phoneNumberId,
@@ -126,7 +125,7 @@ export function createWhatsAppActivities({ db, kapso, logger, metrics, backgroun
     return verdict;
   }
 
-  /** The verdict, or `under_way` after `waitMs`: then the send goes on, and the row will tell. */
+  /** The verdict, or `under_way` after `waitMs`; the send then continues in the background and writes its result to the row. */
   async function firstOf(sending: Promise<SendVerdict>, waitMs: number): Promise<SendProgress> {
     let timer: NodeJS.Timeout | undefined;
     const tooSlow = new Promise<SendProgress>((resolve) => {
@@ -134,13 +133,13 @@ export function createWhatsAppActivities({ db, kapso, logger, metrics, backgroun
     });
     const verdict = await Promise.race([sending, tooSlow]).finally(() => clearTimeout(timer));
     if (verdict.status === 'under_way') {
-      const failed = (error: unknown) => logger.warn({ error }, 'what came of a send could not be written; it counts as unknown');
+      const failed = (error: unknown) => logger.warn({ error }, 'writing the result of a send failed; its outcome counts as unknown');
       background.track(sending.then(() => undefined, failed));
     }
     return verdict;
   }
 
-  /** Ids that belong to other replies already are left out: one with the same words must not be taken for this one. */
+  /** Ignores rows that belong to other replies: one with the same text must not be mistaken for this one. */
   async function findListed(listed: ListedMessage[], messageId: string, reply: SentReply): Promise<ListedMessage | undefined> {
     const ids = listed.map(({ providerMessageId }) => providerMessageId);
     const known = await findOtherReplies(db, ids, messageId);
@@ -151,7 +150,7 @@ export function createWhatsAppActivities({ db, kapso, logger, metrics, backgroun
     );
   }
 
-  /** Writes what was learned to the row; a row that a status webhook has raised meanwhile stays as high as it is. */
+  /** Writes the verdict to the row. If a status webhook has already raised the row, it is not lowered. */
   async function writeVerdict(
     messageId: string,
     { phoneNumberId, sendAttempts }: ClaimedReply,
@@ -176,7 +175,7 @@ export function createWhatsAppActivities({ db, kapso, logger, metrics, backgroun
   }
 }
 
-/** Whether a row of the list that could not be read may be this reply: it names our id, or the person and the words. */
+/** Whether an unreadable row of the list could be this reply: it contains our id, or the recipient and the text. */
 function mayBeOurs(row: unknown, messageId: string, reply: SentReply): boolean {
   const text = JSON.stringify(row) ?? '';
   if (text.includes(messageId)) return true;
@@ -184,7 +183,7 @@ function mayBeOurs(row: unknown, messageId: string, reply: SentReply): boolean {
   return recipient !== null && text.includes(recipient) && text.includes(JSON.stringify(reply.text).slice(1, -1));
 }
 
-/** The fallback where Kapso shows no id of ours: the same text to the same person since the draft was made. */
+/** The fallback if Kapso lists no id of ours: the same text to the same recipient since the draft was stored. */
 function looksTheSame(listed: ListedMessage, reply: SentReply): boolean {
   if (listed.correlationIds.length > 0 || !listed.to || listed.to !== reply.phone) return false;
   return listed.text === reply.text && listed.sentAtMs >= reply.draftedAtMs - CLOCK_SKEW_MS;

@@ -238,7 +238,7 @@ describe('asking about a call', () => {
 });
 
 describe('ending', () => {
-  test('when Vapi names no way to end the call yet, then it is asked again, and the call ends', async () => {
+  test('when Vapi gives no way to end the call yet, then it is asked again, and the call ends', async () => {
     const to = newNumber();
     vapi().play({ ...toOf(to), play: 'answered', talkMs: 30_000 });
     const callId = await callTo(to, { maxDurationSeconds: 60 });

@@ -1,20 +1,20 @@
-/** What an activity's failure says, for workflows to branch on. */
+/** Reads the failures of activities, for workflows to branch on. */
 import { ActivityFailure, ApplicationFailure, TimeoutFailure } from '@temporalio/workflow';
 import type { ModelFailureDetails } from '../activities';
 
-/** Whether the activity's last attempt ended because its worker did, which says nothing about whom it asked. */
+/** Whether the activity's last attempt ended because its worker died, which says nothing about the service it called. */
 export function diedWithItsWorker(error: unknown): boolean {
   return error instanceof ActivityFailure && error.cause instanceof TimeoutFailure && error.cause.timeoutType === 'HEARTBEAT';
 }
 
-/** Whether the activity timed out: its worker died, hangs, or waits for the database. */
+/** Whether the activity timed out: its worker died, hangs, or is waiting for the database. */
 export function isTimeout(error: unknown): boolean {
   return error instanceof ActivityFailure && error.cause instanceof TimeoutFailure;
 }
 
 /**
- * The dotted type of what an activity failed with; never its text. A local activity's failure comes without the `ActivityFailure`
- * around it. @throws the error itself when it is no failure of an activity
+ * The dotted type of an activity's failure, never its text. The failure of a local activity is not wrapped in an `ActivityFailure`.
+ * @throws the error itself if it is not the failure of an activity
  */
 export function failureType(error: unknown): string {
   const cause = error instanceof ActivityFailure ? error.cause : error;
@@ -23,10 +23,10 @@ export function failureType(error: unknown): string {
   return cause instanceof Error ? cause.name : 'unknown';
 }
 
-/** PostgreSQL understood a statement and said no, which it would again. */
+/** PostgreSQL rejected a statement, and would do so again. */
 export const REFUSED_BY_DATABASE = 'RecordError.Refused';
 
-/** How a provider failed, as activities/failures.ts classified it. Only the texts of our own failures are safe to show. */
+/** A model failure, as classified by activities/failures.ts. Only the texts of our own failures are safe to show. */
 export function modelFailure(error: unknown): { text: string; isPermanent: boolean; isEmptyAnswer: boolean; retryAfterMs: number } {
   const type = failureType(error);
   const cause = error instanceof ActivityFailure && error.cause instanceof ApplicationFailure ? error.cause : undefined;

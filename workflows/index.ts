@@ -1,4 +1,4 @@
-/** What the worker bundles. */
+/** The workflows in the worker's bundle. */
 export { callbackWorkflow } from './call/callback';
 export { callWorkflow } from './call/workflow';
 export { conversationWorkflow } from './conversation/workflow';

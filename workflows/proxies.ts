@@ -1,34 +1,32 @@
-/**
- * The activities as workflows call them, grouped by policy. Every timeout and retry number stands here, with its reason.
- */
+/** Activity proxies, grouped by policy. All timeouts and retry policies are here, with their reasons. */
 import { proxyActivities, proxyLocalActivities } from '@temporalio/workflow';
 import type { Activities } from '../activities';
 
 /**
- * Steps that are idempotent by their rows run as local activities: a completed one may be forgotten when the
- * worker dies before its workflow task ends, and runs again. They never give up: only PostgreSQL being away makes
- * them fail, and then the message waits. From 5 s on, the wait is a timer that an operator can see.
+ * Steps that are idempotent by their rows run as local activities: if the worker dies before its workflow task ends, a completed one may
+ * run again. They are retried for ever, because only a database outage makes them retry, and then the message waits. From 5 s on, the
+ * wait is a timer that an operator can see.
  */
 const untilTheDatabaseIsBack = { initialInterval: '500 ms', backoffCoefficient: 2, maximumInterval: '20 s' } as const;
 
 export const records = proxyLocalActivities<
   Pick<Activities, 'recordInbound' | 'recordFailedTurn' | 'requestAttention' | 'clearAttention' | 'recordDoubt'>
 >({
-  // A few indexed statements; 5 s is a database in trouble.
+  // A few indexed statements; if they take 5 s, the database is in trouble.
   startToCloseTimeout: '5 s',
   localRetryThreshold: '5 s',
   retry: untilTheDatabaseIsBack,
 });
 
 export const outbox = proxyLocalActivities<Pick<Activities, 'sendReply' | 'checkSend'>>({
-  // 8 s for Kapso's answer (see activities/whatsapp.ts) and 2 s for the row before and after it.
+  // 8 s for Kapso's response (see activities/whatsapp.ts) and 2 s for updating the row before and after.
   startToCloseTimeout: '10 s',
   localRetryThreshold: '5 s',
   retry: untilTheDatabaseIsBack,
 });
 
 export const settlement = proxyActivities<Pick<Activities, 'lookUpSend'>>({
-  // Some pages of Kapso's message list. Three attempts for a hiccup; the workflow itself looks again later.
+  // A few pages of Kapso's message list. Three attempts bridge a hiccup; the workflow tries again later.
   startToCloseTimeout: '15 s',
   retry: { initialInterval: '1 s', backoffCoefficient: 2, maximumInterval: '10 s', maximumAttempts: 3 },
 });
@@ -40,16 +38,16 @@ export const owners = proxyActivities<Pick<Activities, 'handOverMessages'>>({
 });
 
 export const workspaces = proxyActivities<Pick<Activities, 'awaitWorkspace'>>({
-  // One SELECT. Every attempt that finds nothing fails and is shown as a pending activity with its reason;
-  // a minute is how long an operator who has added the workspace waits at most.
+  // One SELECT. An attempt that finds nothing fails, so the UI shows a pending activity with its reason; an operator who has added the
+  // workspace waits for a minute at most.
   startToCloseTimeout: '10 s',
   retry: { initialInterval: '5 s', backoffCoefficient: 2, maximumInterval: '60 s' },
 });
 
 export const model = proxyActivities<Pick<Activities, 'generateReply'>>({
-  // The caller sets the timeout: it is a setting of the turn.
+  // The caller sets the timeout, which is a setting of the turn.
   startToCloseTimeout: '35 s',
-  // A killed worker is noticed after this long; the activity reports every second.
+  // How soon a killed worker is noticed; the activity sends a heartbeat every second.
   heartbeatTimeout: '5 s',
   // For conversations started by 0.1 (walk-once.ts). Newer ones make single attempts and choose the next provider themselves (walk.ts).
   retry: { initialInterval: '500 ms', backoffCoefficient: 2, maximumInterval: '5 s', maximumAttempts: 3 },
@@ -63,54 +61,54 @@ export const calls = proxyLocalActivities<Pick<Activities, 'concludeCall' | 'req
 });
 
 export const dialling = proxyActivities<Pick<Activities, 'dialCall'>>({
-  // 30 s for Vapi's answer (see activities/voice.ts), and the row before and after it. Once at most: a second attempt could
-  // ring the phone twice, and a heartbeat would only tell earlier what cannot be repeated.
+  // 30 s for Vapi's response (see activities/voice.ts), and updating the row before and after. At most once: a second attempt could ring
+  // the phone twice. A heartbeat would only report earlier what cannot be retried.
   startToCloseTimeout: '45 s',
   retry: { maximumAttempts: 1 },
 });
 
 export const voice = proxyActivities<Pick<Activities, 'findCall' | 'lookAtCall' | 'endCall'>>({
-  // One request to Vapi of 10 s at most, and a row. Four attempts bridge an outage of a minute; the workflow asks again later.
+  // One request to Vapi of at most 10 s, and a row. Four attempts bridge an outage of a minute; the workflow tries again later.
   startToCloseTimeout: '20 s',
   retry: { initialInterval: '2 s', backoffCoefficient: 3, maximumInterval: '20 s', maximumAttempts: 4 },
 });
 
 export const telling = proxyActivities<Pick<Activities, 'tellConversation'>>({
-  // Some statements and one signal. Whoever waits for the call's result waits for this too, so it is given up after two minutes.
+  // A few statements and a signal. Whoever waits for the call's result also waits for this, so it gives up after two minutes.
   startToCloseTimeout: '10 s',
   scheduleToCloseTimeout: '2 minutes',
   retry: { initialInterval: '500 ms', backoffCoefficient: 2, maximumInterval: '20 s' },
 });
 
 export const callbacks = proxyActivities<Pick<Activities, 'deliverCallback'>>({
-  // 15 s for the receiver's answer (see activities/callback.ts), and 5 s for reading the row.
+  // 15 s for the receiver's response (see activities/callback.ts), and 5 s for reading the row.
   startToCloseTimeout: '20 s',
-  // A receiver that is away for a night is told in the morning; a result that is older helps nobody, and a person must look.
+  // A receiver that is down overnight gets the result in the morning; an older result is useless, and a person must look.
   scheduleToCloseTimeout: '24 hours',
-  // At once, because a flow waits; then ever more rarely, up to four times an hour, so that an outage costs a hundred attempts.
+  // Quickly at first, because a flow is waiting; then less and less often, down to four times an hour: an outage costs about a hundred attempts.
   retry: { initialInterval: '1 s', backoffCoefficient: 2, maximumInterval: '15 minutes' },
 });
 
 export const callbackRecords = proxyActivities<Pick<Activities, 'recordFailedCallback'>>({
-  // One UPDATE; tried until the database is back.
+  // One UPDATE; retried until the database is back.
   startToCloseTimeout: '10 s',
   retry: { initialInterval: '1 s', backoffCoefficient: 2, maximumInterval: '60 s' },
 });
 
 export const retention = proxyActivities<Pick<Activities, 'findDueCalls' | 'findOrphans' | 'closeUnplaced' | 'followAgain'>>({
-  // One pass over an index, or one request to Temporal for each call of a batch.
+  // One pass over an index, or a request to Temporal for each call of a batch.
   startToCloseTimeout: '5 minutes',
   heartbeatTimeout: '60 s',
-  // Over before the next day's run; a reason that stays is seen there again.
+  // Ends before the next day's run, which will meet a lasting problem again.
   scheduleToCloseTimeout: '6 hours',
   retry: { initialInterval: '5 s', backoffCoefficient: 2, maximumInterval: '10 minutes' },
 });
 
 export const archives = proxyActivities<Pick<Activities, 'settleArchives' | 'archiveMonth' | 'deleteMonth'>>({
-  // A month's calls, batch by batch. Each batch is reported; a batch takes two statements of at most 15 s each.
+  // A month's calls, in batches, with a heartbeat for each; a batch takes two statements of at most 15 s each.
   startToCloseTimeout: '2 hours',
   heartbeatTimeout: '60 s',
-  // A disk that is full may be mended meanwhile.
+  // A full disk may be fixed in the meantime.
   scheduleToCloseTimeout: '6 hours',
   retry: { initialInterval: '5 s', backoffCoefficient: 2, maximumInterval: '10 minutes' },
 });

@@ -1,4 +1,4 @@
-/** Once a day: open calls that nobody follows are seen to, and calls that are old enough are archived or deleted, month by month. */
+/** Once a day: handles open calls without a workflow, and archives or deletes old calls, month by month. */
 import { ActivityFailure, setCurrentDetails, setHandler } from '@temporalio/workflow';
 import type { ClosedCall } from '../activities/orphans';
 import { startCallback } from './call/callback';
@@ -9,7 +9,7 @@ const DAY_MS = 24 * 60 * 60_000;
 const DEFAULT_BATCH = 500;
 const DEFAULT_ORPHAN_AFTER_MS = 60 * 60_000;
 
-/** After this many orphans the next run goes on. Each may start a callback, and a workflow may have 2,000 open children. */
+/** Further orphans are left to the next run. Each may start a callback, and a workflow may have 2,000 open children. */
 const MAX_ORPHANS = 1_000;
 
 export async function retentionWorkflow(input: RetentionInput): Promise<RetentionProgress> {
@@ -35,7 +35,7 @@ export async function retentionWorkflow(input: RetentionInput): Promise<Retentio
   return progress;
 }
 
-/** Calls with a running workflow are left alone: one may wait half an hour in the queue and last for twelve hours. */
+/** Leaves calls with a running workflow alone: a call may be queued for half an hour and last for twelve hours. */
 async function closeOrphans(input: RetentionInput, progress: RetentionProgress): Promise<void> {
   const createdBeforeMs = Date.now() - (input.orphanAfterMs ?? DEFAULT_ORPHAN_AFTER_MS);
   const batchSize = input.batchSize ?? DEFAULT_BATCH;
@@ -54,7 +54,7 @@ async function closeOrphans(input: RetentionInput, progress: RetentionProgress):
   } while (after !== undefined && orphansOf(progress) < MAX_ORPHANS);
 }
 
-/** Returns how many were closed; a call that was dialled meanwhile is not. */
+/** Returns how many were closed; a call that was dialled in the meantime is not. */
 async function closeUnplaced(orphans: Orphan[]): Promise<number> {
   if (orphans.length === 0) return 0;
   const callIds = orphans.map(({ callId }) => callId);
@@ -63,7 +63,7 @@ async function closeUnplaced(orphans: Orphan[]): Promise<number> {
   return closed.length;
 }
 
-/** As at the end of every call. The result stands without the note. */
+/** Notifies as at the end of every call. The note is optional: the result is valid without it. */
 async function tellOfCall({ callId, hasCallback, hasConversation }: ClosedCall): Promise<void> {
   if (hasCallback) await startCallback(callId);
   if (!hasConversation) return;
@@ -74,7 +74,7 @@ async function tellOfCall({ callId, hasCallback, hasConversation }: ClosedCall):
   }
 }
 
-/** Their own workflows conclude them, as long as that takes. */
+/** Starts workflows that follow these calls to their end, however long that takes. */
 async function followAgain(orphans: Orphan[]): Promise<void> {
   if (orphans.length === 0) return;
   await findPlacements(orphans.filter(({ isPlacementUnknown }) => isPlacementUnknown));
@@ -82,7 +82,7 @@ async function followAgain(orphans: Orphan[]): Promise<void> {
   await retention.followAgain.executeWithOptions({ summary: 'follow calls whose workflow is gone' }, [{ callIds }]);
 }
 
-/** A call that Vapi does not list ends as unknown. If Vapi cannot be asked, so do the rest. */
+/** A call that Vapi does not list ends as unknown; if Vapi is unreachable, so do the remaining ones. */
 async function findPlacements(orphans: Orphan[]): Promise<void> {
   try {
     for (const { callId } of orphans) await voice.findCall.executeWithOptions({ summary: 'look for the call at Vapi' }, [{ callId }]);
@@ -91,7 +91,7 @@ async function findPlacements(orphans: Orphan[]): Promise<void> {
   }
 }
 
-/** Also when calls are now kept or deleted: a complete file was written to replace its rows. */
+/** Runs also if the action is now keep or delete, because a complete file was written to replace its rows. */
 async function settleArchives(progress: RetentionProgress): Promise<void> {
   if (progress.dryRun) return;
   const { files, calls } = await archives.settleArchives.executeWithOptions({ summary: 'finish what an earlier run began' }, []);

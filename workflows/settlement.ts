@@ -1,6 +1,6 @@
 /**
- * Finds out what became of a send in doubt. Nothing is sent again here: hours later a reply would only confuse. A `sent` or `failed`
- * webhook settles the row by itself, and the next look sees it.
+ * Finds out what became of an unconfirmed send. Never sends again: hours later a reply would only confuse. A `sent` or `failed` webhook
+ * settles the row by itself, and the next look-up sees it.
  */
 import { WorkflowExecutionAlreadyStartedError } from '@temporalio/common';
 import { ParentClosePolicy, setCurrentDetails, sleep, startChild } from '@temporalio/workflow';
@@ -13,18 +13,18 @@ const LONGEST_PAUSE_MS = 30 * 60_000;
 
 export async function settlementWorkflow({ messageId, untilMs, firstPauseMs }: SettlementInput): Promise<SettlementResult> {
   for (let pauseMs = firstPauseMs ?? FIRST_PAUSE_MS; Date.now() < untilMs; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
-    setCurrentDetails('Unknown whether a reply went out. Kapso is asked from time to time; nothing is sent again.');
+    setCurrentDetails('Unknown whether a reply was delivered. Asking Kapso from time to time; nothing is sent again.');
     await sleep(Math.max(1, Math.min(pauseMs, untilMs - Date.now())), { summary: 'ask Kapso again' });
     const { status } = await lookUp(messageId);
     if (status !== 'sent' && status !== 'failed') continue;
-    setCurrentDetails(status === 'sent' ? 'The reply went out.' : 'The reply did not go out.');
+    setCurrentDetails(status === 'sent' ? 'The reply was sent.' : 'The reply was not delivered.');
     return { status };
   }
-  setCurrentDetails('Unknown whether the reply went out, and nobody can be asked any more.');
+  setCurrentDetails('Unknown whether the reply was delivered; it is too late to find out.');
   return { status: 'unconfirmed' };
 }
 
-/** For the conversation's workflow: begins the settlement, which goes on when the conversation ends. Twice is once. */
+/** Starts the settlement as a child of the conversation's workflow that outlives it. Idempotent. */
 export async function startSettlement(input: SettlementInput): Promise<void> {
   try {
     await startChild(settlementWorkflow, {
@@ -32,7 +32,7 @@ export async function startSettlement(input: SettlementInput): Promise<void> {
       workflowId: settlementWorkflowId(input.messageId),
       workflowIdReusePolicy: 'REJECT_DUPLICATE',
       parentClosePolicy: ParentClosePolicy.ABANDON,
-      staticSummary: 'Settles a send in doubt',
+      staticSummary: 'Settles an unconfirmed send',
     });
   } catch (error) {
     if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;

@@ -62,7 +62,7 @@ export function refuseUnsafeText(body: unknown): void {
 export const startHeaders = z.object({
   'Idempotency-Key': z
     .string({ error: 'is required' })
-    .regex(/^[\x21-\x7e]{1,255}$/, 'must be 1 to 255 visible ASCII characters, the same for every attempt at the same call')
+    .regex(/^[\x21-\x7e]{1,255}$/, 'must be 1 to 255 visible characters, the same for every attempt at the same call')
     .meta({
       description: 'Repeating a request with the same key, body and API key returns the same call.',
       example: 'order-4711-confirm',

@@ -1,4 +1,4 @@
-/** Tells a caller how its call ended, in a workflow of its own: delivering may take a day, and the call is over. */
+/** Delivers a call's result to its callback URL, in a separate workflow, because that may take a day after the call has ended. */
 import { WorkflowExecutionAlreadyStartedError } from '@temporalio/common';
 import {
   ActivityFailure,
@@ -30,7 +30,7 @@ export async function callbackWorkflow({ callId, giveUpAfterMs }: CallbackInput)
   }
 }
 
-/** Starts the delivery, unless it has been started before. It goes on after the workflow that has started it ends. */
+/** Starts the delivery, unless it was started before. It outlives the workflow that started it. */
 export async function startCallback(callId: string): Promise<void> {
   try {
     await startChild(callbackWorkflow, {
@@ -45,7 +45,7 @@ export async function startCallback(callId: string): Promise<void> {
   }
 }
 
-/** Type and message of the last attempt's failure. It is the cause of the timeout that ends the attempts. */
+/** Type and message of the last attempt's failure, which is the cause of the timeout that ends the attempts. */
 function lastFailure(error: unknown): string {
   let found = 'no attempt was made';
   for (let cause = error; cause instanceof Error; cause = cause.cause) {

@@ -1,37 +1,37 @@
-/** Following a placed call to its end, by its events; where they do not come, by one look in each state. */
+/** Follows a placed call to its end by its events; if none arrive, by one query to Vapi per state. */
 import { ActivityFailure, condition } from '@temporalio/workflow';
 import type { CallEnding, CallLook } from '../../activities';
 import type { CallInput } from '../contract';
 import { voice } from '../proxies';
 import { phaseOf, type ShownCall, showAttention, showPhase, waitSummary } from './view';
 
-/** The longest that any call can be set to take (Vapi, `maxDurationSeconds`), for calls whose own limit is not known. */
+/** Vapi's maximum for `maxDurationSeconds`, for calls whose own limit is unknown. */
 const LONGEST_CALL_MS = 43_200_000;
 
-/** The reasons with which Vapi ends a call that it did not dial because no slot was free (Vapi, ended reasons). */
+/** Ended reasons of calls that Vapi did not dial because no slot was free (Vapi, ended reasons). */
 const NO_FREE_SLOT = /concurrency-limit-reached$/;
 
-/** What following uses of the call. */
+/** The part of a call that following uses. */
 export interface FollowedCall extends ShownCall {
   readonly input: CallInput;
   readonly statusSinceMs: number;
   readonly placedAtMs: number;
   endedReason: string | undefined;
-  /** States in which Vapi was asked already: once is enough in each. */
+  /** States in which Vapi was already queried: once per state is enough. */
   readonly lookedIn: Set<string>;
   readonly isEndRequested: boolean;
   /** Vapi was asked to end the call. */
   isEndAsked: boolean;
-  /** The state in which Vapi named no way to end the call: it is asked again in the next one. */
+  /** The state in which Vapi gave no way to end the call; it is asked again in the next one. */
   noWayToEndIn: string | undefined;
-  /** Applies a status if it is higher than the present one. */
+  /** Applies a status if it is higher than the current one. */
   raiseStatus(status: string): void;
 }
 
-/** How following ended. `from_record`: the facts of the record say how the call is over. `no_free_slot`: nothing was dialled. */
+/** How following ended. `from_record`: the facts in the database decide. `no_free_slot`: the call was not dialled. */
 export type CallOver = { kind: 'from_record' } | { kind: 'decided'; ending: CallEnding } | { kind: 'no_free_slot'; providerCallId: string };
 
-/** Returns when the report is stored, or when it is clear that none will come. */
+/** Returns once the report is stored, or it is clear that none will arrive. */
 export async function followCall(call: FollowedCall): Promise<CallOver> {
   for (;;) {
     if (call.hasReport || hadNoSlot(call)) return overByRecord(call);
@@ -47,18 +47,18 @@ export async function followCall(call: FollowedCall): Promise<CallOver> {
   }
 }
 
-/** Until when the present state may last without news. The last deadline ends everything. */
+/** How long the current state may last without news. The last deadline ends the call. */
 function deadlineMs({ input, status, statusSinceMs, placedAtMs, lookedIn }: FollowedCall): number {
   const { dials, ringTimeoutMs, maxDurationMs, reportGraceMs } = input;
   const longestMs = dials ? maxDurationMs : LONGEST_CALL_MS;
   if (status === 'ended') return statusSinceMs + reportGraceMs;
-  // Twice what the call can take: the first look has found it alive for longer than expected.
+  // Twice the maximum duration: the first query found the call still live after the expected time.
   if (lookedIn.has(status)) return placedAtMs + 2 * (ringTimeoutMs + longestMs + reportGraceMs);
   const isTalking = status === 'in-progress' || status === 'forwarding';
   return statusSinceMs + (isTalking ? maxDurationMs + reportGraceMs : ringTimeoutMs);
 }
 
-/** Asks Vapi about the call. Undefined when it goes on. */
+/** Queries Vapi about the call. Undefined if the call continues. */
 async function lookAtVapi(call: FollowedCall): Promise<CallOver | undefined> {
   const isLast = call.status === 'ended' || call.lookedIn.has(call.status);
   call.lookedIn.add(call.status);
@@ -90,7 +90,7 @@ function overByRecord(call: FollowedCall): CallOver {
   return hadNoSlot(call) && providerCallId !== undefined ? { kind: 'no_free_slot', providerCallId } : { kind: 'from_record' };
 }
 
-/** Such a call gets no report that would be worth waiting for. */
+/** No useful report will arrive for such a call. */
 function hadNoSlot({ input, providerCallId, endedReason }: FollowedCall): boolean {
   return input.dials && providerCallId !== undefined && NO_FREE_SLOT.test(endedReason ?? '');
 }
@@ -100,7 +100,7 @@ function mayAskForEnd({ providerCallId, status, isEndRequested, isEndAsked, noWa
   return isEndRequested && isLive && !isEndAsked && noWayToEndIn !== status;
 }
 
-/** Asks Vapi to end the call; its end is then reported like any other. Does not wait for the answer if the call ends by itself meanwhile. */
+/** Asks Vapi to end the call; the end is then reported like any other. Does not wait for the response if the call ends by itself. */
 async function askForEnd(call: FollowedCall): Promise<void> {
   const { providerCallId, status } = call;
   if (providerCallId === undefined) return;
@@ -111,7 +111,7 @@ async function askForEnd(call: FollowedCall): Promise<void> {
     },
     (error: unknown) => {
       if (!(error instanceof ActivityFailure)) throw error;
-      // The call goes on, and is followed to its own end.
+      // The call continues, and is followed to its own end.
       call.noWayToEndIn = status;
       showAttention(true);
     },

@@ -1,4 +1,4 @@
-/** Placing a call: one request at a time, never another one after an unknown outcome. */
+/** Places a call: one request at a time, and none after an unknown outcome. */
 import { ActivityFailure, condition, workflowInfo } from '@temporalio/workflow';
 import type { DialVerdict as ActivityVerdict, CallEnding } from '../../activities';
 import type { CallInput } from '../contract';
@@ -10,29 +10,29 @@ const SEARCHES = [0.05, 0.25, 1] as const;
 
 /** Pause before the next attempt when Vapi has no free slot, in milliseconds; doubled each time up to the longest. */
 export const FIRST_PAUSE_MS = 5_000;
-/** Vapi may name a shorter pause; the first time it is believed, down to this. */
+/** Vapi may ask for a shorter pause; the first time this is respected, down to this minimum. */
 const SHORTEST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 60_000;
 
-/** What placing uses of the call. */
+/** The part of a call that placing uses. */
 export interface PlacedCall extends ShownCall {
   readonly input: CallInput;
   providerCallId: string | undefined;
   readonly isEndRequested: boolean;
-  /** How many requests were sent whose outcome is known. */
+  /** The number of requests with a known outcome. */
   dials: number;
   /** When the last request ended. */
   placedAtMs: number;
-  /** Forgets everything about a placement that dialled nothing. */
+  /** Resets the state after a placement that was not dialled. */
   startAnew(formerId: string): void;
 }
 
-/** `named`: an event has named the call before Vapi answered. */
+/** `named`: an event told the id of the call before Vapi responded. */
 type DialVerdict = ActivityVerdict | { status: 'named' };
 
 const CANCELED: CallEnding = { outcome: 'canceled', endedReason: 'manually-canceled', needsAttention: false };
 
-/** Places the call, with pauses as long as Vapi has no free slot. Undefined when Vapi has the call; otherwise how it is over. */
+/** Places the call, with pauses while Vapi has no free slot. Returns undefined once Vapi has the call; otherwise how it ended. */
 export async function placeCall(call: PlacedCall, queueUntilMs: number): Promise<CallEnding | undefined> {
   for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = longerPause(pauseMs)) {
     if (call.isEndRequested) return CANCELED;
@@ -64,10 +64,10 @@ export async function placeCall(call: PlacedCall, queueUntilMs: number): Promise
   }
 }
 
-/** Sends at most one request. If the worker is lost with the outcome, an event that names the call still tells it. */
+/** Sends at most one request. If the worker dies and the outcome is lost, an event of the call can still tell it. */
 async function dial(call: PlacedCall): Promise<DialVerdict> {
   const { callId, queueForMs } = call.input;
-  // From the moment at which the call was asked for: the first task can come much later, when no worker runs.
+  // Counted from the request for the call: if no worker is running, the first workflow task can come much later.
   const notAfterMs = workflowInfo().startTime.getTime() + queueForMs;
   const answered = dialling.dialCall
     .executeWithOptions({ summary: 'place the call' }, [{ callId, dials: call.dials, notAfterMs }])
@@ -81,7 +81,7 @@ function unknownOutcome(error: unknown): DialVerdict {
   return { status: 'unknown', reason: 'the worker ended before it said' };
 }
 
-/** After an unknown outcome: an event names the call, or Vapi's list does, or the outcome stays unknown. */
+/** After an unknown outcome: finds the call by an event or in Vapi's list; otherwise the outcome stays unknown. */
 async function search(call: PlacedCall, reason: string): Promise<CallEnding | undefined> {
   for (const part of SEARCHES) {
     showPhase(call, `unknown whether the call was placed (${reason}): looking for it`);
@@ -108,8 +108,8 @@ async function findAtVapi(call: PlacedCall): Promise<string | undefined> {
 }
 
 /**
- * Forgets a placement that dialled nothing, which Vapi itself has said. Returns true if the row follows another placement all the
- * same, which is then to be followed here too.
+ * Undoes a placement that, according to Vapi, was not dialled. Returns true if the row nevertheless follows another placement, which this
+ * workflow must then follow too.
  */
 export async function forgetPlacement(call: PlacedCall, formerId: string): Promise<boolean> {
   call.startAnew(formerId);
@@ -125,7 +125,7 @@ export function longerPause(pauseMs: number): number {
   return Math.min(2 * pauseMs, LONGEST_PAUSE_MS);
 }
 
-/** Vapi's own pause is believed the first time; if it names one again and again, it is asked ever more rarely. */
+/** Respects the pause that Vapi asks for the first time; if it keeps asking, the pauses grow. */
 function pauseBeforeRetry(retryAfterMs: number | undefined, ownMs: number): number {
   if (retryAfterMs === undefined) return ownMs;
   return Math.max(retryAfterMs, ownMs === FIRST_PAUSE_MS ? SHORTEST_PAUSE_MS : ownMs);

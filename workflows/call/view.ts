@@ -1,8 +1,8 @@
-/** What operators see of a call: the details in the Temporal UI, the search attributes, and the texts of its phases. */
+/** What operators see of a call in the Temporal UI: its details, search attributes and phases. */
 import { setCurrentDetails, upsertSearchAttributes } from '@temporalio/workflow';
 import { attentionAttribute, type CallInput, type CallResult, callOutcomeAttribute, callStatusAttribute } from '../contract';
 
-/** What is shown of a call. */
+/** The part of a call that is shown. */
 export interface ShownCall {
   readonly input: CallInput;
   readonly providerCallId: string | undefined;
@@ -11,29 +11,29 @@ export interface ShownCall {
   readonly hasReport: boolean;
 }
 
-/** Shows where the call is, in words, together with what is known of it. */
+/** Shows the phase of the call, and what is known about it. */
 export function showPhase({ input, providerCallId, status, endedReason, hasReport }: ShownCall, phase: string): void {
   setCurrentDetails(
     [
       `Voice call · ${input.dials ? 'placed by us' : 'followed; not placed by this run'}`,
       `**${phase}**`,
-      `status ${status}${endedReason ? ` · ended: ${endedReason}` : ''}${hasReport ? ' · report is here' : ''}`,
+      `status ${status}${endedReason ? ` · ended: ${endedReason}` : ''}${hasReport ? ' · report received' : ''}`,
       `call ${input.callId} · at Vapi ${providerCallId ?? 'not known yet'}`,
     ].join('\n\n'),
   );
 }
 
-/** Makes the call findable by its status. */
+/** Sets the search attribute for the status. */
 export function showStatus(status: string): void {
   upsertSearchAttributes([{ key: callStatusAttribute, value: status }]);
 }
 
-/** Makes the call findable by whether a person must look at it. */
+/** Sets the search attribute for attention. */
 export function showAttention(needsAttention: boolean): void {
   upsertSearchAttributes([{ key: attentionAttribute, value: needsAttention }]);
 }
 
-/** Makes the call findable by its result. */
+/** Sets the search attributes of the result. */
 export function showResult({ status, outcome, needsAttention }: CallResult): void {
   upsertSearchAttributes([
     { key: callStatusAttribute, value: status },
@@ -42,12 +42,12 @@ export function showResult({ status, outcome, needsAttention }: CallResult): voi
   ]);
 }
 
-/** The phase of a call that is followed. */
+/** The phase of a followed call. */
 export function phaseOf(status: string): string {
   return status === 'ended' ? 'ended; waiting for the report' : `following: ${status}`;
 }
 
-/** What the timer of a state stands for. */
+/** The summary of the timer of a state. */
 export function waitSummary(status: string): string {
   if (status === 'ended') return 'the report may still come';
   return status === 'in-progress' || status === 'forwarding' ? 'until the call must be over' : 'until somebody must have answered';

@@ -1,7 +1,7 @@
 /**
- * A voice call: one execution from its request or first event until its result stands. It places the call, or follows one that
- * others placed. Vapi promises neither that an event comes, nor that it comes once or in order. So states only rise, every wait is
- * bounded, and Vapi is asked once when an event is missing. After an unknown outcome nothing is placed again: a phone may ring.
+ * A voice call: one execution from its request or first event until its result is final. It places the call, or follows one placed
+ * elsewhere. Vapi's events may be missing, repeated or out of order. So statuses only rise, every wait has a timeout, and Vapi is queried
+ * once if an event is missing. After an unknown outcome the call is not placed again, because a phone may be ringing.
  */
 import { ActivityFailure, CancellationScope, condition, setHandler } from '@temporalio/workflow';
 import type { CallEnding } from '../../activities';
@@ -12,7 +12,7 @@ import { type FollowedCall, followCall } from './following';
 import { FIRST_PAUSE_MS, forgetPlacement, longerPause, type PlacedCall, placeCall } from './placement';
 import { showAttention, showPhase, showResult, showStatus } from './view';
 
-/** Vapi's own names, from lowest to highest. A status that is not among them is recorded, and never applied. */
+/** Vapi's statuses, from lowest to highest. Any other status is stored, but never applied. */
 const STATUSES = ['scheduled', 'queued', 'ringing', 'in-progress', 'forwarding', 'ended'];
 
 /** Places or follows a call, and returns its result. */
@@ -21,7 +21,7 @@ export async function callWorkflow(input: CallInput): Promise<CallResult> {
   setHandler(callReported, (report) => call.apply(report));
   setHandler(endRequested, () => call.requestEnd());
   CancellationScope.current().cancelRequested.catch(() => call.requestEnd());
-  // A phone may ring: a cancellation ends the call, and the workflow follows it to that end.
+  // A phone may be ringing: a cancellation ends the call, and the workflow follows it until then.
   return await CancellationScope.nonCancellable(() => run(call));
 }
 
@@ -45,7 +45,7 @@ async function pauseForSlot(call: Call, pauseMs: number): Promise<void> {
   await condition(() => call.isEndRequested, pauseMs, { summary: 'no free slot: dial again' });
 }
 
-/** Writes the result and starts what follows from it. Without an ending, the facts of the record decide. */
+/** Writes the result, and notifies those who want it. Without an ending, the facts in the database decide. */
 async function conclude(call: Call, ending?: CallEnding): Promise<CallResult> {
   showPhase(call, 'writing the result');
   const { callId } = call.input;
@@ -60,7 +60,7 @@ async function conclude(call: Call, ending?: CallEnding): Promise<CallResult> {
   return result;
 }
 
-/** The person's conversation gets a note of the call. The result stands without it. */
+/** Writes a note about the call into the person's conversation. The result is valid without it. */
 async function tellConversation(call: Call): Promise<void> {
   showPhase(call, 'telling the conversation');
   try {
@@ -72,7 +72,7 @@ async function tellConversation(call: Call): Promise<void> {
   }
 }
 
-/** What the workflow knows of its call. Placement and following each name the part that they use. */
+/** The state of the workflow. Placing and following each declare the part that they use. */
 class Call implements PlacedCall, FollowedCall {
   readonly input: CallInput;
   providerCallId: string | undefined;
@@ -89,7 +89,7 @@ class Call implements PlacedCall, FollowedCall {
   noWayToEndIn: string | undefined;
   readonly lookedIn = new Set<string>();
 
-  /** Placements that dialled nothing: what still comes about them decides nothing. */
+  /** Placements that were not dialled: later events about them change nothing. */
   readonly #formerIds = new Set<string>();
 
   constructor(input: CallInput) {
@@ -108,7 +108,7 @@ class Call implements PlacedCall, FollowedCall {
 
   requestEnd(): void {
     this.isEndRequested = true;
-    // Somebody who asks again has seen that the first request changed nothing.
+    // A repeated request means that the first one had no effect.
     this.isEndAsked = false;
     this.noWayToEndIn = undefined;
   }

@@ -1,37 +1,34 @@
-/** A voice call: what goes in, what is signalled, and how its workflow is named and started. */
+/** A voice call: the input, signals, id and start options of its workflow. */
 import { defineSignal } from '@temporalio/workflow';
 import { attentionAttribute, callStatusAttribute, WORKFLOW_TASK_TIMEOUT_MS } from './search-attributes';
 
-/**
- * A fact about a call, as a webhook brought it and the record keeps it: ids and states only, because Vapi's payloads carry
- * secrets and personal data.
- */
+/** A fact about a call from a webhook, as stored in the database: ids and statuses only, because Vapi's payloads contain secrets and personal data. */
 export interface CallReported {
   providerCallId: string;
   type: 'status-update' | 'end-of-call-report';
   /** Of a status-update, as Vapi names it; open to new values. */
   status?: string;
   endedReason?: string;
-  /** Milliseconds since 1970, by Vapi's clock where it gives one. */
+  /** Milliseconds since 1970, by Vapi's clock if it gives a time. */
   atMs: number;
 }
 
 export interface CallInput {
-  /** Ours; the row's key. Whom to call stands in the record only. */
+  /** Our id, the key of the row. The phone number is in the database only. */
   callId: string;
-  /** True for a call that this workflow is to place; false for one that others started and a webhook told of. */
+  /** True if this workflow is to place the call; false for a call started elsewhere. */
   dials: boolean;
-  /** Nothing heard for this long after dialling: Vapi is asked. */
+  /** If no event arrives for this long after dialling, Vapi is queried. */
   ringTimeoutMs: number;
-  /** After the end, the report is waited for this long: then Vapi is asked. */
+  /** How long to wait for the report after the end, before querying Vapi. */
   reportGraceMs: number;
-  /** The longest that the conversation itself can take. */
+  /** Maximum duration of the conversation. */
   maxDurationMs: number;
-  /** A call that finds no free slot is tried again for this long. */
+  /** How long a call is retried if there is no free slot. */
   queueForMs: number;
 }
 
-/** What a finished call says of itself; the rest stands in the record. */
+/** The result of a finished call; the rest is in the database. */
 export interface CallResult {
   callId: string;
   providerCallId: string | null;
@@ -43,22 +40,22 @@ export interface CallResult {
 }
 
 export const callReported = defineSignal<[CallReported]>('callReported');
-/** Somebody wants the call to be ended, or not to be placed. */
+/** Requests that the call be ended, or not be placed. */
 export const endRequested = defineSignal('endRequested');
 
-/** Type name of the workflow, for callers that do not load its code. */
+/** Workflow type, for clients that do not load its code. */
 export const CALL_WORKFLOW = 'callWorkflow';
 
-/** A call that finds no free slot is tried again for this long; then its reason to be may be gone. */
+/** How long a call is retried if there is no free slot; later, it may have become pointless. */
 export const QUEUE_FOR_MS = 30 * 60_000;
 
-/** Settings of every call. */
+/** Settings that apply to every call. */
 export interface CallTimings {
   CALL_RING_TIMEOUT_SECONDS: number;
   CALL_REPORT_GRACE_SECONDS: number;
 }
 
-/** `maxDurationSeconds`: of the conversation. */
+/** The input for a row; `maxDurationSeconds` limits the conversation. */
 export function callInput(
   row: { id: string; maxDurationSeconds: number },
   settings: CallTimings,
@@ -73,14 +70,14 @@ export function callInput(
   };
 }
 
-/** How a call is started: by the request to place it, or by the first event of one that others placed. */
+/** Start options, for a request to place a call and for the first event of a call placed elsewhere. */
 export function callStart(input: CallInput, taskQueue: string) {
   return {
     workflowId: callWorkflowId(input.callId),
     taskQueue,
     args: [input] as [CallInput],
     workflowTaskTimeout: WORKFLOW_TASK_TIMEOUT_MS,
-    // A closed call is never followed again; who starts it twice finds the one that runs.
+    // A closed call is never followed again; a second start finds the running workflow.
     workflowIdReusePolicy: 'REJECT_DUPLICATE' as const,
     workflowIdConflictPolicy: 'USE_EXISTING' as const,
     staticSummary: input.dials ? 'Voice call, placed by us' : 'Voice call, followed only',

@@ -1,9 +1,9 @@
-/** The callback that tells a caller how its call ended. */
+/** The callback with a call's result. */
 
 export interface CallbackInput {
-  /** Where to post to, and what, stands in the record only. */
+  /** The URL and the body are in the database only. */
   callId: string;
-  /** Instead of the policy's total bound. */
+  /** Overrides the total timeout of the policy. */
   giveUpAfterMs?: number;
 }
 

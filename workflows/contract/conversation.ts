@@ -1,8 +1,8 @@
-/** A conversation: what goes in, what is signalled and asked, and how its workflow is named and started. */
+/** A conversation: the input, signals, query, id and start options of its workflow. */
 import { defineQuery, defineSignal } from '@temporalio/workflow';
 import { attentionAttribute, modeAttribute, WORKFLOW_TASK_TIMEOUT_MS, workspaceAttribute } from './search-attributes';
 
-/** Who wrote. WhatsApp gives a number, a business-scoped id, or both; never neither. */
+/** A sender. WhatsApp gives a number, a business-scoped id, or both; never neither. */
 export interface ContactIdentity {
   /** Digits only, no plus. */
   phone?: string;
@@ -14,25 +14,25 @@ export interface ContactIdentity {
   username?: string;
 }
 
-/** One message from a customer, without any vendor's field names. */
+/** A customer's message, without any vendor's field names. */
 export interface InboundMessage {
-  /** Our id, made from WhatsApp's (a wamid has the customer's number in it, in base64, and may not be logged). */
+  /** Our id, derived from WhatsApp's (a wamid contains the customer's number, in base64, and must not be logged). */
   id: string;
   /** WhatsApp's id of the message (wamid): its identity at the provider. */
   providerMessageId: string;
-  /** `text`, `image`, `audio`, `location`, …; open to kinds that do not exist yet. */
+  /** `text`, `image`, `audio`, `location`, …; open to new kinds. */
   kind: string;
   /** What the customer wrote: body, caption, or the title of a pressed button. */
   text?: string;
-  /** What the kind carries besides (media id, coordinates, contacts, …). */
+  /** Other content of this kind (media id, coordinates, contacts, …). */
   payload?: Record<string, unknown>;
   /** Milliseconds since 1970, by the provider's clock. */
   sentAtMs: number;
-  /** True for an imported old message: recorded, never answered. */
+  /** True for an imported old message, which is recorded but never answered. */
   isHistory?: boolean;
 }
 
-/** The argument of the only carrier of messages. */
+/** The argument of the signal that carries messages. */
 export interface MessagesReceived {
   contact: ContactIdentity;
   messages: InboundMessage[];
@@ -43,11 +43,11 @@ export interface ConversationInput {
   phoneNumberId: string;
   /** HMAC of workspace and contact. */
   contactKey: string;
-  /** State carried over a continue-as-new. */
+  /** State from before a continue-as-new. */
   snapshot?: ConversationSnapshot;
-  /** How long it waits for a workspace with the number, in milliseconds (default: a day). */
+  /** How long to wait for a workspace with the number, in milliseconds (default: a day). */
   waitForWorkspaceMs?: number;
-  /** Continue as new when the history has this many events, besides the server's own hint. */
+  /** Continue as new at this many history events, in addition to the server's suggestion. */
   maxHistoryEvents?: number;
 }
 
@@ -71,21 +71,21 @@ export interface ConversationSnapshot {
   followUps?: CallEnded[];
   /** The conversation's behaviour, see `Recorded.flow`; 1 when missing. */
   flow?: number;
-  /** The turn that is being collected, in the workflow's own form. */
+  /** The turn being collected, in the workflow's own format. */
   open?: unknown;
   /** Since when no workspace has the number; milliseconds since 1970. */
   waitingSinceMs?: number;
   conversationId?: string;
 }
 
-/** What a finished session says of itself. */
+/** The result of a finished session. */
 export interface ConversationResult extends ConversationTotals {
   conversationId?: string;
   /** The workflow that owns the person's conversation, when this one owns none: it was handed everything. */
   mergedInto?: string;
 }
 
-/** What a look into a running conversation shows; no text, no number. */
+/** The state of a running conversation, without texts or phone numbers. */
 export interface ConversationState extends ConversationTotals {
   phase: string;
   pendingMessages: number;
@@ -93,29 +93,29 @@ export interface ConversationState extends ConversationTotals {
   conversationId?: string;
 }
 
-/** Where a reply stands after a step of the outbox. `pending` means that it is certain that nothing went out. */
+/** The state of a reply after a step of the outbox. `pending`: it was certainly not sent. */
 export type SendVerdict =
-  /** `needsAttention`: whether the conversation still asks for a person. */
+  /** `needsAttention`: whether the conversation still needs a person. */
   | { status: 'sent'; needsAttention?: boolean }
   | { status: 'unconfirmed' }
   | { status: 'pending'; retryAfterMs: number; reason: string }
   | { status: 'failed'; reason: string };
 
-/** `under_way`: Kapso has not answered yet, and the row will say how it ended. */
+/** `under_way`: Kapso has not responded yet; the row will have the result. */
 export type SendProgress = SendVerdict | { status: 'under_way' };
 
-/** A send whose outcome was unknown is known now, or a sent reply failed later. */
+/** The outcome of an unconfirmed send has become known, or a sent reply has failed. */
 export interface SendReported {
   messageId: string;
   status: 'sent' | 'failed';
 }
 
-/** A call with the person of this conversation has ended; the note with its summary stands in the record. */
+/** A call with the person of this conversation has ended; the note with its summary is in the database. */
 export interface CallEnded {
   /** The note, as a message of the conversation. */
   noteId: string;
   conversationId: string;
-  /** A message that waits in the outbox to be sent after the call. */
+  /** A message in the outbox, to be sent after the call. */
   followUpId?: string;
   /** How long a send with an unknown outcome waits for proof. */
   sendConfirmMs: number;
@@ -126,13 +126,13 @@ export const sendReported = defineSignal<[SendReported]>('sendReported');
 export const callEnded = defineSignal<[CallEnded]>('callEnded');
 export const conversationState = defineQuery<ConversationState>('conversationState');
 
-/** Type name of the workflow, for callers that do not load its code. */
+/** Workflow type, for clients that do not load its code. */
 export const CONVERSATION_WORKFLOW = 'conversationWorkflow';
 
-/** Where messages go whose body named no number while no first workspace was set. */
+/** The number id of messages whose body named none, while no first workspace was configured. */
 export const UNASSIGNED_NUMBER = 'unassigned';
 
-/** How a conversation is started, when the signal that goes with this finds none running. */
+/** Start options, for a signal to a conversation that may not be running. */
 export function conversationStart({
   phoneNumberId,
   contactKey,

@@ -1,9 +1,9 @@
-/** Facts as providers report them and the record keeps them, without any vendor's field names. Some are personal: none of these travels in a signal. */
+/** Facts that providers report and the database stores, without any vendor's field names. Some are personal, so none of these is sent in a signal. */
 
 /** What WhatsApp reports about an outbound message. */
 export type ReportedStatus = 'sent' | 'delivered' | 'read' | 'failed';
 
-/** A report of WhatsApp's, as it is kept. */
+/** A status report from WhatsApp, as stored. */
 export interface StatusReport {
   providerMessageId: string;
   status: ReportedStatus;
@@ -13,23 +13,23 @@ export interface StatusReport {
 
 export type CallDirection = 'outbound' | 'inbound' | 'web';
 
-/** Which call it is, and who takes part. */
+/** Identifies a call and its participants. */
 export interface CallParties {
   /** Vapi's id. */
   providerCallId: string;
-  /** Our id, when it came back in the metadata or the name: any UUID there, so the record must know it too. */
+  /** A UUID from the metadata or the name, which may be our id; check that the database knows it. */
   ownCallId?: string;
   direction: CallDirection;
-  /** As Vapi gives it: E.164, as a rule. */
+  /** As given by Vapi: usually E.164. */
   fromNumber?: string;
   toNumber?: string;
   assistantId?: string;
   phoneNumberId?: string;
-  /** The longest that the conversation may take, where the body says so. */
+  /** Maximum duration of the conversation, if the body contains it. */
   maxDurationSeconds?: number;
 }
 
-/** One line of the conversation. Instructions to the model are not among them. */
+/** A line of the conversation; instructions to the model are excluded. */
 export interface CallMessage {
   /** `assistant`, `user`, `tool_calls`, `tool_call_result`; open to new ones. */
   role: string;
@@ -41,9 +41,9 @@ export interface CallMessage {
   toolCallId?: string;
 }
 
-/** Everything that is kept of a call that is over, or of its present state. */
+/** Everything stored about an ended call, or about the current state of a live one. */
 export interface CallReport extends CallParties {
-  /** As Vapi names it; `ended` for a report. */
+  /** Vapi's status; `ended` for a report. */
   status?: string;
   endedReason?: string;
   /** ISO 8601. */
@@ -54,19 +54,19 @@ export interface CallReport extends CallParties {
   cost?: number;
   transcript?: string;
   messages?: CallMessage[];
-  /** Names the recording; opens nothing. */
+  /** Identifies the recording; not a download URL. */
   recordingUrl?: string;
   summary?: string;
   structuredData?: unknown;
   successEvaluation?: string;
-  /** False for a snapshot of a call that is still going on. */
+  /** False for a snapshot of a live call. */
   isEnded: boolean;
   providerContext: Record<string, unknown>;
-  /** The body, cut down to the allow-list; without transcript and messages, which stand beside it. */
+  /** The allow-listed parts of the body, without transcript and messages, which have their own fields. */
   raw: Record<string, unknown>;
 }
 
-/** A fact about a call that a webhook brought. */
+/** A fact about a call from a webhook. */
 export interface CallEvent extends CallParties {
   type: 'status-update' | 'end-of-call-report';
   /** Of a status-update; open to new values. */
@@ -75,6 +75,6 @@ export interface CallEvent extends CallParties {
   /** ISO 8601. */
   startedAt?: string;
   endedAt?: string;
-  /** Milliseconds since 1970: Vapi's clock, ours where it gives none. */
+  /** Milliseconds since 1970, by Vapi's clock, or ours if it gives no time. */
   atMs: number;
 }

@@ -1,6 +1,6 @@
 /**
- * The language that all rooms share: ids, signals, queries and types, one file per subject.
- * Plain JSON only: no Date, Map, Set or enum object crosses a boundary. Imports Temporal's packages and nothing else.
+ * What workflows, activities and src share: ids, signals, queries and types, one file per subject. Values that cross a boundary are plain
+ * JSON: no Date, Map, Set or enum object. Imports only Temporal's packages.
  */
 export * from './attention';
 export * from './call';

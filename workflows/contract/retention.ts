@@ -1,20 +1,20 @@
-/** Retention of calls: what a run is started with, and what it says of its progress. */
+/** Retention of calls: the input and the progress of a run. */
 import { defineQuery } from '@temporalio/workflow';
 
 export interface RetentionInput {
-  /** Calls that were done longer ago are archived or deleted. */
+  /** Calls done more than this many days ago are archived or deleted. */
   days: number;
-  /** `archive`: to files, then deleted. `keep`: calls stay. */
+  /** `archive`: written to files, then deleted. `keep`: not touched. */
   action: 'archive' | 'delete' | 'keep';
-  /** Nothing is changed; the result says what would be. */
+  /** Changes nothing, and returns what would be done. */
   dryRun?: boolean;
-  /** Calls in one statement (default 500). */
+  /** Calls per statement (default 500). */
   batchSize?: number;
-  /** An open call is looked at when it is this old (default one hour): whoever was to follow it does so by then. */
+  /** Minimum age of an open call to be checked (default: one hour). By then its workflow should be running. */
   orphanAfterMs?: number;
 }
 
-/** The calls of one month (UTC, by the time at which they were done) that are due. */
+/** The due calls of a month (UTC, by the time they were done). */
 export interface DueMonth {
   /** `2026-08`. */
   month: string;
@@ -23,15 +23,15 @@ export interface DueMonth {
   newestAtMs: number;
 }
 
-/** Where a batch of calls ends, in the order in which they were created. */
+/** A position in the list of calls, ordered by creation. */
 export interface CallPosition {
   createdAt: string;
   id: string;
 }
 
 /**
- * Why an open call has no workflow. `unplaced`: whatever became of it, the call is ours and nothing was dialled.
- * `unfollowed`: it was never started, or Temporal has forgotten it. `stopped`: it was terminated, failed or timed out.
+ * Why an open call has no workflow. `unplaced`: the call is ours and was not dialled, whatever became of its workflow. `unfollowed`: the
+ * workflow was never started, or Temporal has deleted it. `stopped`: the workflow was terminated, failed or timed out.
  */
 export type OrphanReason = 'unplaced' | 'unfollowed' | 'stopped';
 
@@ -39,21 +39,21 @@ export type OrphanReason = 'unplaced' | 'unfollowed' | 'stopped';
 export interface Orphan {
   callId: string;
   why: OrphanReason;
-  /** The request to place it was begun, and nobody knows Vapi's id. */
+  /** The request to place it was begun, but Vapi's id is unknown. */
   isPlacementUnknown: boolean;
 }
 
 export interface RetentionProgress {
-  /** Calls done before this time are due. */
+  /** Calls done before this time are due; milliseconds since 1970. */
   cutoffAtMs: number;
   action: RetentionInput['action'];
   dryRun: boolean;
   due: DueMonth[];
   /** Calls archived or deleted so far. */
   removed: number;
-  /** Files that were written; of a dry run: the folder where they would be. */
+  /** The files written; in a dry run, the folder where they would be. */
   files: string[];
-  /** Open calls without a workflow: those closed (`unplaced`) and followed again to their end, or (dry run) to be. */
+  /** Open calls without a workflow: those that were, or in a dry run would be, closed (`unplaced`) or followed again. */
   orphans: Record<OrphanReason, number>;
   isDone: boolean;
 }
@@ -64,12 +64,12 @@ export const RETENTION_WORKFLOW = 'retentionWorkflow';
 const RETENTION_SCHEDULE = 'parley-call-retention';
 const DEFAULT_TASK_QUEUE = 'parley';
 
-/** Installations that share a namespace have task queues of their own, and so schedules of their own. */
+/** Installations that share a namespace have their own task queues, and so their own schedules. */
 export function retentionScheduleId(taskQueue: string): string {
   return taskQueue === DEFAULT_TASK_QUEUE ? RETENTION_SCHEDULE : `${RETENTION_SCHEDULE}-${taskQueue}`;
 }
 
-/** What a run is started with, by the settings. */
+/** The input of a run, from the settings. */
 export function retentionInput(settings: { CALL_RETENTION_DAYS: number; CALL_RETENTION_ACTION: RetentionInput['action'] }): RetentionInput {
   return { days: settings.CALL_RETENTION_DAYS, action: settings.CALL_RETENTION_ACTION };
 }

@@ -1,7 +1,7 @@
-/** Search attributes of the workflows, and the bound that every workflow task has. */
+/** Search attributes of the workflows, and the workflow task timeout. */
 import { defineSearchAttributeKey } from '@temporalio/common';
 
-/** Names of the search attributes; registered at start. No number and no text may stand in one. */
+/** Names of the search attributes; registered at startup. They must never contain a phone number or message text. */
 export const searchAttributes = {
   workspace: 'ParleyWorkspace',
   mode: 'ParleyMode',
@@ -16,5 +16,5 @@ export const attentionAttribute = defineSearchAttributeKey(searchAttributes.atte
 export const callStatusAttribute = defineSearchAttributeKey(searchAttributes.callStatus, 'KEYWORD');
 export const callOutcomeAttribute = defineSearchAttributeKey(searchAttributes.callOutcome, 'KEYWORD');
 
-/** A workflow task that was lost with its worker is given to another one after this long. */
+/** How soon another worker gets a workflow task whose worker died. */
 export const WORKFLOW_TASK_TIMEOUT_MS = 5_000;

@@ -1,15 +1,15 @@
-/** The settlement of a send whose outcome is unknown: it goes on beside the conversation, which answers what comes next. */
+/** The settlement of an unconfirmed send, which runs next to the conversation, so that the conversation can continue. */
 
 export interface SettlementInput {
-  /** The reply in doubt. */
+  /** The unconfirmed reply. */
   messageId: string;
-  /** Kapso is asked until then; afterwards WhatsApp's window for a free answer has closed. Milliseconds since 1970. */
+  /** Until when to ask Kapso, in milliseconds since 1970; by then WhatsApp's 24-hour window has closed. */
   untilMs: number;
-  /** Before Kapso is asked for the first time, in milliseconds; doubled each time, up to half an hour (default 2 minutes). */
+  /** Pause before the first look-up, in milliseconds (default 2 minutes); doubled each time, up to half an hour. */
   firstPauseMs?: number;
 }
 
-/** How a settlement ended. `unconfirmed`: nobody knows to this day. */
+/** The result of a settlement. `unconfirmed`: still unknown. */
 export interface SettlementResult {
   status: 'sent' | 'failed' | 'unconfirmed';
 }
