@@ -11,7 +11,7 @@ export const deadLetterHeadSchema = z
     id: z.guid().meta({ example: '5f0c3b8e-1d2a-4c4b-a6f7-0123456789ab' }),
     source: z.enum(DEAD_LETTER_SOURCES).meta({ description: 'Where it arrived', example: 'kapso' }),
     reason: z.string().meta({ description: 'A short code; open to new values', example: 'no_sender' }),
-    detail: z.string().meta({ description: 'The reason, in words', example: 'A message that names no sender.' }),
+    detail: z.string().meta({ description: 'The reason, in words', example: 'A message without a sender.' }),
     event: z.string().nullable().meta({ description: "The sender's name for the event", example: 'whatsapp.message.received' }),
     phoneNumberId: z.string().nullable().meta({ description: "Kapso's id of the business number", example: '100000000000001' }),
     providerMessageId: z.string().nullable().meta({ description: "WhatsApp's id of the message", example: null }),

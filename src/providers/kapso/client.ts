@@ -1,6 +1,6 @@
 /**
- * Thin client of the two Kapso calls that Parley makes. No retries, no hidden state: every result says
- * what is known about the send, and the caller decides. Facts: Kapso's and Meta's documentation, as of November 2026.
+ * Client for the two Kapso requests that Parley sends. No retries and no hidden state: each result says what is known about the send, and
+ * the caller decides. Based on Kapso's and Meta's documentation as of November 2026.
  */
 import { z } from 'zod';
 import { type ConnectionFailure, connectionFailure } from '../../platform/connection-failure';
@@ -8,10 +8,10 @@ import { withDeadline } from '../../platform/deadline';
 import { type HttpAnswer, sendRequest } from '../../platform/http-request';
 import { retryAfterMs } from '../../platform/retry-after';
 
-/** WhatsApp's longest text (Meta, send messages). */
+/** Maximum length of a WhatsApp text (Meta, send messages). */
 export const MAX_TEXT_LENGTH = 4096;
 
-/** A minute or two at Meta's default throughput of 80 messages/s. */
+/** A minute or two of messages at Meta's default throughput of 80 messages/s. */
 const MAX_PAGES = 100;
 
 const SEND_PATH_VERSION = 'v24.0';
@@ -26,15 +26,15 @@ export interface TextSend {
   phoneNumberId: string;
   recipient: Recipient;
   text: string;
-  /** Comes back in the status webhooks (`biz_opaque_callback_data`, at most 512 characters). */
+  /** Returned in the status webhooks (`biz_opaque_callback_data`, at most 512 characters). */
   correlationId: string;
-  /** Called right before the request leaves. If it throws, nothing is sent, and the answer is `not_sent`. */
+  /** Called right before the request is sent. If it throws, nothing is sent, and the result is `not_sent`. */
   beforeSending?: () => void;
 }
 
 /**
- * What is known after a send. `accepted`: WhatsApp has it. `refused`: it certainly has not.
- * `not_sent`: the request never left. `unknown`: it may have it; sending again could show it twice.
+ * What is known after a send. `accepted`: WhatsApp has the message. `refused`: it certainly does not. `not_sent`: the request was never
+ * sent. `unknown`: it may have the message, and sending again could show it twice.
  */
 export type SendAnswer =
   | { kind: 'accepted'; providerMessageId: string }
@@ -45,23 +45,23 @@ export type SendAnswer =
 export interface ListedMessage {
   providerMessageId: string;
   text?: string;
-  /** Digits of the recipient, when Kapso names one. */
+  /** Digits of the recipient's number, if Kapso gives one. */
   to?: string;
   sentAtMs: number;
   correlationIds: string[];
   statuses: { status: string; atMs: number }[];
 }
 
-/** Kapso's list, row by row. */
+/** Kapso's message list. */
 export interface SentList {
   messages: ListedMessage[];
-  /** Rows of a form that nobody knows, as they came. */
+  /** Rows in an unknown format, unchanged. */
   unreadable: unknown[];
 }
 
 export interface KapsoClient {
   sendText(send: TextSend): Promise<SendAnswer>;
-  /** The outbound messages between two times, newest first. @throws when Kapso cannot be asked, or the list is longer than can be read */
+  /** The outbound messages between two times (milliseconds since 1970), newest first. @throws if Kapso is unreachable, or the list is too long */
   listSent(query: { phoneNumberId: string; sinceMs: number; untilMs: number }): Promise<SentList>;
 }
 
@@ -70,7 +70,7 @@ const graphError = z.object({ error: z.object({ code: z.number() }) });
 const kapsoError = z.object({ error: z.string() });
 const text = z.string().nullish().catch(undefined);
 const listPage = z.object({ data: z.array(z.unknown()), paging: z.object({ next: text }).nullish().catch(undefined) });
-/** Side fields that are odd are left out: a row is unreadable only without an id. */
+/** Invalid optional fields are ignored; a row is unreadable only without an id. */
 const listRow = z.object({
   id: z.string().min(1),
   timestamp: z.coerce.number().catch(0),
@@ -87,7 +87,7 @@ const listedStatus = z.object({
   biz_opaque_callback_data: text,
 });
 
-/** A client for one Kapso project. `timeoutMs` bounds each request with its answer's body. */
+/** A client for one Kapso project. `timeoutMs`: timeout of each request, including the response body. */
 export function createKapsoClient(options: { baseUrl: string; apiKey: string; timeoutMs: number }): KapsoClient {
   const headers = { 'X-API-Key': options.apiKey, 'Content-Type': 'application/json' };
   const messagesUrl = (phoneNumberId: string) =>
@@ -120,14 +120,14 @@ export function createKapsoClient(options: { baseUrl: string; apiKey: string; ti
         if (after) query.set('after', after);
         const { data, paging } = await withDeadline(options.timeoutMs, async (signal) => {
           const { status, text } = await sendRequest(`${messagesUrl(phoneNumberId)}?${query}`, { method: 'GET', headers, signal });
-          if (status !== 200) throw new Error(`Kapso's message list answered ${status}`);
+          if (status !== 200) throw new Error(`Kapso's message list responded with ${status}`);
           return listPage.parse(JSON.parse(text));
         });
         for (const row of data) addRow(list, row);
         if (!paging?.next || data.length === 0) return list;
         after = paging.next;
       }
-      // Half a list proves nothing.
+      // An incomplete list proves nothing.
       throw new Error(`Kapso's message list has more than ${MAX_PAGES} pages for the time of one send`);
     },
   };
@@ -144,7 +144,7 @@ function sendBody({ recipient, text, correlationId }: TextSend): Record<string, 
   };
 }
 
-/** Reads Meta's object, Kapso's string, or something that is neither (an outage's HTML page), in this order. */
+/** Reads Meta's error object, Kapso's error string, or neither (such as the HTML page of an outage), in this order. */
 function readSendAnswer({ status: httpStatus, headers, text }: HttpAnswer): SendAnswer {
   const json = parseJson(text);
   if (httpStatus >= 200 && httpStatus < 300) {

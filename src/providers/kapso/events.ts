@@ -1,8 +1,7 @@
 /**
- * The only place that knows Kapso's and Meta's field names: turns any body of theirs into our events.
- * Tolerant by intent: a field that is odd counts as missing, the rest is read, and an item that cannot be read is an event as well, so
- * that nothing of a signed body is lost. Facts: Kapso's event types and Meta's webhook reference, as of November 2026; examples in
- * test/fixtures/kapso.
+ * Converts any body from Kapso or Meta to our events; the only place with their field names in webhooks. Tolerant on purpose: an invalid
+ * optional field counts as missing, and an item that cannot be read becomes an event too, so that nothing in a signed body is lost. Based
+ * on Kapso's event types and Meta's webhook reference as of November 2026; examples are in test/fixtures/kapso.
  */
 import { z } from 'zod';
 import type { ContactIdentity, InboundMessage, ReportedStatus } from '../../../workflows/contract';
@@ -11,7 +10,7 @@ import { boundedJson, cutText, sanitizedJson } from '../../platform/text';
 
 export interface MessageEvent {
   type: 'message';
-  /** Undefined when the body names no number. */
+  /** Undefined if the body names no number. */
   phoneNumberId?: string;
   contact: ContactIdentity;
   message: Omit<InboundMessage, 'id'>;
@@ -19,18 +18,18 @@ export interface MessageEvent {
 
 export interface StatusEvent {
   type: 'status';
-  /** Undefined when the body names no number. */
+  /** Undefined if the body names no number. */
   phoneNumberId?: string;
   providerMessageId: string;
   status: ReportedStatus;
   atMs: number;
-  /** Our id of the reply, when it came back. */
+  /** Our id of the reply, if the webhook has it. */
   correlationId?: string;
   /** Meta's error object of a `failed` status. */
   error?: { code: number; title?: string };
 }
 
-/** Something that is understood and not for us. `shape` names fields and types, never content. */
+/** Something understood but irrelevant. `shape` names fields and types, never values. */
 export interface SkippedEvent {
   type: 'skipped';
   shape: string;
@@ -38,15 +37,15 @@ export interface SkippedEvent {
 
 export type UnreadableReason = 'not_json' | 'too_deep' | 'unreadable' | 'no_id' | 'no_sender' | 'odd_number_id' | 'direction_unknown';
 
-/** Something that may be for us and cannot be read. `shape` as above. */
+/** Something that may be relevant but cannot be read. `shape`: as above. */
 export interface UnreadableEvent {
   type: 'unreadable';
   reason: UnreadableReason;
-  /** The reason in words; nothing personal. */
+  /** The reason in words, without personal data. */
   detail: string;
   phoneNumberId?: string;
   providerMessageId?: string;
-  /** A body with this item alone, to be read again some day; undefined when that is the whole body. */
+  /** A body with only this item, for a replay; undefined if it would be the whole body. */
   item?: unknown;
   shape: string;
 }
@@ -55,30 +54,30 @@ export type KapsoEvent = MessageEvent | StatusEvent | SkippedEvent | UnreadableE
 
 const DETAILS: Record<UnreadableReason, string> = {
   not_json: 'The body is not JSON.',
-  too_deep: 'The body is nested too deep.',
-  unreadable: 'Neither a message nor a status nor an event that is known.',
-  no_id: 'A message or a status without the id of a message.',
-  no_sender: 'A message that names no sender.',
-  odd_number_id: 'The id of the business number (phone_number_id) is not an id.',
-  direction_unknown: 'Nothing, or not everything, says whether the customer sent this message or received it.',
+  too_deep: 'The body is nested too deeply.',
+  unreadable: 'Neither a message nor a status nor a known event.',
+  no_id: 'A message or status without a message id.',
+  no_sender: 'A message without a sender.',
+  odd_number_id: 'The id of the business number (phone_number_id) is not a valid id.',
+  direction_unknown: 'It is unclear or contradictory whether the customer sent or received this message.',
 };
 
-/** WhatsApp's texts end at 4096 characters; what is far over that is cut, because it would travel in a history. */
+/** WhatsApp's limit is 4096 characters. Much longer texts are cut, because they are stored in a workflow history. */
 const MAX_TEXT = 65_536;
 const MAX_PAYLOAD_JSON = 65_536;
-/** Ten times the most that Meta puts into a webhook. */
+/** Ten times Meta's maximum per webhook. */
 const MAX_ITEMS = 10_000;
-/** Bodies in bodies (`data`, a list of items). */
+/** Maximum nesting of bodies in bodies (`data`, a list of items). */
 const MAX_WRAPPERS = 3;
 const DAY_MS = 86_400_000;
 
-/** Side fields never cost us the message: what is odd in them counts as missing. */
+/** Optional fields must not cost us the message: invalid ones count as missing. */
 const optional = <T extends z.ZodType>(schema: T) => schema.nullish().catch(undefined);
 const optionalText = optional(z.union([z.string(), z.number().transform(String)]));
-/** A number beyond the doubles' precision may be another one than was sent. */
+/** Integers only: beyond a double's precision, a number may differ from the one that was sent. */
 const optionalId = optional(z.union([z.string(), z.int().positive().transform(String)]).pipe(z.string().min(1).max(512)));
 const optionalTime = optional(z.union([z.string(), z.number()]));
-/** An object, or a list that begins with one. */
+/** An object, or the first of a list. */
 const optionalObject = <T extends z.ZodRawShape>(shape: T) =>
   optional(z.preprocess((value): unknown => (Array.isArray(value) ? value[0] : value), z.looseObject(shape)));
 
@@ -90,7 +89,7 @@ const statusSchema = z.object({
   errors: optionalObject({ code: z.coerce.number(), title: optionalText }),
 });
 
-/** Both of Kapso's forms, and Meta's: they differ in a few names. */
+/** Covers both of Kapso's formats, and Meta's: they differ in a few names. */
 const messageSchema = z.looseObject({
   id: optionalId,
   timestamp: optionalTime,
@@ -106,7 +105,7 @@ const messageSchema = z.looseObject({
     transcript: optionalObject({ text: optionalText }),
     media_data: optionalObject({}),
   }),
-  // The legacy form (v1) that old webhooks still send.
+  // The legacy format (v1), which old webhooks still send.
   whatsapp_message_id: optionalId,
   message_type: optional(z.string().min(1).max(64)),
   content: optionalText,
@@ -140,20 +139,20 @@ const systemSchema = z.object({ system: optionalObject({ previous_user_id: optio
 
 type Fields = Record<string, unknown>;
 
-/** What stands around an item. */
+/** The context of an item. */
 interface Context {
-  /** The event's name in Kapso's words; undefined for Meta's own webhooks. */
+  /** Kapso's name for the event; undefined for Meta's own webhooks. */
   event: string | undefined;
   number: NumberId;
   conversation?: VendorConversation;
   contacts?: MetaContact[];
-  /** The list holds what customers sent, as its sender promises. */
+  /** By definition of the format, the list contains only messages from customers. */
   isInboundList: boolean;
-  /** A body with this item alone. */
+  /** Makes a body with only this item. */
   alone(item: unknown): unknown;
 }
 
-/** What a body says of all that is in it. */
+/** What a body says about everything in it. */
 interface Outside {
   event: string | undefined;
   phoneNumberId: unknown;
@@ -161,8 +160,8 @@ interface Outside {
 }
 
 /**
- * Reads one body, whatever form it has; never throws. `eventName`: the header `X-Webhook-Event`, which is the only place where Kapso
- * says what a single event is.
+ * Reads a body of any format; never throws. `eventName`: the header `X-Webhook-Event`, the only place where Kapso names the type of a
+ * single event.
  */
 export function readKapsoBody(rawBody: Buffer, eventName?: string): KapsoEvent[] {
   const json = rawBody.toString('utf8');
@@ -175,12 +174,12 @@ export function readKapsoBody(rawBody: Buffer, eventName?: string): KapsoEvent[]
   }
 }
 
-/** Reads a body that was parsed already. @throws RangeError when it is nested too deep */
+/** Reads a parsed body. @throws RangeError if it is nested too deeply */
 export function readKapsoJson(body: unknown, eventName?: string): KapsoEvent[] {
   return readForm(body, { event: eventName, phoneNumberId: undefined, wrappers: 0 });
 }
 
-/** A body that is read as these statuses of one number again. */
+/** Makes a body that reads as these statuses of one number. */
 export function statusesBody(statuses: readonly StatusEvent[]): unknown {
   return {
     phone_number_id: statuses[0]?.phoneNumberId,
@@ -192,7 +191,7 @@ export function statusesBody(statuses: readonly StatusEvent[]): unknown {
   };
 }
 
-/** The form is told by the fields that are there. */
+/** Detects the format by the fields that are present. */
 function readForm(body: unknown, outside: Outside): KapsoEvent[] {
   const whole = () => unreadable('unreadable', body);
   if (outside.wrappers > MAX_WRAPPERS) return [whole()];
@@ -200,7 +199,7 @@ function readForm(body: unknown, outside: Outside): KapsoEvent[] {
   if (Array.isArray(body)) return each(body, (item) => readForm(item, inside), whole);
   if (!isFields(body)) return [whole()];
   const { object, entry, changes, field, value, messages, statuses, message, data } = body;
-  // Meta's other products have the same envelope.
+  // Meta's other products use the same envelope.
   if (typeof object === 'string' && object !== '' && object !== 'whatsapp_business_account') return [skipped(body)];
   if (isGiven(entry)) return each(entry, readMetaEntry(outside), whole);
   if (isGiven(changes)) return readMetaEntry(outside)(body);
@@ -211,13 +210,13 @@ function readForm(body: unknown, outside: Outside): KapsoEvent[] {
   return [isAboutMessage(body, outside) ? whole() : skipped(body)];
 }
 
-/** A batch has what its items have in common: the event's name, and in some forms the number. */
+/** A batch has the common fields of its items: the event's name, and in some formats the number. */
 function wrappedBy({ type, event, phone_number_id }: Fields, outside: Outside): Outside {
   const named = [outside.event, type, event].find((name) => typeof name === 'string' && name.startsWith('whatsapp.'));
   return { ...outside, event: named as string | undefined, phoneNumberId: phone_number_id ?? outside.phoneNumberId };
 }
 
-/** Whether something that has neither a message nor a status should have one. */
+/** Whether a body without a message or status should have one. */
 function isAboutMessage(body: Fields, { event }: Outside): boolean {
   return event?.startsWith('whatsapp.message.') || 'is_new_conversation' in body || 'batch' in body || 'object' in body;
 }
@@ -232,16 +231,16 @@ function readMetaEntry(outside: Outside): (entry: unknown) => KapsoEvent[] {
 function readMetaChange(outside: Outside): (change: unknown) => KapsoEvent[] {
   return (change) => {
     const { field, value } = isFields(change) ? change : {};
-    // Templates, the account's state, what the business's own phone sent, imported history.
+    // Templates, the account's state, messages from the business's own phone, imported history.
     if (typeof field === 'string' && field !== 'messages') return [skipped(value)];
     return isFields(value) ? readValue(value, outside) : [unreadable('unreadable', { changes: [change] })];
   };
 }
 
-/** The value of Meta's change, and the plain body, which has its number beside the list. */
+/** Reads the value of a change by Meta, or a plain body, which has the number next to the list. */
 function readValue(value: Fields, { event, phoneNumberId }: Outside): KapsoEvent[] {
   const { messages, statuses, errors, metadata, phone_number_id } = value;
-  // The account's own errors stand where messages would.
+  // Errors of the account itself come in place of messages.
   if (!isGiven(messages) && !isGiven(statuses)) return [isGiven(errors) ? skipped(value) : unreadable('unreadable', value)];
   const contacts = contactsIn(value.contacts);
   const number = numberIdIn(isFields(metadata) ? metadata.phone_number_id : undefined, phone_number_id, phoneNumberId);
@@ -273,7 +272,7 @@ function readValue(value: Fields, { event, phoneNumberId }: Outside): KapsoEvent
   ];
 }
 
-/** Kapso's item: one message with its conversation. */
+/** Reads an item by Kapso: a message with its conversation. */
 function readItem(item: Fields, { event, phoneNumberId }: Outside): KapsoEvent[] {
   const { conversation, phone_number_id, whatsapp_config } = itemSchema.safeParse(item).data ?? {};
   const number = numberIdIn(phone_number_id, conversation?.phone_number_id, whatsapp_config?.phone_number_id, phoneNumberId);
@@ -308,14 +307,14 @@ function isLegacy(message: VendorMessage): boolean {
   return 'whatsapp_message_id' in message || 'message_type' in message;
 }
 
-/** The legacy form has the id of a database where the others have WhatsApp's. */
+/** In the legacy format, `id` is a database id, where the others have WhatsApp's. */
 function idOf(message: VendorMessage): string | undefined {
   return (isLegacy(message) ? message.whatsapp_message_id : message.id) ?? undefined;
 }
 
 /**
- * Who sent it: what the message says of itself, or else everything else that tells, when all of it agrees. What we sent must never be
- * taken for the customer's (it would be answered), and what the customer sent never for ours (it would be lost).
+ * Who sent a message: what the message itself says, or all other evidence, if it agrees. Our own messages must never be mistaken for the
+ * customer's (they would be answered), nor the customer's for ours (they would be lost).
  */
 function directionOf(message: VendorMessage, context: Context): 'inbound' | 'outbound' | undefined {
   const said = (message.kapso?.direction ?? message.direction)?.trim().toLowerCase();
@@ -343,17 +342,17 @@ function directionOf(message: VendorMessage, context: Context): 'inbound' | 'out
 }
 
 const RECEIVED = 'whatsapp.message.received';
-/** Not `delivered`: rows of inbound messages have had that. */
+/** Not `delivered`, which inbound messages have had too. */
 const OUTBOUND_STATUSES: ReadonlySet<string> = new Set(['pending', 'sent', 'read', 'failed']);
 
 function statusOfEvent(event: string | undefined): string | undefined {
   return /^whatsapp\.message\.(sent|delivered|read|played|failed)$/.exec(event ?? '')?.[1];
 }
 
-/** An outbound event carries every status so far; a person's message from the phone app carries none. */
+/** An outbound event contains all statuses so far; a message that a person sent from the phone app has none. */
 function readOutbound(item: unknown, message: VendorMessage, context: Context): KapsoEvent[] {
   const id = idOf(message);
-  // The legacy form's statuses were never read.
+  // Statuses in the legacy format were never supported.
   if (isLegacy(message)) return [skipped(item)];
   const whole = () => unreadable('unreadable', context.alone(item), { id, number: context.number });
   const { statuses, status = statusOfEvent(context.event) } = message.kapso ?? {};
@@ -370,7 +369,7 @@ function readStatus(item: unknown, context: Context, outboundId?: string): Kapso
   const id = ownId ?? outboundId;
   const unread = (reason: UnreadableReason) => unreadable(reason, context.alone(item), { id, number: context.number });
   if (!isGiven(status)) return unread('unreadable');
-  // A voice message that was played was read; `pending` and what comes later to Meta's list says nothing about a send.
+  // `played` counts as read; `pending` and any future status say nothing about a send.
   const known = STATUSES[status.trim().toLowerCase()];
   if (!known) return skipped(item);
   if (id === undefined) return unread('no_id');
@@ -416,7 +415,7 @@ function messageEvent(
   };
 }
 
-/** Kinds whose object has the same name. */
+/** Kinds whose content is in a field of the same name. */
 const KINDS = [
   'text',
   'image',
@@ -436,7 +435,7 @@ function kindOf(message: VendorMessage): string {
   return message.type ?? message.message_type ?? KINDS.find((kind) => isGiven(message[kind])) ?? 'unknown';
 }
 
-/** What the customer wrote: the body, a caption, or the title of what was pressed. */
+/** What the customer wrote: the body, a caption, or the title of a pressed button. */
 function textOf(message: VendorMessage, kind: string): string | undefined {
   const content = contentOf(message, kind);
   const text = ((): unknown => {
@@ -459,13 +458,13 @@ function contentOf(message: VendorMessage, kind: string): unknown {
   return Object.hasOwn(message, kind) ? message[kind] : undefined;
 }
 
-/** The kind's own object (media id, coordinates, contacts, …) without addresses of media: those open without a key. */
+/** The content of the kind (media id, coordinates, contacts, …) without media URLs, which work without a key. */
 function payloadOf(message: VendorMessage, kind: string, text: string | undefined): Fields | undefined {
-  const content = kind === 'text' && text !== undefined ? undefined : withoutAddresses(contentOf(message, kind));
+  const content = kind === 'text' && text !== undefined ? undefined : withoutUrls(contentOf(message, kind));
   const media = message.kapso?.media_data;
   const payload = {
     ...(content === undefined ? {} : { [kind]: content }),
-    ...(media ? { file: withoutAddresses(media) } : {}),
+    ...(media ? { file: withoutUrls(media) } : {}),
     ...(message.kapso?.transcript?.text ? { transcript: message.kapso.transcript.text } : {}),
     ...('context' in message ? { context: message.context } : {}),
     ...('referral' in message ? { referral: message.referral } : {}),
@@ -475,17 +474,17 @@ function payloadOf(message: VendorMessage, kind: string, text: string | undefine
   return (boundedJson(payload, MAX_PAYLOAD_JSON) as Fields | undefined) ?? { tooLarge: true };
 }
 
-function withoutAddresses(content: unknown): unknown {
+function withoutUrls(content: unknown): unknown {
   if (!isFields(content)) return content;
   return Object.fromEntries(Object.entries(content).filter(([name]) => name !== 'url' && name !== 'link'));
 }
 
-/** By what is there: a message without a sender beside a single contact is that person's. */
+/** Finds the sender by what is there: a message without one, next to a single contact, is from that person. */
 function senderOf(message: VendorMessage, { conversation, contacts = [] }: Context): ContactIdentity | undefined {
   const person = contactOf(message, contacts);
   const phones = [message.from, message.phone_number, conversation?.phone_number, person?.wa_id];
   const phone = phones.map(phoneIn).find((digits) => digits !== undefined);
-  // A change of ids may name no sender: it belongs to whom the former id belongs to.
+  // A change of ids may have no sender: it belongs to the person with the former id.
   const formerId = message.type === 'system' ? systemSchema.safeParse(message).data?.system?.previous_user_id : undefined;
   const scopedId = [message.from_user_id, formerId, conversation?.business_scoped_user_id, person?.user_id].find((id) => id?.trim());
   if (phone === undefined && !scopedId) return undefined;
@@ -499,7 +498,7 @@ function senderOf(message: VendorMessage, { conversation, contacts = [] }: Conte
   };
 }
 
-/** Meta names the persons of a webhook beside their messages. */
+/** Meta lists the people of a webhook next to their messages. */
 function contactOf({ from, from_user_id }: VendorMessage, contacts: readonly MetaContact[]): MetaContact | undefined {
   const phone = phoneIn(from);
   const single = contacts.length === 1 ? contacts[0] : undefined;
@@ -516,10 +515,10 @@ function contactsIn(value: unknown): MetaContact[] {
   });
 }
 
-/** More persons than a dead letter has to name when nobody knows whose message it is. */
+/** Maximum number of contacts that a dead letter repeats if the sender is unknown. */
 const MAX_CONTACTS_AROUND = 5;
 
-/** The contacts as they came, as far as they may belong to the item. */
+/** The contacts, unchanged, that may belong to the item. */
 function contactsAround(item: unknown, value: unknown): unknown {
   if (!Array.isArray(value) || value.length <= MAX_CONTACTS_AROUND) return value;
   const names: unknown[] = ['from', 'from_user_id'].map((name) => property(item, name)).filter(isGiven);
@@ -527,7 +526,7 @@ function contactsAround(item: unknown, value: unknown): unknown {
   return (own.length > 0 ? own : value).slice(0, MAX_CONTACTS_AROUND);
 }
 
-/** The longest number has 15 digits (E.164). A name with letters in it is no number, whatever digits it has. */
+/** Allows separators, but no letters: a name with digits is not a number. E.164 numbers have at most 15 digits. */
 const PHONE = /^[+\d\s().-]{1,40}$/;
 
 function phoneIn(value: string | null | undefined): string | undefined {
@@ -539,15 +538,15 @@ function phoneIn(value: string | null | undefined): string | undefined {
 /** Kapso's id of the business number. */
 interface NumberId {
   id?: string;
-  /** As it came, for a body that is to be read again. */
+  /** Unchanged, for a replay. */
   given?: unknown;
-  /** The body names a number, and it cannot be one: it goes into a workflow id. */
+  /** The body has an id that is invalid: it would become part of a workflow id. */
   isOdd: boolean;
 }
 
 const NUMBER_ID = /^[\w.-]{1,64}$/;
 
-/** The first of these that is an id. An empty one names none. */
+/** The first candidate that is a valid id. Empty ones do not count. */
 function numberIdIn(...candidates: unknown[]): NumberId {
   let odd: unknown;
   for (const given of candidates) {
@@ -565,16 +564,16 @@ function timeOf(timestamp: string | number | null | undefined): number {
   return plausible(count > MILLISECONDS_FROM ? count : count * 1_000);
 }
 
-/** As seconds, this would be the year 5138. */
+/** In seconds, this would be the year 5138. */
 const MILLISECONDS_FROM = 1e11;
 
-/** A time that cannot be (missing, unreadable, before 1970, a year ahead) becomes now. */
+/** Replaces an implausible time (missing, invalid, before 1970, over a year ahead) with the current time. */
 function plausible(atMs: number): number {
   const nowMs = Date.now();
   return Number.isFinite(atMs) && atMs > 0 && atMs < nowMs + 365 * DAY_MS ? Math.round(atMs) : nowMs;
 }
 
-/** A list is read item by item, an object as the only one of its list; anything else, or too long a list, as a whole. */
+/** Reads a list item by item, or an object as its only item; anything else, or too long a list, becomes one unreadable event. */
 function each(value: unknown, read: (item: unknown) => KapsoEvent[], whole: () => KapsoEvent): KapsoEvent[] {
   const items = Array.isArray(value) ? value : isFields(value) ? [value] : undefined;
   return items === undefined || items.length > MAX_ITEMS ? [whole()] : items.flatMap(read);
@@ -584,7 +583,7 @@ function isFields(value: unknown): value is Fields {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** There, and not empty: a list without items names nothing. */
+/** Present and not empty. */
 function isGiven<T>(value: T): value is NonNullable<T> {
   return value !== undefined && value !== null && value !== '' && !(Array.isArray(value) && value.length === 0);
 }
@@ -607,7 +606,7 @@ function unreadable(reason: UnreadableReason, item?: unknown, known: { id?: stri
   };
 }
 
-/** NUL and half surrogate pairs are JSON, but PostgreSQL stores neither: one would block its conversation for ever. */
+/** Removes NUL and lone surrogates, which JSON allows but PostgreSQL cannot store. */
 function sanitized(json: string, value: unknown): unknown {
   return /\\u(?:0000|d[89a-f])/i.test(json) ? sanitizedJson(value) : value;
 }

@@ -119,7 +119,7 @@ export function readVapiBody(rawBody: Buffer): VapiMessage {
   } catch (error) {
     const unread = { kind: 'unreadable', type: 'unknown', shape: 'unknown' } as const;
     if (error instanceof SyntaxError) return { ...unread, reason: 'not_json', detail: 'The body is not JSON.' };
-    if (error instanceof RangeError) return { ...unread, reason: 'too_deep', detail: 'The body is nested too deep.' };
+    if (error instanceof RangeError) return { ...unread, reason: 'too_deep', detail: 'The body is nested too deeply.' };
     throw error;
   }
 }
