@@ -13,11 +13,11 @@ describe('errors of the database in activities', () => {
     },
   );
 
-  test.each(['08006', '57P01', '53300', 'ECONNREFUSED'])('when the database is away (%s), then the failure passes', async (code) => {
+  test.each(['08006', '57P01', '53300', 'ECONNREFUSED'])('when the database is down (%s), then the failure is retryable', async (code) => {
     await expect(failing(sqlError(code))).rejects.toMatchObject({ type: 'RecordError.Unavailable', nonRetryable: false });
   });
 
-  test('when an activity fails for another reason, then its error stays as it is', async () => {
+  test('when an activity fails for another reason, then its error is unchanged', async () => {
     const failure = ApplicationFailure.create({ type: 'ModelError.Timeout', message: 'slow' });
     await expect(failing(failure)).rejects.toBe(failure);
     const bug = new TypeError('a bug');

@@ -12,7 +12,7 @@ function answered(status: number, error: Record<string, unknown> = {}, headers: 
   return { type, message, nonRetryable, details, nextRetryDelay };
 }
 
-describe('a failure that passes', () => {
+describe('a temporary failure', () => {
   test.each([
     [429, 'ModelError.RateLimited'],
     [408, 'ModelError.Unavailable'],
@@ -20,14 +20,14 @@ describe('a failure that passes', () => {
     [500, 'ModelError.Unavailable'],
     [503, 'ModelError.Unavailable'],
     [529, 'ModelError.Unavailable'],
-  ])('when a provider answers %i, then it may be asked again, and the text names provider, model and status', (status, type) => {
+  ])('when a provider responds with %i, then the failure is retryable, and its text names provider, model and status', (status, type) => {
     expect(answered(status)).toMatchObject({ type, nonRetryable: false, message: `deepseek (deepseek-chat) answered ${status}` });
   });
 
   test.each([
     [429, { 'retry-after': '85' }, 85_000],
     [503, { 'retry-after-ms': '1500' }, 1_500],
-  ])('when %i comes with %j, then the wait stands in the details', (status, headers, retryAfterMs) => {
+  ])('when %i comes with %j, then the wait is in the details', (status, headers, retryAfterMs) => {
     expect(answered(status, {}, headers)).toMatchObject({ details: [{ retryAfterMs }], nextRetryDelay: retryAfterMs });
   });
 
@@ -35,11 +35,11 @@ describe('a failure that passes', () => {
     ['was cut off by our own bound', new APIUserAbortError(), 'ModelError.Timeout'],
     ['had no connection', new APIConnectionError({ message: 'reset' }), 'ModelError.Unavailable'],
     ['got something that is no answer', new SyntaxError('Unexpected token <'), 'ModelError.BadAnswer'],
-  ])('when the request %s, then it may be asked again', (_what, error, type) => {
+  ])('when the request %s, then the failure is retryable', (_what, error, type) => {
     expect(modelFailure(CHOICE, error)).toMatchObject({ type, nonRetryable: false });
   });
 
-  test('when 429 speaks of a quota without its code, then it is a limit that passes', () => {
+  test('when a 429 mentions a quota without its code, then it is a temporary limit', () => {
     const message = 'You exceeded your current quota, please check your plan and billing details.';
     expect(answered(429, { message, type: 'requests', code: 'rate_limit_exceeded' })).toMatchObject({
       type: 'ModelError.RateLimited',
@@ -48,7 +48,7 @@ describe('a failure that passes', () => {
   });
 });
 
-describe('a failure that does not pass', () => {
+describe('a permanent failure', () => {
   test.each([
     ['402', 402, { message: 'the account has no money left', code: 'invalid_request_error' }],
     ['429 with insufficient_quota as its code', 429, { code: 'insufficient_quota' }],
@@ -79,6 +79,6 @@ describe('a failure that does not pass', () => {
   });
 });
 
-test('when the provider quotes the customer, then its words are in no failure', () => {
+test('when the provider quotes the customer, then the failure does not', () => {
   for (const status of [400, 401, 402, 429, 503]) expect(answered(status, { message: 'marker' }).message).not.toContain('marker');
 });

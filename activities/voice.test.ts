@@ -199,7 +199,7 @@ describe('dialling too late', () => {
     expect(await rowOf(callId)).toEqual(before);
   });
 
-  test('when the answer of the claim is lost, then nothing is dialled, and the next order may dial', async () => {
+  test('when the response of the claim is lost, then nothing is dialled, and the next order may dial', async () => {
     const callId = await ownRow();
     const proxy = await startProxy(new URL(database.url).host);
     const url = new URL(database.url);
@@ -233,7 +233,7 @@ describe('the result', () => {
     needsAttention: true,
   };
 
-  test('when a result stands, then a second one changes nothing, is told the first, and is not counted', async () => {
+  test('when there is a result, then a second one changes nothing, gets the first, and is not counted', async () => {
     const callId = await ownRow();
     const first = await conclude(callId, noAnswer);
     const written = await rowOf(callId);
@@ -243,7 +243,7 @@ describe('the result', () => {
     expect(counted).toEqual(['no_answer']);
   });
 
-  test('when several are written at once, then one stands, all are told that one, and it is counted once', async () => {
+  test('when several are written at once, then one is stored, all get that one, and it is counted once', async () => {
     const callId = await ownRow();
     const told = await Promise.all([noAnswer, failed, noAnswer, failed].map((ending) => conclude(callId, ending)));
     const { outcome, needsAttention } = await rowOf(callId);
@@ -265,7 +265,7 @@ describe('the result', () => {
     ['customer-ended-call', 'completed', false],
     [null, 'unknown', true],
   ])(
-    'when the record says that it ended with %s, then it is %s, and asks for a person: %s',
+    'when the database says that it ended with %s, then it is %s, and needs attention: %s',
     async (endedReason, outcome, needsAttention) => {
       const callId = await ownRow({ status: 'ended', endedReason });
       expect((await conclude(callId)).result).toMatchObject({ outcome, needsAttention });
@@ -310,11 +310,14 @@ describe("Vapi's own words", () => {
     { status: 500, body: WORDS },
     { status: 302, body: WORDS, headers: { Location: `/${NUMBER}` } },
   ];
-  test.each(questions)('when Vapi is asked %s and answers with a number, then the failure does not repeat it', async (_what, ask) => {
-    for (const answer of answers) expectNoWordsIn(await answered(answer, () => failureOf(ask())));
-  });
+  test.each(questions)(
+    'when Vapi is asked %s and its response quotes a number, then the failure does not contain it',
+    async (_what, ask) => {
+      for (const answer of answers) expectNoWordsIn(await answered(answer, () => failureOf(ask())));
+    },
+  );
 
-  test('when the address that ends a call answers with a number, then the failure does not repeat it, nor the address', async () => {
+  test('when the URL that ends a call responds with a number, then the failure contains neither the number nor the URL', async () => {
     const call = JSON.stringify({ id: 'c1', status: 'in-progress', monitor: { controlUrl: `${between.url}/control/${NUMBER}` } });
     const stop = between.answer(async ({ method }) => (method === 'GET' ? { status: 200, body: call } : { status: 500, body: REFUSAL }));
     const failure = await failureOf(environment().run(voice.endCall, { providerCallId: 'c1' })).finally(stop);
@@ -336,7 +339,7 @@ describe("Vapi's own words", () => {
   });
 });
 
-test('when Vapi names no way to end a live call, then asking for it fails, so that it is tried again', async () => {
+test('when Vapi gives no way to end a live call, then ending it fails, so that it is retried', async () => {
   const call = JSON.stringify({ id: 'c1', status: 'ringing', monitor: {} });
   const stop = between.answer(async () => ({ status: 200, body: call }));
   const asking = environment().run(voice.endCall, { providerCallId: 'c1' }).finally(stop);

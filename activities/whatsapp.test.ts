@@ -83,7 +83,7 @@ test('when two workers take the same reply at the same moment, then one of them 
   expect(await rowOf(messageId)).toMatchObject({ status: 'sent', sendAttempts: 1 });
 });
 
-test('when a lower fact comes after a higher one, then the row stands where it stood, and takes the id that it did not have', async () => {
+test('when a lower status arrives after a higher one, then the row keeps its status, and takes the missing id', async () => {
   const phoneNumberId = randomUUID();
   const read = await draft(phoneNumberId);
   await raiseReply(db, { messageId: read }, { status: 'read', phoneNumberId, providerMessageId: 'wamid.1' });

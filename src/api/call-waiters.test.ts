@@ -5,7 +5,7 @@ import { createCallWaiters } from './call-waiters';
 /** Connects with its first call, and none is made. */
 const temporal = openTemporalClient({ connectionOptions: { address: '127.0.0.1:1' }, namespace: 'default' });
 
-test('when the process stops, then who rests is sent home, and so is who comes later', async () => {
+test('when the process stops, then all waits end, and so do later ones', async () => {
   const waiters = createCallWaiters({ temporal, logger: createLogger('test', 'silent') });
   const { signal } = new AbortController();
   const resting = waiters.rest(60_000, signal);

@@ -61,7 +61,7 @@ function waiting(callId: string, wait: number) {
   return { leave: () => leaving.abort(), ended };
 }
 
-describe('what cannot be kept', () => {
+describe('what cannot be stored', () => {
   const nested = (levels: number) => `${'{"a":'.repeat(levels)}1${'}'.repeat(levels)}`;
 
   test.each([
@@ -80,12 +80,12 @@ describe('what cannot be kept', () => {
     expect([status, body.detail]).toEqual([400, expect.stringMatching(`^${field}: must `)]);
   });
 
-  test('when an object is as deep as it may be, then the call is taken', async () => {
+  test('when an object is as deep as allowed, then the call is accepted', async () => {
     expect((await postText(`{"to":"+15550100","metadata":${nested(64)}}`)).status).toBe(202);
   });
 
   test.each(['0000-01-01T00:00:00Z', '0001-01-01T00:00:00+10:00', '2026-13-01T00:00:00Z', 'yesterday'])(
-    'when calls since %s are asked for, then it is 400 and names the parameter',
+    'when calls since %s are requested, then it is a 400 that names the parameter',
     async (since) => {
       const { status, body } = await request<Problem>(api, 'GET', `${CALLS}?since=${encodeURIComponent(since)}`);
       expect([status, body.detail]).toEqual([400, expect.stringMatching(/^since: /)]);
@@ -93,13 +93,13 @@ describe('what cannot be kept', () => {
   );
 
   test.each(['0001-01-01T00:00:00Z', '9999-12-31T23:59:59-23:59'])(
-    'when calls since %s are asked for, then it is a time',
+    'when calls since %s are requested, then the time is valid',
     async (since) => {
       expect((await request(api, 'GET', `${CALLS}?since=${since}`)).status).toBe(200);
     },
   );
 
-  test('when the plus of a time is not escaped, then it is understood as one', async () => {
+  test('when the plus in a time is not escaped, then it is still understood', async () => {
     const serviceRequestId = randomUUID();
     const id = await aRow({ serviceRequestId, createdAt: new Date('2026-11-21T09:30:00Z') });
     const since = async (time: string) =>
@@ -112,7 +112,7 @@ describe('what cannot be kept', () => {
 });
 
 describe('starting', () => {
-  test('when the header is missing or wrong, then the problem names it as it is written', async () => {
+  test('when the header is missing or invalid, then the error names it as documented', async () => {
     const post = (headers: Record<string, string>) => request<Problem>(api, 'POST', CALLS, { body: { to: newNumber() }, headers });
     expect((await post({})).body.detail).toBe('Idempotency-Key: is required');
     expect((await post({ 'Idempotency-Key': 'two words' })).body.detail).toMatch(/^Idempotency-Key: must be 1 to 255 visible characters/);
@@ -130,7 +130,7 @@ describe('starting', () => {
     expect((await request(api, 'POST', CALLS, { body, headers: other })).body.callId).toBe(second.body.callId);
   });
 
-  test('when a call is taken, then no word of the caller stands in the log', async () => {
+  test('when a call is accepted, then nothing that the caller wrote is in the log', async () => {
     const marker = `Marker-Person-${randomUUID()}`;
     const text = { serviceRequestId: marker, metadata: { [marker]: marker }, variables: { name: marker } };
     const { status, body } = await placeCall(api, { to: newNumber(), ...text, callbackUrl: `https://hooks.example/${marker}` });
@@ -139,7 +139,7 @@ describe('starting', () => {
     expect(api.logLines.join()).not.toContain(marker);
   });
 
-  test('when the body has an unknown character set or compression, then it is 415', async () => {
+  test('when the body has an unsupported charset or encoding, then it is 415', async () => {
     const inCharset = await postText('{}', { 'Content-Type': 'application/json; charset=x' });
     const compressed = await postText('{}', { 'Content-Encoding': 'x' });
     expect([inCharset.status, compressed.status]).toEqual([415, 415]);
@@ -147,7 +147,7 @@ describe('starting', () => {
 });
 
 describe('a closed execution of the same id', () => {
-  test('when it was stopped from outside and the row is open, then the repeated request has the call followed anew', async () => {
+  test('when it was stopped from outside and the row is open, then the repeated request follows the call again', async () => {
     const { callId, again } = await newCall();
     const { runId } = await workflowOf(callId).describe();
     expect((await again()).body.callId).toBe(callId);
@@ -159,7 +159,7 @@ describe('a closed execution of the same id', () => {
     expect([now.status.name, now.runId === runId]).toEqual(['RUNNING', false]);
   });
 
-  test('when retention has removed its row, then the key begins a new call', async () => {
+  test('when retention has deleted its row, then the key starts a new call', async () => {
     const { callId, again } = await newCall();
     await workflowOf(callId).terminate();
     await api.db.orm.vapiCallResult.delete({ where: { id: callId } });
@@ -167,7 +167,7 @@ describe('a closed execution of the same id', () => {
     expect((await workflowOf(callId).describe()).status.name).toBe('RUNNING');
   });
 
-  test('when its result is written while the request is on its way, then nothing is started', async () => {
+  test('when its result is written during the request, then nothing is started', async () => {
     const { callId, again } = await newCall();
     await workflowOf(callId).terminate();
     const { workflow } = api.itsTemporal;
@@ -184,7 +184,7 @@ describe('a closed execution of the same id', () => {
 });
 
 describe('waiting', () => {
-  test('when a client leaves, then its waiter goes', async () => {
+  test('when a client disconnects, then its waiter is removed', async () => {
     const { callId } = await newCall();
     const { leave, ended } = waiting(callId, 50);
     await eventually(async () => expect(api.waiters.counts()).toMatchObject({ waiters: 1, waits: 1 }));
@@ -193,7 +193,7 @@ describe('waiting', () => {
     await eventually(async () => expect(api.waiters.counts()).toMatchObject({ waiters: 0, waits: 0 }));
   });
 
-  test('when a client leaves while the record is read, then nobody waits in its place', async () => {
+  test('when a client disconnects while the database is read, then nobody waits in its place', async () => {
     const { callId } = await newCall();
     const seen = api.waitedFor.length;
     const closed = new Promise<void>((resolve) => {
@@ -250,14 +250,14 @@ describe('reading', () => {
     expect([recording.status, recording.body.detail]).toEqual([404, 'the call has no recording']);
   });
 
-  test('when the calls with a number are asked for, then those from it are among them', async () => {
+  test('when the calls of a number are listed, then those from it are among them', async () => {
     const number = newNumber();
     const ids = [await aRow({ toNumber: number }), await aRow({ fromNumber: number, direction: 'inbound' })];
     const { body } = await request<Page>(api, 'GET', `${CALLS}/by-phone/${number}`);
     expect(body.data.map(({ callId }) => callId).sort()).toEqual(ids.sort());
   });
 
-  test('when calls that need attention are asked for, then only they come, or only the others', async () => {
+  test('when calls are filtered by attention, then only those that need it are listed, or only the others', async () => {
     const serviceRequestId = randomUUID();
     const ids = [await aRow({ serviceRequestId, needsAttention: true }), await aRow({ serviceRequestId })];
     const list = async (query: string) =>
@@ -286,7 +286,7 @@ describe('reading', () => {
 });
 
 describe('an unexpected error', () => {
-  test('when the record refuses a query, then the answer is 500 with an id that stands in the log, and nothing of the inside', async () => {
+  test('when the database rejects a query, then the response is a 500 with an id that is in the log, and without internal details', async () => {
     const id = randomUUID();
     await api.db.orm.$executeRaw`ALTER TABLE messages RENAME TO messages_away`;
     try {
@@ -310,7 +310,7 @@ describe('an unexpected error', () => {
 });
 
 describe('the first look', () => {
-  test('when the bare address is opened, then it leads to the page', async () => {
+  test('when the root URL is opened, then it redirects to the page', async () => {
     const answer = await fetch(`${api.apiUrl}/`, { redirect: 'manual' });
     expect([answer.status, answer.headers.get('location')]).toEqual([302, '/docs']);
   });
@@ -327,7 +327,7 @@ describe('the first look', () => {
 });
 
 describe("Vapi's webhook", () => {
-  test('when more come without proof in a minute than may, then they get 429 with Retry-After, and the metrics count them', async () => {
+  test('when too many unsigned ones arrive within a minute, then they get 429 with Retry-After, and the metrics count them', async () => {
     const apiUrl = await api.another({ UNSIGNED_WEBHOOK_RATE_LIMIT_PER_MINUTE: '2' });
     const post = () => fetch(`${apiUrl}/api/v1/vapi/webhooks/vapi`, { method: 'POST', body: '{}' });
     const answers = [await post(), await post(), await post()];

@@ -92,7 +92,7 @@ async function signalledTo(phone: string, phoneNumberId = '77'): Promise<string[
 }
 
 describe('a signed webhook that cannot be read', () => {
-  test('when one item of a batch cannot, then it is a dead letter, and the others are messages', async () => {
+  test('when one item of a batch cannot be read, then it becomes a dead letter, and the others are messages', async () => {
     const good = aMessage();
     const odd = { message: { ...aMessage().item.message, from: 'marker-odd' }, phone_number_id: '77' };
     const answer = await postKapso({ type: RECEIVED, batch: true, data: [good.item, odd] }, { 'X-Webhook-Event': RECEIVED });
@@ -122,7 +122,7 @@ describe('a signed webhook that cannot be read', () => {
     expect(letter?.rawBody ? Buffer.from(letter.rawBody).toString() : JSON.stringify(letter?.body)).toBe(body);
   });
 
-  test('when Vapi sends one, then it is a dead letter as well, without the secrets in it', async () => {
+  test('when Vapi sends one, then it becomes a dead letter without its secrets', async () => {
     const body = { message: { type: 5, call: { id: 'c1', monitor: { controlUrl: 'marker-control', status: 'kept' } } } };
     const headers = { 'X-Vapi-Secret': VAPI_WEBHOOK_SECRET };
     const url = `${api.apiUrl}/api/v1/vapi/webhooks/vapi`;
@@ -136,7 +136,7 @@ describe('a signed webhook that cannot be read', () => {
     expect(JSON.stringify(letters)).not.toContain('marker-control');
   });
 
-  test('when PostgreSQL is away, then the sender is asked to send it again, and then it is one letter', async () => {
+  test('when PostgreSQL is down, then the sender is asked to retry, and then there is one letter', async () => {
     await api.postgresProxy.down();
     try {
       const answer = await postKapso('no json');
@@ -148,7 +148,7 @@ describe('a signed webhook that cannot be read', () => {
     expect(await api.db.orm.deadLetter.findMany()).toMatchObject([{ reason: 'not_json', occurrences: 1 }]);
   });
 
-  test('when it is understood and not for us, then it is none', async () => {
+  test('when it is understood but irrelevant, then there is no dead letter', async () => {
     expect((await postKapso({ conversation: { id: 'c' } }, { 'X-Webhook-Event': 'whatsapp.conversation.created' })).status).toBe(200);
     expect(await api.db.orm.deadLetter.count()).toBe(0);
   });
@@ -166,7 +166,7 @@ describe('a signed webhook that cannot be read', () => {
 });
 
 describe('replaying one', () => {
-  test('when it can be read by now, then it goes the way of a webhook; twice is harmless', async () => {
+  test('when it can now be read, then it is handed over like a webhook; repeating that is harmless', async () => {
     const { phone, wamid, item } = aMessage();
     const id = await readable(item);
     const { status, body } = await replay(id);
@@ -174,11 +174,11 @@ describe('replaying one', () => {
     expect(await signalledTo(phone)).toEqual([wamid]);
     expect((await get<Head>(`/${id}`)).body.replayedAt).not.toBeNull();
     expect((await replay(id)).status).toBe(200);
-    // The same message: the conversation and the record know its id.
+    // The same message: the conversation and the database know its id.
     expect(await signalledTo(phone)).toEqual([wamid, wamid]);
   });
 
-  test('when the event said what the body does not, then the replay knows it too', async () => {
+  test('when only the event header has the type, then the replay knows it too', async () => {
     const { phone, item } = aMessage();
     const id = await readable({ ...item, message: { ...item.message, kapso: undefined } }, { event: RECEIVED } as Partial<NewDeadLetter>);
     expect((await replay(id)).status).toBe(200);
@@ -191,7 +191,7 @@ describe('replaying one', () => {
     expect(await signalledTo(phone)).toHaveLength(1);
   });
 
-  test('when it is a message that the record refused, then its conversation is signalled', async () => {
+  test('when it is a message that the database rejected, then its conversation is signalled', async () => {
     const [phone, wamid] = [`1555${randomUUID()}`.replaceAll(/\D/g, '').slice(0, 12), `wamid.${randomUUID()}`];
     const message = {
       id: createIdentity('another').messageId('77', wamid),
@@ -212,7 +212,7 @@ describe('replaying one', () => {
     expect(await signalledTo(phone)).toEqual([wamid]);
   });
 
-  test('when it is a report of Vapi’s, then the call has it', async () => {
+  test('when it is a report from Vapi, then the call gets it', async () => {
     const providerCallId = `replayed-${randomUUID()}`;
     const message = { type: 'status-update', status: 'ringing', call: { id: providerCallId } };
     expect((await replay(await readable({ message }, { source: 'vapi' }))).body).toMatchObject({ result: 'taken' });
@@ -221,7 +221,7 @@ describe('replaying one', () => {
     expect((await replay(await readable(question, { source: 'vapi' }))).body).toMatchObject({ result: 'skipped' });
   });
 
-  test('when it is understood by now and not for us, then it is skipped and done', async () => {
+  test('when it is now understood but irrelevant, then it is skipped and closed', async () => {
     const id = await readable({ conversation: { id: 'c' } }, { event: 'whatsapp.conversation.created' } as Partial<NewDeadLetter>);
     expect((await replay(id)).body).toMatchObject({ result: 'skipped' });
     expect((await get<Head>(`/${id}`)).body.replayedAt).not.toBeNull();
@@ -243,14 +243,14 @@ describe('replaying one', () => {
     expect((await get<Head>(`/${id}`)).body).toMatchObject({ reason, replayedAt: null });
   });
 
-  test('when some of a body can be read and some cannot, then the former is taken, and the letter stays', async () => {
+  test('when only a part of a body can be read, then that part is taken, and the letter stays open', async () => {
     const { phone, item } = aMessage();
     const id = await readable({ batch: true, data: [item, { message: {} }] }, { event: RECEIVED } as Partial<NewDeadLetter>);
     expect((await replay(id)).status).toBe(409);
     expect(await signalledTo(phone)).toHaveLength(1);
   });
 
-  test('when Temporal or PostgreSQL is away, then it is a 503 with Retry-After, and the letter stays open', async () => {
+  test('when Temporal or PostgreSQL is down, then it is a 503 with Retry-After, and the letter stays open', async () => {
     const id = await readable(aMessage().item);
     for (const proxy of [api.temporalProxy, api.postgresProxy]) {
       await proxy.down();
@@ -291,7 +291,7 @@ describe('lists', () => {
     expect((await get<Page>('?replayed=true')).body.data).toEqual([]);
   });
 
-  test('when all are replayed, then the oldest are first, what fails stays, and `next` leads past it', async () => {
+  test('when all are replayed, then the oldest come first, what fails stays open, and `next` skips it', async () => {
     const ana = aMessage();
     const later = aMessage(ana.phone);
     const ids = await inOrder([
@@ -324,7 +324,7 @@ test.each([
   ['POST', '/replay?replayed=true', 400],
   ['DELETE', '', 405],
   ['PUT', '/replay', 405],
-])('when %s %s is asked for, then the answer is %i as a problem', async (method, path, status) => {
+])('when %s %s is requested, then the response is a problem with status %i', async (method, path, status) => {
   const answer = await request(api, method, `${LETTERS}${path}`);
   expect([answer.status, answer.headers.get('content-type')]).toEqual([status, 'application/problem+json; charset=utf-8']);
 });

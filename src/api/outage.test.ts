@@ -1,4 +1,4 @@
-/** PostgreSQL or Temporal is away: callers are told to come again, soon, and coming again finishes what was begun. */
+/** PostgreSQL or Temporal is down: clients are soon told to retry, and the retry finishes what was begun. */
 import { randomUUID } from 'node:crypto';
 import { startTestApi, type TestApi } from '../../test/support/api';
 import { newNumber, placeCall, request } from '../../test/support/calls';
@@ -31,7 +31,7 @@ test.each([
   ['is down', () => api.postgresProxy.down()],
   ['cannot be reached', () => api.postgresProxy.hang()],
 ])(
-  'when PostgreSQL %s, then whatever reads the record is 503 soon, with Retry-After and an id that stands in the log',
+  'when PostgreSQL %s, then whatever reads the database soon returns 503, with Retry-After and an id that is in the log',
   async (_what, goAway) => {
     const callId = await newCall();
     await goAway();
@@ -72,7 +72,7 @@ test.each([
   },
 );
 
-test('when the record goes away during a wait, then its end is a 503 that asks to come again', async () => {
+test('when the database goes down during a wait, then the response is a 503 that asks to retry', async () => {
   const callId = await newCall();
   const answer = request(api, 'GET', `${CALLS}/${callId}?wait=1`);
   await eventually(async () => expect(api.waiters.counts().waiters).toBe(1));
@@ -85,7 +85,7 @@ test('when the record goes away during a wait, then its end is a 503 that asks t
   }
 });
 
-test('when Temporal is away, then starting and ending are 503, and the repeated request starts what the row waits for', async () => {
+test('when Temporal is down, then starting and ending return 503, and the repeated request starts the call', async () => {
   const running = await newCall();
   const to = newNumber();
   const key = randomUUID();

@@ -90,7 +90,7 @@ async function call(fields: { providerCallId?: string | null; recordingUrl?: str
 
 const get = (id: string, init: RequestInit = {}) => fetch(`${apiUrl}/calls/${id}/recording`, init);
 
-test('when the recording is asked for by our id or by the provider’s, then it is streamed, and nobody learns its address', async () => {
+test('when the recording is requested by our id or the provider’s, then it is streamed, and its URL is not revealed', async () => {
   const id = await call();
   for (const name of [id, `p-${id}`]) {
     const answer = await get(name);
@@ -108,7 +108,7 @@ test('when the recording is asked for by our id or by the provider’s, then it 
   expect(lines.join('')).not.toContain(SECRET_PART);
 });
 
-test('when a part is asked for, then the part comes with its place; one that is not there is 416', async () => {
+test('when a range is requested, then the response has it; a range outside the recording is 416', async () => {
   const id = await call();
   const part = await get(id, { headers: { Range: 'bytes=100-199' } });
   expect([part.status, part.headers.get('content-range'), part.headers.get('content-length')]).toEqual([206, 'bytes 100-199/5000', '100']);
@@ -121,12 +121,12 @@ test('when a part is asked for, then the part comes with its place; one that is 
   ]);
 });
 
-test('when the caller has it already, then the answer is 304 without a body', async () => {
+test('when the client already has it, then the response is 304 without a body', async () => {
   const answer = await get(await call(), { headers: { 'If-None-Match': '"v1"' } });
   expect([answer.status, await answer.text()]).toEqual([304, '']);
 });
 
-test('when only the headers are asked for, then they come alone, and the store is asked with GET', async () => {
+test('when only the headers are requested, then the response has no body, and the storage gets a GET', async () => {
   const answer = await get(await call(), { method: 'HEAD' });
   expect([answer.status, answer.headers.get('content-length'), answer.headers.get('content-type')]).toEqual([200, '5000', 'audio/wav']);
   expect(await answer.text()).toBe('');
@@ -189,7 +189,7 @@ test('when the store sends on to another place, then nobody goes there', async (
   expect(JSON.stringify(await answer.json())).not.toContain(elsewhere);
 });
 
-test('when Vapi is asked over TLS and names an address without it, then nobody goes there', async () => {
+test('when Vapi is called over TLS but returns a URL without it, then the URL is not used', async () => {
   const logger = createLogger('test', 'silent');
   const app = express();
   app.use('/calls', recordingRoutes({ db, vapi: { baseUrl: 'https://vapi.example', apiKey: 'vendor-key' }, logger }));
@@ -208,7 +208,7 @@ test('when Vapi is asked over TLS and names an address without it, then nobody g
   expect([answer.status, asked]).toEqual([502, [`https://vapi.example/call/p-${id}/mono-recording`]]);
 });
 
-test('when the caller leaves while the record is read, then Vapi is not asked', async () => {
+test('when the client disconnects while the database is read, then Vapi is not called', async () => {
   const asked: (string | undefined)[] = [];
   vendor = (request, response) => {
     asked.push(request.url);
@@ -237,7 +237,7 @@ test('when the store says that it is HTML, then nobody is told to run it', async
   expect((await get(await call())).headers.get('content-type')).toBe('application/octet-stream');
 });
 
-test('when the caller leaves in the middle, then the store is let go', async () => {
+test('when the client disconnects in the middle, then the request to the storage is aborted', async () => {
   const storeClosed = new Promise<void>((resolve) => {
     store = (_request, response) => {
       response.once('close', () => resolve());
@@ -254,7 +254,7 @@ test('when the caller leaves in the middle, then the store is let go', async () 
   await storeClosed;
 });
 
-test('when the caller leaves before Vapi has answered, then Vapi is let go', async () => {
+test('when the client disconnects before Vapi responds, then the request to Vapi is aborted', async () => {
   const leaving = new AbortController();
   const vendorClosed = new Promise<void>((resolve) => {
     vendor = (request) => {
@@ -266,7 +266,7 @@ test('when the caller leaves before Vapi has answered, then Vapi is let go', asy
   await vendorClosed;
 });
 
-test('when the store breaks off in the middle, then the caller’s connection is cut, not ended', async () => {
+test('when the storage fails in the middle, then the client’s connection is aborted, not ended', async () => {
   store = (request, response) => {
     response.writeHead(200, { 'Content-Type': 'audio/wav', 'Transfer-Encoding': 'chunked' });
     response.write(SOUND, () => request.socket.destroy());

@@ -15,10 +15,10 @@ test.each([
   ['/api/v1/conversations/some-id/other', undefined],
   ['/', undefined],
   ['/constructor', undefined],
-])('when %s is asked for, then its path in the document is %s', (address, template) => {
+])('when %s is requested, then its path in the document is %s', (address, template) => {
   expect(find(address)?.template).toBe(template);
 });
 
-test('when a path can be read, then it can be asked for its head and its methods as well', () => {
+test('when a path supports GET, then it also supports HEAD and OPTIONS', () => {
   expect(find('/webhook/kapso')?.allow).toBe('GET, POST, HEAD, OPTIONS');
 });

@@ -68,7 +68,7 @@ async function statuses(ask: (asked: Asked) => Promise<Response>, asked: Asked, 
 const times = (count: number, status: number) => Array.from({ length: count }, () => status);
 
 describe('limits', () => {
-  test('when an address sends more unsigned webhooks than it may, then it is told when to come again, and no other address or source is', async () => {
+  test('when an address sends too many unsigned webhooks, then it gets the time to retry, and no other address or source does', async () => {
     await withApp(async (ask) => {
       expect(await statuses(ask, { path: '/kapso' }, WEBHOOK_LIMIT)).toEqual(times(WEBHOOK_LIMIT, 401));
       const refused = await ask({ path: '/kapso' });
@@ -99,7 +99,7 @@ describe('limits', () => {
     });
   });
 
-  test('when an IPv4 address is written as an IPv6 one, then it is the same sender, and shares with no other', async () => {
+  test('when an IPv4 address is written as an IPv6 one, then it is the same sender, and shares its count with no other', async () => {
     await withApp(async (ask) => {
       for (let index = 0; index < WEBHOOK_LIMIT; index += 1) await ask({ path: '/kapso', from: '::ffff:192.0.2.1' });
       expect((await ask({ path: '/kapso', from: '192.0.2.1' })).status).toBe(429);
@@ -107,7 +107,7 @@ describe('limits', () => {
     });
   });
 
-  test('when a proxy that is not ours is named before the last one, then the address that our proxy saw counts', async () => {
+  test('when a foreign proxy is named before the last one, then the address that our proxy saw counts', async () => {
     await withApp(async (ask) => {
       for (let index = 0; index < WEBHOOK_LIMIT; index += 1) await ask({ path: '/kapso', from: `198.51.100.${index}, 192.0.2.1` });
       expect((await ask({ path: '/kapso', from: '198.51.100.99, 192.0.2.1' })).status).toBe(429);
@@ -124,7 +124,7 @@ describe('limits', () => {
     expect([from(1), from(1), from(1)]).toEqual([undefined, undefined, expect.any(Number)]);
   });
 
-  test('when a key has used up its requests, then another key from the same address has not', async () => {
+  test('when a key has reached its limit, then another key from the same address has not', async () => {
     await withApp(async (ask) => {
       expect(await statuses(ask, { path: '/api', key: 'good' }, API_LIMIT)).toEqual(times(API_LIMIT, 200));
       const { status, headers } = await ask({ path: '/api', key: 'good' });

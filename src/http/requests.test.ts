@@ -5,8 +5,8 @@ import { clientLeft } from './requests';
 
 const aResponse = () => new ServerResponse(new IncomingMessage(new Socket())) as Response;
 
-describe('a client that leaves', () => {
-  test('when it leaves later, then the signal fires', () => {
+describe('a client that disconnects', () => {
+  test('when the client disconnects later, then the signal aborts', () => {
     const response = aResponse();
     const left = clientLeft(response);
     expect(left.aborted).toBe(false);
@@ -14,7 +14,7 @@ describe('a client that leaves', () => {
     expect(left.aborted).toBe(true);
   });
 
-  test('when it had left before anybody asked, then the signal has fired', () => {
+  test('when the client had already disconnected, then the signal is aborted', () => {
     const response = aResponse();
     response.destroy();
     expect(clientLeft(response).aborted).toBe(true);

@@ -89,7 +89,7 @@ describe('verification', () => {
     if (status === 401) expect(await answer.json()).toMatchObject({ detail: 'no proof' });
   });
 
-  test('when the headers prove nothing, then the answer does not wait for the body, and the connection can be used again', async () => {
+  test('when the headers prove nothing, then the response does not wait for the body, and the connection can be reused', async () => {
     const socket = await begin(['Content-Length: 300000'], 'x'.repeat(1_000));
     expect(await statusOn(socket)).toBe(401);
     socket.write('x'.repeat(299_000));
@@ -98,7 +98,7 @@ describe('verification', () => {
     expect(taken.map(String)).toEqual(['ok']);
   });
 
-  test('when a refused body has no end, then the connection is cut', async () => {
+  test('when a rejected body does not end, then the connection is closed', async () => {
     const socket = await begin(['Transfer-Encoding: chunked']);
     expect(await statusOn(socket)).toBe(401);
     const closed = new Promise((resolve) => socket.once('close', resolve));
@@ -141,7 +141,7 @@ describe('bodies', () => {
     },
   );
 
-  test('when a body of unknown length becomes too long, then it is refused before its end', async () => {
+  test('when a body of unknown length becomes too long, then it is rejected before its end', async () => {
     const socket = await begin(['X-Proof: body', 'Transfer-Encoding: chunked'], `200000\r\n${'x'.repeat(0x1_80_000)}`);
     expect(await statusOn(socket)).toBe(413);
   });
@@ -151,7 +151,7 @@ describe('bodies', () => {
     expect(taken).toEqual([Buffer.alloc(0)]);
   });
 
-  test('when a sender goes away in the middle of its body, then that is all', async () => {
+  test('when a sender disconnects in the middle of its body, then nothing is left', async () => {
     const socket = await begin(['X-Proof: body', 'Content-Length: 1000'], 'signed');
     socket.destroy();
     const aborted = async () => (await metrics.text()).includes('parley_webhooks_total{source="kapso",type="other",result="aborted"}');
@@ -198,7 +198,7 @@ describe('memory', () => {
     expect(await Promise.all(statuses)).toEqual(senders.map(() => 200));
   });
 
-  test('when bodies have come and gone, then nothing of them counts any more', async () => {
+  test('when bodies have been read, then they no longer count', async () => {
     for (let count = 0; count < 8; count += 1) {
       expect((await post('x'.repeat(MIB), { 'X-Proof': 'body' })).status).toBe(401);
       expect((await post('x'.repeat(MIB + 1), { 'X-Proof': 'body' })).status).toBe(413);

@@ -34,7 +34,7 @@ describe('adopting', () => {
     expect(await db.orm.vapiCallResult.findUnique({ where: { id: stranger } })).toBeNull();
   });
 
-  test('when an event without our id was first, then our row takes over the id and what was learnt, and the other is closed', async () => {
+  test('when an event without our id comes first, then our row takes over the id and the data, and the other row is closed', async () => {
     const [providerCallId, callId, stranger] = [newProviderCallId(), await insertOwnCall(db), randomUUID()];
     await keepCallEvent(db, statusUpdate(providerCallId, 'in-progress'), stranger);
     await keepCallReport(db, stranger, endReport(providerCallId, { analysis: { summary: 'All well.' } }));
@@ -54,7 +54,7 @@ describe('adopting', () => {
     });
   });
 
-  test('when first events with and without our id race, then one row has the id in the end, and it is ours', async () => {
+  test('when first events with and without our id race, then only our row has the id in the end', async () => {
     for (let round = 0; round < 20; round += 1) {
       const [providerCallId, callId, stranger] = [newProviderCallId(), await insertOwnCall(db), randomUUID()];
       await Promise.all([
@@ -69,7 +69,7 @@ describe('adopting', () => {
     }
   });
 
-  test('when our row follows another call already, then it keeps that, and the other call has its own row', async () => {
+  test('when our row already follows another call, then it stays with that one, and the new call gets its own row', async () => {
     const [mine, copy, stranger] = [newProviderCallId(), newProviderCallId(), randomUUID()];
     const callId = await insertOwnCall(db, { providerCallId: mine });
     expect(await adoptProviderCall(db, { callId, providerCallId: copy })).toBe(false);
@@ -78,7 +78,7 @@ describe('adopting', () => {
     expect(await rowOf(callId)).toMatchObject({ providerCallId: mine, status: 'queued' });
   });
 
-  test('when the id stands in another row of ours, then nobody loses it', async () => {
+  test('when another row of ours has the id, then it keeps it', async () => {
     const providerCallId = newProviderCallId();
     const [owner, other] = [await insertOwnCall(db, { providerCallId }), await insertOwnCall(db)];
     expect(await adoptProviderCall(db, { callId: other, providerCallId })).toBe(false);
@@ -87,7 +87,7 @@ describe('adopting', () => {
     expect(await rowOf(other)).toMatchObject({ providerCallId: null, doneAt: null });
   });
 
-  test('when the placement before was given up, then the next one is adopted', async () => {
+  test('when the previous placement was abandoned, then the next one is adopted', async () => {
     const [former, next] = [newProviderCallId(), newProviderCallId()];
     const callId = await insertOwnCall(db, { providerCallId: former, formerProviderCallIds: [former] });
     expect(await adoptProviderCall(db, { callId, providerCallId: former })).toBe(false);

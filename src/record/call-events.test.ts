@@ -34,7 +34,7 @@ describe('finding the row', () => {
     expect(await findCallRow(db, { ownCallId: randomUUID(), providerCallId })).toMatchObject({ callId });
   });
 
-  test('when an event of a former placement comes, then it is kept, and neither changes our row nor makes another', async () => {
+  test('when an event of an earlier placement arrives, then it is stored, and neither changes our row nor creates another', async () => {
     const [former, callId] = [newProviderCallId(), await insertOwnCall(db)];
     await db.orm.vapiCallResult.update({ where: { id: callId }, data: { formerProviderCallIds: [former] } });
     const before = await db.orm.vapiCallResult.count();
@@ -46,7 +46,7 @@ describe('finding the row', () => {
 });
 
 describe('an event', () => {
-  test('when nobody here knows the call, then a row is made with what the event says', async () => {
+  test('when the call is unknown, then a row is created from the event', async () => {
     const [providerCallId, callId] = [newProviderCallId(), randomUUID()];
     const parties = {
       direction: 'inbound',
@@ -64,7 +64,7 @@ describe('an event', () => {
     expect(await rowOf(callId)).toMatchObject({ ...parties, workflowId: callWorkflowId(callId), status: 'ringing', doneAt: null });
   });
 
-  test('when many first events come at once, then there is one row, and it stands where the highest says', async () => {
+  test('when many first events arrive at once, then there is one row with the highest status', async () => {
     const [providerCallId, callId] = [newProviderCallId(), randomUUID()];
     const statuses = ['ringing', 'in-progress', 'ended', 'queued', 'ended', 'scheduled', 'in-progress', 'forwarding'];
     const kept = await Promise.all(statuses.map((status) => keepCallEvent(db, statusUpdate(providerCallId, status), callId)));
@@ -75,7 +75,7 @@ describe('an event', () => {
     expect(await eventsOf(providerCallId)).toBe(6);
   });
 
-  test('when events come late and twice, then the row only goes forward and keeps the first times', async () => {
+  test('when events arrive late and twice, then the status only rises and the first times stay', async () => {
     const [providerCallId, callId] = [newProviderCallId(), randomUUID()];
     const at = (seconds: number) => new Date(T0 + seconds * 1_000);
     const keep = (status: string, seconds: number, fields: Partial<CallEvent> = {}) =>
@@ -104,7 +104,7 @@ describe('an event', () => {
     expect(await eventsOf(providerCallId)).toBe(2);
   });
 
-  test('when the call is done, then an event changes nothing but the events', async () => {
+  test('when the call is done, then an event is stored, but does not change the row', async () => {
     const providerCallId = newProviderCallId();
     const callId = await insertOwnCall(db, { providerCallId, status: 'ringing', outcome: 'unknown', doneAt: new Date(T0) });
     const before = await rowOf(callId);
@@ -116,7 +116,7 @@ describe('an event', () => {
     expect(await eventsOf(providerCallId)).toBe(1);
   });
 
-  test('when a report comes as an event, then the call has ended', async () => {
+  test('when a report arrives as an event, then the call has ended', async () => {
     const [providerCallId, callId] = [newProviderCallId(), randomUUID()];
     await keepCallEvent(
       db,

@@ -31,7 +31,7 @@ describe('a report', () => {
     artifact: { transcript: 'AI: hi\n', messages: [{ role: 'user', message: 'hi' }], recordingUrl: 'https://r.example.test/x.wav' },
   };
 
-  test('when it is kept three times at once, then it was the first one once, and all columns stand', async () => {
+  test('when it is stored three times at once, then one of them is the first, and all columns are set', async () => {
     const providerCallId = newProviderCallId();
     const callId = await insertOwnCall(db, { providerCallId, status: 'in-progress' });
     const first = await Promise.all([1, 2, 3].map(() => keepCallReport(db, callId, endReport(providerCallId, full))));
@@ -55,7 +55,7 @@ describe('a report', () => {
     });
   });
 
-  test('when many are kept by several at once, then each call has one first report', async () => {
+  test('when many are stored concurrently, then each call has one first report', async () => {
     for (let round = 0; round < 15; round += 1) {
       const providerCallId = newProviderCallId();
       const callId = await insertOwnCall(db, { providerCallId });
@@ -78,7 +78,7 @@ describe('a report', () => {
     });
   });
 
-  test('when a snapshot of a running call is kept, then it is no report, and sums so far are no result', async () => {
+  test('when a snapshot of a live call is stored, then it does not count as a report, and its running totals are not results', async () => {
     const providerCallId = newProviderCallId();
     const callId = await insertOwnCall(db, { providerCallId });
     const snapshot = readCall({ id: providerCallId, status: 'in-progress', startedAt: full.startedAt, cost: 0.01 });
@@ -115,7 +115,7 @@ describe('a report', () => {
     expect(await rowOf(callId)).toMatchObject({ ...done, transcript: 'AI: hi\n', cost: 0.09 });
   });
 
-  test('when the id went to our row in between, then the report goes there', async () => {
+  test('when the id moved to our row in between, then the report goes there', async () => {
     const [providerCallId, callId, stranger] = [newProviderCallId(), await insertOwnCall(db), randomUUID()];
     await keepCallEvent(db, statusUpdate(providerCallId, 'ended'), stranger);
     await adoptProviderCall(db, { callId, providerCallId });

@@ -46,8 +46,8 @@ const refusedMessage = (providerMessageId: string, name: string): ConversationLe
   },
 });
 
-describe('keeping', () => {
-  test('when an item cannot be taken, then all that is known of it is kept', async () => {
+describe('storing', () => {
+  test('when an item cannot be read, then everything known about it is stored', async () => {
     const letter = webhookLetter(
       { message: { id: 'w1' } },
       { event: 'whatsapp.message.received', phoneNumberId: '7', providerMessageId: 'w1' },
@@ -56,7 +56,7 @@ describe('keeping', () => {
     expect(await findDeadLetter(db, id)).toMatchObject({ ...letter, rawBody: null, isTruncated: false, occurrences: 1, replayedAt: null });
   });
 
-  test('when the same item comes again, also twice at once, then it is one row that counts', async () => {
+  test('when the same item arrives again, also concurrently, then it is one row that counts them', async () => {
     const letter = webhookLetter({ message: { id: 'w1' } });
     const ids = [await keepDeadLetter(db, letter), ...(await keepDeadLetters(db, [letter, letter])), await keepDeadLetter(db, letter)];
     expect(new Set(ids).size).toBe(1);
@@ -64,7 +64,7 @@ describe('keeping', () => {
     expect(await keepDeadLetter(db, webhookLetter({ message: { id: 'w1' } }, { source: 'vapi' }))).not.toBe(ids[0]);
   });
 
-  test('when the same message is refused again with more known of its sender, then it is one row with the newest body', async () => {
+  test('when the same message is rejected again with more known about its sender, then it is one row with the newest body', async () => {
     const first = await keepDeadLetter(db, refusedMessage('w1', 'Ana'));
     const second = await keepDeadLetter(db, refusedMessage('w1', 'Ana Example'));
     expect(second).toBe(first);
@@ -93,7 +93,7 @@ describe('keeping', () => {
     expect({ ...stored, rawBody }).toMatchObject(expected);
   });
 
-  test('when a text of the letter is not storable, then that is no reason to lose it', async () => {
+  test('when a text in the letter is not storable, then the letter is stored nevertheless', async () => {
     const odd = `a\0${'b'.repeat(2_000)}\ud800`;
     const letter = {
       ...refusedMessage(odd, odd),
@@ -156,7 +156,7 @@ describe('lists', () => {
 });
 
 describe('replays', () => {
-  test('when a letter was replayed and its item still cannot be taken, then it is open again', async () => {
+  test('when a letter was replayed and its item fails again, then it is open again', async () => {
     const id = await keepDeadLetter(db, webhookLetter('x'));
     expect(await markReplayed(db, { id, occurrences: 1 })).toBe(true);
     expect((await findDeadLetter(db, id))?.replayedAt).toBeInstanceOf(Date);
@@ -164,21 +164,21 @@ describe('replays', () => {
     expect((await findDeadLetter(db, id))?.replayedAt).toBeNull();
   });
 
-  test('when the item is refused again before the replay is noted, then the letter stays open', async () => {
+  test('when the item fails again before the replay is stored, then the letter stays open', async () => {
     const id = await keepDeadLetter(db, webhookLetter('x'));
     await keepDeadLetter(db, webhookLetter('x'));
     expect(await markReplayed(db, { id, occurrences: 1 })).toBe(false);
     expect((await findDeadLetter(db, id))?.replayedAt).toBeNull();
   });
 
-  test('when a replay fails for another reason than before, then the letter says so', async () => {
+  test('when a replay fails for a different reason, then the letter has the new one', async () => {
     const id = await keepDeadLetter(db, webhookLetter('x'));
     await renewReason(db, id, { reason: 'no_sender', detail: 'nobody is named' });
     expect(await findDeadLetter(db, id)).toMatchObject({ reason: 'no_sender', detail: 'nobody is named', occurrences: 1 });
   });
 });
 
-test('when letters are old, then they are deleted in batches, and those that were seen lately stay', async () => {
+test('when letters are old, then they are deleted in batches, and recently seen ones stay', async () => {
   const ids = await keepDeadLetters(
     db,
     [1, 2, 3, 4].map((item) => webhookLetter(item)),

@@ -1,4 +1,4 @@
-/** Verified events on their way to Temporal and the record, with the real ones. */
+/** Hands verified events to a real Temporal and PostgreSQL. */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Client, type WorkflowClientInterceptor } from '@temporalio/client';
@@ -94,7 +94,7 @@ describe('messages of a webhook', () => {
     expect(received.map(({ contact }) => contact)).toEqual([{ phone, businessScopedUserId: 'BR.1', name: 'Ana', username: 'ana' }]);
   });
 
-  test('when one number comes with two ids, then those are two persons, and each message is signalled with its own', async () => {
+  test('when one number comes with two ids, then those are two people, and each message is signalled with its own', async () => {
     const numberId = newNumberId();
     const phone = '15550102';
     const received = await signalled([
@@ -135,7 +135,7 @@ describe('time', () => {
     });
   }
 
-  test('when each signal is in time and all of them are not, then the sender is told after the time for one', async () => {
+  test('when each signal is fast enough but all together are not, then the webhook fails after the common timeout', async () => {
     const numberId = newNumberId();
     // 20 at once: five rounds.
     const messages = Array.from({ length: 100 }, (_, index) => messageOf(numberId, { phone: `1555${index}` }, String(index), index));
@@ -144,7 +144,7 @@ describe('time', () => {
     expect(Date.now() - startedAtMs).toBeLessThan(SIGNAL_TIMEOUT_MS + 700);
   });
 
-  test('when several statuses have to be told to workflows and Temporal hangs, then the webhook waits for the time of one signal', async () => {
+  test('when several statuses must be signalled and Temporal hangs, then the webhook waits for a single timeout', async () => {
     const phoneNumberId = newNumberId();
     const { id: workspaceId } = await db.orm.workspace.create({ data: { name: 'slow', kapsoPhoneNumberId: phoneNumberId } });
     const { id: contactId } = await db.orm.contact.create({ data: { workspaceId, contactKey: 'somebody' } });
@@ -174,7 +174,7 @@ describe('time', () => {
   });
 });
 
-describe('what the record refuses', () => {
+describe('what the database rejects', () => {
   const status = (providerMessageId: string): StatusEvent => ({
     type: 'status',
     phoneNumberId: '1',
@@ -183,7 +183,7 @@ describe('what the record refuses', () => {
     atMs: 1_000,
   });
 
-  test('when it refuses statuses for good, then they are dead letters that read as the same statuses', async () => {
+  test('when it rejects statuses for good, then they become dead letters that read as the same statuses', async () => {
     await db.query(sql`ALTER TABLE message_status_events ADD CONSTRAINT refusing CHECK (provider_message_id <> 'refused')`);
     const failed: StatusEvent = {
       ...status('refused'),

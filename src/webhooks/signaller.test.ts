@@ -9,7 +9,7 @@ const said = defineSignal<[string]>('said');
 
 let connection: Connection;
 let temporal: Client;
-/** What Temporal was asked for, in order. */
+/** The requests to Temporal, in order. */
 let asked: string[] = [];
 const started: string[] = [];
 
@@ -60,7 +60,7 @@ async function toldTo(workflowId: string): Promise<{ facts: string[]; runId: str
   return { facts, runId };
 }
 
-test('when a workflow is told something again, then it gets a plain signal', async () => {
+test('when a workflow is signalled again, then it gets a plain signal', async () => {
   const signaller = createWorkflowSignaller(temporal);
   const workflow = freshWorkflow();
   for (const fact of ['one', 'two', 'three']) await tell(signaller, workflow, fact);
@@ -81,7 +81,7 @@ test('when the workflow has ended since, then a new one is started with the sign
   expect(after.runId).not.toBe(before.runId);
 });
 
-test('when another process told it before, then the running one gets the signal', async () => {
+test('when another process started it, then the running workflow gets the signal', async () => {
   const workflow = freshWorkflow();
   await tell(createWorkflowSignaller(temporal), workflow, 'one');
   await tell(createWorkflowSignaller(temporal), workflow, 'two');
@@ -89,7 +89,7 @@ test('when another process told it before, then the running one gets the signal'
   expect((await toldTo(workflow.workflowId)).facts).toEqual(['one', 'two']);
 });
 
-test('when several are told at once that a workflow has ended, then none of their facts is lost', async () => {
+test('when several signals find at once that a workflow has ended, then none of them is lost', async () => {
   const signaller = createWorkflowSignaller(temporal);
   const workflow = freshWorkflow();
   await tell(signaller, workflow, 'one');
@@ -98,7 +98,7 @@ test('when several are told at once that a workflow has ended, then none of thei
   expect((await toldTo(workflow.workflowId)).facts.sort()).toEqual(['four', 'three', 'two']);
 });
 
-test('when more workflows were told something than are kept in mind, then the one that was silent for longest is forgotten', async () => {
+test('when more workflows were signalled than are remembered, then the one idle for longest is forgotten', async () => {
   const signaller = createWorkflowSignaller(temporal, { mostRemembered: 2 });
   const [first, second, third] = [freshWorkflow(), freshWorkflow(), freshWorkflow()];
   for (const workflow of [first, second, first, third]) await tell(signaller, workflow, 'something');
@@ -108,7 +108,7 @@ test('when more workflows were told something than are kept in mind, then the on
   expect(asked).toEqual(['signal', 'signalWithStart']);
 });
 
-test('when a workflow was told nothing for as long as a session lasts, then its end is not asked for first', async () => {
+test('when a workflow was not signalled for the length of a session, then no plain signal is tried first', async () => {
   const signaller = createWorkflowSignaller(temporal, { guessForMs: 0 });
   const workflow = freshWorkflow();
   for (const fact of ['one', 'two']) await tell(signaller, workflow, fact);
@@ -116,7 +116,7 @@ test('when a workflow was told nothing for as long as a session lasts, then its 
   expect((await toldTo(workflow.workflowId)).facts).toEqual(['one', 'two']);
 });
 
-test('when Temporal hangs, then the caller learns so soon, and the workflow is not taken for one that ended', async () => {
+test('when Temporal hangs, then the call times out, and the workflow does not count as ended', async () => {
   const { address, namespace } = testTemporal();
   const proxy = await startProxy(address);
   const ownConnection = await Connection.connect({ address: `127.0.0.1:${proxy.port}` });

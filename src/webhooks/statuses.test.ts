@@ -76,7 +76,7 @@ async function statusesOf(ids: string[]): Promise<string[]> {
   return rows.map(({ status }) => status);
 }
 
-test('when many webhooks bring statuses in a moment, then one statement keeps them all, each event once', async () => {
+test('when many webhooks bring statuses at once, then one statement stores them all, each event once', async () => {
   const ids = await sentReplies(20);
   const { keep } = keeper();
   await Promise.all(
@@ -87,7 +87,7 @@ test('when many webhooks bring statuses in a moment, then one statement keeps th
   expect(await db.orm.messageStatusEvent.count({ where: { providerMessageId: { in: ids } } })).toBe(60);
 });
 
-test('when more come than one statement takes, then none waits for the next moment, and all are kept', async () => {
+test('when more arrive than fit into one statement, then they are written without waiting, and all are stored', async () => {
   const ids = await sentReplies(250);
   const { keep } = keeper();
   await Promise.all(ids.map((id) => keep([report(id, 'delivered')])));
@@ -95,7 +95,7 @@ test('when more come than one statement takes, then none waits for the next mome
   expect(new Set(await statusesOf(ids))).toEqual(new Set(['delivered']));
 });
 
-test('when PostgreSQL refuses one of them, then its webhook fails, and the others are kept', async () => {
+test('when PostgreSQL rejects one of them, then its webhook fails, and the others are stored', async () => {
   const ids = await sentReplies(3);
   const { keep } = keeper();
   // No text of PostgreSQL's may hold it; the projection lets none through.
@@ -106,7 +106,7 @@ test('when PostgreSQL refuses one of them, then its webhook fails, and the other
   expect(await statusesOf(ids)).toEqual(['read', 'read', 'read']);
 });
 
-test('when PostgreSQL is away, then all of them fail after one attempt, and may come again', async () => {
+test('when PostgreSQL is down, then all of them fail after one attempt, and can be retried', async () => {
   const ids = await sentReplies(5);
   const proxy = await startProxy(new URL(database.url).host);
   const url = new URL(database.url);
@@ -126,7 +126,7 @@ test('when PostgreSQL is away, then all of them fail after one attempt, and may 
   }
 });
 
-/** A reply whose send has no answer yet: the record does not know WhatsApp's id of it. Returns ours. */
+/** A reply whose send has no response yet, so the database does not have WhatsApp's id. Returns our id. */
 async function unconfirmedReply(): Promise<string> {
   const { id } = await db.orm.message.create({ data: { ...conversation, direction: 'outbound', kind: 'text', status: 'unconfirmed' } });
   return id;
@@ -152,7 +152,7 @@ test.each([
   }
 });
 
-test('when somebody else is writing a row, then only its own status waits, and is kept', async () => {
+test('when a row is locked, then only its own status waits, and is stored', async () => {
   const [held, ...others] = (await sentReplies(5)) as [string, ...string[]];
   const { keep } = keeper();
   const client = new PostgresClient({ connectionString: database.url });
@@ -194,7 +194,7 @@ test('when a reply is told a lower status than it has, then it stays as high at 
   expect(await statusesOf([providerMessageId])).toEqual(['read']);
 });
 
-test('when WhatsApp’s id comes later than a status, then it is kept, and the status stays', async () => {
+test('when WhatsApp’s id arrives after a status, then it is stored, and the status stays', async () => {
   const { id: messageId } = await db.orm.message.create({
     data: { ...conversation, direction: 'outbound', kind: 'text', status: 'delivered' },
   });

@@ -153,7 +153,7 @@ test.each(fixtures)('when $file is damaged, then nothing is thrown, lost, or tak
   }
 });
 
-test('when the fixtures are looked through, then both directions are among them', () => {
+test('when the fixtures are read, then both directions are among them', () => {
   expect(fixtures.filter(({ inboundIds }) => inboundIds.length > 0).length).toBeGreaterThan(15);
   expect(fixtures.filter(({ hasOutbound, inboundIds }) => hasOutbound && inboundIds.length === 0).length).toBeGreaterThan(6);
 });

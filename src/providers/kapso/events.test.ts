@@ -17,7 +17,7 @@ describe('Kapso bodies', () => {
     expect(events.some((event) => event.type === 'message')).toBe(isInbound);
   });
 
-  test('when a message came through Kapso or from Meta directly, then it is the same message of the same person', () => {
+  test('when a message comes through Kapso or from Meta directly, then it is the same message from the same person', () => {
     const [fromKapso] = readKapsoBody(fixture('webhook_v2_received_text'));
     const [fromMeta] = readKapsoBody(fixture('meta_raw_message_text'));
     expect(fromKapso).toEqual({
@@ -34,7 +34,7 @@ describe('Kapso bodies', () => {
     expect(fromMeta).toEqual(fromKapso);
   });
 
-  test('when a batch comes, then each item is a message of the number that it names', () => {
+  test('when a batch arrives, then each item is a message to the number that it names', () => {
     const events = readKapsoBody(fixture('webhook_v2_batch_received_3'));
     expect(events.map((event) => event.type === 'message' && event.message.text)).toEqual(['Halo', 'saya mau pesan', 'dua kotak']);
     expect(events.every((event) => event.type === 'message' && event.phoneNumberId === '100000000000001')).toBe(true);
@@ -44,7 +44,7 @@ describe('Kapso bodies', () => {
     expect(kinds('meta_raw_batch_mixed')).toEqual(['message', 'message', 'status']);
   });
 
-  test('when the plain body comes, then it is a message without a number', () => {
+  test('when the plain body arrives, then it is a message without a number', () => {
     const events = read({ messages: [{ from: '+62 811-1000-0001', text: { body: 'hi' }, id: 'wamid.P', timestamp: '1795165200' }] });
     expect(events).toEqual([
       {
@@ -55,13 +55,13 @@ describe('Kapso bodies', () => {
     ]);
   });
 
-  test('when a person shows no number, then the business-scoped id identifies them', () => {
+  test('when a person has no number, then the business-scoped id identifies them', () => {
     const [event] = readKapsoBody(fixture('webhook_v2_received_text_bsuid_only'));
     expect(event).toMatchObject({ contact: { businessScopedUserId: 'ID.10000000000000000001' } });
     expect(event).not.toHaveProperty('contact.phone');
   });
 
-  test('when media come, then caption, ids and file are kept and the open addresses are not', () => {
+  test('when media arrive, then caption, ids and file are stored, but not the public URLs', () => {
     const [event] = readKapsoBody(fixture('webhook_v2_received_image_caption'));
     expect(event).toMatchObject({
       message: {
@@ -86,13 +86,13 @@ describe('Kapso bodies', () => {
     ]);
   });
 
-  test('when a status failed, then Meta’s code is kept', () => {
+  test('when a status is failed, then Meta’s code is stored', () => {
     expect(readKapsoBody(fixture('webhook_v2_message_failed_no_sent_131026'))).toMatchObject([
       { status: 'failed', error: { code: 131026 } },
     ]);
   });
 
-  test('when a text has NUL or half a surrogate pair, then it is made storable', () => {
+  test('when a text has NUL or a lone surrogate, then it is made storable', () => {
     const body = Buffer.from(
       '{"messages":[{"id":"w1","from":"1","text":{"body":"a\\u0000b\\ud83dc"}},{"id":"w2","from":"1","text":{"body":"\\ud83d\\ude00"}}]}',
     );
@@ -100,14 +100,14 @@ describe('Kapso bodies', () => {
     expect(texts).toEqual(['ab\ufffdc', '😀']);
   });
 
-  test('when one entry of a Meta envelope is broken, then the others are still taken', () => {
+  test('when one entry of a Meta envelope is broken, then the others are still read', () => {
     const envelope = JSON.parse(fixture('meta_raw_batch_mixed').toString());
     envelope.entry.unshift({ id: 'no changes' }, null, { changes: [null, { field: 'messages', value: { metadata: {} } }] });
     const unread = ['unreadable', 'unreadable', 'unreadable', 'unreadable'];
     expect(read(envelope).map((event) => event.type)).toEqual([...unread, 'message', 'message', 'status']);
   });
 
-  test('when one item of a batch is broken, then the others are still taken', () => {
+  test('when one item of a batch is broken, then the others are still read', () => {
     const batch = JSON.parse(fixture('webhook_v2_batch_received_3').toString());
     batch.data[1] = { message: { id: 7 } };
     expect(read(batch).map((event) => event.type)).toEqual(['message', 'unreadable', 'message']);
@@ -128,7 +128,7 @@ describe('Kapso bodies', () => {
     expect(read(body).every((event) => event.type === 'skipped' || event.type === 'unreadable')).toBe(true);
   });
 
-  test('when something cannot be read, then its shape says nothing of its content', () => {
+  test('when something cannot be read, then its shape does not reveal its content', () => {
     const [event] = read({ message: { id: 'w', type: 'text', text: { body: 'marker-text' } }, conversation: { phone_number: null } });
     expect(event).toMatchObject({ type: 'unreadable', reason: 'direction_unknown' });
     const { item: _item, ...told } = event as UnreadableEvent;
@@ -154,7 +154,7 @@ const meta = (message: object, beside: object = {}) => ({
   entry: [{ changes: [{ field: 'messages', value: { metadata: { phone_number_id: '1' }, messages: [message], ...beside } }] }],
 });
 
-describe('what is read by what is there', () => {
+describe('incomplete bodies', () => {
   test.each<[string, unknown, object]>([
     ['an empty number id', { message: { ...text, ...fromAna }, phone_number_id: '' }, { contact: { phone: '15550100' } }],
     ['a number id that is a number', { message: { ...text, ...fromAna }, phone_number_id: 42 }, { phoneNumberId: '42' }],
@@ -250,14 +250,14 @@ describe('what is read by what is there', () => {
     expect(read(body)).toMatchObject([{ type: 'message', message: { providerMessageId: expect.any(String) }, ...expected }]);
   });
 
-  test('when a message has no sender beside several contacts, then nobody is made its sender', () => {
+  test('when a message without a sender comes with several contacts, then none of them becomes its sender', () => {
     const contacts = [{ wa_id: '15550100' }, { wa_id: '15550101' }];
     expect(read(meta(text, { contacts }))).toMatchObject([
       { type: 'unreadable', reason: 'no_sender', providerMessageId: 'w1', phoneNumberId: '1' },
     ]);
   });
 
-  test('when a message names its sender beside a single contact with another number, then nothing of that one is taken', () => {
+  test('when a message names its sender and comes with a single contact with another number, then that contact is ignored', () => {
     const [event] = read(
       meta({ ...text, from: '15550100' }, { contacts: [{ wa_id: '15550101', profile: { name: 'Bob' }, user_id: 'BR.9' }] }),
     );
@@ -272,7 +272,7 @@ describe('what is read by what is there', () => {
     ]);
   });
 
-  test('when statuses come without a number or in an odd form, then they are read by what is there', () => {
+  test('when statuses have no number or an odd format, then what is there is read', () => {
     expect(read({ statuses: { id: 'w1', status: 'SENT', timestamp: 1795165200 } })).toMatchObject([
       { type: 'status', status: 'sent', providerMessageId: 'w1', atMs: 1795165200000 },
     ]);
@@ -335,7 +335,7 @@ describe('whose message it is', () => {
     ]);
   });
 
-  test('when one of its statuses cannot be read, then the others are, and the item is kept', () => {
+  test('when one of its statuses cannot be read, then the others are, and the item is stored', () => {
     const item = {
       message: { ...text, kapso: { direction: 'outbound', statuses: [{ id: 'w1', status: 'sent' }, null] } },
       phone_number_id: '1',
@@ -388,7 +388,7 @@ describe('what cannot be read', () => {
     ]);
   });
 
-  test('when a body is not JSON or nested too deep to be looked at, then it is kept as a whole', () => {
+  test('when a body is not JSON or nested too deeply, then it is stored as a whole', () => {
     expect(readKapsoBody(Buffer.from('{"message": {'))).toMatchObject([{ type: 'unreadable', reason: 'not_json' }]);
     const deep = `{"data":${'['.repeat(100_000)}"\\u0000"${']'.repeat(100_000)}}`;
     const [event] = readKapsoBody(Buffer.from(deep));
@@ -396,11 +396,11 @@ describe('what cannot be read', () => {
     expect(event).not.toHaveProperty('item');
   });
 
-  test('when a list is longer than anything that is sent, then it is one item', () => {
+  test('when a list is longer than anything that is ever sent, then it is a single item', () => {
     expect(read({ messages: Array.from({ length: 20_000 }, () => null) })).toMatchObject([{ type: 'unreadable' }]);
   });
 
-  test('when bodies are wrapped in bodies without end, then it is one item', () => {
+  test('when bodies are nested in bodies too often, then it is a single item', () => {
     let body: object = { message: { ...text, ...fromAna } };
     for (let level = 0; level < 50; level += 1) body = { data: [body] };
     expect(read(body)).toMatchObject([{ type: 'unreadable' }]);
@@ -421,7 +421,7 @@ describe('what cannot be read', () => {
     expect(readKapsoJson(unread[0]?.item, RECEIVED)).toEqual(unread);
   });
 
-  test('when many persons stand beside a message that cannot be read, then it is kept with its own', () => {
+  test('when a message that cannot be read comes with many contacts, then it is stored with its own', () => {
     const contacts = Array.from({ length: 500 }, (_, index) => ({ wa_id: `1555${index}` }));
     const kept = (message: object) => (read(meta(message, { contacts }))[0] as UnreadableEvent).item;
     expect(kept({ ...text, id: null, from: '1555321' })).toMatchObject({ contacts: [{ wa_id: '1555321' }] });

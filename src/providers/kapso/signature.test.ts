@@ -33,11 +33,11 @@ describe('webhook signature', () => {
     expect(isValid(body, 'sha256=', ['s'])).toBe(false);
   });
 
-  test('when hex is in capitals, then it is accepted', () => {
+  test('when hex is in upper case, then it is accepted', () => {
     expect(isValid(body, signed('s').toUpperCase(), ['s'])).toBe(true);
   });
 
-  test('when headers bring signatures, then those of the right form are found, in either header', () => {
+  test('when headers have signatures, then valid ones are found in either header', () => {
     const [kapsos, metas] = [signed('a'), signed('b')];
     const found = (headers: Record<string, string>) => signaturesIn(headers).map((signature) => signature.toString('hex'));
     expect(found({ 'x-webhook-signature': kapsos })).toEqual([kapsos]);
