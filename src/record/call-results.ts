@@ -12,8 +12,8 @@ const resultColumns = sql`id AS "callId", provider_call_id AS "providerCallId", 
   duration_seconds AS "durationSeconds", needs_attention AS "needsAttention", callback_url AS "callbackUrl", conversation_id AS "conversationId"`;
 
 /**
- * Writes the result, unless one is written already: the first one stays. `unknown` becomes `failed` if the row says that nothing was
- * dialled, which then stays so: a done row cannot be claimed. @throws when there is no such call
+ * Writes the result, unless there already is one. `unknown` becomes `failed` if the row says that nothing was dialled; that is final,
+ * because a done row cannot be claimed. @throws if there is no such call
  */
 export async function writeCallResult(
   db: Database,

@@ -75,7 +75,7 @@ export interface CallFilter {
   serviceRequestId?: string | undefined;
   needsAttention?: boolean | undefined;
   since?: Date | undefined;
-  /** Of either side; E.164, in any spelling. */
+  /** Caller or called number, E.164, in any spelling. */
   number?: string | undefined;
 }
 
