@@ -1,5 +1,4 @@
 /** Sends whose outcome nobody knows: they hold the next reply back for a bounded time, hide no message, and are never repeated. */
-import { setTimeout as delay } from 'node:timers/promises';
 import { settlementWorkflowId } from '../workflows/contract';
 import { newNumber, placeCall } from './support/calls';
 import { balance, eventually, inboundOf, newPhone, outcomesOf, repliesOf } from './support/expectations';
@@ -203,17 +202,13 @@ test('when Kapso answers a server error with a code that nobody knows, then it c
 });
 
 test('when 400 sends hang, then a new customer is recorded within a second, and a call is dialled within three', async () => {
+  // Longer than it takes until all hang: none is sent again before.
+  await system.db.chatbotSettings.updateMany({ data: { sendConfirmMs: 20_000 } });
   const hanging = Array.from({ length: 400 }, newPhone);
   kapso().fault({ on: 'send', answer: 'hang', accepted: false });
+  const before = kapso().counts().sends;
   await Promise.all(hanging.map((phone) => kapso().customerSends({ from: phone, text: 'hello' })));
-  const sending = async () =>
-    system.db.message.count({ where: { status: 'sending', conversation: { contact: { phone: { in: hanging } } } } });
-  // They come and go for the time of one send; the worst moment is when all are out.
-  let most = 0;
-  while (most < 350) {
-    most = Math.max(most, await sending());
-    await delay(20);
-  }
+  await kapso().waitForSends(before + hanging.length, 120_000);
   const phone = newPhone();
   await kapso().customerSends({ from: phone, text: 'new here' });
   const recordedMs = await timeUntil(async () => expect(await inboundOf(system, phone)).toHaveLength(1));
@@ -221,12 +216,11 @@ test('when 400 sends hang, then a new customer is recorded within a second, and 
   const placed = await placeCall(system, { to });
   expect(placed.status).toBe(202);
   const dialledMs = await timeUntil(async () => expect(system.sandbox.vapi.dialled({ number: to })).toBe(1));
-  expect({ recordedMs, dialledMs }).toEqual({ recordedMs: expect.any(Number), dialledMs: expect.any(Number) });
   expect(recordedMs).toBeLessThan(1_000);
   expect(dialledMs).toBeLessThan(3_000);
   kapso().clearFaults();
   await eventually(async () => {
     expect(await system.db.message.count({ where: { direction: 'inbound', outcome: null } })).toBe(0);
-  }, 90_000);
+  }, 150_000);
   for (const each of [...hanging, phone]) expect(kapso().visibleTo(each)).toHaveLength(1);
-}, 180_000);
+}, 300_000);

@@ -10,8 +10,9 @@ import type { ConversationView } from './view';
 /** When, within the time that an unconfirmed send is given, Kapso's list is asked. The last look decides. */
 const LOOKS = [0.05, 0.2, 0.5, 1] as const;
 
-/** A look that takes longer, with its retries, holds the customer's next reply back for too long. */
-const LEAST_LOOK_MS = 5_000;
+/** Bounds of a look with its retries: the customer's next reply is held back meanwhile. The last one decides, and gets more time. */
+const LEAST_LOOK_MS = 1_000;
+const LAST_LOOK_MS = 5_000;
 
 /** A reply that was proven not delivered is sent again this often at most; then a person must look. */
 const MAX_RESENDS = 3;
@@ -130,7 +131,9 @@ export class Delivery {
     for (const [index, part] of LOOKS.entries()) {
       const waitMs = Math.max(1, startedAtMs + sendConfirmMs * part - Date.now());
       const untilNextMs = sendConfirmMs * ((LOOKS[index + 1] ?? part) - part);
-      const verdict = await this.#lookUp(messageId, { waitMs, isLast: part === 1, withinMs: Math.max(LEAST_LOOK_MS, untilNextMs) });
+      const isLast = part === 1;
+      const withinMs = isLast ? LAST_LOOK_MS : Math.max(LEAST_LOOK_MS, untilNextMs);
+      const verdict = await this.#lookUp(messageId, { waitMs, isLast, withinMs });
       if (verdict.status !== 'unconfirmed') return verdict;
     }
     return reply.flow >= 2 ? await this.#settleApart(reply, startedAtMs) : await this.#settleHere(reply, startedAtMs);
@@ -141,7 +144,7 @@ export class Delivery {
     const { isSettled } = await records.recordDoubt.executeWithOptions({ summary: 'send unconfirmed: needs attention' }, [
       { messageId, conversationId },
     ]);
-    if (isSettled) return await this.#lookUp(messageId, { waitMs: 1, isLast: true, withinMs: LEAST_LOOK_MS });
+    if (isSettled) return await this.#lookUp(messageId, { waitMs: 1, isLast: true, withinMs: LAST_LOOK_MS });
     this.#view.showAttention(true);
     // Asked as rarely as the time of proof is long: tests shorten both.
     await startSettlement({ messageId, untilMs: startedAtMs + SETTLE_FOR_MS, firstPauseMs: 2 * sendConfirmMs });
