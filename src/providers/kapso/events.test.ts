@@ -239,7 +239,39 @@ describe('incomplete bodies', () => {
     [
       'a change of ids',
       meta({ id: 'w1', type: 'system', system: { type: 'user_changed_user_id', previous_user_id: 'BR.1', user_id: 'BR.2' } }),
-      { contact: { businessScopedUserId: 'BR.1' }, message: { payload: { system: { user_id: 'BR.2' } } } },
+      {
+        contact: { businessScopedUserId: 'BR.2', formerBusinessScopedUserId: 'BR.1' },
+        message: { kind: 'system', payload: { system: { user_id: 'BR.2' } } },
+      },
+    ],
+    [
+      'a change of numbers',
+      meta({
+        id: 'w1',
+        from: '15550100',
+        from_user_id: 'BR.1',
+        type: 'system',
+        system: { type: 'user_changed_number', wa_id: '15550101' },
+      }),
+      { contact: { phone: '15550101', formerPhone: '15550100', formerBusinessScopedUserId: 'BR.1' }, message: { kind: 'system' } },
+    ],
+    [
+      'a change of numbers in a body of Kapso’s',
+      {
+        message: { id: 'w1', type: 'system', system: { type: 'user_changed_number', wa_id: '15550101' }, kapso: { direction: 'inbound' } },
+        conversation: { phone_number: '+15550100' },
+      },
+      { contact: { phone: '15550101', formerPhone: '15550100' } },
+    ],
+    [
+      'a change of numbers that does not name the new one',
+      meta({ id: 'w1', from: '15550100', type: 'system', system: { type: 'user_changed_number' } }),
+      { contact: { phone: '15550100' } },
+    ],
+    [
+      'a notice that the customer’s keys have changed',
+      meta({ id: 'w1', from: '15550100', type: 'system', system: { type: 'customer_identity_changed', wa_id: '15550101' } }),
+      { contact: { phone: '15550100' } },
     ],
     [
       'the sender in words',

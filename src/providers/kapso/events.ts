@@ -135,7 +135,10 @@ const contactSchema = z.object({
 });
 type MetaContact = z.output<typeof contactSchema>;
 
-const systemSchema = z.object({ system: optionalObject({ previous_user_id: optionalText }) });
+/** `user_changed_number` has the new number as `wa_id`; `user_changed_user_id` has both ids, and may have no sender. */
+const systemSchema = z.object({
+  system: optionalObject({ type: optionalText, wa_id: optionalText, user_id: optionalText, previous_user_id: optionalText }),
+});
 
 type Fields = Record<string, unknown>;
 
@@ -484,18 +487,39 @@ function senderOf(message: VendorMessage, { conversation, contacts = [] }: Conte
   const person = contactOf(message, contacts);
   const phones = [message.from, message.phone_number, conversation?.phone_number, person?.wa_id];
   const phone = phones.map(phoneIn).find((digits) => digits !== undefined);
-  // A change of ids may have no sender: it belongs to the person with the former id.
-  const formerId = message.type === 'system' ? systemSchema.safeParse(message).data?.system?.previous_user_id : undefined;
-  const scopedId = [message.from_user_id, formerId, conversation?.business_scoped_user_id, person?.user_id].find((id) => id?.trim());
-  if (phone === undefined && !scopedId) return undefined;
+  const ids = [message.from_user_id, conversation?.business_scoped_user_id, person?.user_id];
+  const aliases = changedAliases(message, { phone, businessScopedUserId: ids.map(scopedIdIn).find((id) => id !== undefined) });
+  if (aliases.phone === undefined && aliases.businessScopedUserId === undefined) return undefined;
   const name = conversation?.kapso?.contact_name ?? person?.profile?.name;
   const username = message.username ?? conversation?.username ?? person?.profile?.username;
   return {
-    ...(phone === undefined ? {} : { phone }),
-    ...(scopedId ? { businessScopedUserId: cutText(scopedId.trim(), 256) } : {}),
+    ...given(aliases),
     ...(name ? { name: cutText(name, 256) } : {}),
     ...(username ? { username: cutText(username, 256) } : {}),
   };
+}
+
+type Aliases = { [Alias in 'phone' | 'businessScopedUserId' | 'formerPhone' | 'formerBusinessScopedUserId']?: string | undefined };
+
+/** A system message may say that the sender has a new number or id. WhatsApp changes the id along with the number. */
+function changedAliases(message: VendorMessage, known: Aliases): Aliases {
+  const change = message.type === 'system' ? systemSchema.safeParse(message).data?.system : undefined;
+  const { phone, businessScopedUserId } = known;
+  const newPhone = phoneIn(change?.wa_id);
+  if (change?.type === 'user_changed_number' && newPhone !== undefined && newPhone !== phone)
+    return { phone: newPhone, formerPhone: phone, formerBusinessScopedUserId: businessScopedUserId };
+  const [newId, formerId] = [scopedIdIn(change?.user_id), scopedIdIn(change?.previous_user_id)];
+  if (change?.type === 'user_changed_user_id' && newId !== undefined)
+    return { phone, businessScopedUserId: newId, formerBusinessScopedUserId: formerId ?? businessScopedUserId };
+  return { phone, businessScopedUserId: businessScopedUserId ?? formerId };
+}
+
+function given(aliases: Aliases): ContactIdentity {
+  return Object.fromEntries(Object.entries(aliases).filter(([, value]) => value !== undefined));
+}
+
+function scopedIdIn(value: string | null | undefined): string | undefined {
+  return value?.trim() ? cutText(value.trim(), 256) : undefined;
 }
 
 /** Meta lists the people of a webhook next to their messages. */
