@@ -60,7 +60,7 @@ describe('contacts from before there were aliases', () => {
     for (const { kind, value, contact } of aliases.filter((alias) => alias.kind === 'phone'))
       expect([kind, contact.phone, value]).toEqual(['phone', contact.phone, phoneMatchingKey(contact.phone ?? '')]);
     expect(aliases.find(({ kind }) => kind === 'user_id')).toMatchObject({ contactId, value: 'US.1' });
-    expect(aliases.every(({ saidAt }) => saidAt !== null)).toBe(true);
+    expect(aliases.every(({ statedAt }) => statedAt !== null)).toBe(true);
   });
 
   test.each([
@@ -75,7 +75,7 @@ describe('contacts from before there were aliases', () => {
       const newer = await oldContact(workspace, { phone: '525500000001' }, '2026-02-01');
       await db.query(Prisma.raw(BACKFILL));
       expect(await db.orm.contactAlias.findMany({ where: { workspaceId: workspace.id } })).toMatchObject([
-        { ...{ contactId: newer.contactId }, saidAt: null },
+        { ...{ contactId: newer.contactId }, statedAt: null },
       ]);
       const { conversationId } = await receive(workspace.phoneNumberId, contact, message('now'));
       expect(await textsOf(conversationId)).toEqual(['2026-01-01', '2026-02-01', 'now']);

@@ -61,6 +61,17 @@ describe('a number that changes hands', () => {
     expect(contacts.map(({ conversation }) => conversation?.id)).toEqual([after.conversationId]);
   });
 
+  test('when the clock of a message goes ahead, then it does not hold the number for the time to come', async () => {
+    const { phoneNumberId } = await newWorkspace();
+    const [first, second] = [newPerson(), newPerson()];
+    const ahead = message('from the future', { sentAtMs: Date.now() + 86_400_000 });
+    const before = await receive(phoneNumberId, first.both, ahead);
+    const now = message('hello', { sentAtMs: Date.now() });
+    const after = await receive(phoneNumberId, { ...second.id, ...first.number }, now);
+    expect(after.conversationId).not.toBe(before.conversationId);
+    expect((await receive(phoneNumberId, first.number, message('who am I?'))).conversationId).toBe(after.conversationId);
+  });
+
   test('when it comes back to the first, and goes to a third, then everybody is where they were', async () => {
     const { phoneNumberId, before, after, first, second } = await handedOn();
     const third = { ...newPerson().both, phone: first.number.phone };
@@ -167,6 +178,21 @@ describe('at the same moment', () => {
     expect(conversationId).toBe(known.conversationId);
     expect(await contactsIn(workspaceId)).toMatchObject([{ aliases: [{}, {}] }]);
     expect(await db.orm.message.count({ where: { conversationId } })).toBe(3);
+  });
+
+  test('when a known number comes with two different ids at once, then only one of them is the known contact', async () => {
+    const { id: workspaceId, phoneNumberId } = await newWorkspace();
+    const [one, other] = [newPerson(), newPerson()];
+    await receive(phoneNumberId, one.number, message('from the number'));
+    const [contact] = await contactsIn(workspaceId);
+    const held = await recorder.hold('SELECT 1 FROM contacts WHERE id = $1 FOR UPDATE', [contact?.id]);
+    const both = [one.both, { ...other.id, ...one.number }].map((sender) => receive(phoneNumberId, sender, message('x')));
+    await held.waiting(2);
+    await held.release();
+    const places = await Promise.all(both);
+    expect(new Set(places.map(({ conversationId }) => conversationId)).size).toBe(2);
+    const ids = (await contactsIn(workspaceId)).map(({ aliases }) => aliases.filter(({ kind }) => kind === 'user_id').length);
+    expect(ids).toEqual([1, 1]);
   });
 
   test('when two workflows hold a conversation each, and all three facts come at once, again and again, then one is left', async () => {

@@ -1,12 +1,12 @@
 /**
- * Contacts: who wrote, found by any alias. A message names a number, a business-scoped id, or both, in any order over time; all that one
- * person says leads to one contact.
+ * Contacts: who wrote. A message names its sender by a number, a business-scoped id, or both, in any order over time; all names of one
+ * person lead to one contact.
  *
  * Invariants:
- * - an alias leads to one contact, and a contact has at most one number;
- * - a contact is made in one statement, and changed in one transaction that has locked it and the aliases that are named; an alias that
- *   somebody new was made with meanwhile is never taken away unseen;
- * - a contact has one conversation, and that one workflow as its owner, whichever workflow records.
+ * - an alias belongs to one contact, and a contact has at most one number;
+ * - a contact is created in one statement, and changed in a transaction that has locked it. A transaction never takes an alias from a
+ *   contact that it has not seen: it starts over;
+ * - a contact has one conversation, and that has one workflow as its owner, whichever workflow records.
  */
 import { randomBytes } from 'node:crypto';
 import { Prisma } from '../../prisma/generated/client';
@@ -16,13 +16,13 @@ import { isConflict, isUniqueViolation } from '../platform/database-errors';
 import { phoneMatchingKey, phoneSpellings, SPELLING_RULES } from '../platform/phone';
 import type { Identity } from './identity';
 import { mergeContact } from './merge-contacts';
-import { type Claim, judge, type KnownAlias, type KnownContact, type Verdict } from './same-person';
+import { type KnownAlias, type KnownContact, type NamedAliases, type ResolvedSender, resolveSender } from './same-person';
 
-/** Who wrote, by what a delivery says. */
+/** Who wrote, according to a delivery. */
 export interface Sender {
   contact: ContactIdentity;
-  /** When it was said, in milliseconds by WhatsApp's clock. */
-  saidAtMs: number;
+  /** When the newest message of the delivery was written, in ms since 1970 by WhatsApp's clock. */
+  statedAtMs: number;
 }
 
 /** The workflow that records. */
@@ -32,22 +32,21 @@ export interface RecordingWorkflow {
   workflowId: string;
 }
 
-/** A contact and its conversation. */
 export interface ContactIds {
   contactId: string;
   conversationId: string;
 }
 
 /**
- * Joins to `workspaces w` where a sender's number and id lead: `by_phone` and `by_user_id`. An alias that two contacts claim since before
- * there were aliases leads nowhere, so that the next message settles it.
+ * Joins to `workspaces w` the aliases `by_phone` and `by_user_id` that a sender names. An alias that two contacts from before there were
+ * aliases have is left out, so that the next message decides.
  */
 export function joinAliases({ phone, businessScopedUserId }: ContactIdentity): Prisma.Sql {
   return sql`
     LEFT JOIN contact_aliases by_phone ON by_phone.kind = 'phone' AND by_phone.value = ${phoneKeyOf(phone)}
-      AND by_phone.workspace_id = w.id AND by_phone.said_at IS NOT NULL
+      AND by_phone.workspace_id = w.id AND by_phone.stated_at IS NOT NULL
     LEFT JOIN contact_aliases by_user_id ON by_user_id.kind = 'user_id' AND by_user_id.value = ${businessScopedUserId ?? null}
-      AND by_user_id.workspace_id = w.id AND by_user_id.said_at IS NOT NULL`;
+      AND by_user_id.workspace_id = w.id AND by_user_id.stated_at IS NOT NULL`;
 }
 
 /** The newest conversation, in any workspace, with the person who has this phone number, in whatever spelling. */
@@ -67,13 +66,13 @@ export function matchingKeySql(number: Prisma.Sql): Prisma.Sql {
 }
 
 /**
- * Makes the contact of somebody whom nobody knows, with a conversation that `owner` owns. Undefined, and nothing is written, when one of the
- * aliases, the key or the workflow belongs to another contact already.
+ * Creates a contact for somebody new, with a conversation that `owner` owns. Undefined, and nothing is written, if one of the aliases, the
+ * key or the workflow belongs to another contact.
  */
 export async function createContact(
   db: Statements,
   workspaceId: string,
-  { contact, saidAtMs }: Sender,
+  { contact, statedAtMs }: Sender,
   owner: Pick<RecordingWorkflow, 'contactKey' | 'workflowId'>,
 ): Promise<ContactIds | undefined> {
   const { phone = null, businessScopedUserId: userId = null, name = null, username = null } = contact;
@@ -84,8 +83,8 @@ export async function createContact(
         VALUES (${workspaceId}::uuid, ${owner.contactKey}, ${phone}, ${userId}, ${name}, ${username})
         RETURNING id
       ), aliases AS (
-        INSERT INTO contact_aliases (kind, value, workspace_id, contact_id, said_at)
-        SELECT a.kind::alias_kind, a.value, ${workspaceId}::uuid, contact.id, ${pastTime(saidAtMs)}
+        INSERT INTO contact_aliases (kind, value, workspace_id, contact_id, stated_at)
+        SELECT a.kind::alias_kind, a.value, ${workspaceId}::uuid, contact.id, ${notInFuture(statedAtMs)}
         FROM contact, (VALUES ('phone', ${phoneKeyOf(contact.phone)}), ('user_id', ${userId})) a(kind, value)
         WHERE a.value IS NOT NULL
       )
@@ -98,8 +97,8 @@ export async function createContact(
   }
 }
 
-/** Shows the newest names, id and spelling of the number; what is not said stays. */
-export async function showContact(db: Statements, contactId: string, contact: ContactIdentity): Promise<void> {
+/** Updates what is displayed: names, number and id. What is not given stays. */
+export async function updateContact(db: Statements, contactId: string, contact: ContactIdentity): Promise<void> {
   const { phone = null, businessScopedUserId: userId = null, name = null, username = null } = contact;
   await db.query(sql`
     UPDATE contacts SET phone = COALESCE(${phone}, phone), business_scoped_user_id = COALESCE(${userId}, business_scoped_user_id),
@@ -107,53 +106,52 @@ export async function showContact(db: Statements, contactId: string, contact: Co
     WHERE id = ${contactId}::uuid`);
 }
 
-/** What is to be brought into the record. */
-export interface SettleOrder {
+export interface ReconcileOrder {
   workspaceId: string;
   sender: Sender;
-  /** It owns the conversation of somebody new, unless it owns another one. */
+  /** The owner of a new conversation, unless it owns another one. */
   workflow: RecordingWorkflow;
 }
 
-/** Each repetition means that another transaction has come through. */
+/** Each retry means that another transaction has succeeded. */
 const ATTEMPTS = 20;
 
-/** Another transaction has changed the contacts between two looks: begin again. */
+/** Another transaction has changed the contacts since they were read: start over. */
 class ContactsChanged extends Error {
   override name = 'ContactsChanged';
 }
 
 /**
- * Brings what is said of a sender into the record: makes, extends or merges contacts, and moves the number. Returns the id of the person's
- * contact. @throws what PostgreSQL throws; a conflict only after 20 of them
+ * Brings the contacts in line with what a delivery says of its sender: creates, extends or merges them, and moves the number. Returns the id
+ * of the sender's contact. @throws what PostgreSQL throws; a conflict only after 20 attempts
  */
-export async function settleContact(db: Database, order: SettleOrder, identity: Identity): Promise<string> {
+export async function reconcileContact(db: Database, order: ReconcileOrder, identity: Identity): Promise<string> {
   for (let attempt = 1; ; attempt += 1) {
     try {
-      return await db.transaction((tx) => settle(tx, order, identity));
+      return await db.transaction((tx) => reconcile(tx, order, identity));
     } catch (error) {
       if (attempt >= ATTEMPTS || !(error instanceof ContactsChanged || isUniqueViolation(error) || isConflict(error))) throw error;
     }
   }
 }
 
-async function settle(tx: Statements, order: SettleOrder, identity: Identity): Promise<string> {
-  const claim = claimOf(order.sender);
-  await lockAliases(tx, order.workspaceId, claim);
-  const verdict = judge(claim, await lockContacts(tx, order, claim));
-  const [contact, ...others] = verdict.person;
-  await takePhoneFrom(tx, verdict.losePhone, claim);
-  if (!contact) return await createOwned(tx, order, verdict, identity);
-  const phone = phoneAfter(claim, verdict, order.sender.contact);
-  for (const other of others) await mergeContact(tx, { from: other.id, into: contact.id });
-  await writeAliases(tx, order.workspaceId, { contactId: contact.id, claim, phone });
-  const { phone: _said, ...names } = order.sender.contact;
-  await showContact(tx, contact.id, { ...names, ...(phone ? { phone: phone.shown } : {}) });
-  if (!verdict.person.some(({ hasConversation }) => hasConversation)) await openConversation(tx, order, contact.id, identity);
+async function reconcile(tx: Statements, order: ReconcileOrder, identity: Identity): Promise<string> {
+  const { workspaceId, sender } = order;
+  const named = namedBy(sender);
+  const resolved = resolveSender(named, await lockContacts(tx, order, named));
+  const [contact, ...duplicates] = resolved.contacts;
+  await removePhone(tx, resolved.formerOwners, named);
+  if (!contact) return await createWithFreeOwner(tx, order, resolved, identity);
+  for (const duplicate of duplicates) await mergeContact(tx, { from: duplicate.id, into: contact.id });
+  const phone = phoneOf(named, resolved, sender.contact);
+  await writeAliases(tx, { workspaceId, contactId: contact.id, named, phone });
+  const { phone: _named, ...details } = sender.contact;
+  await updateContact(tx, contact.id, { ...details, ...(phone ? { phone: phone.displayed } : {}) });
+  if (!resolved.contacts.some(({ hasConversation }) => hasConversation)) await createConversation(tx, order, contact.id, identity);
   return contact.id;
 }
 
-function claimOf({ contact, saidAtMs }: Sender): Claim {
+function namedBy({ contact, statedAtMs }: Sender): NamedAliases {
   const { businessScopedUserId: userId, formerBusinessScopedUserId: formerUserId } = contact;
   const [phoneKey, formerPhoneKey] = [phoneKeyOf(contact.phone), phoneKeyOf(contact.formerPhone)];
   return {
@@ -161,7 +159,7 @@ function claimOf({ contact, saidAtMs }: Sender): Claim {
     ...(userId === undefined ? {} : { userId }),
     ...(formerPhoneKey === null ? {} : { formerPhoneKey }),
     ...(formerUserId === undefined ? {} : { formerUserId }),
-    saidAtMs: pastTime(saidAtMs).getTime(),
+    statedAtMs: notInFuture(statedAtMs).getTime(),
   };
 }
 
@@ -169,62 +167,48 @@ function phoneKeyOf(phone: string | undefined): string | null {
   return phone === undefined ? null : phoneMatchingKey(phone);
 }
 
-/** A clock that goes ahead must not hold a number for the time to come. */
-function pastTime(atMs: number): Date {
+/** A timestamp in the future would keep the number from moving until then. */
+function notInFuture(atMs: number): Date {
   return new Date(Math.min(atMs, Date.now()));
 }
 
-const phoneKeysOf = ({ phoneKey, formerPhoneKey }: Claim) => [phoneKey, formerPhoneKey].filter((key) => key !== undefined);
-const userIdsOf = ({ userId, formerUserId }: Claim) => [userId, formerUserId].filter((id) => id !== undefined);
+const phoneKeysIn = ({ phoneKey, formerPhoneKey }: NamedAliases) => [phoneKey, formerPhoneKey].filter((key) => key !== undefined);
+const userIdsIn = ({ userId, formerUserId }: NamedAliases) => [userId, formerUserId].filter((id) => id !== undefined);
 
-/** Whoever says something of the same numbers and ids waits, also where no row stands yet. All lock in one order, so none waits in a circle. */
-async function lockAliases(tx: Statements, workspaceId: string, claim: Claim): Promise<void> {
-  const names = [...phoneKeysOf(claim).map((key) => `phone ${key}`), ...userIdsOf(claim).map((id) => `user_id ${id}`)];
-  await tx.query(sql`
-    SELECT pg_advisory_xact_lock(l.key)
-    FROM (SELECT DISTINCT hashtextextended(${workspaceId} || ' ' || name, 0) AS key FROM unnest(${names}::text[]) name ORDER BY key) l`);
-}
+type ContactRow = Omit<KnownContact, 'phoneKey'>;
 
-interface ContactRow {
-  id: string;
-  phone: string | null;
-  userId: string | null;
-  hasConversation: boolean;
-  aliases: KnownAlias[];
-}
-
-/** The contacts that a claim may be about, locked. @throws ContactsChanged when one of them came to it while we waited for the others */
-async function lockContacts(tx: Statements, { workspaceId, workflow }: SettleOrder, claim: Claim): Promise<KnownContact[]> {
-  const found = candidates(workspaceId, claim, workflow.contactKey);
-  const locked = await tx.query<{ id: string }>(sql`SELECT p.id FROM contacts p WHERE p.id IN (${found}) ORDER BY p.id FOR UPDATE`);
+/** The contacts that may be the sender's, locked in one order. @throws ContactsChanged if another one came to them during the wait */
+async function lockContacts(tx: Statements, { workspaceId, workflow }: ReconcileOrder, named: NamedAliases): Promise<KnownContact[]> {
+  const candidates = candidateIds(workspaceId, named, workflow.contactKey);
+  const locked = await tx.query<{ id: string }>(sql`SELECT p.id FROM contacts p WHERE p.id IN (${candidates}) ORDER BY p.id FOR UPDATE`);
   const lockedIds = new Set(locked.map(({ id }) => id));
   const rows = await tx.query<ContactRow>(sql`
     SELECT p.id, p.phone, p.business_scoped_user_id AS "userId", EXISTS (SELECT 1 FROM conversations WHERE contact_id = p.id) AS "hasConversation",
-      COALESCE((SELECT json_agg(json_build_object('kind', a.kind, 'value', a.value, 'saidAtMs', (extract(epoch FROM a.said_at) * 1000)::float8))
+      COALESCE((SELECT json_agg(json_build_object('kind', a.kind, 'value', a.value, 'statedAtMs', (extract(epoch FROM a.stated_at) * 1000)::float8))
         FROM contact_aliases a WHERE a.contact_id = p.id), '[]') AS aliases
-    FROM contacts p WHERE p.id IN (${found}) ORDER BY p.id`);
+    FROM contacts p WHERE p.id IN (${candidates}) ORDER BY p.id`);
   if (rows.some(({ id }) => !lockedIds.has(id))) throw new ContactsChanged();
-  return rows.map(({ phone, ...row }) => ({ ...row, phone, phoneKey: phoneKeyOf(phone ?? undefined) }));
+  return rows.map((row) => ({ ...row, phoneKey: phoneKeyOf(row.phone ?? undefined) }));
 }
 
 /**
- * Those with an alias of the claim. Beside them what stands there from before there were aliases: the contact of the workflow's key, which a
- * worker of then may still write, and all that show what the claim names, where two have claimed it.
+ * Contacts with a named alias; and from before there were aliases, the contact of the workflow's key (a worker of 0.1 may still write one),
+ * and, where two contacts have an alias, all that display it.
  */
-function candidates(workspaceId: string, claim: Claim, contactKey: string): Prisma.Sql {
-  const [phoneKeys, userIds] = [phoneKeysOf(claim), userIdsOf(claim)];
-  const named = sql`a.workspace_id = ${workspaceId}::uuid
+function candidateIds(workspaceId: string, named: NamedAliases, contactKey: string): Prisma.Sql {
+  const [phoneKeys, userIds] = [phoneKeysIn(named), userIdsIn(named)];
+  const isNamed = sql`a.workspace_id = ${workspaceId}::uuid
     AND (a.kind = 'phone' AND a.value = ANY(${phoneKeys}::text[]) OR a.kind = 'user_id' AND a.value = ANY(${userIds}::text[]))`;
   return sql`
-    SELECT a.contact_id FROM contact_aliases a WHERE ${named}
+    SELECT a.contact_id FROM contact_aliases a WHERE ${isNamed}
     UNION ALL SELECT id FROM contacts WHERE workspace_id = ${workspaceId}::uuid AND contact_key = ${contactKey}
     UNION ALL SELECT o.id FROM contacts o
-      WHERE o.workspace_id = ${workspaceId}::uuid AND EXISTS (SELECT 1 FROM contact_aliases a WHERE ${named} AND a.said_at IS NULL)
+      WHERE o.workspace_id = ${workspaceId}::uuid AND EXISTS (SELECT 1 FROM contact_aliases a WHERE ${isNamed} AND a.stated_at IS NULL)
         AND (o.phone = ANY(${phoneKeys.flatMap(phoneSpellings)}::text[]) OR o.business_scoped_user_id = ANY(${userIds}::text[]))`;
 }
 
-/** They are somebody else's by now: neither is the number shown, nor is anything sent to it. */
-async function takePhoneFrom(tx: Statements, contacts: KnownContact[], { phoneKey }: Claim): Promise<void> {
+/** The number is somebody else's now: it is no longer displayed, and nothing is sent to it. */
+async function removePhone(tx: Statements, contacts: KnownContact[], { phoneKey }: NamedAliases): Promise<void> {
   if (contacts.length === 0) return;
   const ids = contacts.map(({ id }) => id);
   await tx.query(
@@ -235,67 +219,77 @@ async function takePhoneFrom(tx: Statements, contacts: KnownContact[], { phoneKe
 
 interface Phone {
   key: string;
-  saidAtMs: number | null;
-  shown: string;
+  statedAtMs: number | null;
+  /** As WhatsApp spells it. */
+  displayed: string;
 }
 
-/** The one number that the person has from now on: the one that was named, else the newest that is known. */
-function phoneAfter(claim: Claim, { person, takesPhone }: Verdict, { phone }: ContactIdentity): Phone | undefined {
-  if (takesPhone && claim.phoneKey !== undefined) return { key: claim.phoneKey, saidAtMs: claim.saidAtMs, shown: phone ?? claim.phoneKey };
-  const known = person.flatMap((contact) =>
+/** The one number that the contact has from now on: the named one, or else the newest. */
+function phoneOf(named: NamedAliases, { contacts, hasPhone }: ResolvedSender, { phone }: ContactIdentity): Phone | undefined {
+  const { phoneKey: key, statedAtMs } = named;
+  if (hasPhone && key !== undefined) return { key, statedAtMs, displayed: phone ?? key };
+  const known = contacts.flatMap((contact) =>
     contact.aliases
       .filter(({ kind }) => kind === 'phone')
-      .map(({ value, saidAtMs }) => ({ key: value, saidAtMs, shown: contact.phone ?? value })),
+      .map((alias) => ({ key: alias.value, statedAtMs: alias.statedAtMs, displayed: contact.phone ?? alias.value })),
   );
-  return known.sort((one, other) => (other.saidAtMs ?? 0) - (one.saidAtMs ?? 0))[0];
+  return known.sort((one, other) => (other.statedAtMs ?? 0) - (one.statedAtMs ?? 0))[0];
 }
 
-async function writeAliases(
-  tx: Statements,
-  workspaceId: string,
-  { contactId, claim, phone }: { contactId: string; claim: Claim; phone: Phone | undefined },
-): Promise<void> {
+interface AliasUpdate {
+  workspaceId: string;
+  contactId: string;
+  named: NamedAliases;
+  phone: Phone | undefined;
+}
+
+async function writeAliases(tx: Statements, { workspaceId, contactId, named, phone }: AliasUpdate): Promise<void> {
   if (phone)
     await tx.query(sql`DELETE FROM contact_aliases WHERE contact_id = ${contactId}::uuid AND kind = 'phone' AND value <> ${phone.key}`);
   const aliases: KnownAlias[] = [
-    ...(phone ? [{ kind: 'phone' as const, value: phone.key, saidAtMs: phone.saidAtMs }] : []),
-    ...(claim.userId === undefined ? [] : [{ kind: 'user_id' as const, value: claim.userId, saidAtMs: claim.saidAtMs }]),
+    ...(phone ? [{ kind: 'phone' as const, value: phone.key, statedAtMs: phone.statedAtMs }] : []),
+    ...(named.userId === undefined ? [] : [{ kind: 'user_id' as const, value: named.userId, statedAtMs: named.statedAtMs }]),
   ];
-  for (const { kind, value, saidAtMs } of aliases) {
+  for (const { kind, value, statedAtMs } of aliases) {
     const written = await tx.query(sql`
-      INSERT INTO contact_aliases (kind, value, workspace_id, contact_id, said_at)
-      VALUES (${kind}::alias_kind, ${value}, ${workspaceId}::uuid, ${contactId}::uuid, ${saidAtMs === null ? null : new Date(saidAtMs)})
-      ON CONFLICT (kind, value, workspace_id) DO UPDATE SET said_at = GREATEST(contact_aliases.said_at, EXCLUDED.said_at)
+      INSERT INTO contact_aliases (kind, value, workspace_id, contact_id, stated_at)
+      VALUES (${kind}::alias_kind, ${value}, ${workspaceId}::uuid, ${contactId}::uuid, ${statedAtMs === null ? null : new Date(statedAtMs)})
+      ON CONFLICT (kind, value, workspace_id) DO UPDATE SET stated_at = GREATEST(contact_aliases.stated_at, EXCLUDED.stated_at)
       WHERE contact_aliases.contact_id = EXCLUDED.contact_id
       RETURNING 1`);
-    // Somebody new was written with it a moment ago, without waiting for us.
+    // A contact with this alias has been created since the look-up.
     if (written.length === 0) throw new ContactsChanged();
   }
 }
 
-/** A contact of somebody new, also where the workflow that records has another conversation. */
-async function createOwned(tx: Statements, order: SettleOrder, { takesPhone }: Verdict, identity: Identity): Promise<string> {
+/** Creates a contact although the recording workflow may own another conversation. */
+async function createWithFreeOwner(
+  tx: Statements,
+  order: ReconcileOrder,
+  { hasPhone }: ResolvedSender,
+  identity: Identity,
+): Promise<string> {
   const { phone, ...others } = order.sender.contact;
-  const contact = { ...others, ...(takesPhone && phone !== undefined ? { phone } : {}) };
-  const created = await createContact(tx, order.workspaceId, { ...order.sender, contact }, await freeOwner(tx, order, identity));
+  const contact = { ...others, ...(hasPhone && phone !== undefined ? { phone } : {}) };
+  const created = await createContact(tx, order.workspaceId, { ...order.sender, contact }, await chooseOwner(tx, order, identity));
   if (!created) throw new ContactsChanged();
   return created.contactId;
 }
 
-async function openConversation(tx: Statements, order: SettleOrder, contactId: string, identity: Identity): Promise<void> {
-  const { workflowId } = await freeOwner(tx, order, identity);
+async function createConversation(tx: Statements, order: ReconcileOrder, contactId: string, identity: Identity): Promise<void> {
+  const { workflowId } = await chooseOwner(tx, order, identity);
   await tx.query(sql`
     INSERT INTO conversations (workspace_id, contact_id, workflow_id)
     VALUES (${order.workspaceId}::uuid, ${contactId}::uuid, ${workflowId})`);
 }
 
 /**
- * Who is to own a new conversation: the workflow that records; where that has another one (the number had another owner before), the
- * workflow of the business-scoped id; and where there is none, one that only other workflows hand messages to.
+ * The owner of a new conversation: the recording workflow; if that owns another one (of the number's previous owner), the workflow of the
+ * business-scoped id; without an id, a workflow that only other workflows can find.
  */
-async function freeOwner(
+async function chooseOwner(
   tx: Statements,
-  { workspaceId, sender, workflow }: SettleOrder,
+  { workspaceId, sender, workflow }: ReconcileOrder,
   identity: Identity,
 ): Promise<{ contactKey: string; workflowId: string }> {
   const { phoneNumberId, contactKey, workflowId } = workflow;

@@ -1,12 +1,9 @@
-/**
- * Inbound messages: from deliveries to rows of the conversation that each belongs to. Every statement may run twice, and rows make the
- * second run harmless.
- */
+/** Stores inbound messages in the conversations that they belong to. Idempotent: every statement may run twice. */
 import type { Prisma } from '../../prisma/generated/client';
 import { type ContactIdentity, type InboundMessage, type MessagesReceived, readConversationWorkflowId } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
 import { isForeignKeyViolation } from '../platform/database-errors';
-import { createContact, joinAliases, type RecordingWorkflow, type Sender, settleContact, showContact } from './contacts';
+import { createContact, joinAliases, type RecordingWorkflow, reconcileContact, type Sender, updateContact } from './contacts';
 import type { Identity } from './identity';
 import { parkMessages } from './parked-messages';
 import { isWorkspaceOf } from './workspaces';
@@ -17,7 +14,7 @@ export interface RecordOrder extends RecordingWorkflow {
   deliveries: MessagesReceived[];
 }
 
-/** Messages of a person whose conversation another workflow owns: they are handed to it, and recorded there. */
+/** Messages of a person whose conversation another workflow owns. They are not stored here, but handed to that workflow. */
 export interface Elsewhere {
   /** The owner, as it is started. */
   phoneNumberId: string;
@@ -60,7 +57,7 @@ export interface InboundContext {
   /** Where the number and the id that were named lead. */
   phoneContactId: string | null;
   userIdContactId: string | null;
-  /** The number is newer than the id, which may have gone with the former number: both are to be written again when they come together. */
+  /** The id is older than the number, so it may belong to the previous one. If both are named together, this has to be corrected. */
   isIdOlder: boolean | null;
 }
 
@@ -75,25 +72,25 @@ const ANSWERABLE_KINDS = new Set(['text', 'image', 'video', 'document', 'audio',
 
 const PREVIEW_LENGTH = 100;
 
-/** A conversation was merged into another one, or a contact changed, while this was recording: begin again. */
-class RecordChanged extends Error {
-  override name = 'RecordChanged';
+/** The contact was merged into another one since it was looked up: start over. */
+class ContactMerged extends Error {
+  override name = 'ContactMerged';
 }
 
-/** Each repetition means that another one's change has come through. */
+/** Each retry means that another transaction has succeeded. */
 const ATTEMPTS = 10;
 
 /**
- * Records what belongs to the workflow's own conversation, and says where the rest belongs. Nothing of the rest is written: its owner does
- * that. Messages for a number that no workspace has are parked.
+ * Stores the messages of the workflow's own conversation, and says where the others belong. Messages for a number that no workspace has are
+ * parked.
  */
 export async function recordDeliveries(db: Database, order: RecordOrder, identity: Identity): Promise<RecordedDeliveries> {
   for (let attempt = 1; ; attempt += 1) {
     try {
       return await tryToRecord(db, order, identity);
     } catch (error) {
-      // A conversation that was merged into another one since the look-up takes no messages any more.
-      if (attempt >= ATTEMPTS || !(error instanceof RecordChanged || isForeignKeyViolation(error))) throw error;
+      // The foreign key: the conversation was merged into another one since it was looked up.
+      if (attempt >= ATTEMPTS || !(error instanceof ContactMerged || isForeignKeyViolation(error))) throw error;
     }
   }
 }
@@ -122,16 +119,16 @@ async function tryToRecord(db: Database, order: RecordOrder, identity: Identity)
   return { kind: 'recorded', own: { context: ownContext, answerableIds }, elsewhere, ownsConversation: true };
 }
 
-/** Deliveries in a row that say the same of their sender are one: as a rule, all. */
+/** Groups consecutive deliveries that name the same sender: usually all of them. */
 function bySender(deliveries: MessagesReceived[]): { sender: Sender; messages: InboundMessage[] }[] {
   const groups: { sender: Sender; messages: InboundMessage[] }[] = [];
-  for (const { contact, messages } of deliveries) {
-    const saidAtMs = Math.max(...messages.map(({ sentAtMs }) => sentAtMs));
+  for (const { contact, messages } of deliveries.filter((delivery) => delivery.messages.length > 0)) {
+    const statedAtMs = Math.max(...messages.map(({ sentAtMs }) => sentAtMs));
     const last = groups.at(-1);
     if (last && namesTheSame(last.sender.contact, contact)) {
-      last.sender = { contact: { ...last.sender.contact, ...contact }, saidAtMs: Math.max(last.sender.saidAtMs, saidAtMs) };
+      last.sender = { contact: { ...last.sender.contact, ...contact }, statedAtMs: Math.max(last.sender.statedAtMs, statedAtMs) };
       last.messages.push(...messages);
-    } else groups.push({ sender: { contact, saidAtMs }, messages: [...messages] });
+    } else groups.push({ sender: { contact, statedAtMs }, messages: [...messages] });
   }
   return groups;
 }
@@ -141,14 +138,14 @@ function namesTheSame(one: ContactIdentity, other: ContactIdentity): boolean {
   return names.every((name) => one[name] === other[name]);
 }
 
-/** The workspace and the sender's conversation, which is made when there is none. Undefined when no workspace has the number. */
+/** The workspace and the sender's conversation, which is created if necessary. Undefined if no workspace has the number. */
 async function contextOf(db: Database, workflow: RecordingWorkflow, sender: Sender, identity: Identity): Promise<KnownContext | undefined> {
   const { phoneNumberId } = workflow;
   const { contact } = sender;
   const context = await findInboundContext(db, phoneNumberId, contact);
   if (!context) return undefined;
-  if (isSettled(context, contact)) {
-    if (context.contactId !== null && showsMore(context, contact)) await showContact(db, context.contactId, namesOf(contact));
+  if (knowsSender(context, contact)) {
+    if (context.contactId !== null && hasNewDetails(context, contact)) await updateContact(db, context.contactId, detailsOf(contact));
     return context;
   }
   const { workspaceId } = context;
@@ -156,18 +153,18 @@ async function contextOf(db: Database, workflow: RecordingWorkflow, sender: Send
     const created = await createContact(db, workspaceId, sender, workflow);
     if (created) return { ...context, ...created, workflowId: workflow.workflowId };
   }
-  const contactId = await settleContact(db, { workspaceId, sender, workflow }, identity);
-  const settled = await findInboundContext(db, phoneNumberId, { contactId });
-  if (!settled || !hasConversation(settled)) throw new RecordChanged();
-  return settled;
+  const contactId = await reconcileContact(db, { workspaceId, sender, workflow }, identity);
+  const known = await findInboundContext(db, phoneNumberId, { contactId });
+  if (!known || !hasConversation(known)) throw new ContactMerged();
+  return known;
 }
 
 function hasConversation(context: InboundContext): context is KnownContext {
   return context.conversationId !== null && context.workflowId !== null;
 }
 
-/** Whether the record has all that tells who wrote. */
-function isSettled(context: InboundContext, contact: ContactIdentity): context is KnownContext {
+/** Whether all names of the sender lead to the same contact already. */
+function knowsSender(context: InboundContext, contact: ContactIdentity): context is KnownContext {
   if (!hasConversation(context) || context.isIdOlder || replacesAnything(contact)) return false;
   const leadsThere = (value: string | undefined, contactId: string | null) => value === undefined || contactId === context.contactId;
   return leadsThere(contact.phone, context.phoneContactId) && leadsThere(contact.businessScopedUserId, context.userIdContactId);
@@ -177,21 +174,21 @@ function replacesAnything({ formerPhone, formerBusinessScopedUserId }: ContactId
   return formerPhone !== undefined || formerBusinessScopedUserId !== undefined;
 }
 
-/** Whether something is shown of the contact that is not as the delivery says. */
-function showsMore(context: InboundContext, { name, username, phone }: ContactIdentity): boolean {
+/** Whether the delivery has another name, or spelling of the number, than is displayed. */
+function hasNewDetails(context: InboundContext, { name, username, phone }: ContactIdentity): boolean {
   const isNews = (value: string | undefined, recorded: string | null) => value !== undefined && value !== recorded;
   return isNews(name, context.contactName) || isNews(username, context.username) || isNews(phone, context.phone);
 }
 
-/** An id that was named is an alias already: only a newer one replaces what is shown. */
-function namesOf({ businessScopedUserId: _known, ...names }: ContactIdentity): ContactIdentity {
-  return names;
+/** Without the id: it is known, and a newer one may be displayed. */
+function detailsOf({ businessScopedUserId: _known, ...details }: ContactIdentity): ContactIdentity {
+  return details;
 }
 
-/** Which contact is meant: the one that a number and an id lead to, or a known one. */
+/** The contact that a number and an id lead to, or one by its own id. */
 type WhichContact = ContactIdentity | { contactId: string };
 
-/** The workspace with its settings and, when the contact is known, the conversation. Undefined when no workspace has the number. */
+/** The workspace with its settings and, if the contact is known, the conversation. Undefined if no workspace has the number. */
 async function findInboundContext(db: Database, phoneNumberId: string, which: WhichContact): Promise<InboundContext | undefined> {
   const [aliases, contactId] =
     'contactId' in which
@@ -204,7 +201,7 @@ async function findInboundContext(db: Database, phoneNumberId: string, which: Wh
       COALESCE(s.session_timeout_ms, 1800000) AS "sessionTimeoutMs", COALESCE(s.send_confirm_ms, 60000) AS "sendConfirmMs",
       c.id AS "conversationId", c.workflow_id AS "workflowId", c.mode::text AS mode, c.needs_attention AS "needsAttention",
       p.id AS "contactId", p.name AS "contactName", p.username, p.phone,
-      by_phone.contact_id AS "phoneContactId", by_user_id.contact_id AS "userIdContactId", by_user_id.said_at < by_phone.said_at AS "isIdOlder"
+      by_phone.contact_id AS "phoneContactId", by_user_id.contact_id AS "userIdContactId", by_user_id.stated_at < by_phone.stated_at AS "isIdOlder"
     FROM workspaces w
     LEFT JOIN chatbot_settings s ON s.workspace_id = w.id
     ${aliases}
@@ -214,10 +211,7 @@ async function findInboundContext(db: Database, phoneNumberId: string, which: Wh
   return rows[0];
 }
 
-/**
- * What this workflow recorded before it became clear that another one owns the conversation, and has not put into a turn yet: the owner
- * takes it into its next one.
- */
+/** Gives the owner the messages that this workflow stored in the conversation and has not put into a turn yet. */
 async function releaseMessages(db: Database, workflowId: string, { conversationId, workflowId: owner }: KnownContext): Promise<void> {
   await db.query(sql`
     UPDATE messages SET workflow_id = ${owner}

@@ -1,13 +1,13 @@
 /**
- * Makes two contacts one. Within the transaction of whoever found out, with both contacts locked. Messages are moved before the
- * conversations are locked, in the order of all statements that settle a turn, so that none waits for the other in a circle.
+ * Merges two contacts, in a transaction that has locked both. Messages are locked before conversations, as by the statements that settle a
+ * turn, so that they cannot deadlock.
  */
 import { type Statements, sql } from '../platform/database';
 import { unitedReasons } from './attention';
 
 /**
- * Moves everything of the contact `from` to the contact `into` and deletes `from`. Messages that are in no turn yet go to the workflow that
- * owns the conversation; a turn whose reply is drafted stays with its workflow.
+ * Moves everything of the contact `from` to the contact `into`, and deletes `from`. Messages that are in no turn yet go to the owner of the
+ * conversation. A turn with a draft stays with its workflow.
  */
 export async function mergeContact(tx: Statements, { from, into }: { from: string; into: string }): Promise<void> {
   const [source] = await conversationsOf(tx, from);
@@ -30,7 +30,7 @@ async function mergeConversation(tx: Statements, conversations: { from: string; 
   const { from, into } = conversations;
   await moveMessages(tx, conversations);
   await tx.query(sql`SELECT 1 FROM conversations WHERE id IN (${from}::uuid, ${into}::uuid) ORDER BY id FOR UPDATE`);
-  // What was written between the two statements; from here on nothing more is written to the conversation.
+  // Once more, for messages that were inserted before the lock; it keeps out new ones.
   await moveMessages(tx, conversations);
   await tx.query(sql`UPDATE vapi_call_results SET conversation_id = ${into}::uuid WHERE conversation_id = ${from}::uuid`);
   await tx.query(sql`

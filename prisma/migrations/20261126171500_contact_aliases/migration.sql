@@ -10,7 +10,7 @@ CREATE TABLE "contact_aliases" (
     "value" TEXT NOT NULL,
     "workspace_id" UUID NOT NULL,
     "contact_id" UUID NOT NULL,
-    "said_at" TIMESTAMPTZ(3),
+    "stated_at" TIMESTAMPTZ(3),
 
     CONSTRAINT "contact_aliases_pkey" PRIMARY KEY ("kind","value","workspace_id")
 );
@@ -39,9 +39,9 @@ ALTER TABLE "contact_aliases" ADD CONSTRAINT "contact_aliases_contact_id_fkey" F
 -- AddForeignKey
 ALTER TABLE "merged_conversations" ADD CONSTRAINT "merged_conversations_conversation_id_fkey" FOREIGN KEY ("conversation_id") REFERENCES "conversations"("id") ON DELETE CASCADE ON UPDATE CASCADE;
 
--- Backfill: the aliases of the contacts that are there. The matching keys are those of src/platform/phone.ts on the day of this migration.
--- Where two contacts claim the same alias, the one that wrote last has it until the next message settles which of them are one person.
-INSERT INTO "contact_aliases" ("kind", "value", "workspace_id", "contact_id", "said_at")
+-- Backfill: the aliases of existing contacts, with the matching keys of src/platform/phone.ts.
+-- If two contacts have the same alias, the one that wrote last gets it, without a time: the next message decides who it belongs to.
+INSERT INTO "contact_aliases" ("kind", "value", "workspace_id", "contact_id", "stated_at")
 SELECT DISTINCT ON (a."kind", a."value", p."workspace_id") a."kind"::"alias_kind", a."value", p."workspace_id", p."id",
   CASE WHEN count(*) OVER (PARTITION BY a."kind", a."value", p."workspace_id") = 1 THEN p."created_at" END
 FROM "contacts" p
