@@ -5,6 +5,7 @@ import { type ClaimFence, startFence } from '../src/platform/claim-fence';
 import type { Database } from '../src/platform/database';
 import type { Logger } from '../src/platform/logger';
 import type { WorkerMetrics } from '../src/platform/metrics';
+import { phoneMatchingKey } from '../src/platform/phone';
 import type { KapsoClient, ListedMessage, SendAnswer } from '../src/providers/kapso/client';
 import { judgeSend } from '../src/providers/kapso/send-verdict';
 import {
@@ -185,7 +186,8 @@ function mayBeOurs(row: unknown, messageId: string, reply: SentReply): boolean {
 
 /** The fallback if Kapso lists no id of ours: the same text to the same recipient since the draft was stored. */
 function looksTheSame(listed: ListedMessage, reply: SentReply): boolean {
-  if (listed.correlationIds.length > 0 || !listed.to || listed.to !== reply.phone) return false;
+  if (listed.correlationIds.length > 0 || !listed.to || reply.phone === null) return false;
+  if (phoneMatchingKey(listed.to) !== phoneMatchingKey(reply.phone)) return false;
   return listed.text === reply.text && listed.sentAtMs >= reply.draftedAtMs - CLOCK_SKEW_MS;
 }
 

@@ -137,6 +137,7 @@ export const conversationPaths: ZodOpenApiPathsObject = {
     get: {
       tags: ['Conversations'],
       summary: 'Show a conversation',
+      description: 'The id of a conversation that was merged into another one finds that one, with its own id.',
       operationId: 'getConversation',
       security: [{ bearer: [] }],
       requestParams: { path: conversationParameters },

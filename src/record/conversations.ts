@@ -73,25 +73,38 @@ export async function findConversations(
   return pageOf(rows, limit);
 }
 
-/** Null if there is no such conversation. */
+/** Null if there is no such conversation. If it was merged into another one, that other one. */
 export async function findConversation(db: Database, id: string): Promise<ConversationRow | null> {
-  return await db.orm.conversation.findUnique({ where: { id }, select: conversationColumns });
+  const found = await db.orm.conversation.findUnique({ where: { id }, select: conversationColumns });
+  if (found) return found;
+  const merged = await db.orm.mergedConversation.findUnique({ where: { id }, select: { conversation: { select: conversationColumns } } });
+  return merged?.conversation ?? null;
 }
 
 /** Ordered by position; null if there is no such conversation. `before`: position of the last row of the previous page. */
 export async function findMessages(
   db: Database,
   conversationId: string,
-  { limit, before }: { limit: number; before?: bigint | undefined },
+  page: { limit: number; before?: bigint | undefined },
 ): Promise<Page<MessageRow> | null> {
   const [conversation, rows] = await Promise.all([
     db.orm.conversation.findUnique({ where: { id: conversationId }, select: { id: true } }),
-    db.orm.message.findMany({
-      where: { conversationId, ...(before === undefined ? {} : { position: { lt: before } }) },
-      orderBy: { position: 'desc' },
-      take: limit + 1,
-      select: messageColumns,
-    }),
+    readMessages(db, conversationId, page),
   ]);
-  return conversation && pageOf(rows, limit);
+  if (conversation) return pageOf(rows, page.limit);
+  const merged = await db.orm.mergedConversation.findUnique({ where: { id: conversationId }, select: { conversationId: true } });
+  return merged && pageOf(await readMessages(db, merged.conversationId, page), page.limit);
+}
+
+async function readMessages(
+  db: Database,
+  conversationId: string,
+  { limit, before }: { limit: number; before?: bigint | undefined },
+): Promise<MessageRow[]> {
+  return await db.orm.message.findMany({
+    where: { conversationId, ...(before === undefined ? {} : { position: { lt: before } }) },
+    orderBy: { position: 'desc' },
+    take: limit + 1,
+    select: messageColumns,
+  });
 }
