@@ -96,6 +96,10 @@ class Fill {
       [contacts],
     );
     await this.#client.query(
+      `INSERT INTO contact_aliases (kind, value, workspace_id, contact_id, stated_at)
+       SELECT 'phone', phone, workspace_id, id, created_at FROM contacts`,
+    );
+    await this.#client.query(
       `INSERT INTO conversations (id, workspace_id, contact_id, workflow_id, created_at)
        SELECT ${idOf('conversation', 'i')}, w.id, ${idOf('contact', 'i')}, 'conversation-' || w.kapso_phone_number_id || '-' || substr(md5('key ' || i), 1, 24),
          now() - interval '121 days'
