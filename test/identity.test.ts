@@ -4,7 +4,9 @@
  */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
+import type { CallView } from '../src/api/views/call';
 import type { ConversationResult } from '../workflows/contract';
+import { placeCall, request, resultOf } from './support/calls';
 import { balance, eventually } from './support/expectations';
 import { startSuite } from './support/suite';
 import { API_KEY, type System } from './support/system';
@@ -181,6 +183,9 @@ describe('every order of a number, an id, and both', () => {
       const other = (await messagesOf(person)).map(({ workflowId }) => workflowId ?? '').find((workflowId) => workflowId !== owner);
       const result = (await system.temporal.workflow.getHandle(other ?? '').result()) as ConversationResult;
       expect(result.mergedInto).toBe(owner);
+      const { id: former } = await system.db.mergedConversation.findFirstOrThrow({ where: { conversationId } });
+      expect(JSON.parse(await read(`/api/v1/conversations/${former}`))).toMatchObject({ id: conversationId });
+      expect(JSON.parse(await read(`/api/v1/conversations/${former}/messages`)).data).toHaveLength(10);
     }
   }, 90_000);
 
@@ -253,6 +258,64 @@ describe('a number that changes hands', () => {
     expect(await system.db.message.count({ where: { conversationId: id, direction: 'inbound' } })).toBe(person.posted.size);
     return id;
   }
+});
+
+describe('a change that WhatsApp announces', () => {
+  test('then the history goes with the person, to the new number and to the new id', async () => {
+    const [before, after] = [newPerson(), newPerson()];
+    await say(before, 'both', 'my order is 4711');
+    await outcomes([before]);
+    const changed = { type: 'user_changed_number', wa_id: after.phone, body: `Ana changed from ${before.phone} to ${after.phone}` };
+    const announced = await post({ from: before.phone, type: 'system', system: changed });
+    await say(after, 'number', 'which order did I name?');
+    await outcomes([after]);
+    expect(JSON.stringify(system.sandbox.models.requests('sandbox-model').at(-1)?.messages)).toContain('my order is 4711');
+    expect(system.sandbox.kapso.visibleTo(after.phone)).toHaveLength(1);
+    await post({ type: 'system', system: { type: 'user_changed_user_id', user_id: after.id, previous_user_id: before.id } });
+    await say(after, 'id', 'and by the new id?');
+    await say(after, 'both', 'and by both?');
+    await outcomes([after]);
+    const rows = [...(await messagesOf(before)), ...(await messagesOf(after))];
+    expect(new Set(rows.map(({ conversationId }) => conversationId)).size).toBe(1);
+    expect(await system.db.message.findFirst({ where: { providerMessageId: announced } })).toMatchObject({
+      conversationId: rows[0]?.conversationId,
+      kind: 'system',
+      outcome: 'unsupported',
+    });
+  });
+});
+
+describe('a number that WhatsApp spells otherwise than the numbering plan', () => {
+  test('then chat and call are of one person in both directions, and what is sent keeps the spelling of WhatsApp', async () => {
+    // The last four digits choose no play of the sandbox.
+    const tail = `${String(Date.now() % 10_000).padStart(4, '0')}2368`;
+    const [whatsApp, dialled] = [`52155${tail}`, `+5255${tail}`];
+    const person = newPerson(whatsApp);
+    await say(person, 'number', 'buenas tardes');
+    await outcomes([person]);
+    expect(system.sandbox.kapso.visibleTo(whatsApp)).toHaveLength(1);
+    const [{ conversationId } = { conversationId: '' }] = await messagesOf(person);
+    for (const to of [`+${whatsApp}`, dialled]) {
+      const { status, body } = await placeCall(system, { to });
+      expect([status, body.to]).toEqual([202, dialled]);
+      expect(await resultOf(system, body.callId)).toMatchObject({ outcome: 'completed', conversationId });
+    }
+    expect(system.sandbox.vapi.dialled({ number: dialled })).toBe(2);
+    const { id } = system.sandbox.vapi.receiveCall({ from: dialled, baseUrl: system.sandbox.vapiUrl });
+    const received = await eventually(() =>
+      system.db.vapiCallResult.findFirstOrThrow({ where: { providerCallId: id, doneAt: { not: null } } }),
+    );
+    expect(received).toMatchObject({ direction: 'inbound', conversationId });
+    for (const spelling of [whatsApp, dialled.slice(1)]) {
+      const { body } = await request<{ data: CallView[] }>(system, 'GET', `/api/v1/vapi/calls/by-phone/${spelling}`);
+      expect(body.data).toHaveLength(3);
+    }
+    // The other way round: somebody is called first, and then writes.
+    await say(person, 'number', 'gracias');
+    await outcomes([person]);
+    const notes = await system.db.message.count({ where: { conversationId, direction: 'note' } });
+    expect(notes).toBe(3);
+  });
 });
 
 async function read(path: string): Promise<string> {

@@ -1,6 +1,8 @@
 /** The roads through a conversation whose histories are kept. */
+import { randomUUID } from 'node:crypto';
 import { failedAfterSent } from '../../src/sandbox/kapso/requests';
 import { eventually, inboundOf, newPhone, outcomesOf, workflowIdOf } from '../support/expectations';
+import type { System } from '../support/system';
 import type { Road } from './road';
 
 /** Each drives one conversation along its road and returns the id of its workflow. */
@@ -97,4 +99,49 @@ export const conversationRoads: Record<string, Road> = {
     });
     return await workflowIdOf(system, phone);
   },
+  async 'merged-into-the-owner'(system) {
+    const person = { phone: newPhone(), id: `US.${randomUUID()}` };
+    await say(system, { phone: person.phone });
+    await say(system, { id: person.id });
+    const other = await eventually(() => workflowOfId(system, person.id));
+    await settled(system, 2, person);
+    await say(system, person);
+    await say(system, { id: person.id });
+    await settled(system, 4, person);
+    await system.temporal.workflow.getHandle(other).result();
+    return other;
+  },
+  async 'turn-left-to-the-owner'(system) {
+    const person = { phone: newPhone(), id: `US.${randomUUID()}` };
+    await say(system, { phone: person.phone });
+    await settled(system, 1, person);
+    const asked = system.sandbox.models.count('flaky');
+    system.sandbox.models.program({ model: 'flaky', times: 1, delayMs: 2_000 });
+    await say(system, { id: person.id });
+    await system.sandbox.models.waitForRequests('flaky', asked + 1, 10_000);
+    const other = await workflowOfId(system, person.id);
+    await say(system, person);
+    await settled(system, 3, person);
+    await system.temporal.workflow.getHandle(other).result();
+    return other;
+  },
 };
+
+/** A message of somebody who shows a number, a business-scoped id, or both. */
+async function say({ sandbox, phoneNumberId }: System, { phone, id }: { phone?: string; id?: string }): Promise<void> {
+  const message = { id: `wamid.${randomUUID()}`, type: 'text', text: { body: 'hello' }, from: phone, from_user_id: id };
+  await sandbox.kapso.deliver({ phone_number_id: phoneNumberId, messages: [message] });
+}
+
+async function workflowOfId({ db }: System, businessScopedUserId: string): Promise<string> {
+  return (await db.conversation.findFirstOrThrow({ where: { contact: { businessScopedUserId } } })).workflowId;
+}
+
+/** Resolves when so many messages of a person have their outcomes. */
+async function settled({ db }: System, count: number, { phone, id }: { phone: string; id: string }): Promise<void> {
+  await eventually(async () => {
+    const contact = { OR: [{ phone }, { businessScopedUserId: id }] };
+    const done = await db.message.count({ where: { outcome: { not: null }, conversation: { contact } } });
+    if (done !== count) throw new Error(`${done} of ${count} have an outcome`);
+  });
+}
