@@ -24,8 +24,9 @@ export async function writeCallResult(
   const [written] = await db.query<WrittenResult>(sql`
     UPDATE vapi_call_results SET status = 'ended', ended_reason = COALESCE(ended_reason, ${ending.endedReason}),
       outcome = CASE WHEN ${isNotDialled} THEN 'failed' ELSE ${ending.outcome} END,
-      error = CASE WHEN ${isNotDialled} THEN ${NOT_DIALLED} ELSE ${ending.error ?? null} END, needs_attention = ${ending.needsAttention}, ended_at = COALESCE(ended_at, now()), done_at = now(),
-      updated_at = now(), conversation_id = ${conversationWith(sql`CASE WHEN direction = 'inbound' THEN from_number ELSE to_number END`)}
+      error = CASE WHEN ${isNotDialled} THEN ${NOT_DIALLED} ELSE ${ending.error ?? null} END,
+      needs_attention = ${ending.needsAttention}, ended_at = COALESCE(ended_at, now()), done_at = now(), updated_at = now(),
+      conversation_id = ${conversationWith(sql`CASE WHEN direction = 'inbound' THEN from_number ELSE to_number END`)}
     WHERE id = ${callId}::uuid AND done_at IS NULL
     RETURNING ${resultColumns}`);
   if (written) return { result: written, isNew: true };
