@@ -97,7 +97,7 @@ export const guardedProblems = {
 export function webhookProblems(unauthorized: string, limitMiB: number): Record<`${4 | 5}${string}`, ZodOpenApiResponseObject> {
   return {
     ...problems({
-      400: 'The body could not be read.',
+      400: 'The body was cut off, or does not match its encoding.',
       401: unauthorized,
       413: `The body is larger than ${limitMiB} MiB.`,
       415: 'Unsupported content encoding.',
@@ -105,7 +105,7 @@ export function webhookProblems(unauthorized: string, limitMiB: number): Record<
     429: tooManyWebhooks,
     500: guardedProblems[500],
     503: {
-      ...problem(503, 'Not stored; send it again.'),
+      ...problem(503, 'Not stored, or too many unverified bodies in flight; send it again.'),
       headers: { 'Retry-After': { required: true, schema: { type: 'string', enum: [RETRY_AFTER['Retry-After']] } } },
     },
   };

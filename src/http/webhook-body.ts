@@ -107,6 +107,8 @@ class IncomingBody {
       this.#settle = (error) => {
         this.#stop();
         if (error === undefined) return resolve(this.#whole());
+        // The request keeps us as long as its sender likes.
+        this.#chunks.length = 0;
         discardBody(this.#request);
         reject(error);
       };
