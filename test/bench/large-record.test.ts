@@ -34,9 +34,8 @@ test('when a record is filled, then it is as large as asked for, consistent, and
   });
 
   const tables = ['contacts', 'contact_aliases', 'conversations', 'messages', 'message_status_events'];
-  expect(await column(tables.map((table) => `SELECT count(*)::int FROM ${table}`).join(' UNION ALL '))).toEqual([
-    500, 500, 500, 4_000, 12_000,
-  ]);
+  const counts = await column(tables.map((table) => `SELECT count(*)::int FROM ${table}`).join(' UNION ALL '));
+  expect(counts).toEqual([500, 500, 500, 4_000, 12_000]);
   expect(await column(INDEXES)).toEqual(indexes);
   const { rows } = await client.query(readFileSync('prisma/balance.sql', 'utf8'));
   expect(rows[0]).toMatchObject({ total: '2000', answered: '2000', balanced: true });

@@ -9,6 +9,9 @@ import type { Sides } from './stack';
 /** Wait after every slice, on both sides, so that work that trails the last message is counted. */
 const TAIL_MS = 200;
 
+/** PostgreSQL's connections report what they have done at most this late. */
+const SCANS_REPORTED_MS = 2_000;
+
 /** Rates of the paced phases, in messages per second. */
 export const PACES = [10, 20] as const;
 
@@ -30,20 +33,27 @@ export interface Measurement {
   paced: { perSecond: number; pairs: Pair[] }[];
   /** Of the large record only. */
   lists: ListSamples[];
+  /** How often the load and the lists read a large table as a whole, by table. */
+  tableScans: Record<string, number>;
 }
 
 type Send = (side: Side, messages: BenchMessage[]) => Promise<Samples>;
 
 /** Measures everything. The sides alternate, so that other load on this machine affects both. */
 export async function measure(
-  { ours, baseline }: Sides,
+  { ours, baseline, countTableScans }: Sides,
   ledger: Ledger,
   options: BenchOptions,
   onProgress: (line: string) => void,
 ): Promise<Measurement> {
   const { messages, conversations, rounds, seconds, concurrency, warmUp, sliceWarmUp, largeRecord } = options;
   const paces = largeRecord === undefined ? PACES : [];
-  const measurement: Measurement = { throughput: [], paced: paces.map((perSecond) => ({ perSecond, pairs: [] })), lists: [] };
+  const measurement: Measurement = {
+    throughput: [],
+    paced: paces.map((perSecond) => ({ perSecond, pairs: [] })),
+    lists: [],
+    tableScans: {},
+  };
   const closed: Send = (side, batch) => sendClosedLoop(side, ledger, batch, concurrency);
   const pair = async (round: number, what: string, send: Send, count: number, customerCount: number): Promise<Pair> => {
     const slice = async (side: Side) => {
@@ -57,6 +67,7 @@ export async function measure(
     return { ours: oursFirst ?? (await slice(ours)), baseline: baselineSlice };
   };
 
+  const scansBefore = await countTableScans?.();
   onProgress(`warm-up: ${warmUp} messages on each side`);
   for (const side of [ours, baseline]) await load(side, makeMessages(warmUp, Math.ceil(warmUp / 5)), closed);
   for (const [round, count] of parts(messages, rounds).entries()) {
@@ -74,6 +85,10 @@ export async function measure(
     onProgress(`lists of conversations for ${seconds} s`);
     measurement.lists = await measureLists(ours, ledger, seconds);
   }
+  // A connection reports its scans when it has been idle for a second.
+  if (countTableScans) await sleep(SCANS_REPORTED_MS);
+  for (const [table, scans] of Object.entries((await countTableScans?.()) ?? {}))
+    measurement.tableScans[table] = scans - (scansBefore?.[table] ?? 0);
   return measurement;
 }
 

@@ -33,6 +33,7 @@ export interface Report {
   throughput: Figures;
   paced: { perSecond: number; figures: Figures }[];
   lists: ListFigures[];
+  tableScans: Record<string, number>;
   targets: Target[];
 }
 
@@ -63,8 +64,12 @@ export function makeReport(measurement: Measurement, { largeRecord }: Pick<Bench
   const throughput = figures(measurement.throughput);
   const paced = measurement.paced.map(({ perSecond, pairs }) => ({ perSecond, figures: figures(pairs) }));
   const lists = measurement.lists.map(listFigures);
-  const targets = largeRecord === undefined ? targetsAgainstBare(throughput, paced[0]?.figures) : targetsOfLargeRecord(throughput, lists);
-  return { throughput, paced, lists, targets };
+  const { tableScans } = measurement;
+  const targets =
+    largeRecord === undefined
+      ? targetsAgainstBare(throughput, paced[0]?.figures)
+      : targetsOfLargeRecord(throughput, lists, Object.values(tableScans));
+  return { throughput, paced, lists, tableScans, targets };
 }
 
 function targetsAgainstBare(throughput: Figures, slow: Figures | undefined): Target[] {
@@ -76,10 +81,16 @@ function targetsAgainstBare(throughput: Figures, slow: Figures | undefined): Tar
 }
 
 /** Of the kinds of lists, the slowest one counts. */
-function targetsOfLargeRecord(throughput: Figures, lists: ListFigures[]): Target[] {
+function targetsOfLargeRecord(throughput: Figures, lists: ListFigures[], tableScans: number[]): Target[] {
   return [
     target('CPU per message', throughput.cpuPerMessage.ratio, 1.05, 'x empty record'),
     target('list of conversations p95', Math.max(...lists.map(({ p95 }) => p95)), 50, 'ms'),
+    target(
+      'reads of a large table as a whole',
+      tableScans.reduce((sum, scans) => sum + scans, 0),
+      0,
+      'times',
+    ),
   ];
 }
 
@@ -179,6 +190,7 @@ export function renderReport(report: Report, options: BenchOptions): string {
       compared('CPU per message, ms', figures.cpuPerMessage),
     ]),
     ...(lists.length > 0 ? listRows(lists) : []),
+    ...Object.entries(report.tableScans).flatMap(([table, scans]) => (scans > 0 ? [`${table} was read as a whole ${scans} times`] : [])),
     '',
     ...targets.map(({ name, value, limit, unit, met }) =>
       Number.isNaN(value)

@@ -8,7 +8,7 @@ import { type EmbeddedTemporal, startTemporalServer } from '../../src/local/embe
 import { applyMigrations } from '../../src/platform/migrations';
 import { startBareWorkflow } from './bare';
 import { type Launch, startChild } from './child';
-import { fillRecord, type RecordSize } from './large-record';
+import { countTableScans, fillRecord, type RecordSize } from './large-record';
 import type { Ledger, Side } from './load';
 import { Product } from './product';
 
@@ -32,6 +32,8 @@ export interface Sides {
   baseline: Side;
   /** Every Parley among the two. */
   products: Product[];
+  /** How often each large table was read as a whole; of the large record only. */
+  countTableScans?: () => Promise<Record<string, number>>;
 }
 
 /** Starts step by step; `close` undoes the completed steps, even after a failed or aborted start. */
@@ -86,7 +88,7 @@ export class Stack {
     onProgress('starting the API, the worker and the sandbox over each record');
     const ours = await this.#startProduct('large', largeUrl, postgres, temporal);
     const baseline = await this.#startProduct('empty', emptyUrl, postgres, temporal);
-    return { ours, baseline, products: [ours, baseline] };
+    return { ours, baseline, products: [ours, baseline], countTableScans: () => countTableScans(largeUrl) };
   }
 
   async #startProduct(name: string, databaseUrl: string, postgres: EmbeddedPostgres, temporal: EmbeddedTemporal): Promise<Product> {
