@@ -15,6 +15,7 @@ import { pipeline } from 'node:stream/promises';
 import { createGunzip, createGzip } from 'node:zlib';
 import type { Database } from '../src/platform/database';
 import { deleteCalls, findDueMonths, type MonthOrder, readDueCalls } from '../src/record/call-retention';
+import { deleteOldDeadLetters } from '../src/record/dead-letters';
 import type { DueMonth } from '../workflows/contract';
 import { createOrphanActivities, type OrphanActivities, type OrphanDependencies } from './orphans';
 import { reportProgress } from './progress';
@@ -43,6 +44,8 @@ export interface RetentionActivities extends OrphanActivities {
   archiveMonth(order: MonthOrder): Promise<Archived>;
   /** Deletes the month's calls and their events. */
   deleteMonth(order: MonthOrder): Promise<{ calls: number }>;
+  /** Deletes dead letters that were last seen before. */
+  deleteDeadLetters(order: { beforeMs: number; batchSize: number }): Promise<{ letters: number }>;
 }
 
 interface Dependencies extends OrphanDependencies {
@@ -81,6 +84,15 @@ export function createRetentionActivities(dependencies: Dependencies): Retention
       }
       logger.info({ month, calls }, 'calls deleted');
       return { calls };
+    },
+
+    async deleteDeadLetters({ beforeMs, batchSize }) {
+      let letters = 0;
+      for (let deleted = batchSize; deleted === batchSize; letters += deleted) {
+        deleted = await deleteOldDeadLetters(db, beforeMs, batchSize);
+        reportProgress({ letters: letters + deleted });
+      }
+      return { letters };
     },
   };
 }

@@ -436,11 +436,26 @@ describe('open calls without a workflow', () => {
   });
 });
 
+test('when dead letters are old, then a run deletes them batch by batch; a dry run, or one that was begun before there were any, does not', async () => {
+  const letter = (body: number, lastSeenAt: Date) => ({
+    ...{ source: 'kapso', reason: 'unreadable', detail: 'test', digest: randomUUID() },
+    ...{ body, lastSeenAt, createdAt: daysAgo(200) },
+  });
+  await system.db.deadLetter.createMany({ data: [1, 2, 3, 4, 5].map((body) => letter(body, daysAgo(31))) });
+  await system.db.deadLetter.create({ data: letter(6, daysAgo(29)) });
+  await run({ action: 'keep' });
+  expect(await run({ action: 'keep', deadLetterDays: 30, dryRun: true })).toMatchObject({ deadLetters: 0 });
+  expect(await system.db.deadLetter.count()).toBe(6);
+  expect(await run({ action: 'keep', deadLetterDays: 30, batchSize: 2 })).toMatchObject({ deadLetters: 5, isDone: true });
+  expect(await system.db.deadLetter.findMany()).toMatchObject([{ body: 6 }]);
+});
+
 describe('the schedule', () => {
   const handle = () => system.temporal.schedule.getHandle(retentionScheduleId(system.taskQueue));
   const settings = (days: number) => ({
     CALL_RETENTION_DAYS: days,
     CALL_RETENTION_ACTION: 'archive' as const,
+    DEAD_LETTER_RETENTION_DAYS: 90,
     TEMPORAL_TASK_QUEUE: system.taskQueue,
   });
 
@@ -448,7 +463,7 @@ describe('the schedule', () => {
     const { action, policies, info } = await handle().describe();
     expect(action).toMatchObject({
       workflowType: RETENTION_WORKFLOW,
-      args: [{ days: 45, action: 'archive' }],
+      args: [{ days: 45, action: 'archive', deadLetterDays: 90 }],
       taskQueue: system.taskQueue,
     });
     expect(policies.overlap).toBe('SKIP');
@@ -460,10 +475,10 @@ describe('the schedule', () => {
     await handle().pause('not now');
     await Promise.all([1, 2, 3].map(() => ensureRetentionSchedule(system.temporal, settings(30), silent)));
     const { action, state } = await handle().describe();
-    expect([action.args, state.paused]).toEqual([[{ days: 30, action: 'archive' }], true]);
+    expect([action.args, state.paused]).toEqual([[{ days: 30, action: 'archive', deadLetterDays: 90 }], true]);
     await handle().delete();
     await Promise.all([1, 2, 3].map(() => ensureRetentionSchedule(system.temporal, settings(45), silent)));
-    expect((await handle().describe()).action.args).toEqual([{ days: 45, action: 'archive' }]);
+    expect((await handle().describe()).action.args).toEqual([{ days: 45, action: 'archive', deadLetterDays: 90 }]);
   });
 
   test('when schedules may not be made, then there is a warning and no crash', async () => {

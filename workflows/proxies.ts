@@ -95,8 +95,10 @@ export const callbackRecords = proxyActivities<Pick<Activities, 'recordFailedCal
   retry: { initialInterval: '1 s', backoffCoefficient: 2, maximumInterval: '60 s' },
 });
 
-export const retention = proxyActivities<Pick<Activities, 'findDueCalls' | 'findOrphans' | 'closeUnplaced' | 'followAgain'>>({
-  // One pass over an index, or a request to Temporal for each call of a batch.
+export const retention = proxyActivities<
+  Pick<Activities, 'findDueCalls' | 'findOrphans' | 'closeUnplaced' | 'followAgain' | 'deleteDeadLetters'>
+>({
+  // One pass over an index, a request to Temporal for each call of a batch, or batches, each reported.
   startToCloseTimeout: '5 minutes',
   heartbeatTimeout: '60 s',
   // Ends before the next day's run, which will meet a lasting problem again.

@@ -1,4 +1,6 @@
-/** Once a day: handles open calls without a workflow, and archives or deletes old calls, month by month. */
+/**
+ * Once a day: handles open calls without a workflow, archives or deletes old calls, month by month, and deletes old dead letters.
+ */
 import { ActivityFailure, setCurrentDetails, setHandler } from '@temporalio/workflow';
 import type { ClosedCall } from '../activities/orphans';
 import { startCallback } from './call/callback';
@@ -21,6 +23,7 @@ export async function retentionWorkflow(input: RetentionInput): Promise<Retentio
     removed: 0,
     files: [],
     orphans: { unplaced: 0, unfollowed: 0, stopped: 0 },
+    deadLetters: 0,
     isDone: false,
   };
   setHandler(retentionProgress, () => progress);
@@ -30,6 +33,7 @@ export async function retentionWorkflow(input: RetentionInput): Promise<Retentio
   progress.due = months;
   if (progress.dryRun) progress.files = progress.action === 'archive' ? [folder] : [];
   else for (const month of months) await remove(month, input, progress);
+  await deleteDeadLetters(input, progress);
   progress.isDone = true;
   showProgress(progress);
   return progress;
@@ -118,7 +122,17 @@ async function remove({ month, calls }: DueMonth, input: RetentionInput, progres
   showProgress(progress);
 }
 
-function showProgress({ action, dryRun, due, removed, files, orphans, isDone }: RetentionProgress): void {
+async function deleteDeadLetters(
+  { deadLetterDays, batchSize = DEFAULT_BATCH }: RetentionInput,
+  progress: RetentionProgress,
+): Promise<void> {
+  if (deadLetterDays === undefined || progress.dryRun) return;
+  const beforeMs = Date.now() - deadLetterDays * DAY_MS;
+  const options = { summary: `delete dead letters last seen before ${new Date(beforeMs).toISOString()}` };
+  progress.deadLetters = (await retention.deleteDeadLetters.executeWithOptions(options, [{ beforeMs, batchSize }])).letters;
+}
+
+function showProgress({ action, dryRun, due, removed, files, orphans, deadLetters, isDone }: RetentionProgress): void {
   const total = due.reduce((sum, { calls }) => sum + calls, 0);
   setCurrentDetails(
     [
@@ -126,6 +140,7 @@ function showProgress({ action, dryRun, due, removed, files, orphans, isDone }: 
       `calls without a workflow: ${orphansOf({ orphans })}`,
       `never dialled: ${orphans.unplaced}${dryRun ? '' : ' (closed as failed)'}`,
       `nobody followed them: ${orphans.unfollowed}, their workflow was stopped: ${orphans.stopped}${dryRun ? '' : ' (followed to their end now)'}`,
+      ...(deadLetters > 0 ? [`old dead letters: ${deadLetters} (deleted)`] : []),
       ...files.map((file) => `file: ${file}`),
     ].join('\n\n'),
   );

@@ -34,6 +34,11 @@ const headerName = z
 const deploymentName = z.string().regex(/^(?!__)[\w-]{1,64}$/, 'must be a name of letters, digits, - and _');
 const buildId = z.string().regex(/^(?!__)[\w.+-]{1,64}$/, 'must be an id of letters, digits, ., +, - and _');
 const seconds = (max: number) => z.coerce.number({ error: 'must be a number of seconds' }).int().min(1).max(max);
+const days = z.coerce
+  .number({ error: 'must be a number of days' })
+  .int()
+  .min(1, 'must be at least 1 day')
+  .max(3_650, 'must be at most 3650 days');
 const milliseconds = (max: number) => z.coerce.number({ error: 'must be a number of milliseconds' }).int().min(0).max(max);
 
 /** The supported model providers, in the order of the default chain. All speak the OpenAI chat protocol. */
@@ -143,13 +148,9 @@ export const settingsSchema = z.object({
   PUBLIC_URL: httpUrl.optional(),
   CALL_REPORT_GRACE_SECONDS: seconds(60 * 60).default(90),
   CALL_RING_TIMEOUT_SECONDS: seconds(60 * 60).default(120),
-  CALL_RETENTION_DAYS: z.coerce
-    .number({ error: 'must be a number of days' })
-    .int()
-    .min(1, 'must be at least 1 day')
-    .max(3_650, 'must be at most 3650 days')
-    .default(90),
+  CALL_RETENTION_DAYS: days.default(90),
   CALL_RETENTION_ACTION: z.enum(['archive', 'delete', 'keep'], { error: 'must be archive, delete or keep' }).default('archive'),
+  DEAD_LETTER_RETENTION_DAYS: days.default(90),
   CALL_FOLLOW_UP_TEXT: z.string().max(4_096).optional(),
   CALLBACK_ALLOWED_HOSTS: hostList.default([]),
   CALLBACK_SIGNING_SECRET: z

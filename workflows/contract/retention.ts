@@ -8,6 +8,8 @@ export interface RetentionInput {
   action: 'archive' | 'delete' | 'keep';
   /** Changes nothing, and returns what would be done. */
   dryRun?: boolean;
+  /** Dead letters that were last seen longer ago are deleted. Not set by versions before 0.2: they stay. */
+  deadLetterDays?: number;
   /** Calls per statement (default 500). */
   batchSize?: number;
   /** Minimum age of an open call to be checked (default: one hour). By then its workflow should be running. */
@@ -55,6 +57,8 @@ export interface RetentionProgress {
   files: string[];
   /** Open calls without a workflow: those that were, or in a dry run would be, closed (`unplaced`) or followed again. */
   orphans: Record<OrphanReason, number>;
+  /** Dead letters deleted. */
+  deadLetters: number;
   isDone: boolean;
 }
 
@@ -70,6 +74,14 @@ export function retentionScheduleId(taskQueue: string): string {
 }
 
 /** The input of a run, from the settings. */
-export function retentionInput(settings: { CALL_RETENTION_DAYS: number; CALL_RETENTION_ACTION: RetentionInput['action'] }): RetentionInput {
-  return { days: settings.CALL_RETENTION_DAYS, action: settings.CALL_RETENTION_ACTION };
+export function retentionInput(settings: {
+  CALL_RETENTION_DAYS: number;
+  CALL_RETENTION_ACTION: RetentionInput['action'];
+  DEAD_LETTER_RETENTION_DAYS: number;
+}): RetentionInput {
+  return {
+    days: settings.CALL_RETENTION_DAYS,
+    action: settings.CALL_RETENTION_ACTION,
+    deadLetterDays: settings.DEAD_LETTER_RETENTION_DAYS,
+  };
 }

@@ -130,7 +130,7 @@ function progressLine({ due, removed, action }: RetentionProgress): string {
 }
 
 function printResult(progress: RetentionProgress): void {
-  const { action, dryRun, due, removed, files, orphans, cutoffAtMs } = progress;
+  const { action, dryRun, due, removed, files, orphans, deadLetters, cutoffAtMs } = progress;
   say('');
   if (action === 'keep') say('calls are kept (CALL_RETENTION_ACTION)');
   else say(`calls done before ${day(cutoffAtMs)}: ${due.reduce((sum, { calls }) => sum + calls, 0)}`);
@@ -142,6 +142,7 @@ function printResult(progress: RetentionProgress): void {
   else {
     if (action !== 'keep') say(`${action === 'archive' ? 'archived and deleted' : 'deleted'}: ${removed} calls with their events`);
     for (const file of files) say(`  ${file}`);
+    if (deadLetters > 0) say(`dead letters deleted: ${deadLetters}`);
   }
 }
 
