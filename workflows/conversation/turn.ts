@@ -3,9 +3,6 @@ import { log } from '@temporalio/workflow';
 import type { Draft, MovedTurn, Recorded } from '../../activities';
 import { failureType, REFUSED_BY_DATABASE } from '../failures';
 import { records } from '../proxies';
-import type { ConversationView } from './view';
-import { ProviderWalk } from './walk';
-import { walkOnce } from './walk-once';
 
 /** Grows until a model has answered: messages that arrive meanwhile are added, and are in the next prompt. */
 export interface Turn {
@@ -44,10 +41,4 @@ export async function failTurn(turn: { conversationId: string; messageIds: strin
     if (failureType(error) !== REFUSED_BY_DATABASE) throw error;
     log.error('the database refused to record a failed turn', { conversationId: turn.conversationId, reason: turn.reason });
   }
-}
-
-/** Calls the providers until one has answered or the turn times out. */
-export function draftReply(turn: Turn, view: ConversationView): Promise<DraftResult> {
-  const { flow = 1 } = turn.recorded;
-  return flow >= 2 ? new ProviderWalk(turn, view).run() : walkOnce(turn, view);
 }

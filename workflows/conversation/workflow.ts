@@ -28,9 +28,10 @@ import {
 import { failureType, REFUSED_BY_DATABASE } from '../failures';
 import { records, workspaces } from '../proxies';
 import { Delivery } from './delivery';
+import { draftReply } from './draft-reply';
 import { countElsewhere, handOver } from './hand-over';
 import { countMessages, Inbox } from './inbox';
-import { draftReply, extendTurn, failTurn, quietLeftMs, type Turn } from './turn';
+import { extendTurn, failTurn, quietLeftMs, type Turn } from './turn';
 import { ConversationView } from './view';
 
 /** Until the first record tells the workspace's own value. */
