@@ -26,14 +26,16 @@ import type { System } from './support/system';
 const SCALE = 15;
 const ATTEMPT_MS = 30_000 / SCALE;
 const LONGEST_PAUSE_MS = 30_000 / SCALE;
-const ATTENTION_AFTER_MS = 60_000 / SCALE;
-const LIMITS = {
+const DEFAULTS = {
   modelAttemptMs: ATTEMPT_MS,
   turnMs: (15 * 60_000) / SCALE,
-  attentionAfterMs: ATTENTION_AFTER_MS,
+  attentionAfterMs: 60_000 / SCALE,
   firstPauseMs: 1_000 / SCALE,
   longestPauseMs: LONGEST_PAUSE_MS,
 };
+
+/** Read with each message. A test that needs others sets them for itself. */
+const limits = { ...DEFAULTS };
 
 let system: System;
 let db: Database;
@@ -58,7 +60,7 @@ beforeAll(async () => {
   const { generateReply, ...others } = createModelActivities(common);
   worker = await startInProcessWorker(
     withDatabaseFailures({
-      ...createRecordActivities({ ...common, limits: LIMITS }),
+      ...createRecordActivities({ ...common, limits }),
       ...createWhatsAppActivities({ ...common, kapso, background: createBackgroundWork() }),
       ...others,
       generateReply: async (order: DraftOrder) => await onDrafted(order, await generateReply(order)),
@@ -75,6 +77,7 @@ afterAll(async () => {
 
 beforeEach(async () => {
   onDrafted = async (_order, draft) => draft;
+  Object.assign(limits, DEFAULTS);
   models().clear();
   await configure(['deepseek:m-one']);
 });
@@ -196,10 +199,14 @@ describe('one provider that is away', () => {
     90_000,
   );
 
-  test('when it names a time, then it is asked again exactly then', async () => {
+  test('when it names a time, then it is asked again exactly then, and a longer wait than a minute is shown meanwhile', async () => {
     const [phone, text] = [newPhone(), 'come again in 5 s'];
+    limits.attentionAfterMs = 500;
     models().program({ model: 'm-one', times: 1, error: { status: 429, retryAfterSeconds: 5 } });
     await kapso().customerSends({ from: phone, text });
+    const reason = { kind: 'waiting_for_model', text: 'waiting for a model: deepseek (m-one) answered 429' };
+    await eventually(async () => expect((await conversationOf(phone)).attention).toMatchObject([reason]));
+    expect(asksOf('m-one', text)).toHaveLength(1);
     await kapso().waitForVisible(phone, 1, 20_000);
     const [first, second] = asksOf('m-one', text);
     const waitedMs = (second?.atMs ?? 0) - (first?.atMs ?? 0);
@@ -260,6 +267,11 @@ describe('several providers', () => {
 });
 
 describe('what people see meanwhile', () => {
+  /** Instead of the minute. */
+  beforeEach(() => {
+    limits.attentionAfterMs = 1_500;
+  });
+
   test.each([
     ['answers 503', { error: { status: 503 } }, 'deepseek (m-one) answered 503'],
     ['does not answer', { connection: 'hang' as const }, 'deepseek (m-one) did not answer in time'],
@@ -287,6 +299,19 @@ describe('what people see meanwhile', () => {
     });
   });
 
+  test('when a single attempt takes longer than a minute, then the conversation shows it in the middle of it', async () => {
+    const phone = newPhone();
+    models().program({ model: 'm-one', delayMs: 1_900 });
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    const text = 'waiting for a model: deepseek (m-one) has not answered yet';
+    await eventually(async () => expect((await conversationOf(phone)).attention).toMatchObject([{ kind: 'waiting_for_model', text }]));
+    expect(await repliesOf(system, phone)).toEqual([]);
+    await kapso().waitForVisible(phone, 1, 10_000);
+    await outcomesOf(system, phone, 1);
+    expect(await conversationOf(phone)).toMatchObject({ needsAttention: false, attention: [] });
+    expect(await summariesOf(phone, 'activity')).toEqual(['reply via deepseek']);
+  });
+
   test('when a model is back, but WhatsApp refuses the reply, then the conversation shows the refusal alone', async () => {
     const phone = newPhone();
     const isBack = models().program({ model: 'm-one', error: { status: 503 } });
@@ -309,6 +334,25 @@ describe('what people see meanwhile', () => {
     expect((await conversationOf(phone)).attention).toMatchObject([
       { kind: 'turn_failed', text: expect.stringMatching(/^no model can answer: deepseek \(m-one\) answered 401: .* \(\d+ attempts\)$/) },
     ]);
+  });
+});
+
+describe('failures of our own', () => {
+  test('when they take longer than the turn may, then the turn is not over, and the draft that was stored is sent', async () => {
+    const phone = newPhone();
+    limits.turnMs = 1_500;
+    const before = models().count('m-one');
+    let drafts = 0;
+    onDrafted = async (_order, draft) => {
+      drafts += 1;
+      if (drafts > 1) return draft;
+      await delay(2_000);
+      throw ApplicationFailure.create({ type: 'RecordError.Unavailable', message: 'lost', nonRetryable: true });
+    };
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    await kapso().waitForVisible(phone, 1, 10_000);
+    expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
+    expect(models().count('m-one') - before).toBe(1);
   });
 });
 

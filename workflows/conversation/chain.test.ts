@@ -67,6 +67,14 @@ describe('the chain', () => {
     expect(tested.next(waitMs)?.choice).toBe(A);
   });
 
+  test('when the own pause has grown longer than a named time, then the named time counts', () => {
+    const tested = chain(A);
+    for (let count = 0; count < 6; count += 1) fail(tested, busy, tested.nextAtMs ?? 0);
+    const nowMs = tested.nextAtMs ?? 0;
+    fail(tested, { ...busy, retryAfterMs: 6_000 }, nowMs);
+    expect((tested.nextAtMs ?? 0) - nowMs).toBe(6_000);
+  });
+
   test('when a short wait is named again and again, then the pause grows beyond it all the same, and is never shorter', () => {
     const tested = chain(A);
     const waits: number[] = [];

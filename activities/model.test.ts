@@ -1,0 +1,106 @@
+/** The model activity on a real database, with the models of the sandbox. */
+import { randomUUID } from 'node:crypto';
+import { MockActivityEnvironment } from '@temporalio/testing';
+import { DefaultLogger } from '@temporalio/worker';
+import { readSettings } from '../src/platform/config';
+import { type Database, openDatabase } from '../src/platform/database';
+import { createLogger } from '../src/platform/logger';
+import { noMetrics } from '../src/platform/metrics';
+import { createLanguageModels } from '../src/providers/models/client';
+import type { ModelProgram } from '../src/sandbox/models/double';
+import { type Sandbox, startSandbox } from '../src/sandbox/sandbox';
+import { type TestDatabase, testDatabase } from '../test/support/engine';
+import { createModelActivities, type Draft, type DraftOrder, type ModelActivities } from './model';
+
+let database: TestDatabase;
+let db: Database;
+let sandbox: Sandbox;
+let generateReply: ModelActivities['generateReply'];
+
+beforeAll(async () => {
+  database = await testDatabase('model');
+  db = openDatabase(database.url);
+  const logger = createLogger('test', 'silent');
+  sandbox = await startSandbox({ port: 0, webhookUrls: [], webhookSecret: 's', phoneNumberId: '1', log: logger });
+  const models = createLanguageModels(readSettings({ SANDBOX_URL: sandbox.url }));
+  ({ generateReply } = createModelActivities({ db, models, logger, metrics: noMetrics }));
+});
+
+afterAll(async () => {
+  await sandbox?.close();
+  await db?.close();
+  await database?.drop();
+});
+
+beforeEach(() => {
+  sandbox.models.clear();
+});
+
+/** One attempt for a new conversation with one message. */
+async function newOrder(): Promise<DraftOrder> {
+  const settings = { create: {} };
+  const { id: workspaceId } = await db.orm.workspace.create({ data: { name: 'w', kapsoPhoneNumberId: randomUUID(), settings } });
+  const contact = await db.orm.contact.create({ data: { workspaceId, contactKey: randomUUID(), phone: '15550100' } });
+  const { id: conversationId } = await db.orm.conversation.create({
+    data: { workspaceId, contactId: contact.id, workflowId: randomUUID() },
+  });
+  const { id } = await db.orm.message.create({
+    data: { workspaceId, conversationId, workflowId: 'test', direction: 'inbound', status: 'received', kind: 'text', text: 'hi' },
+  });
+  return { conversationId, messageIds: [id], provider: 'sandbox', model: 'sandbox-model', attemptMs: 5_000, attempt: 2 };
+}
+
+/** Without its warnings: most attempts here fail on purpose. */
+const newEnvironment = () => new MockActivityEnvironment(undefined, { logger: new DefaultLogger('ERROR') });
+
+async function run(order: DraftOrder): Promise<Draft> {
+  const drafted: Awaited<ReturnType<typeof generateReply>> = await newEnvironment().run(generateReply, order);
+  if ('moved' in drafted) throw new Error('nothing was moved here');
+  return drafted;
+}
+
+test('when a model answers, then the draft is stored with the number of the attempt, and the next attempt finds it', async () => {
+  const order = await newOrder();
+  const draft = await run(order);
+  expect(await db.orm.message.findUnique({ where: { id: draft.messageId } })).toMatchObject({ status: 'pending', attempts: 2 });
+  const asked = sandbox.models.count('sandbox-model');
+  expect(await run(order)).toMatchObject({ messageId: draft.messageId, coveredIds: order.messageIds });
+  expect(sandbox.models.count('sandbox-model')).toBe(asked);
+});
+
+test('when the worker shuts down during an attempt, then this is no failure of the provider', async () => {
+  const environment = newEnvironment();
+  const asked = sandbox.models.count('sandbox-model');
+  sandbox.models.program({ connection: 'hang' });
+  const attempt = environment.run(generateReply, await newOrder());
+  await Promise.all([
+    expect(attempt).rejects.toMatchObject({ type: 'WorkerError.Stopping', nonRetryable: false }),
+    sandbox.models.waitForRequests('sandbox-model', asked + 1, 5_000).then(() => environment.cancel('WORKER_SHUTDOWN')),
+  ]);
+});
+
+const answer = (message: object, finishReason = 'stop') => ({
+  raw: {
+    contentType: 'application/json',
+    body: JSON.stringify({ choices: [{ index: 0, finish_reason: finishReason, message: { role: 'assistant', ...message } }] }),
+  },
+});
+
+test.each<[string, Partial<ModelProgram>, { type: string; nonRetryable: boolean }]>([
+  ['refuses in words', answer({ content: null, refusal: 'I cannot' }), { type: 'ModelError.ContentRefused', nonRetryable: true }],
+  ['is filtered', answer({ content: 'x' }, 'content_filter'), { type: 'ModelError.ContentRefused', nonRetryable: true }],
+  ['only thinks', answer({ content: null, reasoning_content: 'Hm.' }), { type: 'ModelError.EmptyReply', nonRetryable: false }],
+  ['is cut off before its first word', answer({ content: '' }, 'length'), { type: 'ModelError.EmptyReply', nonRetryable: false }],
+  ['sends a page', { raw: { contentType: 'text/html', body: '<html>' } }, { type: 'ModelError.BadAnswer', nonRetryable: false }],
+])('when a model %s, then the failure says so', async (_what, program, failure) => {
+  sandbox.models.program(program);
+  await expect(run(await newOrder())).rejects.toMatchObject(failure);
+});
+
+test('when this worker has no key of the provider, then the failure is permanent and says what to do', async () => {
+  await expect(run({ ...(await newOrder()), provider: 'openai', model: 'm' })).rejects.toMatchObject({
+    type: 'ModelError.NotConfigured',
+    nonRetryable: true,
+    message: 'openai (m) has no API key: set it, and restart the workers',
+  });
+});
