@@ -3,7 +3,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { ApplicationFailure, Context } from '@temporalio/activity';
 import type { Database } from '../src/platform/database';
-import { isRefused } from '../src/platform/database-errors';
+import { isForeignKeyViolation, isRefused } from '../src/platform/database-errors';
 import { withDeadline } from '../src/platform/deadline';
 import type { Logger } from '../src/platform/logger';
 import type { WorkerMetrics } from '../src/platform/metrics';
@@ -174,7 +174,8 @@ async function fromRecord<T>(step: () => Promise<T>): Promise<T> {
 }
 
 function isFinal(error: unknown): boolean {
-  return error instanceof ApplicationFailure || isRefused(error);
+  // The conversation may be merged into another one while the statement runs: it finds that one the next time.
+  return error instanceof ApplicationFailure || (isRefused(error) && !isForeignKeyViolation(error));
 }
 
 function refusedByRecord(message: string): ApplicationFailure {

@@ -58,6 +58,8 @@ export interface RecordedElsewhere {
   elsewhere: Elsewhere[];
   /** False: no conversation is this workflow's. */
   ownsConversation: boolean;
+  /** As in `Recorded`. */
+  refusedIds?: string[];
 }
 
 export type InboundOutcome = Recorded | RecordedElsewhere | { kind: 'unknown_number'; flow?: number } | { kind: 'refused' };
@@ -106,7 +108,7 @@ export function createRecordActivities({
       try {
         return await record(order);
       } catch (error) {
-        if (!isRefused(error)) throw error;
+        if (!isFinal(error)) throw error;
         return await recordEach(order);
       }
     },
@@ -173,7 +175,7 @@ export function createRecordActivities({
       try {
         outcomes.push(await record({ ...workflow, deliveries: [{ contact, messages: [message] }] }));
       } catch (error) {
-        if (!isRefused(error)) throw error;
+        if (!isFinal(error)) throw error;
         refusedIds.push(message.id);
         letters.push(refusedLetter(workflow, { contact, message }, error));
       }
@@ -182,7 +184,8 @@ export function createRecordActivities({
     const outcome = together(outcomes);
     if (letters.length === 0) return outcome;
     await askForPerson(workflow.workflowId, letters.length);
-    return outcome.kind === 'recorded' ? { ...outcome, needsAttention: true, refusedIds } : outcome;
+    if (outcome.kind === 'recorded') return { ...outcome, needsAttention: true, refusedIds };
+    return outcome.kind === 'elsewhere' ? { ...outcome, refusedIds } : outcome;
   }
 
   async function askForPerson(workflowId: string, deadLetters: number): Promise<void> {
@@ -190,6 +193,11 @@ export function createRecordActivities({
     const conversation = await db.orm.conversation.findUnique({ where: { workflowId }, select: { id: true } });
     if (conversation) await raiseAttention(db, { conversationId: conversation.id, kind: 'dead_letter', text: REFUSED_TEXT });
   }
+}
+
+/** Whether the same message would fail again: the database refuses it, or it has a value that no code of ours can take. */
+function isFinal(error: unknown): boolean {
+  return isRefused(error) || error instanceof TypeError || error instanceof RangeError;
 }
 
 /** The outcome of messages that were recorded one by one: the last of them knows all that want a reply. */

@@ -292,6 +292,9 @@ describe('bounds', () => {
     await eventually(async () => expect((await rowOf(callId)).status).toBe('in-progress'));
     const other = { providerCallId: randomUUID(), type: 'end-of-call-report' as const, endedReason: 'customer-busy', atMs: Date.now() };
     await system.temporal.workflow.getHandle(`call-${callId}`).signal(callReported, other);
+    // An operator may have typed anything in the Temporal UI.
+    for (const odd of [[], [null], ['x'], [{}], [{ providerCallId: 7 }]])
+      await system.temporal.workflow.getHandle(`call-${callId}`).signal('callReported', ...odd);
     expect(await resultOf(system, callId)).toMatchObject({ outcome: 'completed', providerCallId: vapi().find(callId)[0]?.id });
   });
 });

@@ -80,6 +80,23 @@ test('when a conversation grows long while messages and their duplicates pour in
   await balance(system.db);
 });
 
+test('when an operator cancels a conversation that has continued as new, then it ends, and the next message is answered', async () => {
+  const phone = newPhone();
+  const contactKey = 'cancelled-later';
+  const workflowId = conversationWorkflowId(system.phoneNumberId, contactKey);
+  const input: ConversationInput = { phoneNumberId: system.phoneNumberId, contactKey, maxHistoryEvents: 12 };
+  await signalMessage(workflowId, input, phone, 0);
+  const first = await system.temporal.workflow.getHandle(workflowId).describe();
+  await outcomesOf(system, phone, 1);
+  const handle = system.temporal.workflow.getHandle(workflowId);
+  await eventually(async () => expect((await handle.describe()).runId).not.toBe(first.runId));
+  await handle.cancel();
+  await expect(handle.result()).rejects.toThrow();
+  expect((await handle.describe()).status.name).toBe('CANCELLED');
+  await signalMessage(workflowId, input, phone, 1);
+  expect(await outcomesOf(system, phone, 2)).toEqual(['answered', 'answered']);
+});
+
 test('when a conversation grows long while no workspace has its number, then nothing of it is lost when one is added', async () => {
   const phone = newPhone();
   const phoneNumberId = `8${Date.now()}`;

@@ -20,6 +20,17 @@ export async function parkMessages(db: Database, order: MessagesReceived & { pho
     })),
     skipDuplicates: true,
   });
+  // Released for a workspace that has gone meanwhile: it waits again.
+  const ids = order.messages.map(({ providerMessageId }) => providerMessageId);
+  await db.orm.parkedMessage.updateMany({
+    where: { phoneNumberId: order.phoneNumberId, providerMessageId: { in: ids }, releasedAt: { not: null } },
+    data: { releasedAt: null },
+  });
+}
+
+/** Notes that messages were handed over: from then on, Temporal has them. */
+export async function markReleased(db: Database, ids: string[]): Promise<void> {
+  await db.orm.parkedMessage.updateMany({ where: { id: { in: ids }, releasedAt: null }, data: { releasedAt: new Date() } });
 }
 
 /** A parked message in a list. */
@@ -52,6 +63,8 @@ export async function findParkedMessages(
 
 /** A parked message, as it arrived, whose number now belongs to a workspace. */
 export interface ReleasableMessage {
+  /** Of the parked row. */
+  parkedId: string;
   phoneNumberId: string;
   contact: ContactIdentity;
   message: InboundMessage;
@@ -62,11 +75,11 @@ export async function findReleasableMessages(
   db: Database,
   { ageMs, limit }: { ageMs: number; limit: number },
 ): Promise<ReleasableMessage[]> {
-  const rows = await db.query<{ phoneNumberId: string; kept: InboundMessage & { contact: ContactIdentity } }>(sql`
-    SELECT p.phone_number_id AS "phoneNumberId", p.message AS kept FROM parked_messages p
+  const rows = await db.query<{ parkedId: string; phoneNumberId: string; kept: InboundMessage & { contact: ContactIdentity } }>(sql`
+    SELECT p.id AS "parkedId", p.phone_number_id AS "phoneNumberId", p.message AS kept FROM parked_messages p
     WHERE p.released_at IS NULL AND p.created_at <= now() - ${ageMs} * interval '1 ms'
       AND (EXISTS (SELECT 1 FROM workspaces w WHERE w.kapso_phone_number_id = p.phone_number_id)
         OR (p.phone_number_id = ${UNASSIGNED_NUMBER} AND EXISTS (SELECT 1 FROM workspaces)))
     ORDER BY p.created_at, p.id LIMIT ${limit}`);
-  return rows.map(({ phoneNumberId, kept: { contact, ...message } }) => ({ phoneNumberId, contact, message }));
+  return rows.map(({ parkedId, phoneNumberId, kept: { contact, ...message } }) => ({ parkedId, phoneNumberId, contact, message }));
 }

@@ -126,8 +126,8 @@ export async function endClaim(
 export async function endForeignClaim(db: Database, messageId: string): Promise<SendVerdict> {
   const rows = await db.query<ReplyState>(sql`
     UPDATE messages m SET status = CASE WHEN m.status = 'sending' THEN 'unconfirmed'::message_status ELSE m.status END
-    FROM conversations c WHERE m.id = ${messageId}::uuid AND c.id = m.conversation_id
-    RETURNING m.status::text, m.failure, c.needs_attention AS "needsAttention"`);
+    WHERE m.id = ${messageId}::uuid
+    RETURNING m.status::text, m.failure, (SELECT c.needs_attention FROM conversations c WHERE c.id = m.conversation_id) AS "needsAttention"`);
   return verdictOf(rows[0]);
 }
 
@@ -141,7 +141,8 @@ export async function checkClaim(db: Database, messageId: string, freshForMs: nu
 interface ReplyState {
   status: string;
   failure: string | null;
-  needsAttention: boolean;
+  /** Null if the conversation is being merged into another one at this moment. */
+  needsAttention: boolean | null;
 }
 
 function verdictOf(row: ReplyState | undefined): SendVerdict {
@@ -149,7 +150,7 @@ function verdictOf(row: ReplyState | undefined): SendVerdict {
     case 'sent':
     case 'delivered':
     case 'read':
-      return { status: 'sent', needsAttention: row.needsAttention };
+      return { status: 'sent', ...(row.needsAttention === null ? {} : { needsAttention: row.needsAttention }) };
     case 'pending':
       return { status: 'pending', retryAfterMs: 0, reason: 'not delivered' };
     case 'failed':

@@ -101,7 +101,14 @@ const text = z.string().min(1);
 const refusedMessageSchema = z.object({
   phoneNumberId: text,
   contact: z
-    .object({ phone: text.optional(), businessScopedUserId: text.optional(), name: text.optional(), username: text.optional() })
+    .object({
+      phone: text.optional(),
+      businessScopedUserId: text.optional(),
+      name: text.optional(),
+      username: text.optional(),
+      formerPhone: text.optional(),
+      formerBusinessScopedUserId: text.optional(),
+    })
     .refine(({ phone, businessScopedUserId }) => phone !== undefined || businessScopedUserId !== undefined),
   message: z.object({
     id: text,

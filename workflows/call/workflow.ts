@@ -96,8 +96,9 @@ class Call implements PlacedCall, FollowedCall {
     this.input = input;
   }
 
-  /** Runs inside a signal handler: never throws. */
-  apply(report: CallReported): void {
+  /** Runs inside a signal handler: never throws, whatever an operator has typed as its argument. */
+  apply(report: CallReported | undefined): void {
+    if (typeof report?.providerCallId !== 'string') return;
     if (this.#formerIds.has(report.providerCallId)) return;
     this.providerCallId ??= report.providerCallId;
     if (this.providerCallId !== report.providerCallId) return;

@@ -102,6 +102,9 @@ describe('inbox', () => {
       'messages of all wrong kinds',
       { contact: { phone: '1' }, messages: [null, 1, 'x', {}, { ...readable, id: 'no uuid' }, { ...readable, text: 5 }] },
     ],
+    ['a contact whose number is a number', { contact: { phone: 4915, businessScopedUserId: 'u' }, messages: [readable] }],
+    ['a message whose time is in nanoseconds', { contact: { phone: '1' }, messages: [{ ...readable, sentAtMs: 1.7e18 }] }],
+    ['a message whose payload is a text', { contact: { phone: '1' }, messages: [{ ...readable, payload: 'x' }] }],
     ['a message without a time', { contact: { phone: '1' }, messages: [{ ...readable, sentAtMs: undefined }] }],
   ])('when a signal carries %s, then nothing is taken and nothing is thrown', (_what, received) => {
     const inbox = new Inbox();

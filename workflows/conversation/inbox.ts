@@ -97,17 +97,24 @@ function readable(received: unknown): MessagesReceived {
 
 function isContact(value: unknown): value is ContactIdentity {
   if (!isObject(value)) return false;
-  const { phone, businessScopedUserId } = value;
-  return isText(phone) || isText(businessScopedUserId);
+  const { phone, businessScopedUserId, ...details } = value;
+  const areTexts = [phone, businessScopedUserId, ...Object.values(details)].every((each) => each === undefined || typeof each === 'string');
+  return areTexts && (isText(phone) || isText(businessScopedUserId));
 }
 
 const UUID = /^[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i;
 
 function isMessage(value: unknown): value is InboundMessage {
   if (!isObject(value)) return false;
-  const { id, providerMessageId, kind, text, sentAtMs } = value;
+  const { id, providerMessageId, kind, text, payload, sentAtMs } = value;
   const isKnown = typeof id === 'string' && UUID.test(id) && isText(providerMessageId) && isText(kind);
-  return isKnown && (text === undefined || typeof text === 'string') && Number.isFinite(sentAtMs);
+  const hasContent = (text === undefined || typeof text === 'string') && (payload === undefined || isObject(payload));
+  return isKnown && hasContent && isTime(sentAtMs);
+}
+
+/** The range of JavaScript's dates (ECMA-262, 21.4.1.1). */
+function isTime(value: unknown): boolean {
+  return typeof value === 'number' && Math.abs(value) <= 8.64e15;
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

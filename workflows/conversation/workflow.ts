@@ -79,6 +79,7 @@ class Conversation {
   #sessionTimerRuns = false;
   #waitingSinceMs: number | undefined;
   #hasGivenUpOnWorkspace = false;
+  #hasUnreportedLetters = false;
   /** The workflow that owns the person's conversation, while this one owns none. */
   #mergedInto: string | undefined;
   #isEnding = false;
@@ -107,10 +108,11 @@ class Conversation {
       if (call.followUpId) this.#followUps.push(call);
     });
     setHandler(conversationState, () => this.#view.state());
-    if (this.#flow >= 2) void this.#recordOnArrival();
   }
 
   async run(): Promise<ConversationResult> {
+    // Here and not earlier: only now is it out of reach of a cancellation.
+    if (this.#flow >= 2) void this.#recordOnArrival();
     for (;;) {
       if (this.#nothingWaits() && !this.#mergedInto) await this.#somethingToDo();
       // Nothing may be awaited between this look into the inbox and the return: a signal in between would be lost.
@@ -119,8 +121,8 @@ class Conversation {
       if (this.#nothingWaits() && this.#isEnding) throw new CancelledFailure('an operator ended the session');
       if (this.#hasMessages()) {
         const turn = await this.#collectTurn();
-        if (this.#hasGivenUpOnWorkspace) return this.#endWithoutWorkspace();
         if (turn) await this.#answer(turn);
+        if (this.#hasGivenUpOnWorkspace) return await this.#endWithoutWorkspace();
         this.#lastActivityMs = Date.now();
       } else if (this.#followUps.length > 0) await this.#followUp();
       else this.#delivery.applyReports();
@@ -216,14 +218,17 @@ class Conversation {
           this.#inbox.forget(deliveries, outcome.refusedIds ?? []);
           this.#applyRecorded(outcome, countMessages(deliveries) - countElsewhere(outcome.elsewhere), arrivedAtMs);
           await handOver(deliveries, outcome.elsewhere ?? [], this.#inbox);
+          await this.#reportDeadLetters(outcome.conversationId);
           break;
         case 'elsewhere':
+          this.#inbox.forget(deliveries, outcome.refusedIds ?? []);
           this.#waitingSinceMs = undefined;
           this.#mergedInto = outcome.ownsConversation ? undefined : outcome.elsewhere.at(-1)?.workflowId;
           await handOver(deliveries, outcome.elsewhere, this.#inbox);
           break;
         case 'refused':
           this.#inbox.forget(deliveries, idsOf(deliveries));
+          this.#hasUnreportedLetters = true;
           this.#view.showAttention(true);
           break;
         case 'unknown_number':
@@ -232,6 +237,19 @@ class Conversation {
           if (!(await this.#workspaceAppeared(outcome.flow ?? 1))) return;
       }
     }
+  }
+
+  /** A person whose first message was refused had no conversation then that could have asked for attention. */
+  async #reportDeadLetters(conversationId: string): Promise<void> {
+    if (!this.#hasUnreportedLetters) return;
+    this.#hasUnreportedLetters = false;
+    const order = {
+      conversationId,
+      kind: 'dead_letter',
+      reason: 'the database refused an earlier message; it is kept as a dead letter',
+    } as const;
+    await records.requestAttention.executeWithOptions({ summary: 'an earlier message is a dead letter: needs attention' }, [order]);
+    this.#view.showAttention(true);
   }
 
   async #record(deliveries: MessagesReceived[]): Promise<RecordOutcome> {
@@ -326,7 +344,8 @@ class Conversation {
   }
 
   /** Everything that waits is parked; it is worked on by a new run when a workspace has the number. */
-  #endWithoutWorkspace(): ConversationResult {
+  async #endWithoutWorkspace(): Promise<ConversationResult> {
+    while (this.#followUps.length > 0) await this.#followUp();
     if (this.#isEnding) throw new CancelledFailure('an operator ended the session');
     return this.#view.result();
   }
