@@ -77,16 +77,24 @@ testWith(PROGRAM).each([
 async function documentWithRealIds(): Promise<string> {
   const document = (await (await fetch(`${system.apiUrl}/openapi.json`)).json()) as oas31.OpenAPIObject;
   const real: Record<string, string> = { id: await aConversation(), callId: await aCall() };
-  for (const item of Object.values(document.paths ?? {})) {
-    for (const parameter of [item.get, item.delete].flatMap((operation) => operation?.parameters ?? [])) {
+  const letterId = await aDeadLetter();
+  for (const [path, item] of Object.entries(document.paths ?? {})) {
+    for (const parameter of [item.get, item.post, item.delete].flatMap((operation) => operation?.parameters ?? [])) {
       if (!('in' in parameter) || parameter.in !== 'path') continue;
-      const example = real[parameter.name];
+      const example = path.startsWith('/api/v1/dead-letters/') ? letterId : real[parameter.name];
       if (example !== undefined) parameter.example = example;
     }
   }
   const file = join(dir, 'openapi.json');
   await writeFile(file, JSON.stringify(document));
   return file;
+}
+
+/** One that cannot be read, so that it stays. */
+async function aDeadLetter(): Promise<string> {
+  await system.sandbox.kapso.deliver('{"message": {');
+  const { id } = await system.db.deadLetter.findFirstOrThrow({ select: { id: true } });
+  return id;
 }
 
 async function aConversation(): Promise<string> {

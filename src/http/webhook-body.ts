@@ -5,7 +5,7 @@
  * `requestTimeout` limits how long a body may take.
  */
 import type { IncomingMessage } from 'node:http';
-import type { Readable } from 'node:stream';
+import type { Readable, Transform } from 'node:stream';
 import { createGunzip, createInflate } from 'node:zlib';
 import { ApiError, RETRY_AFTER } from './errors';
 
@@ -37,7 +37,11 @@ export type BodyReader = (request: IncomingMessage, options: BodyOptions) => Pro
 /** One per process. */
 export function createBodyReader(maxUnverifiedBytes = MAX_UNVERIFIED_BYTES): BodyReader {
   const unverified = new InFlight(maxUnverifiedBytes);
-  return (request, options) => new IncomingBody(request, options, unverified).read();
+  return (request, { limitBytes, isVerified }) =>
+    new Promise((resolve, reject) => {
+      const body = new IncomingBody(request, { limitBytes, inFlight: isVerified ? undefined : unverified, resolve, reject });
+      body.read();
+    });
 }
 
 /** Reads and drops the rest of a rejected body, within limits: closing the connection at once could lose the response. */
@@ -62,102 +66,123 @@ export function discardBody(request: IncomingMessage): void {
 /** The bodies that are arriving, oldest first, and their memory. */
 class InFlight {
   readonly #maxBytes: number;
-  readonly #bytesOf = new Map<IncomingBody, number>();
+  readonly #bodies = new Set<IncomingBody>();
   #bytes = 0;
 
   constructor(maxBytes: number) {
     this.#maxBytes = maxBytes;
   }
 
-  /** Counts more bytes of a body; if it gets too much, rejects the oldest bodies, possibly this one. */
-  add(body: IncomingBody, bytes: number): void {
-    this.#bytesOf.set(body, (this.#bytesOf.get(body) ?? 0) + bytes);
+  begin(body: IncomingBody): void {
+    this.#bodies.add(body);
+  }
+
+  /** Counts bytes that a body holds from now on; makes room by giving up the oldest, which may be this one. */
+  add(bytes: number): void {
     this.#bytes += bytes;
-    for (const oldest of this.#bytesOf.keys()) {
+    if (this.#bytes <= this.#maxBytes) return;
+    for (const oldest of this.#bodies) {
+      oldest.giveUp();
       if (this.#bytes <= this.#maxBytes) return;
-      oldest.reject();
     }
   }
 
-  release(body: IncomingBody): void {
-    this.#bytes -= this.#bytesOf.get(body) ?? 0;
-    this.#bytesOf.delete(body);
+  end(body: IncomingBody, bytes: number): void {
+    this.#bodies.delete(body);
+    this.#bytes -= bytes;
   }
+}
+
+interface BodyParts {
+  limitBytes: number;
+  /** Undefined: does not count. */
+  inFlight: InFlight | undefined;
+  resolve(body: Buffer): void;
+  reject(error: Error): void;
 }
 
 class IncomingBody {
   readonly #request: IncomingMessage;
-  readonly #limitBytes: number;
-  /** Undefined if the sender is verified. */
-  readonly #inFlight: InFlight | undefined;
-  readonly #chunks: Buffer[] = [];
+  readonly #parts: BodyParts;
+  #chunks: Buffer[] = [];
   #length = 0;
-  /** The decompressor, or the request itself. */
-  #source: Readable | undefined;
-  #settle: (error?: Error) => void = () => undefined;
+  /** What counts of it in flight. */
+  #held = 0;
+  #isSettled = false;
+  #decoder: Transform | undefined;
 
-  constructor(request: IncomingMessage, { limitBytes, isVerified }: BodyOptions, unverified: InFlight) {
+  constructor(request: IncomingMessage, parts: BodyParts) {
     this.#request = request;
-    this.#limitBytes = limitBytes;
-    this.#inFlight = isVerified ? undefined : unverified;
+    this.#parts = parts;
   }
 
-  read(): Promise<Buffer> {
-    return new Promise((resolve, reject) => {
-      this.#settle = (error) => {
-        this.#stop();
-        if (error === undefined) return resolve(this.#whole());
-        // The request keeps us as long as its sender likes.
-        this.#chunks.length = 0;
-        discardBody(this.#request);
-        reject(error);
-      };
-      this.#begin();
-    });
+  read(): void {
+    const isTooLarge = Number(this.#request.headers['content-length'] ?? 0) > this.#parts.limitBytes;
+    const decoder = isTooLarge ? undefined : decoderOf(this.#request);
+    if (decoder !== undefined) this.#begin(decoder);
+    else this.#fail(isTooLarge ? tooLarge() : new ApiError(415, 'the encoding of the body is not supported'));
   }
 
-  reject(): void {
-    this.#settle(new ApiError(503, 'too many webhooks at once; please send it again', RETRY_AFTER));
+  giveUp(): void {
+    this.#fail(new ApiError(503, 'too many webhooks at once, please send again', RETRY_AFTER));
   }
 
-  #begin(): void {
-    const source = decodedBody(this.#request);
-    if (source === undefined) this.#settle(new ApiError(415, 'the content encoding is not supported'));
-    else if (Number(this.#request.headers['content-length'] ?? 0) > this.#limitBytes) this.#settle(tooLarge());
-    else this.#listen(source);
+  #begin(decoder: Transform | 'none'): void {
+    this.#parts.inFlight?.begin(this);
+    if (decoder === 'none') {
+      this.#listen(this.#request);
+      this.#hold(BYTES_PER_REQUEST);
+    } else {
+      this.#decoder = decoder;
+      this.#listen(this.#request.pipe(decoder));
+      this.#hold(BYTES_PER_REQUEST + BYTES_PER_DECODER);
+    }
   }
 
   #listen(source: Readable): void {
-    this.#source = source;
-    source.on('data', this.#take).on('end', this.#finish).on('error', this.#fail);
-    this.#request.on('close', this.#close);
-    this.#inFlight?.add(this, BYTES_PER_REQUEST + (source === this.#request ? 0 : BYTES_PER_DECODER));
+    source
+      .on('data', (chunk: Buffer) => this.#take(chunk))
+      .on('end', () => this.#finish())
+      .on('error', () => this.#fail(unreadable()));
+    this.#request.on('close', () => {
+      if (!this.#request.complete) this.#fail(unreadable());
+    });
   }
 
-  readonly #take = (chunk: Buffer): void => {
+  #hold(bytes: number): void {
+    if (this.#isSettled || this.#parts.inFlight === undefined) return;
+    this.#held += bytes;
+    this.#parts.inFlight.add(bytes);
+  }
+
+  #take(chunk: Buffer): void {
+    if (this.#isSettled) return;
     this.#chunks.push(chunk);
     this.#length += chunk.length;
-    if (this.#length > this.#limitBytes) this.#settle(tooLarge());
-    else this.#inFlight?.add(this, chunk.length + BYTES_PER_CHUNK);
-  };
-
-  readonly #finish = (): void => this.#settle();
-  readonly #fail = (): void => this.#settle(new ApiError(400, 'the body could not be read'));
-  readonly #close = (): void => {
-    if (!this.#request.complete) this.#fail();
-  };
-
-  #stop(): void {
-    this.#settle = () => undefined;
-    this.#inFlight?.release(this);
-    this.#request.off('close', this.#close);
-    this.#source?.off('data', this.#take).off('end', this.#finish);
-    if (this.#source !== this.#request) this.#source?.destroy();
+    if (this.#length > this.#parts.limitBytes) this.#fail(tooLarge());
+    else this.#hold(chunk.length + BYTES_PER_CHUNK);
   }
 
-  #whole(): Buffer {
+  #finish(): void {
+    if (this.#isSettled) return;
+    this.#settle();
     const [first] = this.#chunks;
-    return first !== undefined && this.#chunks.length === 1 ? first : Buffer.concat(this.#chunks, this.#length);
+    this.#parts.resolve(first !== undefined && this.#chunks.length === 1 ? first : Buffer.concat(this.#chunks, this.#length));
+  }
+
+  #fail(error: Error): void {
+    if (this.#isSettled) return;
+    this.#settle();
+    // The request holds us through its listeners, for as long as its sender likes.
+    this.#chunks = [];
+    this.#decoder?.destroy();
+    discardBody(this.#request);
+    this.#parts.reject(error);
+  }
+
+  #settle(): void {
+    this.#isSettled = true;
+    this.#parts.inFlight?.end(this, this.#held);
   }
 }
 
@@ -165,17 +190,21 @@ function tooLarge(): ApiError {
   return new ApiError(413, 'the body is too large');
 }
 
-/** A stream of the decompressed body; undefined if the encoding is unknown. */
-function decodedBody(request: IncomingMessage): Readable | undefined {
+function unreadable(): ApiError {
+  return new ApiError(400, 'the body could not be read');
+}
+
+/** What makes of the request the bytes that were signed; undefined for an unknown encoding. */
+function decoderOf(request: IncomingMessage): Transform | 'none' | undefined {
   switch (request.headers['content-encoding']?.trim().toLowerCase() ?? 'identity') {
     case 'identity':
     case '':
-      return request;
+      return 'none';
     case 'gzip':
     case 'x-gzip':
-      return request.pipe(createGunzip());
+      return createGunzip();
     case 'deflate':
-      return request.pipe(createInflate());
+      return createInflate();
     default:
       return undefined;
   }

@@ -69,11 +69,12 @@ export interface HandedOver {
 export async function handOver(events: Events, dependencies: HandOverDependencies): Promise<HandedOver[]> {
   const deadlineMs = signalDeadlineMs();
   const conversations = groupByConversation(events.messages, dependencies);
-  await Promise.all([
-    signalConversations(conversations, deadlineMs, dependencies),
-    keepStatuses(events.statuses, deadlineMs, dependencies),
-    keepLetters(events.letters, dependencies),
-  ]);
+  const steps: Promise<void>[] = [];
+  if (conversations.length > 0) steps.push(signalConversations(conversations, deadlineMs, dependencies));
+  if (events.statuses.length > 0) steps.push(keepStatuses(events.statuses, deadlineMs, dependencies));
+  if (events.letters.length > 0) steps.push(keepLetters(events.letters, dependencies));
+  // Most webhooks bring one thing.
+  await (steps.length === 1 ? steps[0] : Promise.all(steps));
   return conversations.flat().map(handedOver);
 }
 
@@ -153,13 +154,12 @@ async function signalConversation(
 }
 
 async function keepStatuses(events: StatusEvent[], deadlineMs: number, dependencies: HandOverDependencies): Promise<void> {
-  if (events.length === 0) return;
   const { statuses, logger, defaultPhoneNumberId } = dependencies;
   const numbered = events.map(
     (event): NumberedStatus => ({ ...event, phoneNumberId: event.phoneNumberId ?? defaultPhoneNumberId ?? UNASSIGNED_NUMBER }),
   );
   try {
-    await fromRecord(statuses.keep(numbered, deadlineMs));
+    await statuses.keep(numbered, deadlineMs);
   } catch (error) {
     logger.error({ error, statuses: events.length }, 'the database did not accept the statuses');
     if (!isRefused(error)) throw new NotStoredError('the database did not accept the statuses');
@@ -180,7 +180,6 @@ function refusedStatuses(statuses: NumberedStatus[]): NewDeadLetter[] {
 }
 
 async function keepLetters(letters: NewDeadLetter[], { db, logger }: Pick<HandOverDependencies, 'db' | 'logger'>): Promise<void> {
-  if (letters.length === 0) return;
   try {
     const deadLetterIds = await fromRecord(keepDeadLetters(db, letters));
     logger.warn({ deadLetterIds }, 'stored as dead letters');

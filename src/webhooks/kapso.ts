@@ -116,13 +116,13 @@ const RECEIVED: WebhookResponse = jsonResponse({ received: true } satisfies z.in
 async function takeWebhook({ headers, rawBody, note }: ReceivedWebhook, options: KapsoWebhookOptions): Promise<WebhookResponse> {
   const logger = options.logger.child({ idempotencyKey: headers['x-idempotency-key'] ?? null });
   const eventName = eventNameIn(headers);
-  const events = readKapsoBody(rawBody, eventName);
-  note({ type: typeOf(events), result: resultOf(events) });
+  const read = sorted(readKapsoBody(rawBody, eventName));
+  note({ type: typeOf(read), result: resultOf(read) });
   try {
-    report(events, options.logShapes, logger);
-    const taken = { messages: events.filter(isMessage), statuses: events.filter(isStatus) };
-    const letters = lettersOf(events.filter(isUnreadable), { rawBody, eventName });
-    const conversations = await keep({ ...taken, letters }, options.handOverDependencies(), logger);
+    report(read, options.logShapes, logger);
+    const { messages, statuses } = read;
+    const letters = lettersOf(read.unreadable, { rawBody, eventName });
+    const conversations = await keep({ messages, statuses, letters }, options.handOverDependencies(), logger);
     if (conversations.length === 0) return RECEIVED;
     return { ...RECEIVED, afterwards: () => logger.info({ conversations }, 'messages handed over') };
   } catch (error) {
@@ -149,41 +149,53 @@ class NotStartedError extends Error {
   override name = 'NotStartedError';
 }
 
-/** The kind of events, for the metrics. */
-function typeOf(events: KapsoEvent[]): string {
-  const kinds = [events.some(isMessage) ? 'message' : '', events.some(isStatus) ? 'status' : ''].filter((kind) => kind !== '');
-  return kinds.length > 0 ? kinds.join('_and_') : 'other';
+/** The events of a body by what they are. */
+interface Sorted {
+  messages: MessageEvent[];
+  statuses: StatusEvent[];
+  skipped: SkippedEvent[];
+  unreadable: UnreadableEvent[];
 }
 
-function resultOf(events: KapsoEvent[]): WebhookResult {
-  if (events.some(isUnreadable)) return 'unreadable';
-  return events.some((event) => event.type !== 'skipped') ? 'taken' : 'skipped';
+function sorted(events: readonly KapsoEvent[]): Sorted {
+  const read: Sorted = { messages: [], statuses: [], skipped: [], unreadable: [] };
+  for (const event of events) {
+    switch (event.type) {
+      case 'message':
+        read.messages.push(event);
+        break;
+      case 'status':
+        read.statuses.push(event);
+        break;
+      case 'skipped':
+        read.skipped.push(event);
+        break;
+      case 'unreadable':
+        read.unreadable.push(event);
+        break;
+    }
+  }
+  return read;
 }
 
-function report(events: KapsoEvent[], logShapes: boolean, logger: Logger): void {
-  for (const { shape } of events.filter(isSkipped)) logger.debug(logShapes ? { shape } : {}, 'webhook ignored');
-  const unreadable = events.filter(isUnreadable);
-  if (unreadable.length === 0) return;
-  const reasons = [...new Set(unreadable.map(({ reason }) => reason))];
-  const shapes = unreadable.slice(0, MOST_SHAPES).map(({ shape }) => shape);
-  logger.error({ items: unreadable.length, reasons, ...(logShapes ? { shapes } : {}) }, 'signed webhook could not be read');
+/** What the webhook carries, for the metrics. */
+function typeOf({ messages, statuses }: Sorted): string {
+  if (messages.length > 0) return statuses.length > 0 ? 'message_and_status' : 'message';
+  return statuses.length > 0 ? 'status' : 'other';
+}
+
+function resultOf({ messages, statuses, unreadable }: Sorted): WebhookResult {
+  if (unreadable.length > 0) return 'unreadable';
+  return messages.length + statuses.length > 0 ? 'taken' : 'skipped';
 }
 
 /** Shapes of unreadable items per log line. */
 const MOST_SHAPES = 10;
 
-function isMessage(event: KapsoEvent): event is MessageEvent {
-  return event.type === 'message';
-}
-
-function isStatus(event: KapsoEvent): event is StatusEvent {
-  return event.type === 'status';
-}
-
-function isUnreadable(event: KapsoEvent): event is UnreadableEvent {
-  return event.type === 'unreadable';
-}
-
-function isSkipped(event: KapsoEvent): event is SkippedEvent {
-  return event.type === 'skipped';
+function report({ skipped, unreadable }: Sorted, logShapes: boolean, logger: Logger): void {
+  for (const { shape } of skipped) logger.debug(logShapes ? { shape } : {}, 'webhook is not for us');
+  if (unreadable.length === 0) return;
+  const reasons = [...new Set(unreadable.map(({ reason }) => reason))];
+  const shapes = unreadable.slice(0, MOST_SHAPES).map(({ shape }) => shape);
+  logger.error({ items: unreadable.length, reasons, ...(logShapes ? { shapes } : {}) }, 'webhook with a good signature is not readable');
 }

@@ -6,7 +6,7 @@
 import type { Client } from '@temporalio/client';
 import { type ReportedStatus, sendReported } from '../../workflows/contract';
 import type { Database } from '../platform/database';
-import { isDatabaseAway } from '../platform/database-errors';
+import { fromRecord, isDatabaseAway } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
 import type { StatusEvent } from '../providers/kapso/events';
 import { joinEarlyReports, keepReports, raiseReply } from '../record/replies';
@@ -57,10 +57,8 @@ export function createStatusKeeper(dependencies: StatusDependencies): StatusKeep
   async function keepTogether(deliveries: Delivery[]): Promise<void> {
     let settled: Set<string>;
     try {
-      settled = await keepReports(
-        dependencies.db,
-        deliveries.flatMap(({ statuses }) => statuses),
-      );
+      const reports = deliveries.flatMap(({ statuses }) => statuses);
+      settled = await fromRecord(keepReports(dependencies.db, reports));
     } catch (error) {
       // If the database rejects one of them, the others must not fail with it.
       if (deliveries.length > 1 && !isDatabaseAway(error)) for (const delivery of deliveries) void keepTogether([delivery]);
@@ -114,10 +112,10 @@ async function applyStatus(event: NumberedStatus, deadlineMs: number, { db, temp
   const fact = { status, phoneNumberId, providerMessageId, ...(event.error ? { failure: `whatsapp ${event.error.code}` } : {}) };
   const messageId = ownId(correlationId);
   const key = messageId ? { messageId } : { providerMessageId };
-  const raised = await raiseReply(db, key, fact);
+  const raised = await fromRecord(raiseReply(db, key, fact));
   if (!raised) return;
   const idIsNew = 'messageId' in key && ['pending', 'sending', 'unconfirmed'].includes(raised.previous);
-  if (idIsNew) await joinEarlyReports(db, { providerMessageId, phoneNumberId });
+  if (idIsNew) await fromRecord(joinEarlyReports(db, { providerMessageId, phoneNumberId }));
   logger.info(
     { messageId: raised.messageId, workflowId: raised.workflowId, status: raised.status, previous: raised.previous },
     'reply status settled',

@@ -471,6 +471,7 @@ test.each<[string, unknown, string | undefined]>([
   ['an error of the account', meta({}, { messages: undefined, errors: [{ code: 1 }] }), undefined],
   ['another product of Meta’s', { object: 'instagram', entry: [{ changes: [{ field: 'messages', value: {} }] }] }, undefined],
   ['a status that says nothing of a send', { statuses: [{ id: 'w1', status: 'pending' }] }, undefined],
+  ['a status with the name of a property', { statuses: [{ id: 'w1', status: 'constructor' }] }, undefined],
   [
     'a message of ours in the legacy form',
     { message: { whatsapp_message_id: 'w1', message_type: 'text', direction: 'outbound' } },

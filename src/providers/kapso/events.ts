@@ -3,7 +3,6 @@
  * optional field counts as missing, and an item that cannot be read becomes an event too, so that nothing in a signed body is lost. Based
  * on Kapso's event types and Meta's webhook reference as of November 2026; examples are in test/fixtures/kapso.
  */
-import { z } from 'zod';
 import type { ContactIdentity, InboundMessage, ReportedStatus } from '../../../workflows/contract';
 import { shapeOf } from '../../platform/shape';
 import { boundedJson, cutText, sanitizedJson } from '../../platform/text';
@@ -71,75 +70,6 @@ const MAX_ITEMS = 10_000;
 const MAX_WRAPPERS = 3;
 const DAY_MS = 86_400_000;
 
-/** Optional fields must not cost us the message: invalid ones count as missing. */
-const optional = <T extends z.ZodType>(schema: T) => schema.nullish().catch(undefined);
-const optionalText = optional(z.union([z.string(), z.number().transform(String)]));
-/** Integers only: beyond a double's precision, a number may differ from the one that was sent. */
-const optionalId = optional(z.union([z.string(), z.int().positive().transform(String)]).pipe(z.string().min(1).max(512)));
-const optionalTime = optional(z.union([z.string(), z.number()]));
-/** An object, or the first of a list. */
-const optionalObject = <T extends z.ZodRawShape>(shape: T) =>
-  optional(z.preprocess((value): unknown => (Array.isArray(value) ? value[0] : value), z.looseObject(shape)));
-
-const statusSchema = z.object({
-  id: optionalId,
-  status: optionalText,
-  timestamp: optionalTime,
-  biz_opaque_callback_data: optionalText,
-  errors: optionalObject({ code: z.coerce.number(), title: optionalText }),
-});
-
-/** Covers both of Kapso's formats, and Meta's: they differ in a few names. */
-const messageSchema = z.looseObject({
-  id: optionalId,
-  timestamp: optionalTime,
-  type: optional(z.string().min(1).max(64)),
-  from: optionalText,
-  to: optionalText,
-  from_user_id: optionalText,
-  username: optionalText,
-  kapso: optionalObject({
-    direction: optionalText,
-    origin: optionalText,
-    status: optionalText,
-    transcript: optionalObject({ text: optionalText }),
-    media_data: optionalObject({}),
-  }),
-  // The legacy format (v1), which old webhooks still send.
-  whatsapp_message_id: optionalId,
-  message_type: optional(z.string().min(1).max(64)),
-  content: optionalText,
-  direction: optionalText,
-  phone_number: optionalText,
-  created_at: optionalTime,
-});
-type VendorMessage = z.output<typeof messageSchema>;
-
-const itemSchema = z.object({
-  conversation: optionalObject({
-    phone_number: optionalText,
-    business_scoped_user_id: optionalText,
-    username: optionalText,
-    phone_number_id: z.unknown().optional(),
-    kapso: optionalObject({ contact_name: optionalText }),
-  }),
-  phone_number_id: z.unknown().optional(),
-  whatsapp_config: optionalObject({ phone_number_id: z.unknown().optional() }),
-});
-type VendorConversation = z.output<typeof itemSchema>['conversation'];
-
-const contactSchema = z.object({
-  profile: optionalObject({ name: optionalText, username: optionalText }),
-  wa_id: optionalText,
-  user_id: optionalText,
-});
-type MetaContact = z.output<typeof contactSchema>;
-
-/** `user_changed_number` has the new number as `wa_id`; `user_changed_user_id` has both ids, and may have no sender. */
-const systemSchema = z.object({
-  system: optionalObject({ type: optionalText, wa_id: optionalText, user_id: optionalText, previous_user_id: optionalText }),
-});
-
 type Fields = Record<string, unknown>;
 
 /** The context of an item. */
@@ -147,12 +77,13 @@ interface Context {
   /** Kapso's name for the event; undefined for Meta's own webhooks. */
   event: string | undefined;
   number: NumberId;
-  conversation?: VendorConversation;
-  contacts?: MetaContact[];
-  /** By definition of the format, the list contains only messages from customers. */
-  isInboundList: boolean;
-  /** Makes a body with only this item. */
-  alone(item: unknown): unknown;
+  /** What Kapso says of the conversation. */
+  conversation?: Fields | undefined;
+  contacts?: Contacts;
+  /** The field that the items stand in; `messages` holds what customers sent. */
+  place: 'message' | 'messages' | 'statuses';
+  /** What has that field. */
+  around: Fields;
 }
 
 /** What a body says about everything in it. */
@@ -245,18 +176,9 @@ function readValue(value: Fields, { event, phoneNumberId }: Outside): KapsoEvent
   const { messages, statuses, errors, metadata, phone_number_id } = value;
   // Errors of the account itself come in place of messages.
   if (!isGiven(messages) && !isGiven(statuses)) return [isGiven(errors) ? skipped(value) : unreadable('unreadable', value)];
-  const contacts = contactsIn(value.contacts);
   const number = numberIdIn(isFields(metadata) ? metadata.phone_number_id : undefined, phone_number_id, phoneNumberId);
-  const contextOf = (list: 'messages' | 'statuses'): Context => ({
-    ...{ event, number, contacts, isInboundList: list === 'messages' },
-    alone: (item) => ({
-      ...(number.given === undefined ? {} : { phone_number_id: number.given }),
-      ...(list === 'messages' && isGiven(value.contacts) ? { contacts: contactsAround(item, value.contacts) } : {}),
-      [list]: [item],
-    }),
-  });
-  const inMessages = contextOf('messages');
-  const inStatuses = contextOf('statuses');
+  const inMessages: Context = { event, number, contacts: contactsIn(value.contacts), place: 'messages', around: value };
+  const inStatuses: Context = { event, number, place: 'statuses', around: value };
   return [
     ...(isGiven(messages)
       ? each(
@@ -277,12 +199,10 @@ function readValue(value: Fields, { event, phoneNumberId }: Outside): KapsoEvent
 
 /** Reads an item by Kapso: a message with its conversation. */
 function readItem(item: Fields, { event, phoneNumberId }: Outside): KapsoEvent[] {
-  const { conversation, phone_number_id, whatsapp_config } = itemSchema.safeParse(item).data ?? {};
-  const number = numberIdIn(phone_number_id, conversation?.phone_number_id, whatsapp_config?.phone_number_id, phoneNumberId);
-  const context: Context = {
-    ...{ event, number, conversation, isInboundList: false },
-    alone: (message) => ({ ...item, ...(number.given === undefined ? {} : { phone_number_id: number.given }), message }),
-  };
+  const conversation = objectIn(item.conversation);
+  const legacyNumber = objectIn(item.whatsapp_config)?.phone_number_id;
+  const number = numberIdIn(item.phone_number_id, conversation?.phone_number_id, legacyNumber, phoneNumberId);
+  const context: Context = { event, number, conversation, place: 'message', around: item };
   return each(
     item.message,
     (message) => readMessage(message, context),
@@ -291,55 +211,74 @@ function readItem(item: Fields, { event, phoneNumberId }: Outside): KapsoEvent[]
 }
 
 function readMessage(item: unknown, context: Context): KapsoEvent[] {
-  const parsed = messageSchema.safeParse(item);
-  if (!parsed.success) return [unreadable('unreadable', context.alone(item))];
-  const message = parsed.data;
+  if (!isFields(item)) return [unreadable('unreadable', alone(item, context))];
+  const message: VendorMessage = {
+    fields: item,
+    kapso: objectIn(item.kapso),
+    isLegacy: 'whatsapp_message_id' in item || 'message_type' in item,
+  };
   const id = idOf(message);
-  const unread = (reason: UnreadableReason) => [unreadable(reason, context.alone(item), { id, number: context.number })];
   const direction = directionOf(message, context);
-  if (direction === undefined) return unread('direction_unknown');
-  if (direction === 'outbound') return readOutbound(item, message, context);
-  if (context.number.isOdd) return unread('odd_number_id');
-  if (id === undefined) return unread('no_id');
+  if (direction === 'outbound') return readOutbound(message, id, context);
+  if (direction === undefined) return [unreadMessage('direction_unknown', item, id, context)];
+  if (context.number.isOdd) return [unreadMessage('odd_number_id', item, id, context)];
+  if (id === undefined) return [unreadMessage('no_id', item, id, context)];
   const contact = senderOf(message, context);
-  if (!contact) return unread('no_sender');
+  if (!contact) return [unreadMessage('no_sender', item, id, context)];
   return [messageEvent(message, { id, contact, phoneNumberId: context.number.id })];
 }
 
-function isLegacy(message: VendorMessage): boolean {
-  return 'whatsapp_message_id' in message || 'message_type' in message;
+/** A body with this item alone, and with what its reader needs of the rest. */
+function alone(item: unknown, { number, place, around, contacts }: Context): unknown {
+  const numbered = number.given === undefined ? {} : { phone_number_id: number.given };
+  if (place === 'message') return { ...around, ...numbered, message: item };
+  const persons = place === 'messages' && isGiven(around.contacts) ? { contacts: contactsAround(item, around.contacts, contacts) } : {};
+  return { ...numbered, ...persons, [place]: [item] };
 }
 
-/** In the legacy format, `id` is a database id, where the others have WhatsApp's. */
-function idOf(message: VendorMessage): string | undefined {
-  return (isLegacy(message) ? message.whatsapp_message_id : message.id) ?? undefined;
+function unreadMessage(reason: UnreadableReason, item: unknown, id: string | undefined, context: Context): UnreadableEvent {
+  return unreadable(reason, alone(item, context), { id, number: context.number });
+}
+
+/** A message in any of the three forms: Kapso's two and Meta's differ in a few names. */
+interface VendorMessage {
+  fields: Fields;
+  /** Kapso's own part. */
+  kapso: Fields | undefined;
+  /** The form (v1) that old webhooks still send. */
+  isLegacy: boolean;
+}
+
+/** The legacy form has the id of a database where the others have WhatsApp's. */
+function idOf({ fields, isLegacy }: VendorMessage): string | undefined {
+  return idIn(isLegacy ? fields.whatsapp_message_id : fields.id);
 }
 
 /**
  * Who sent a message: what the message itself says, or all other evidence, if it agrees. Our own messages must never be mistaken for the
  * customer's (they would be answered), nor the customer's for ours (they would be lost).
  */
-function directionOf(message: VendorMessage, context: Context): 'inbound' | 'outbound' | undefined {
-  const said = (message.kapso?.direction ?? message.direction)?.trim().toLowerCase();
+function directionOf({ fields, kapso }: VendorMessage, context: Context): 'inbound' | 'outbound' | undefined {
+  const said = wordIn(kapso?.direction ?? fields.direction);
   if (said === 'inbound' || said === 'outbound') return said;
-  const { kapso, from, to, from_user_id } = message;
-  const { event, conversation, isInboundList } = context;
-  const customer = phoneIn(conversation?.phone_number);
-  const isCustomer = (name: string | null | undefined) => customer !== undefined && phoneIn(name) === customer;
+  const { event, conversation, place } = context;
+  const [from, to, fromId] = [textIn(fields.from), textIn(fields.to), textIn(fields.from_user_id)];
+  const customer = phoneIn(textIn(conversation?.phone_number));
+  const status = wordIn(kapso?.status);
   const isInbound =
-    isInboundList ||
+    place === 'messages' ||
     event === RECEIVED ||
-    kapso?.status === 'received' ||
-    isCustomer(from) ||
-    (isGiven(from_user_id) && from_user_id === conversation?.business_scoped_user_id);
+    status === 'received' ||
+    (customer !== undefined && phoneIn(from) === customer) ||
+    (fromId !== undefined && fromId === textIn(conversation?.business_scoped_user_id));
   const isOutbound =
     statusOfEvent(event) !== undefined ||
     isGiven(kapso?.statuses) ||
     kapso?.origin === 'business_app' ||
-    OUTBOUND_STATUSES.has(kapso?.status ?? '') ||
-    message.type === 'template' ||
-    isCustomer(to) ||
-    (isGiven(to) && !isGiven(from) && !isGiven(from_user_id));
+    OUTBOUND_STATUSES.has(status ?? '') ||
+    fields.type === 'template' ||
+    (customer !== undefined && phoneIn(to) === customer) ||
+    (to !== undefined && from === undefined && fromId === undefined);
   if (isInbound === isOutbound) return undefined;
   return isInbound ? 'inbound' : 'outbound';
 }
@@ -352,56 +291,66 @@ function statusOfEvent(event: string | undefined): string | undefined {
   return /^whatsapp\.message\.(sent|delivered|read|played|failed)$/.exec(event ?? '')?.[1];
 }
 
-/** An outbound event contains all statuses so far; a message that a person sent from the phone app has none. */
-function readOutbound(item: unknown, message: VendorMessage, context: Context): KapsoEvent[] {
-  const id = idOf(message);
-  // Statuses in the legacy format were never supported.
-  if (isLegacy(message)) return [skipped(item)];
-  const whole = () => unreadable('unreadable', context.alone(item), { id, number: context.number });
-  const { statuses, status = statusOfEvent(context.event) } = message.kapso ?? {};
-  const reported = isGiven(statuses) ? each(statuses, (each) => [readStatus(each, context, id)], whole) : [];
+/** An outbound event carries every status so far; a person's message from the phone app carries none. */
+function readOutbound({ fields, kapso, isLegacy }: VendorMessage, id: string | undefined, context: Context): KapsoEvent[] {
+  // The legacy form's statuses were never read.
+  if (isLegacy) return [skipped(fields)];
+  const whole = () => unreadMessage('unreadable', fields, id, context);
+  const reported = isGiven(kapso?.statuses) ? each(kapso.statuses, (status) => [readStatus(status, context, id)], whole) : [];
   const readable = reported.filter(({ type }) => type !== 'unreadable');
   if (readable.length < reported.length) return [...readable, whole()];
   if (reported.length > 0) return reported;
-  const own = readStatus({ id, status: status ?? statusOfEvent(context.event), timestamp: message.timestamp }, context, id);
-  return [own.type === 'unreadable' ? { ...whole(), reason: own.reason, detail: own.detail } : own];
+  const status = textIn(kapso?.status) ?? statusOfEvent(context.event);
+  const own = readStatus({ id, status, timestamp: fields.timestamp }, context);
+  return [own.type === 'unreadable' ? unreadMessage(own.reason, fields, id, context) : own];
 }
 
 function readStatus(item: unknown, context: Context, outboundId?: string): KapsoEvent {
-  const { id: ownId, status, timestamp, biz_opaque_callback_data, errors } = statusSchema.safeParse(item).data ?? {};
-  const id = ownId ?? outboundId;
-  const unread = (reason: UnreadableReason) => unreadable(reason, context.alone(item), { id, number: context.number });
-  if (!isGiven(status)) return unread('unreadable');
-  // `played` counts as read; `pending` and any future status say nothing about a send.
-  const known = STATUSES[status.trim().toLowerCase()];
+  const fields = isFields(item) ? item : {};
+  const id = idIn(fields.id) ?? outboundId;
+  const status = wordIn(fields.status);
+  if (status === undefined) return unreadMessage('unreadable', item, id, context);
+  // A voice message that was played was read; `pending` and what comes later to Meta's list says nothing about a send.
+  const known = STATUSES.get(status);
   if (!known) return skipped(item);
-  if (id === undefined) return unread('no_id');
-  if (context.number.isOdd) return unread('odd_number_id');
+  if (id === undefined) return unreadMessage('no_id', item, id, context);
+  if (context.number.isOdd) return unreadMessage('odd_number_id', item, id, context);
+  const correlationId = textIn(fields.biz_opaque_callback_data);
+  const error = errorIn(fields.errors);
   return {
     type: 'status',
     ...(context.number.id === undefined ? {} : { phoneNumberId: context.number.id }),
     providerMessageId: id,
     status: known,
-    atMs: timeOf(timestamp),
-    ...(biz_opaque_callback_data ? { correlationId: biz_opaque_callback_data } : {}),
-    ...(errors ? { error: { code: errors.code, ...(errors.title ? { title: errors.title } : {}) } } : {}),
+    atMs: timeOf(fields.timestamp),
+    ...(correlationId === undefined ? {} : { correlationId }),
+    ...(error === undefined ? {} : { error }),
   };
 }
 
-const STATUSES: Readonly<Record<string, ReportedStatus>> = {
-  sent: 'sent',
-  delivered: 'delivered',
-  read: 'read',
-  played: 'read',
-  failed: 'failed',
-};
+/** The first error of a list; undefined without a code. */
+function errorIn(value: unknown): StatusEvent['error'] {
+  const { code, title } = objectIn(value) ?? {};
+  if (!isGiven(code) || Number.isNaN(Number(code))) return undefined;
+  const words = textIn(title);
+  return { code: Number(code), ...(words === undefined ? {} : { title: words }) };
+}
+
+const STATUSES: ReadonlyMap<string, ReportedStatus> = new Map([
+  ['sent', 'sent'],
+  ['delivered', 'delivered'],
+  ['read', 'read'],
+  ['played', 'read'],
+  ['failed', 'failed'],
+]);
 
 function messageEvent(
   message: VendorMessage,
   { id, contact, phoneNumberId }: { id: string; contact: ContactIdentity; phoneNumberId: string | undefined },
 ): MessageEvent {
-  const kind = kindOf(message);
-  const text = textOf(message, kind);
+  const { fields, kapso } = message;
+  const kind = kindOf(fields);
+  const text = textOf(fields, kind);
   const payload = payloadOf(message, kind, text);
   return {
     type: 'message',
@@ -410,10 +359,10 @@ function messageEvent(
     message: {
       providerMessageId: id,
       kind,
-      ...(text ? { text: cutText(text, MAX_TEXT) } : {}),
+      ...(text === undefined ? {} : { text: cutText(text, MAX_TEXT) }),
       ...(payload ? { payload } : {}),
-      sentAtMs: timeOf(message.timestamp ?? message.created_at),
-      ...(message.kapso?.origin === 'history_sync' ? { isHistory: true } : {}),
+      sentAtMs: timeOf(fields.timestamp ?? fields.created_at),
+      ...(kapso?.origin === 'history_sync' ? { isHistory: true } : {}),
     },
   };
 }
@@ -433,14 +382,16 @@ const KINDS = [
   'reaction',
   'order',
 ];
+const MAX_KIND = 64;
 
-function kindOf(message: VendorMessage): string {
-  return message.type ?? message.message_type ?? KINDS.find((kind) => isGiven(message[kind])) ?? 'unknown';
+function kindOf(fields: Fields): string {
+  const named = [fields.type, fields.message_type].find((name) => typeof name === 'string' && name !== '' && name.length <= MAX_KIND);
+  return (named as string | undefined) ?? KINDS.find((kind) => isGiven(fields[kind])) ?? 'unknown';
 }
 
-/** What the customer wrote: the body, a caption, or the title of a pressed button. */
-function textOf(message: VendorMessage, kind: string): string | undefined {
-  const content = contentOf(message, kind);
+/** What the customer wrote: the body, a caption, or the title of what was pressed. Undefined when that is nothing. */
+function textOf(fields: Fields, kind: string): string | undefined {
+  const content = contentOf(fields, kind);
   const text = ((): unknown => {
     switch (kind) {
       case 'text':
@@ -453,26 +404,24 @@ function textOf(message: VendorMessage, kind: string): string | undefined {
         return property(content, 'caption');
     }
   })();
-  if (typeof text === 'string' && text !== '') return text;
-  return typeof text === 'number' ? String(text) : (message.content ?? undefined);
+  return textIn(text) ?? textIn(fields.content);
 }
 
-function contentOf(message: VendorMessage, kind: string): unknown {
-  return Object.hasOwn(message, kind) ? message[kind] : undefined;
+function contentOf(fields: Fields, kind: string): unknown {
+  return Object.hasOwn(fields, kind) ? fields[kind] : undefined;
 }
 
-/** The content of the kind (media id, coordinates, contacts, …) without media URLs, which work without a key. */
-function payloadOf(message: VendorMessage, kind: string, text: string | undefined): Fields | undefined {
-  const content = kind === 'text' && text !== undefined ? undefined : withoutUrls(contentOf(message, kind));
-  const media = message.kapso?.media_data;
-  const payload = {
+/** The kind's own object (media id, coordinates, contacts, …) without addresses of media: those open without a key. */
+function payloadOf({ fields, kapso }: VendorMessage, kind: string, text: string | undefined): Fields | undefined {
+  const content = kind === 'text' && text !== undefined ? undefined : withoutUrls(contentOf(fields, kind));
+  const media = objectIn(kapso?.media_data);
+  const transcript = textIn(objectIn(kapso?.transcript)?.text);
+  const payload: Fields = {
     ...(content === undefined ? {} : { [kind]: content }),
     ...(media ? { file: withoutUrls(media) } : {}),
-    ...(message.kapso?.transcript?.text ? { transcript: message.kapso.transcript.text } : {}),
-    ...('context' in message ? { context: message.context } : {}),
-    ...('referral' in message ? { referral: message.referral } : {}),
-    ...('errors' in message ? { errors: message.errors } : {}),
+    ...(transcript === undefined ? {} : { transcript }),
   };
+  for (const name of ['context', 'referral', 'errors']) if (name in fields) payload[name] = fields[name];
   if (Object.keys(payload).length === 0) return undefined;
   return (boundedJson(payload, MAX_PAYLOAD_JSON) as Fields | undefined) ?? { tooLarge: true };
 }
@@ -483,29 +432,36 @@ function withoutUrls(content: unknown): unknown {
 }
 
 /** Finds the sender by what is there: a message without one, next to a single contact, is from that person. */
-function senderOf(message: VendorMessage, { conversation, contacts = [] }: Context): ContactIdentity | undefined {
-  const person = contactOf(message, contacts);
-  const phones = [message.from, message.phone_number, conversation?.phone_number, person?.wa_id];
-  const phone = phones.map(phoneIn).find((digits) => digits !== undefined);
-  const ids = [message.from_user_id, conversation?.business_scoped_user_id, person?.user_id];
-  const aliases = changedAliases(message, { phone, businessScopedUserId: ids.map(scopedIdIn).find((id) => id !== undefined) });
+function senderOf({ fields }: VendorMessage, { conversation, contacts }: Context): ContactIdentity | undefined {
+  const person = contacts && contactOf(fields, contacts);
+  const phone =
+    phoneIn(textIn(fields.from)) ??
+    phoneIn(textIn(fields.phone_number)) ??
+    phoneIn(textIn(conversation?.phone_number)) ??
+    phoneIn(textIn(person?.wa_id));
+  const businessScopedUserId =
+    scopedIdIn(fields.from_user_id) ?? scopedIdIn(conversation?.business_scoped_user_id) ?? scopedIdIn(person?.user_id);
+  const aliases = fields.type === 'system' ? changedAliases(fields, { phone, businessScopedUserId }) : { phone, businessScopedUserId };
   if (aliases.phone === undefined && aliases.businessScopedUserId === undefined) return undefined;
-  const name = conversation?.kapso?.contact_name ?? person?.profile?.name;
-  const username = message.username ?? conversation?.username ?? person?.profile?.username;
+  const profile = objectIn(person?.profile);
+  const name = textIn(objectIn(conversation?.kapso)?.contact_name) ?? textIn(profile?.name);
+  const username = textIn(fields.username) ?? textIn(conversation?.username) ?? textIn(profile?.username);
   return {
     ...given(aliases),
-    ...(name ? { name: cutText(name, 256) } : {}),
-    ...(username ? { username: cutText(username, 256) } : {}),
+    ...(name === undefined ? {} : { name: cutText(name, 256) }),
+    ...(username === undefined ? {} : { username: cutText(username, 256) }),
   };
 }
 
 type Aliases = { [Alias in 'phone' | 'businessScopedUserId' | 'formerPhone' | 'formerBusinessScopedUserId']?: string | undefined };
 
-/** A system message may say that the sender has a new number or id. WhatsApp changes the id along with the number. */
-function changedAliases(message: VendorMessage, known: Aliases): Aliases {
-  const change = message.type === 'system' ? systemSchema.safeParse(message).data?.system : undefined;
-  const { phone, businessScopedUserId } = known;
-  const newPhone = phoneIn(change?.wa_id);
+/**
+ * A system message may say that the sender has a new number or id: `user_changed_number` has the new number as `wa_id`,
+ * `user_changed_user_id` has both ids, and may have no sender. WhatsApp changes the id along with the number.
+ */
+function changedAliases(fields: Fields, { phone, businessScopedUserId }: Aliases): Aliases {
+  const change = objectIn(fields.system);
+  const newPhone = phoneIn(textIn(change?.wa_id));
   if (change?.type === 'user_changed_number' && newPhone !== undefined && newPhone !== phone)
     return { phone: newPhone, formerPhone: phone, formerBusinessScopedUserId: businessScopedUserId };
   const [newId, formerId] = [scopedIdIn(change?.user_id), scopedIdIn(change?.previous_user_id)];
@@ -518,43 +474,54 @@ function given(aliases: Aliases): ContactIdentity {
   return Object.fromEntries(Object.entries(aliases).filter(([, value]) => value !== undefined));
 }
 
-function scopedIdIn(value: string | null | undefined): string | undefined {
-  return value?.trim() ? cutText(value.trim(), 256) : undefined;
+function scopedIdIn(value: unknown): string | undefined {
+  const id = textIn(value)?.trim();
+  return id ? cutText(id, 256) : undefined;
 }
 
-/** Meta lists the people of a webhook next to their messages. */
-function contactOf({ from, from_user_id }: VendorMessage, contacts: readonly MetaContact[]): MetaContact | undefined {
-  const phone = phoneIn(from);
-  const single = contacts.length === 1 ? contacts[0] : undefined;
-  if (phone !== undefined)
-    return contacts.find(({ wa_id }) => phoneIn(wa_id) === phone) ?? (single && phoneIn(single.wa_id) === undefined ? single : undefined);
-  if (from_user_id) return contacts.find(({ user_id }) => user_id === from_user_id);
-  return single;
+/** The persons that Meta names beside their messages; a webhook may have a thousand of both. */
+interface Contacts {
+  byPhone: ReadonlyMap<string, Fields>;
+  byScopedId: ReadonlyMap<string, Fields>;
+  /** When there is only one. */
+  single: Fields | undefined;
 }
 
-function contactsIn(value: unknown): MetaContact[] {
-  return (Array.isArray(value) ? value : [value]).slice(0, MAX_ITEMS).flatMap((item) => {
-    const parsed = contactSchema.safeParse(item);
-    return parsed.success ? [parsed.data] : [];
-  });
+function contactsIn(value: unknown): Contacts {
+  const contacts = (Array.isArray(value) ? value.slice(0, MAX_ITEMS) : [value]).filter(isFields);
+  const by = (name: string, idOf: (text: string | undefined) => string | undefined): Map<string, Fields> =>
+    new Map(
+      contacts.flatMap((contact): [string, Fields][] => {
+        const id = idOf(textIn(contact[name]));
+        return id === undefined ? [] : [[id, contact]];
+      }),
+    );
+  return { byPhone: by('wa_id', phoneIn), byScopedId: by('user_id', (id) => id), single: contacts.length === 1 ? contacts[0] : undefined };
+}
+
+/** The contact that the message is of, when it names one, or when there is only one that it can be. */
+function contactOf(fields: Fields, { byPhone, byScopedId, single }: Contacts): Fields | undefined {
+  const phone = phoneIn(textIn(fields.from));
+  const scopedId = textIn(fields.from_user_id);
+  if (phone !== undefined) return byPhone.get(phone) ?? (byPhone.size === 0 ? single : undefined);
+  return scopedId === undefined ? single : byScopedId.get(scopedId);
 }
 
 /** Maximum number of contacts that a dead letter repeats if the sender is unknown. */
 const MAX_CONTACTS_AROUND = 5;
 
-/** The contacts, unchanged, that may belong to the item. */
-function contactsAround(item: unknown, value: unknown): unknown {
+/** The contacts as they came, as far as they may belong to the item. */
+function contactsAround(item: unknown, value: unknown, contacts: Contacts | undefined): unknown {
   if (!Array.isArray(value) || value.length <= MAX_CONTACTS_AROUND) return value;
-  const names: unknown[] = ['from', 'from_user_id'].map((name) => property(item, name)).filter(isGiven);
-  const own = value.filter((contact) => names.includes(property(contact, 'wa_id')) || names.includes(property(contact, 'user_id')));
-  return (own.length > 0 ? own : value).slice(0, MAX_CONTACTS_AROUND);
+  const own = isFields(item) && contacts ? contactOf(item, contacts) : undefined;
+  return own ? [own] : value.slice(0, MAX_CONTACTS_AROUND);
 }
 
 /** Allows separators, but no letters: a name with digits is not a number. E.164 numbers have at most 15 digits. */
 const PHONE = /^[+\d\s().-]{1,40}$/;
 
-function phoneIn(value: string | null | undefined): string | undefined {
-  if (!value || !PHONE.test(value)) return undefined;
+function phoneIn(value: string | undefined): string | undefined {
+  if (value === undefined || !PHONE.test(value)) return undefined;
   const digits = value.replace(/\D/g, '');
   return digits === '' || digits.length > 20 ? undefined : digits;
 }
@@ -581,10 +548,10 @@ function numberIdIn(...candidates: unknown[]): NumberId {
   return { ...(odd === undefined ? {} : { given: odd }), isOdd: odd !== undefined };
 }
 
-/** Milliseconds (a number, or digits), seconds, or ISO 8601. */
-function timeOf(timestamp: string | number | null | undefined): number {
-  const count = Number(timestamp || Number.NaN);
-  if (Number.isNaN(count)) return plausible(Date.parse(String(timestamp)));
+/** Milliseconds since 1970 or seconds, as a number or in digits, or ISO 8601. */
+function timeOf(timestamp: unknown): number {
+  const count = typeof timestamp === 'number' || (typeof timestamp === 'string' && timestamp !== '') ? Number(timestamp) : Number.NaN;
+  if (Number.isNaN(count)) return plausible(Date.parse(textIn(timestamp) ?? ''));
   return plausible(count > MILLISECONDS_FROM ? count : count * 1_000);
 }
 
@@ -601,6 +568,31 @@ function plausible(atMs: number): number {
 function each(value: unknown, read: (item: unknown) => KapsoEvent[], whole: () => KapsoEvent): KapsoEvent[] {
   const items = Array.isArray(value) ? value : isFields(value) ? [value] : undefined;
   return items === undefined || items.length > MAX_ITEMS ? [whole()] : items.flatMap(read);
+}
+
+/** A text that is not empty; a number counts as its digits. */
+function textIn(value: unknown): string | undefined {
+  if (typeof value === 'number') return String(value);
+  return typeof value === 'string' && value.trim() !== '' ? value : undefined;
+}
+
+/** A word of a fixed set, however it is written. */
+function wordIn(value: unknown): string | undefined {
+  return typeof value === 'string' ? value.trim().toLowerCase() || undefined : undefined;
+}
+
+/** An id that WhatsApp made. A number beyond the doubles' precision may be another one than was sent. */
+function idIn(value: unknown): string | undefined {
+  if (typeof value === 'number') return Number.isSafeInteger(value) && value > 0 ? String(value) : undefined;
+  return typeof value === 'string' && value !== '' && value.length <= MAX_ID ? value : undefined;
+}
+
+const MAX_ID = 512;
+
+/** An object, or the first of a list. */
+function objectIn(value: unknown): Fields | undefined {
+  const first: unknown = Array.isArray(value) ? value[0] : value;
+  return isFields(first) ? first : undefined;
 }
 
 function isFields(value: unknown): value is Fields {

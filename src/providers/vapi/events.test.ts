@@ -43,6 +43,7 @@ describe('webhook bodies', () => {
 
   test.each([
     [{ type: 'status-update', status: 'ringing' }, 'no_call'],
+    [{ type: 'end-of-call-report' }, 'no_call'],
     [{ type: 'transcript[transcriptType="final"]', call: { id: 'c' } }, 'not_used'],
     [{ type: 'call.deleted' }, 'not_used'],
   ])('when the message is %j, then it is skipped as %s', (message, reason) => {
