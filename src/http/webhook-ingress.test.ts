@@ -215,8 +215,11 @@ describe('memory', () => {
       await disconnect(await begin(headers, HALF));
     }
     const kept = await Promise.all([1, 2, 3].map(() => begin(headers, HALF)));
-    const statuses = kept.map(statusOn);
-    for (const socket of kept) socket.write(HALF);
-    expect(await Promise.all(statuses)).toEqual([401, 401, 401]);
+    // One after the other: all three whole ones together would be too much.
+    for (const socket of kept) {
+      const status = statusOn(socket);
+      socket.write(HALF);
+      expect(await status).toBe(401);
+    }
   });
 });
