@@ -17,14 +17,14 @@ afterAll(async () => {
 
 const MESSAGES = 120;
 
-/** Hands one message over as the webhook does, to a workflow whose history is short. */
+/** Hands one message over as the webhook does, to a workflow whose history is short. @returns the run that took it */
 async function signalMessage(
   workflowId: string,
   input: ConversationInput,
   phone: string,
   index: number,
   text = `m${index}`,
-): Promise<void> {
+): Promise<string> {
   const message = {
     id: randomUUID(),
     providerMessageId: `wamid.${workflowId}.${index}`,
@@ -32,7 +32,7 @@ async function signalMessage(
     text,
     sentAtMs: Date.now(),
   };
-  await system.temporal.workflow.signalWithStart('conversationWorkflow', {
+  const { signaledRunId } = await system.temporal.workflow.signalWithStart('conversationWorkflow', {
     workflowId,
     taskQueue: system.taskQueue,
     args: [input],
@@ -40,6 +40,7 @@ async function signalMessage(
     signalArgs: [{ contact: { phone }, messages: [message] }],
     searchAttributes: { [searchAttributes.workspace]: [input.phoneNumberId] },
   });
+  return signaledRunId;
 }
 
 test('when a conversation grows long while messages and their duplicates pour in, then it continues as new, and each is in the record once', async () => {
@@ -85,11 +86,10 @@ test('when an operator cancels a conversation that has continued as new, then it
   const contactKey = 'cancelled-later';
   const workflowId = conversationWorkflowId(system.phoneNumberId, contactKey);
   const input: ConversationInput = { phoneNumberId: system.phoneNumberId, contactKey, maxHistoryEvents: 12 };
-  await signalMessage(workflowId, input, phone, 0);
-  const first = await system.temporal.workflow.getHandle(workflowId).describe();
+  const firstRunId = await signalMessage(workflowId, input, phone, 0);
   await outcomesOf(system, phone, 1);
   const handle = system.temporal.workflow.getHandle(workflowId);
-  await eventually(async () => expect((await handle.describe()).runId).not.toBe(first.runId));
+  await eventually(async () => expect((await handle.describe()).runId).not.toBe(firstRunId));
   await handle.cancel();
   await expect(handle.result()).rejects.toThrow();
   expect((await handle.describe()).status.name).toBe('CANCELLED');
