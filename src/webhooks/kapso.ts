@@ -197,5 +197,5 @@ function report({ skipped, unreadable }: Sorted, logShapes: boolean, logger: Log
   if (unreadable.length === 0) return;
   const reasons = [...new Set(unreadable.map(({ reason }) => reason))];
   const shapes = unreadable.slice(0, MOST_SHAPES).map(({ shape }) => shape);
-  logger.error({ items: unreadable.length, reasons, ...(logShapes ? { shapes } : {}) }, 'webhook with a good signature is not readable');
+  logger.error({ items: unreadable.length, reasons, ...(logShapes ? { shapes } : {}) }, 'authentic Kapso webhook could not be read');
 }
