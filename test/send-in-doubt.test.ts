@@ -212,24 +212,25 @@ async function measureNewcomer() {
   return { phone, recordedMs, dialledMs };
 }
 
-test('when 400 sends hang, then a new customer is recorded within a second, and a call is dialled within three', async () => {
+test('when 400 sends hang, then a new customer is recorded and a call is dialled without waiting for them', async () => {
   const calm = await measureNewcomer();
   // Longer than it takes until all hang: none is sent again before.
-  await system.db.chatbotSettings.updateMany({ data: { sendConfirmMs: 20_000 } });
+  await system.db.chatbotSettings.updateMany({ data: { sendConfirmMs: 45_000 } });
   const hanging = Array.from({ length: 400 }, newPhone);
   kapso().fault({ on: 'send', answer: 'hang', accepted: false });
   const before = kapso().counts().sends;
   await Promise.all(hanging.map((phone) => kapso().customerSends({ from: phone, text: 'hello' })));
   await kapso().waitForSends(before + hanging.length, 120_000);
-  // Hanging sends that hold up others hold up each newcomer; another test on the machine holds up one of them.
-  const newcomers = [await measureNewcomer(), await measureNewcomer(), await measureNewcomer()];
-  // A machine that is slow for other reasons is slow for a newcomer at any time.
-  expect(Math.min(...newcomers.map((each) => each.recordedMs))).toBeLessThan(Math.max(1_000, 4 * calm.recordedMs));
-  expect(Math.min(...newcomers.map((each) => each.dialledMs))).toBeLessThan(Math.max(3_000, 4 * calm.dialledMs));
+  const { phone: newcomer, recordedMs, dialledMs } = await measureNewcomer();
+  process.stdout.write(
+    `among 400 hanging sends: recorded after ${recordedMs.toFixed()} ms (before them ${calm.recordedMs.toFixed()}), dialled after ${dialledMs.toFixed()} ms (${calm.dialledMs.toFixed()})\n`,
+  );
+  // Another suite on the same two cores may triple the time; a newcomer who had to wait for a hanging send would wait for longer than this.
+  expect(recordedMs).toBeLessThan(3_000);
+  expect(dialledMs).toBeLessThan(6_000);
   kapso().clearFaults();
   await eventually(async () => {
     expect(await system.db.message.count({ where: { direction: 'inbound', outcome: null } })).toBe(0);
   }, 150_000);
-  const customers = [...hanging, ...newcomers.map((each) => each.phone)];
-  for (const phone of customers) expect(kapso().visibleTo(phone)).toHaveLength(1);
+  for (const phone of [...hanging, newcomer]) expect(kapso().visibleTo(phone)).toHaveLength(1);
 }, 300_000);
