@@ -94,10 +94,13 @@ async function withBusyPool(use: (busy: Database) => Promise<unknown>): Promise<
 async function cutConnection(): Promise<unknown> {
   const cut = otherDatabase(() => undefined, 2);
   const [row] = await cut.query<{ pid: number }>(sql`SELECT pg_backend_pid() AS pid`);
-  const sleeping = cut.query(sql`SELECT pg_sleep(5)`);
-  // The same connection: the only one of the pool that is open.
-  await db.query(sql`SELECT pg_terminate_backend(${row?.pid})`);
-  return await sleeping;
+  // The same connection: the only one of the pool that is open. Its end is awaited from the beginning, or it might reject unseen.
+  const [sleeping] = await Promise.allSettled([
+    cut.query(sql`SELECT pg_sleep(5)`),
+    db.query(sql`SELECT pg_terminate_backend(${row?.pid})`),
+  ]);
+  if (sleeping.status === 'rejected') throw sleeping.reason;
+  return sleeping.value;
 }
 
 test.each(refusals)(

@@ -351,9 +351,14 @@ export async function failLateReply(
   );
 }
 
-/** Makes a reply that is proven not delivered claimable again. */
+/**
+ * Makes a reply that is proven not delivered claimable again. Not if its messages have the outcome `unconfirmed` by now: a look
+ * that ends after its activity has timed out would leave a pending reply that nobody sends.
+ */
 export async function releaseReply(db: Database, messageId: string): Promise<SendVerdict> {
-  await db.query(sql`UPDATE messages SET status = 'pending' WHERE id = ${messageId}::uuid AND status = 'unconfirmed'`);
+  await db.query(sql`
+    UPDATE messages r SET status = 'pending' WHERE r.id = ${messageId}::uuid AND r.status = 'unconfirmed'
+      AND NOT EXISTS (SELECT 1 FROM messages i WHERE i.turn_id = r.reply_to_id AND i.outcome = 'unconfirmed')`);
   return await endForeignClaim(db, messageId);
 }
 
