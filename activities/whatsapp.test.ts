@@ -5,7 +5,7 @@ import { Client } from 'pg';
 import { createBackgroundWork } from '../src/platform/background';
 import { type Database, openDatabase } from '../src/platform/database';
 import { createLogger } from '../src/platform/logger';
-import { raiseReply } from '../src/record/replies';
+import { doubtReply, raiseReply } from '../src/record/replies';
 import { type TestDatabase, testDatabase } from '../test/support/engine';
 import { eventually } from '../test/support/expectations';
 import type { SendProgress } from '../workflows/contract';
@@ -31,6 +31,7 @@ async function draft(phoneNumberId: string = randomUUID()): Promise<string> {
   const conversation = await db.orm.conversation.create({ data: { workspaceId, contactId: contact.id, workflowId: randomUUID() } });
   const message = { workspaceId, conversationId: conversation.id, kind: 'text', text: 'hi' };
   const inbound = await db.orm.message.create({ data: { ...message, direction: 'inbound', status: 'received' } });
+  await db.orm.message.update({ where: { id: inbound.id }, data: { turnId: inbound.id } });
   const reply = await db.orm.message.create({ data: { ...message, direction: 'outbound', status: 'pending', replyToId: inbound.id } });
   return reply.id;
 }
@@ -94,4 +95,88 @@ test('when a lower status arrives after a higher one, then the row keeps its sta
   await raiseReply(db, { messageId: refused }, { status: 'failed', phoneNumberId: refusedBy });
   await raiseReply(db, { messageId: refused }, { status: 'sent', phoneNumberId: refusedBy, providerMessageId: 'wamid.2' });
   expect(await rowOf(refused)).toMatchObject({ status: 'failed', providerMessageId: 'wamid.2' });
+});
+
+describe('a look into the list that ends too late', () => {
+  /** Activities whose sends have no known outcome, and whose list is empty; `list` may hold it back. */
+  function activities(list: () => Promise<void> = async () => undefined) {
+    const { sendReply, lookUpSend } = createWhatsAppActivities({
+      db,
+      kapso: {
+        sendText: async () => ({ kind: 'unknown', reason: 'timeout' }),
+        async listSent() {
+          await list();
+          return { messages: [], unreadable: [] };
+        },
+      },
+      logger: createLogger('test', 'silent'),
+      metrics: { sendTried: () => undefined },
+      background: createBackgroundWork(),
+    });
+    return {
+      send: (messageId: string) => new MockActivityEnvironment().run(sendReply, { messageId, isLast: false }),
+      look: (messageId: string, isLate = false) =>
+        new MockActivityEnvironment().run(lookUpSend, { messageId, isLast: true, ...(isLate ? { isLate } : {}) }),
+    };
+  }
+
+  /** A last look that has asked for the list and waits for it. */
+  async function slowLook(messageId: string) {
+    let answer: () => void = () => undefined;
+    const answered = new Promise<void>((resolve) => {
+      answer = resolve;
+    });
+    let asked: () => void = () => undefined;
+    const asking = new Promise<void>((resolve) => {
+      asked = resolve;
+    });
+    const verdict = activities(async () => {
+      asked();
+      await answered;
+    }).look(messageId);
+    await asking;
+    return {
+      end: async () => {
+        answer();
+        return await verdict;
+      },
+    };
+  }
+
+  const outcomeFor = async ({ replyToId }: { replyToId: string | null }) => (await rowOf(replyToId ?? '')).outcome;
+
+  test('when the messages are unconfirmed by then, then the reply stays unconfirmed, and a late look fails both', async () => {
+    const { send, look } = activities();
+    const messageId = await draft();
+    expect(await send(messageId)).toEqual({ status: 'unconfirmed' });
+    const slow = await slowLook(messageId);
+    const { conversationId } = await rowOf(messageId);
+    expect(await doubtReply(db, { messageId, conversationId })).toBe(true);
+    expect(await slow.end()).toEqual({ status: 'unconfirmed' });
+    const row = await rowOf(messageId);
+    expect([row.status, await outcomeFor(row)]).toEqual(['unconfirmed', 'unconfirmed']);
+    expect(await look(messageId, true)).toMatchObject({ status: 'failed' });
+    expect(await outcomeFor(row)).toBe('failed');
+  });
+
+  test('when the reply was sent again by then, then that send stays unconfirmed, because it may have been delivered', async () => {
+    const { send, look } = activities();
+    const messageId = await draft();
+    await send(messageId);
+    const slow = await slowLook(messageId);
+    expect(await look(messageId)).toMatchObject({ status: 'pending' });
+    expect(await send(messageId)).toEqual({ status: 'unconfirmed' });
+    expect(await slow.end()).toEqual({ status: 'unconfirmed' });
+    expect(await rowOf(messageId)).toMatchObject({ status: 'unconfirmed', sendAttempts: 2 });
+  });
+
+  test('when it has left a reply waiting that nobody sends, then a late look fails it', async () => {
+    const { send, look } = activities();
+    const messageId = await draft();
+    await send(messageId);
+    expect(await look(messageId)).toMatchObject({ status: 'pending' });
+    expect(await look(messageId, true)).toMatchObject({ status: 'failed' });
+    const row = await rowOf(messageId);
+    expect([row.status, await outcomeFor(row)]).toEqual(['failed', 'failed']);
+  });
 });

@@ -89,9 +89,11 @@ export function createWhatsAppActivities({ db, kapso, logger, metrics, backgroun
     },
 
     async lookUpSend({ messageId, isLast, isLate }) {
-      const now = await endForeignClaim(db, messageId);
-      if (now.status !== 'unconfirmed') return now;
+      // Read before the status: what the list proves, it proves for this claim only.
       const reply = await findSentReply(db, messageId);
+      const now = await endForeignClaim(db, messageId);
+      if (isLate && now.status === 'pending') return await failLate(messageId, reply);
+      if (now.status !== 'unconfirmed') return now;
       const { messages, unreadable } = await kapso.listSent({
         phoneNumberId: reply.phoneNumberId,
         sinceMs: reply.draftedAtMs - CLOCK_SKEW_MS,
@@ -104,11 +106,15 @@ export function createWhatsAppActivities({ db, kapso, logger, metrics, backgroun
       }
       // The list proves that the reply was not delivered only if no unreadable row could be this reply.
       if (!isLast || unreadable.some((row) => mayBeOurs(row, messageId, reply))) return { status: 'unconfirmed' };
-      if (!isLate) return await releaseReply(db, messageId);
-      await failLateReply(db, { messageId, phoneNumberId: reply.phoneNumberId });
-      return await endForeignClaim(db, messageId);
+      return isLate ? await failLate(messageId, reply) : await releaseReply(db, { messageId, sendAttempts: reply.sendAttempts });
     },
   };
+
+  /** Nobody sends it any more: its conversation has gone on. */
+  async function failLate(messageId: string, { phoneNumberId }: SentReply): Promise<SendVerdict> {
+    await failLateReply(db, { messageId, phoneNumberId });
+    return await endForeignClaim(db, messageId);
+  }
 
   /** Sends the request, and writes the result to the row. */
   async function send({ messageId, claimed, isLast, fence }: FencedSend, log: Logger): Promise<SendVerdict> {

@@ -181,7 +181,7 @@ function keyCondition(key: ReplyKey): Prisma.Sql {
 /**
  * Raises the row to `status`, stores WhatsApp's id, and settles the turn: from `sent` up its messages are answered or merged, and the
  * reasons that a reply cures are removed; on `failed` they failed, and the conversation needs attention. Null if there is no such row, or
- * its status is not lower. `claim`: applies only while this claim is current; `isLate`: applies only while the reply is unconfirmed.
+ * its status is not lower. `claim`: applies only while this claim is current; `isLate`: applies only to a reply that is unconfirmed or waits.
  */
 export async function raiseReply(
   db: Database,
@@ -207,7 +207,7 @@ export async function raiseReply(
       FROM target t
       WHERE m.id = t.id AND (m.status < ${fact.status}::message_status OR m.provider_message_id IS NULL)
         AND (${fact.claim ?? null}::int IS NULL OR (m.status = 'sending' AND m.send_attempts = ${fact.claim ?? null}::int))
-        AND (m.status = 'unconfirmed' OR NOT ${fact.isLate ?? false})
+        AND (m.status IN ('pending', 'unconfirmed') OR NOT ${fact.isLate ?? false})
       RETURNING m.id, t.previous, m.status, m.conversation_id, m.reply_to_id, m.text
     ), settled AS (
       UPDATE messages i
@@ -288,6 +288,8 @@ export async function joinEarlyReports(db: Database, reply: { providerMessageId:
 /** What identifies a sent reply in Kapso's list. */
 export interface SentReply {
   phoneNumberId: string;
+  /** Which claim sent it last. */
+  sendAttempts: number;
   draftedAtMs: number;
   claimedAtMs: number;
   text: string;
@@ -297,7 +299,7 @@ export interface SentReply {
 
 export async function findSentReply(db: Database, messageId: string): Promise<SentReply> {
   const rows = await db.query<SentReply>(sql`
-    SELECT w.kapso_phone_number_id AS "phoneNumberId", (extract(epoch FROM m.claimed_at) * 1000)::float8 AS "claimedAtMs",
+    SELECT w.kapso_phone_number_id AS "phoneNumberId", m.send_attempts AS "sendAttempts", (extract(epoch FROM m.claimed_at) * 1000)::float8 AS "claimedAtMs",
       (extract(epoch FROM m.created_at) * 1000)::float8 AS "draftedAtMs", m.text, p.phone,
       p.business_scoped_user_id AS "businessScopedUserId"
     FROM messages m JOIN workspaces w ON w.id = m.workspace_id
@@ -352,12 +354,17 @@ export async function failLateReply(
 }
 
 /**
- * Makes a reply that is proven not delivered claimable again. Not if its messages have the outcome `unconfirmed` by now: a look
- * that ends after its activity has timed out would leave a pending reply that nobody sends.
+ * Makes a reply that is proven not delivered claimable again, unless the look that proves it ends too late, after its activity has timed
+ * out: if the messages already have the outcome `unconfirmed`, nobody would send the reply; if it was claimed again, that send is not
+ * disproved.
  */
-export async function releaseReply(db: Database, messageId: string): Promise<SendVerdict> {
+export async function releaseReply(
+  db: Database,
+  { messageId, sendAttempts }: { messageId: string; sendAttempts: number },
+): Promise<SendVerdict> {
   await db.query(sql`
     UPDATE messages r SET status = 'pending' WHERE r.id = ${messageId}::uuid AND r.status = 'unconfirmed'
+      AND r.send_attempts = ${sendAttempts}
       AND NOT EXISTS (SELECT 1 FROM messages i WHERE i.turn_id = r.reply_to_id AND i.outcome = 'unconfirmed')`);
   return await endForeignClaim(db, messageId);
 }

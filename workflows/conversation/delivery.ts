@@ -100,13 +100,18 @@ export class Delivery {
 
   async #send({ messageId, flow }: OutboxReply, isLast: boolean): Promise<SendVerdict> {
     const order = { messageId, isLast, ...(flow >= 2 ? { waitMs: ANSWER_WAIT_MS } : {}) };
-    let verdict: SendProgress = await outbox.sendReply.executeWithOptions({ summary: 'send reply' }, [order]);
-    for (let waitMs = CHECK_AFTER_MS; verdict.status === 'under_way'; waitMs *= 2) {
+    const progress: SendProgress = await outbox.sendReply.executeWithOptions({ summary: 'send reply' }, [order]);
+    return progress.status === 'under_way' ? await this.#awaitResult(messageId) : progress;
+  }
+
+  /** What the row says once the send is no longer under way. */
+  async #awaitResult(messageId: string): Promise<SendVerdict> {
+    for (let waitMs = CHECK_AFTER_MS; ; waitMs *= 2) {
       this.#view.showPhase("waiting for Kapso's answer");
       await condition(() => this.#reports.has(messageId), waitMs, { summary: 'Kapso is slow to answer' });
-      verdict = await outbox.checkSend.executeWithOptions({ summary: 'see whether Kapso has answered' }, [{ messageId }]);
+      const progress = await outbox.checkSend.executeWithOptions({ summary: 'see whether Kapso has answered' }, [{ messageId }]);
+      if (progress.status !== 'under_way') return progress;
     }
-    return verdict;
   }
 
   /** Flow 1 took every reason back with every reply to a message. */
@@ -144,7 +149,7 @@ export class Delivery {
     const { isSettled } = await records.recordDoubt.executeWithOptions({ summary: 'send unconfirmed: needs attention' }, [
       { messageId, conversationId },
     ]);
-    if (isSettled) return await this.#lookUp(messageId, { waitMs: 1, isLast: true, withinMs: LAST_LOOK_MS });
+    if (isSettled) return await this.#awaitResult(messageId);
     this.#view.showAttention(true);
     // Asked as rarely as the time of proof is long: tests shorten both.
     await startSettlement({ messageId, untilMs: startedAtMs + SETTLE_FOR_MS, firstPauseMs: 2 * sendConfirmMs });
