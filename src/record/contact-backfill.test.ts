@@ -2,31 +2,18 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { Prisma } from '../../prisma/generated/client';
-import { message, openRecorder, type Recorder, workflowOf } from '../../test/support/recorder';
+import { message, useRecorder, workflowOf } from '../../test/support/recorder';
 import type { ContactIdentity } from '../../workflows/contract';
-import type { Database } from '../platform/database';
 import { phoneMatchingKey } from '../platform/phone';
 
-let recorder: Recorder;
-let db: Database;
-
-beforeAll(async () => {
-  recorder = await openRecorder('contact_backfill');
-  db = recorder.db;
-});
-
-afterAll(() => recorder?.close());
-
-const receive: Recorder['receive'] = (...received) => recorder.receive(...received);
-const newWorkspace = () => recorder.newWorkspace();
-const textsOf = (conversationId: string) => recorder.textsOf(conversationId);
-const contactsIn = (workspaceId: string) => recorder.contactsIn(workspaceId);
+const recorder = useRecorder('contact_backfill');
+const { receive, newWorkspace, textsOf, contactsIn } = recorder;
 
 describe('contacts from before there were aliases', () => {
   const MIGRATION = readFileSync('prisma/migrations/20261126171500_contact_aliases/migration.sql', 'utf8');
   const BACKFILL = MIGRATION.slice(MIGRATION.indexOf('-- Backfill'));
 
-  beforeEach(() => db.orm.workspace.deleteMany());
+  beforeEach(() => recorder.db.orm.workspace.deleteMany());
 
   /** A contact as an older worker has written it, with a message. */
   async function oldContact(
@@ -35,11 +22,11 @@ describe('contacts from before there were aliases', () => {
     at: string,
   ) {
     const { contactKey, workflowId } = workflowOf(phoneNumberId, contact);
-    const { id: contactId } = await db.orm.contact.create({ data: { workspaceId, contactKey, ...contact } });
-    const { id: conversationId } = await db.orm.conversation.create({
+    const { id: contactId } = await recorder.db.orm.contact.create({ data: { workspaceId, contactKey, ...contact } });
+    const { id: conversationId } = await recorder.db.orm.conversation.create({
       data: { workspaceId, contactId, workflowId, lastMessageAt: new Date(at) },
     });
-    await db.orm.message.create({
+    await recorder.db.orm.message.create({
       data: { workspaceId, conversationId, direction: 'inbound', kind: 'text', text: at, status: 'received', outcome: 'ai_disabled' },
     });
     return { contactId, conversationId };
@@ -54,8 +41,8 @@ describe('contacts from before there were aliases', () => {
     const distinct = [...new Map(numbers.map((phone) => [phoneMatchingKey(phone), phone])).values()];
     for (const phone of distinct) await oldContact(workspace, { phone }, '2026-01-01');
     const { contactId } = await oldContact(workspace, { businessScopedUserId: 'US.1' }, '2026-01-01');
-    await db.query(Prisma.raw(BACKFILL));
-    const aliases = await db.orm.contactAlias.findMany({ where: { workspaceId: workspace.id }, include: { contact: true } });
+    await recorder.db.query(Prisma.raw(BACKFILL));
+    const aliases = await recorder.db.orm.contactAlias.findMany({ where: { workspaceId: workspace.id }, include: { contact: true } });
     expect(aliases).toHaveLength(distinct.length + 1);
     for (const { kind, value, contact } of aliases.filter((alias) => alias.kind === 'phone'))
       expect([kind, contact.phone, value]).toEqual(['phone', contact.phone, phoneMatchingKey(contact.phone ?? '')]);
@@ -73,8 +60,8 @@ describe('contacts from before there were aliases', () => {
       const workspace = await newWorkspace();
       const older = await oldContact(workspace, { phone: '5215500000001' }, '2026-01-01');
       const newer = await oldContact(workspace, { phone: '525500000001' }, '2026-02-01');
-      await db.query(Prisma.raw(BACKFILL));
-      expect(await db.orm.contactAlias.findMany({ where: { workspaceId: workspace.id } })).toMatchObject([
+      await recorder.db.query(Prisma.raw(BACKFILL));
+      expect(await recorder.db.orm.contactAlias.findMany({ where: { workspaceId: workspace.id } })).toMatchObject([
         { ...{ contactId: newer.contactId }, statedAt: null },
       ]);
       const { conversationId } = await receive(workspace.phoneNumberId, contact, message('now'));
@@ -93,7 +80,7 @@ describe('contacts from before there were aliases', () => {
       const workspace = await newWorkspace();
       await oldContact(workspace, { businessScopedUserId: 'US.1' }, '2026-01-01');
       await oldContact(workspace, { phone: '15550100', businessScopedUserId: 'US.1' }, '2026-02-01');
-      await db.query(Prisma.raw(BACKFILL));
+      await recorder.db.query(Prisma.raw(BACKFILL));
       const { conversationId } = await receive(workspace.phoneNumberId, contact, message('now'));
       expect(await textsOf(conversationId)).toEqual(['2026-01-01', '2026-02-01', 'now']);
       expect(await contactsIn(workspace.id)).toHaveLength(1);

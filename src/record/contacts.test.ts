@@ -1,26 +1,14 @@
 /** Numbers that change hands or are changed, and facts that come at once, with the real database. */
 import type { Prisma } from '../../prisma/generated/client';
 import { balance } from '../../test/support/expectations';
-import { message, newPerson, openRecorder, type Recorder } from '../../test/support/recorder';
+import { message, newPerson, useRecorder } from '../../test/support/recorder';
 import type { ContactIdentity } from '../../workflows/contract';
-import { type Database, sql } from '../platform/database';
+import { sql } from '../platform/database';
 import { phoneMatchingKey } from '../platform/phone';
 import { conversationWith, matchingKeySql } from './contacts';
 
-let recorder: Recorder;
-let db: Database;
-
-beforeAll(async () => {
-  recorder = await openRecorder('contacts');
-  db = recorder.db;
-});
-
-afterAll(() => recorder?.close());
-
-const receive: Recorder['receive'] = (...received) => recorder.receive(...received);
-const newWorkspace = () => recorder.newWorkspace();
-const textsOf = (conversationId: string) => recorder.textsOf(conversationId);
-const contactsIn = (workspaceId: string) => recorder.contactsIn(workspaceId);
+const recorder = useRecorder('contacts');
+const { receive, newWorkspace, textsOf, contactsIn } = recorder;
 
 describe('a number that changes hands', () => {
   /** The second person has written once from the number of the first, with an id of their own. */
@@ -49,7 +37,7 @@ describe('a number that changes hands', () => {
       expect((await receive(phoneNumberId, contact, message('second'))).conversationId).toBe(after.conversationId);
     expect((await receive(phoneNumberId, first.id, message('first'))).conversationId).toBe(before.conversationId);
     expect(await textsOf(before.conversationId)).toEqual(['a secret of the first', 'first']);
-    await balance(db.orm);
+    await balance(recorder.db.orm);
   });
 
   test('then a message of the first that comes once more, or late, brings the number back to nobody', async () => {
@@ -57,7 +45,7 @@ describe('a number that changes hands', () => {
     const late = message('late', { sentAtMs: Date.UTC(2026, 9, 31) });
     expect((await receive(phoneNumberId, first.both, late)).conversationId).toBe(before.conversationId);
     expect((await receive(phoneNumberId, second.number, message('second'))).conversationId).toBe(after.conversationId);
-    const contacts = await db.orm.contact.findMany({ where: { phone: first.number.phone }, include: { conversation: true } });
+    const contacts = await recorder.db.orm.contact.findMany({ where: { phone: first.number.phone }, include: { conversation: true } });
     expect(contacts.map(({ conversation }) => conversation?.id)).toEqual([after.conversationId]);
   });
 
@@ -108,7 +96,7 @@ describe('a change that WhatsApp announces', () => {
     for (const contact of [after.number, after.both, after.id])
       expect((await receive(phoneNumberId, contact, message('which order?'))).conversationId).toBe(conversationId);
     expect((await receive(phoneNumberId, before.number, message('somebody else'))).conversationId).not.toBe(conversationId);
-    const systemMessage = await db.orm.message.findFirst({ where: { conversationId, kind: 'system' } });
+    const systemMessage = await recorder.db.orm.message.findFirst({ where: { conversationId, kind: 'system' } });
     expect(systemMessage).toMatchObject({ outcome: 'unsupported' });
   });
 
@@ -177,7 +165,7 @@ describe('at the same moment', () => {
     await made;
     expect(conversationId).toBe(known.conversationId);
     expect(await contactsIn(workspaceId)).toMatchObject([{ aliases: [{}, {}] }]);
-    expect(await db.orm.message.count({ where: { conversationId } })).toBe(3);
+    expect(await recorder.db.orm.message.count({ where: { conversationId } })).toBe(3);
   });
 
   test('when a known number comes with two different ids at once, then only one of them is the known contact', async () => {
@@ -202,23 +190,25 @@ describe('at the same moment', () => {
       await Promise.all([receive(phoneNumberId, number, message('1')), receive(phoneNumberId, id, message('2'))]);
       const facts = [both, number, id, both, id, number];
       const received = await Promise.all(facts.map((contact) => receive(phoneNumberId, contact, message('x'))));
-      const aliases = await db.orm.contactAlias.findMany({
+      const aliases = await recorder.db.orm.contactAlias.findMany({
         where: { workspaceId, value: { in: [number.phone, id.businessScopedUserId] } },
       });
       expect(new Set(aliases.map(({ contactId }) => contactId)).size).toBe(1);
-      const rows = await db.orm.message.findMany({ where: { conversation: { contact: { aliases: { some: { value: number.phone } } } } } });
+      const rows = await recorder.db.orm.message.findMany({
+        where: { conversation: { contact: { aliases: { some: { value: number.phone } } } } },
+      });
       expect(rows).toHaveLength(8);
       expect(new Set(rows.map(({ workflowId }) => workflowId)).size).toBe(1);
       expect(received).toHaveLength(6);
     }
-    await balance(db.orm);
+    await balance(recorder.db.orm);
   });
 });
 
 describe('a call and a chat', () => {
   /** What the database says of `expression`, for each of these numbers. */
   async function forEach(expression: Prisma.Sql, numbers: string[]): Promise<unknown[]> {
-    const rows = await db.query<{ value: unknown }>(sql`SELECT ${expression} AS value FROM unnest(${numbers}::text[]) number`);
+    const rows = await recorder.db.query<{ value: unknown }>(sql`SELECT ${expression} AS value FROM unnest(${numbers}::text[]) number`);
     return rows.map(({ value }) => value);
   }
 
@@ -238,7 +228,7 @@ describe('a call and a chat', () => {
   ])('when somebody chats from %s and is called at %s, then the call finds the conversation', async (phone, number) => {
     const { phoneNumberId } = await newWorkspace();
     const { conversationId } = await receive(phoneNumberId, { phone }, message('hi'));
-    await db.orm.conversation.updateMany({ where: { id: { not: conversationId } }, data: { lastMessageAt: new Date(0) } });
+    await recorder.db.orm.conversation.updateMany({ where: { id: { not: conversationId } }, data: { lastMessageAt: new Date(0) } });
     expect(await forEach(conversationWith(sql`number`), [number, phone, '+15550199'])).toEqual([conversationId, conversationId, null]);
   });
 });

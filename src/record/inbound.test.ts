@@ -1,24 +1,10 @@
 /** Whose conversation a message belongs to, with the real database. */
 import { balance } from '../../test/support/expectations';
-import { message, newPerson, openRecorder, type Received, type Recorder, workflowOf } from '../../test/support/recorder';
+import { message, newPerson, type Received, useRecorder, workflowOf } from '../../test/support/recorder';
 import type { ContactIdentity } from '../../workflows/contract';
-import type { Database } from '../platform/database';
 
-let recorder: Recorder;
-let db: Database;
-
-beforeAll(async () => {
-  recorder = await openRecorder('inbound');
-  db = recorder.db;
-});
-
-afterAll(() => recorder?.close());
-
-const receive: Recorder['receive'] = (...received) => recorder.receive(...received);
-const record: Recorder['record'] = (...order) => recorder.record(...order);
-const newWorkspace = () => recorder.newWorkspace();
-const textsOf = (conversationId: string) => recorder.textsOf(conversationId);
-const contactsIn = (workspaceId: string) => recorder.contactsIn(workspaceId);
+const recorder = useRecorder('inbound');
+const { receive, record, newWorkspace, textsOf, contactsIn } = recorder;
 
 const FACTS = ['number', 'id', 'both'] as const;
 
@@ -42,7 +28,7 @@ describe('one person, one conversation', () => {
           const person = newPerson();
           let last: Received | undefined;
           for (const fact of order) last = await receive(phoneNumberId, person[fact], message(`${index}`));
-          const found = await db.orm.contactAlias.findMany({
+          const found = await recorder.db.orm.contactAlias.findMany({
             where: { workspaceId, value: { in: [person.number.phone, person.id.businessScopedUserId] } },
             include: { contact: { include: { conversation: { include: { messages: true } } } } },
           });
@@ -55,8 +41,8 @@ describe('one person, one conversation', () => {
         }
       }),
     );
-    expect(await db.orm.message.count({ where: { workspaceId } })).toBe(all.flat().length);
-    await balance(db.orm);
+    expect(await recorder.db.orm.message.count({ where: { workspaceId } })).toBe(all.flat().length);
+    await balance(recorder.db.orm);
   });
 
   test('when nothing is new, then one look-up and one insert are all it takes, for one message as for ten deliveries', async () => {
@@ -100,7 +86,7 @@ describe('one person, one conversation', () => {
     const { id: workspaceId, phoneNumberId } = await newWorkspace();
     await Promise.all(spellings.map((phone) => receive(phoneNumberId, { phone }, message(phone))));
     expect(await contactsIn(workspaceId)).toHaveLength(1);
-    expect(await db.orm.message.count({ where: { workspaceId } })).toBe(2);
+    expect(await recorder.db.orm.message.count({ where: { workspaceId } })).toBe(2);
   });
 
   test('when two workspaces know the same number, then each has its own contact', async () => {
@@ -126,6 +112,6 @@ describe('one person, one conversation', () => {
     expect(await textsOf(own?.context.conversationId ?? '')).toEqual(['early', 'late']);
     const owner = workflowOf(phoneNumberId, { businessScopedUserId: other.id.businessScopedUserId });
     expect(elsewhere).toEqual([{ ...owner, messageIds: [foreign.id] }]);
-    expect(await db.orm.message.count({ where: { providerMessageId: foreign.providerMessageId } })).toBe(0);
+    expect(await recorder.db.orm.message.count({ where: { providerMessageId: foreign.providerMessageId } })).toBe(0);
   });
 });

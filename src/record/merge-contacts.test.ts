@@ -1,24 +1,10 @@
 /** Contacts that turn out to be one, with the real database. */
 import { randomUUID } from 'node:crypto';
 import { balance } from '../../test/support/expectations';
-import { message, newPerson, openRecorder, type Recorder } from '../../test/support/recorder';
-import type { Database } from '../platform/database';
+import { message, newPerson, useRecorder } from '../../test/support/recorder';
 
-let recorder: Recorder;
-let db: Database;
-
-beforeAll(async () => {
-  recorder = await openRecorder('merge_contacts');
-  db = recorder.db;
-});
-
-afterAll(() => recorder?.close());
-
-const receive: Recorder['receive'] = (...received) => recorder.receive(...received);
-const record: Recorder['record'] = (...order) => recorder.record(...order);
-const newWorkspace = () => recorder.newWorkspace();
-const textsOf = (conversationId: string) => recorder.textsOf(conversationId);
-const contactsIn = (workspaceId: string) => recorder.contactsIn(workspaceId);
+const recorder = useRecorder('merge_contacts');
+const { receive, record, newWorkspace, textsOf, contactsIn } = recorder;
 
 describe('contacts that turn out to be one', () => {
   /** Somebody who wrote once from the number alone, and once from the id alone. */
@@ -31,26 +17,26 @@ describe('contacts that turn out to be one', () => {
     return { workspaceId, phoneNumberId, person, byNumber, byId, together };
   }
 
-  const conversation = (id: string) => db.orm.conversation.findUniqueOrThrow({ where: { id } });
+  const conversation = (id: string) => recorder.db.orm.conversation.findUniqueOrThrow({ where: { id } });
 
   test('when they are merged, then the messages, notes and calls of both are one timeline, and all that is shown adds up', async () => {
     const { workspaceId, byNumber, byId, together } = await twoContacts();
     const { conversationId: lost } = byId;
     const callId = randomUUID();
-    await db.orm.vapiCallResult.create({ data: { id: callId, workflowId: callId, direction: 'outbound', conversationId: lost } });
-    await db.orm.message.create({
+    await recorder.db.orm.vapiCallResult.create({ data: { id: callId, workflowId: callId, direction: 'outbound', conversationId: lost } });
+    await recorder.db.orm.message.create({
       data: { id: callId, workspaceId, conversationId: lost, direction: 'note', kind: 'voice_call', text: 'a call', status: 'received' },
     });
     const { conversationId } = await together();
     expect(conversationId).toBe(byNumber.conversationId);
     expect(await textsOf(conversationId)).toEqual(['from the number', 'from the id', 'a call', 'both']);
-    expect(await db.orm.vapiCallResult.findUniqueOrThrow({ where: { id: callId } })).toMatchObject({ conversationId });
+    expect(await recorder.db.orm.vapiCallResult.findUniqueOrThrow({ where: { id: callId } })).toMatchObject({ conversationId });
     expect(await conversation(conversationId)).toMatchObject({ unreadCount: 3, lastMessagePreview: 'both' });
     const [contact, ...others] = await contactsIn(workspaceId);
     expect(others).toEqual([]);
     expect(contact).toMatchObject({ name: 'Ann', username: 'ann', aliases: [expect.anything(), expect.anything()] });
-    expect(await db.orm.mergedConversation.findMany({ where: { conversationId } })).toMatchObject([{ id: lost }]);
-    await balance(db.orm);
+    expect(await recorder.db.orm.mergedConversation.findMany({ where: { conversationId } })).toMatchObject([{ id: lost }]);
+    await balance(recorder.db.orm);
   });
 
   test.each([
@@ -59,11 +45,11 @@ describe('contacts that turn out to be one', () => {
     ['human', 'ai', 'human'],
   ] as const)('when one is answered by %s and the other by %s, then %s answers both', async (one, other, merged) => {
     const { byNumber, byId, together } = await twoContacts();
-    await db.orm.conversation.update({ where: { id: byNumber.conversationId }, data: { mode: one } });
-    await db.orm.conversation.update({ where: { id: byId.conversationId }, data: { mode: other } });
+    await recorder.db.orm.conversation.update({ where: { id: byNumber.conversationId }, data: { mode: one } });
+    await recorder.db.orm.conversation.update({ where: { id: byId.conversationId }, data: { mode: other } });
     const { conversationId } = await together();
     expect((await conversation(conversationId)).mode).toBe(merged);
-    expect(await db.orm.message.findFirst({ where: { conversationId, text: 'both' } })).toMatchObject({ outcome: merged });
+    expect(await recorder.db.orm.message.findFirst({ where: { conversationId, text: 'both' } })).toMatchObject({ outcome: merged });
   });
 
   test('when both ask for a person, then each reason stays once, with the time since when it stands', async () => {
@@ -75,8 +61,8 @@ describe('contacts that turn out to be one', () => {
       reason('turn_failed', '2026-01-03'),
       reason('reply_failed', '2026-01-02', 'r'),
     ];
-    await db.orm.conversation.update({ where: { id: byNumber.conversationId }, data: { ...attention, attention: [newer] } });
-    await db.orm.conversation.update({ where: { id: byId.conversationId }, data: { ...attention, attention: [older, other] } });
+    await recorder.db.orm.conversation.update({ where: { id: byNumber.conversationId }, data: { ...attention, attention: [newer] } });
+    await recorder.db.orm.conversation.update({ where: { id: byId.conversationId }, data: { ...attention, attention: [older, other] } });
     const { conversationId } = await together();
     expect(await conversation(conversationId)).toMatchObject({ needsAttention: true, attention: [older, other] });
   });
@@ -84,15 +70,15 @@ describe('contacts that turn out to be one', () => {
   test('when messages of the other workflow are in no turn, then the owner gets them; a turn that is drafted stays where it is', async () => {
     const { byNumber, byId, phoneNumberId, person, together } = await twoContacts();
     const [drafted] = byId.answerableIds;
-    await db.orm.message.update({ where: { id: drafted ?? '' }, data: { turnId: drafted ?? '' } });
+    await recorder.db.orm.message.update({ where: { id: drafted ?? '' }, data: { turnId: drafted ?? '' } });
     const waiting = await receive(phoneNumberId, person.id, message('waits'));
     const { answerableIds } = await together();
-    const texts = await db.orm.message.findMany({ where: { id: { in: answerableIds } }, orderBy: { position: 'asc' } });
+    const texts = await recorder.db.orm.message.findMany({ where: { id: { in: answerableIds } }, orderBy: { position: 'asc' } });
     expect(texts.map(({ text, workflowId }) => [text, workflowId])).toEqual(
       ['from the number', 'waits', 'both'].map((text) => [text, byNumber.workflow.workflowId]),
     );
     expect(waiting.workflow.workflowId).not.toBe(byNumber.workflow.workflowId);
-    expect(await db.orm.message.findUniqueOrThrow({ where: { id: drafted ?? '' } })).toMatchObject({
+    expect(await recorder.db.orm.message.findUniqueOrThrow({ where: { id: drafted ?? '' } })).toMatchObject({
       workflowId: byId.workflow.workflowId,
     });
   });
@@ -107,7 +93,7 @@ describe('contacts that turn out to be one', () => {
       elsewhere: [{ ...byNumber.workflow, messageIds: [next.id] }],
       ownsConversation: false,
     });
-    expect(await db.orm.message.count({ where: { providerMessageId: next.providerMessageId } })).toBe(0);
+    expect(await recorder.db.orm.message.count({ where: { providerMessageId: next.providerMessageId } })).toBe(0);
   });
 
   test('when a conversation is merged away between the look-up and the insert, then its message is recorded by the owner', async () => {
@@ -145,7 +131,7 @@ describe('contacts that turn out to be one', () => {
     const other = await receive(phoneNumberId, next.number, message('from a new number'));
     await receive(phoneNumberId, { ...next.number, formerPhone: person.number.phone }, message('changed', { kind: 'system' }));
     expect(
-      await db.orm.mergedConversation.findMany({ where: { conversationId: other.conversationId }, orderBy: { mergedAt: 'asc' } }),
+      await recorder.db.orm.mergedConversation.findMany({ where: { conversationId: other.conversationId }, orderBy: { mergedAt: 'asc' } }),
     ).toMatchObject([{ id: byId.conversationId }, { id: conversationId }]);
   });
 });

@@ -46,10 +46,10 @@ export function newPerson() {
   return { number: { phone }, id: { businessScopedUserId }, both: { phone, businessScopedUserId } };
 }
 
-export type Recorder = Awaited<ReturnType<typeof openRecorder>>;
+type Recorder = Awaited<ReturnType<typeof openRecorder>>;
 
 /** A database of its own; `name` begins its name (a-z, 0-9, _). */
-export async function openRecorder(name: string) {
+async function openRecorder(name: string) {
   const database = await testDatabase(name);
   let statements = 0;
   const db: Database = openDatabase(database.url, {
@@ -126,5 +126,33 @@ export async function openRecorder(name: string) {
       await db.close();
       await database.drop();
     },
+  };
+}
+
+/** A recorder for the suite that calls this, opened before its tests and closed after them. */
+export function useRecorder(name: string): Omit<Recorder, 'close'> {
+  let recorder: Recorder | undefined;
+  beforeAll(async () => {
+    recorder = await openRecorder(name);
+  });
+  afterAll(() => recorder?.close());
+  const opened = (): Recorder => {
+    if (!recorder) throw new Error('the recorder is opened before the first test, not earlier');
+    return recorder;
+  };
+  return {
+    get db() {
+      return opened().db;
+    },
+    get url() {
+      return opened().url;
+    },
+    record: (...order) => opened().record(...order),
+    receive: (...received) => opened().receive(...received),
+    newWorkspace: () => opened().newWorkspace(),
+    textsOf: (conversationId) => opened().textsOf(conversationId),
+    contactsIn: (workspaceId) => opened().contactsIn(workspaceId),
+    statements: () => opened().statements(),
+    hold: (statement, values) => opened().hold(statement, values),
   };
 }
