@@ -34,6 +34,7 @@ const CANCELED: CallEnding = { outcome: 'canceled', endedReason: 'manually-cance
 
 /** Places the call, with pauses while Vapi has no free slot. Returns undefined once Vapi has the call; otherwise how it ended. */
 export async function placeCall(call: PlacedCall, queueUntilMs: number): Promise<CallEnding | undefined> {
+  let whyNotYet = 'it was over before a worker could dial';
   for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = longerPause(pauseMs)) {
     if (call.isEndRequested) return CANCELED;
     showPhase(call, 'dialling');
@@ -50,13 +51,14 @@ export async function placeCall(call: PlacedCall, queueUntilMs: number): Promise
       case 'refused':
         return failed(verdict.reason);
       case 'expired':
-        return failed('not placed in the time for queueing, which was over before a worker could dial');
+        return failed(`not placed in the time for queueing: ${whyNotYet}`);
       case 'unknown':
         return await search(call, verdict.reason);
       case 'later': {
         call.dials = verdict.dials;
+        whyNotYet = verdict.reason;
         const waitMs = pauseBeforeRetry(verdict.retryAfterMs, pauseMs);
-        if (Date.now() + waitMs > queueUntilMs) return failed(`not placed in the time for queueing: ${verdict.reason}`);
+        if (Date.now() + waitMs > queueUntilMs) return failed(`not placed in the time for queueing: ${whyNotYet}`);
         showPhase(call, `queued: ${verdict.reason}`);
         await condition(() => call.isEndRequested, Math.max(1, waitMs), { summary: `dial again: ${verdict.reason}` });
       }
