@@ -66,42 +66,31 @@ export class Delivery {
 
   /** Whether the reply went out. */
   async deliver(reply: OutboxReply): Promise<boolean> {
+    const giveUpAtMs = Date.now() + SEND_RETRY_MS;
+    let resends = 0;
     try {
-      return await this.#deliver(reply);
+      for (;;) {
+        this.#view.showPhase('sending the reply');
+        const progress = await this.#send(reply, Date.now() >= giveUpAtMs);
+        let verdict = progress.status === 'under_way' ? await this.#awaitResult(reply.messageId) : progress;
+        if (verdict.status === 'unconfirmed') {
+          verdict = await this.#settle(reply);
+          if (verdict.status === 'pending' && ++resends > MAX_RESENDS)
+            return await this.#giveUp(reply, 'send: proven not delivered, too often');
+        }
+        if (verdict.status === 'sent') this.#showSent(reply, verdict.needsAttention);
+        if (verdict.status !== 'pending') return verdict.status === 'sent';
+        if (verdict.retryAfterMs > 0) await sleep(verdict.retryAfterMs, { summary: `send again: ${verdict.reason}` });
+      }
     } catch (error) {
       if (failureType(error) !== REFUSED_BY_DATABASE) throw error;
       return await this.#giveUp(reply, 'send: the database refused the reply');
     }
   }
 
-  async #deliver(reply: OutboxReply): Promise<boolean> {
-    const giveUpAtMs = Date.now() + SEND_RETRY_MS;
-    let resends = 0;
-    for (;;) {
-      this.#view.showPhase('sending the reply');
-      let verdict: SendVerdict = await this.#send(reply, Date.now() >= giveUpAtMs);
-      if (verdict.status === 'unconfirmed') {
-        verdict = await this.#settle(reply);
-        if (verdict.status === 'pending' && ++resends > MAX_RESENDS)
-          return await this.#giveUp(reply, 'send: proven not delivered, too often');
-      }
-      switch (verdict.status) {
-        case 'sent':
-          this.#showSent(reply, verdict.needsAttention);
-          return true;
-        case 'failed':
-        case 'unconfirmed':
-          return false;
-        case 'pending':
-          if (verdict.retryAfterMs > 0) await sleep(verdict.retryAfterMs, { summary: `send again: ${verdict.reason}` });
-      }
-    }
-  }
-
-  async #send({ messageId, flow }: OutboxReply, isLast: boolean): Promise<SendVerdict> {
+  #send({ messageId, flow }: OutboxReply, isLast: boolean): Promise<SendProgress> {
     const order = { messageId, isLast, ...(flow >= 2 ? { waitMs: ANSWER_WAIT_MS } : {}) };
-    const progress: SendProgress = await outbox.sendReply.executeWithOptions({ summary: 'send reply' }, [order]);
-    return progress.status === 'under_way' ? await this.#awaitResult(messageId) : progress;
+    return outbox.sendReply.executeWithOptions({ summary: 'send reply' }, [order]);
   }
 
   /** What the row says once the send is no longer under way. */

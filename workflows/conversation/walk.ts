@@ -65,8 +65,22 @@ export class ProviderWalk {
       if (nextAtMs === undefined) return this.#failed(`no model can answer: ${this.#chain.report}`);
       if (Date.now() >= this.#deadlineMs) return this.#failed(`no model answered in time: ${this.#chain.report}`);
       const candidate = this.#chain.next(Date.now());
-      const result = candidate ? await this.#call(candidate) : await this.#pause(nextAtMs);
-      if (result) return result;
+      if (!candidate) {
+        await this.#pause(nextAtMs);
+        continue;
+      }
+      const askedAtMs = Date.now();
+      candidate.attempts += 1;
+      this.#askedIds = [...this.#turn.messageIds];
+      try {
+        const draft = await this.#watched(this.#generate(candidate), this.#attemptMs() + MODEL_GRACE_MS);
+        if (this.#hasRequestedAttention) await this.#clearAttention();
+        return 'moved' in draft ? { ...draft, askedIds: [] } : { draft, askedIds: draft.coveredIds ?? this.#askedIds };
+      } catch (error) {
+        if (failureType(error) === REFUSED_BY_DATABASE)
+          return this.#failed('the database refused to load the prompt or to store the draft');
+        await this.#attemptFailed(candidate, askedAtMs, error);
+      }
     }
   }
 
@@ -74,25 +88,14 @@ export class ProviderWalk {
     return { failure, askedIds: this.#askedIds };
   }
 
-  async #call(candidate: Candidate<Choice>): Promise<DraftResult | undefined> {
-    const askedAtMs = Date.now();
-    candidate.attempts += 1;
-    this.#askedIds = [...this.#turn.messageIds];
-    try {
-      const draft = await this.#watched(this.#generate(candidate), this.#attemptMs() + MODEL_GRACE_MS);
-      await this.#clearAttention();
-      return 'moved' in draft ? { ...draft, askedIds: [] } : { draft, askedIds: draft.coveredIds ?? this.#askedIds };
-    } catch (error) {
-      const type = failureType(error);
-      if (type === REFUSED_BY_DATABASE) return this.#failed('the database refused to load the prompt or to store the draft');
-      const isLost = isTimeout(error) || type === 'WorkerError.Stopping';
-      if (isLost && this.#countLostAttempt(candidate) > MAX_LOST_ATTEMPTS) {
-        const text = `the worker died or hung ${MAX_LOST_ATTEMPTS} times while it called ${candidate.choice.provider}`;
-        this.#chain.failed(candidate, { text, isPermanent: true }, Date.now());
-      } else if (isLost || type === 'RecordError.Unavailable') await this.#recover(candidate, askedAtMs);
-      else this.#chain.failed(candidate, modelFailure(error), Date.now());
-      return undefined;
-    }
+  async #attemptFailed(candidate: Candidate<Choice>, askedAtMs: number, error: unknown): Promise<void> {
+    const type = failureType(error);
+    const isLost = isTimeout(error) || type === 'WorkerError.Stopping';
+    if (isLost && this.#countLostAttempt(candidate) > MAX_LOST_ATTEMPTS) {
+      const text = `the worker died or hung ${MAX_LOST_ATTEMPTS} times while it called ${candidate.choice.provider}`;
+      this.#chain.failed(candidate, { text, isPermanent: true }, Date.now());
+    } else if (isLost || type === 'RecordError.Unavailable') await this.#recover(candidate, askedAtMs);
+    else this.#chain.failed(candidate, modelFailure(error), Date.now());
   }
 
   #generate({ choice: { provider, model: name }, attempts }: Candidate<Choice>): Promise<Draft | MovedTurn> {
@@ -122,9 +125,12 @@ export class ProviderWalk {
   }
 
   /** Requests attention in the middle of an attempt if it takes too long. Starts a timer only if the attempt could. */
-  async #watched<T>(asking: Promise<T>, longestMs: number): Promise<T> {
+  #watched<T>(asking: Promise<T>, longestMs: number): Promise<T> {
     const leftMs = this.#attentionAtMs - Date.now();
-    if (this.#hasRequestedAttention || longestMs <= leftMs) return await asking;
+    return this.#hasRequestedAttention || longestMs <= leftMs ? asking : this.#watchedFor(leftMs, asking);
+  }
+
+  async #watchedFor<T>(leftMs: number, asking: Promise<T>): Promise<T> {
     let isOver = false;
     const end = () => {
       isOver = true;
@@ -156,7 +162,7 @@ export class ProviderWalk {
   }
 
   /** Waits until a provider may be called again, attention is due, or the turn times out. */
-  async #pause(nextAtMs: number): Promise<undefined> {
+  async #pause(nextAtMs: number): Promise<void> {
     const reason = this.#showPhase();
     const untilMs = Math.min(nextAtMs, this.#deadlineMs, this.#hasRequestedAttention ? Number.POSITIVE_INFINITY : this.#attentionAtMs);
     await sleep(Math.max(1, untilMs - Date.now()), { summary: `try again: ${reason}`.slice(0, MAX_SUMMARY_LENGTH) });
@@ -181,7 +187,6 @@ export class ProviderWalk {
 
   /** Not needed if the turn fails: the statement that records this clears it, too. */
   async #clearAttention(): Promise<void> {
-    if (!this.#hasRequestedAttention) return;
     const { conversationId } = this.#turn.recorded;
     const order = { conversationId, kinds: ['waiting_for_model' as const] };
     const cleared = await unlessRefused(records.clearAttention.executeWithOptions({ summary: 'a model has answered' }, [order]));

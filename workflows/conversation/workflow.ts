@@ -27,6 +27,7 @@ import {
 } from '../contract';
 import { failureType, REFUSED_BY_DATABASE } from '../failures';
 import { records, workspaces } from '../proxies';
+import { Bell } from './bell';
 import { Delivery } from './delivery';
 import { draftReply } from './draft-reply';
 import { countElsewhere, handOver } from './hand-over';
@@ -68,6 +69,12 @@ class Conversation {
   #flow: number;
   /** Running while messages are being recorded. */
   #recording: Promise<void> | undefined;
+  /** Wakes the main loop while it has nothing to do. */
+  readonly #somethingHappened = new Bell();
+  /** Wakes the recorder: a message has arrived while the main loop is answering. */
+  readonly #arrivedMeanwhile = new Bell();
+  /** A model thinks, or a reply is being sent. */
+  #isAnswering = false;
   /** Recorded, and not yet being answered. */
   #open: Turn | undefined;
   /** Being drafted: what arrives meanwhile belongs to it. */
@@ -83,7 +90,6 @@ class Conversation {
   /** The workflow that owns the person's conversation, while this one owns none. */
   #mergedInto: string | undefined;
   #isEnding = false;
-  #isContinuingAsNew = false;
 
   constructor(input: ConversationInput) {
     const snapshot = input.snapshot;
@@ -99,33 +105,47 @@ class Conversation {
     // Handlers never throw: an operator may have typed the argument in the Temporal UI.
     setHandler(messagesReceived, (received) => {
       this.#inbox.add(received);
+      this.#somethingHappened.ring();
+      if (this.#isAnswering) this.#arrivedMeanwhile.ring();
     });
-    setHandler(sendReported, (report) => this.#delivery.report(report));
+    setHandler(sendReported, (report) => {
+      this.#delivery.report(report);
+      this.#somethingHappened.ring();
+    });
     setHandler(callEnded, (call: CallEnded | undefined) => {
       if (typeof call?.conversationId !== 'string') return;
       this.#view.conversationId ??= call.conversationId;
       // The next prompt finds the note in the database; only a message to be sent is work.
       if (call.followUpId) this.#followUps.push(call);
+      this.#somethingHappened.ring();
     });
     setHandler(conversationState, () => this.#view.state());
   }
 
   async run(): Promise<ConversationResult> {
     // Here and not earlier: only now is it out of reach of a cancellation.
-    if (this.#flow >= 2) void this.#recordOnArrival();
+    if (this.#flow >= 2) void this.#recordMeanwhile();
     for (;;) {
-      if (this.#nothingWaits() && !this.#mergedInto) await this.#somethingToDo();
+      if (this.#nothingWaits() && !this.#mergedInto) {
+        this.#showIdle();
+        while (this.#hasNothingToDo()) await this.#somethingHappened.rung();
+      }
       // Nothing may be awaited between this look into the inbox and the return: a signal in between would be lost.
       if (this.#nothingWaits() && this.#mergedInto) return this.#endMerged(this.#mergedInto);
       if (this.#nothingWaits() && this.#isIdle()) return this.#view.result();
       if (this.#nothingWaits() && this.#isEnding) throw new CancelledFailure('an operator ended the session');
       if (this.#hasMessages()) {
         const turn = await this.#collectTurn();
+        this.#startAnswering();
         if (turn) await this.#answer(turn);
+        this.#isAnswering = false;
         if (this.#hasGivenUpOnWorkspace) return await this.#endWithoutWorkspace();
         this.#lastActivityMs = Date.now();
-      } else if (this.#followUps.length > 0) await this.#followUp();
-      else this.#delivery.applyReports();
+      } else if (this.#followUps.length > 0) {
+        this.#startAnswering();
+        await this.#followUp();
+        this.#isAnswering = false;
+      } else this.#delivery.applyReports();
       if (this.#mayContinueAsNew()) await this.#continueAsNew();
     }
   }
@@ -141,13 +161,17 @@ class Conversation {
   /** Ends the session as soon as nothing waits. */
   end(): void {
     this.#isEnding = true;
+    this.#somethingHappened.ring();
   }
 
-  /** Resolves when a message waits, a report came, or the session timer fired. One timer serves many messages. */
-  #somethingToDo(): Promise<void> {
+  /** One session timer serves many messages. */
+  #showIdle(): void {
     this.#view.showPhase('waiting for a message');
     if (!this.#sessionTimerRuns) this.#startSessionTimer();
-    return condition(() => !this.#nothingWaits() || !this.#sessionTimerRuns || this.#delivery.hasReports || this.#isEnding);
+  }
+
+  #hasNothingToDo(): boolean {
+    return this.#nothingWaits() && this.#sessionTimerRuns && !this.#delivery.hasReports && !this.#isEnding;
   }
 
   #startSessionTimer(): void {
@@ -155,6 +179,7 @@ class Conversation {
     this.#sessionTimerRuns = true;
     const fired = () => {
       this.#sessionTimerRuns = false;
+      this.#somethingHappened.ring();
     };
     void sleep(remainingMs, { summary: 'session ends when nothing is said' }).then(fired, fired);
   }
@@ -185,63 +210,67 @@ class Conversation {
     return !this.#inbox.isEmpty || this.#recording !== undefined;
   }
 
-  /** Flow 2: while a model thinks or a send is in doubt, too. */
-  async #recordOnArrival(): Promise<void> {
+  /** Flow 2: records what arrives while the main loop is answering. Otherwise the main loop does. */
+  async #recordMeanwhile(): Promise<void> {
     for (;;) {
-      await condition(() => !this.#inbox.isEmpty && this.#mayRecordOnArrival());
-      await this.#recordArrivals();
+      while (this.#mayRecordMeanwhile()) await this.#recordArrivals();
+      await this.#arrivedMeanwhile.rung();
     }
   }
 
   /** What waits for a workspace is the main loop's affair. */
-  #mayRecordOnArrival(): boolean {
-    return this.#recording === undefined && !this.#isContinuingAsNew && this.#waitingSinceMs === undefined;
+  #mayRecordMeanwhile(): boolean {
+    return this.#isAnswering && !this.#inbox.isEmpty && this.#recording === undefined && this.#waitingSinceMs === undefined;
   }
 
-  /** Empties the inbox into the database. One at a time: whoever asks meanwhile gets the same promise. */
+  /** Empties the inbox into the database. One at a time: whoever asks meanwhile gets the same promise. Not to be asked of an empty inbox. */
   #recordArrivals(): Promise<void> {
-    const done = () => {
-      this.#recording = undefined;
-    };
-    this.#recording ??= this.#drainInbox().finally(done);
+    this.#recording ??= this.#drainInbox();
     return this.#recording;
   }
 
   async #drainInbox(): Promise<void> {
-    while (!this.#inbox.isEmpty) {
-      const arrivedAtMs = Date.now();
-      const deliveries = this.#inbox.takeAll();
-      const outcome = await this.#record(deliveries);
-      switch (outcome.kind) {
-        case 'recorded':
-          this.#mergedInto = undefined;
-          this.#inbox.forget(deliveries, outcome.refusedIds ?? []);
-          this.#applyRecorded(outcome, countMessages(deliveries) - countElsewhere(outcome.elsewhere), arrivedAtMs);
-          await handOver(deliveries, outcome.elsewhere ?? [], this.#inbox);
-          await this.#reportDeadLetters(outcome.conversationId);
-          break;
-        case 'elsewhere':
-          this.#inbox.forget(deliveries, outcome.refusedIds ?? []);
-          this.#waitingSinceMs = undefined;
-          this.#mergedInto = outcome.ownsConversation ? undefined : outcome.elsewhere.at(-1)?.workflowId;
-          await handOver(deliveries, outcome.elsewhere, this.#inbox);
-          break;
-        case 'refused':
-          this.#inbox.forget(deliveries, idsOf(deliveries));
-          this.#hasUnreportedLetters = true;
-          this.#view.showAttention(true);
-          break;
-        case 'unknown_number':
+    try {
+      while (!this.#inbox.isEmpty) {
+        const arrivedAtMs = Date.now();
+        const deliveries = this.#inbox.takeAll();
+        const outcome = await this.#record(deliveries);
+        if (outcome.kind === 'unknown_number') {
           // Parked by now. They are recorded when a workspace has the number, or by the next run.
           this.#inbox.putBack(deliveries);
           if (!(await this.#workspaceAppeared(outcome.flow ?? 1))) return;
+        } else {
+          this.#apply(outcome, deliveries, arrivedAtMs);
+          if ('elsewhere' in outcome && outcome.elsewhere) await handOver(deliveries, outcome.elsewhere, this.#inbox);
+          if (outcome.kind === 'recorded' && this.#hasUnreportedLetters) await this.#reportDeadLetters(outcome.conversationId);
+        }
       }
+    } finally {
+      this.#recording = undefined;
+    }
+  }
+
+  #apply(outcome: Exclude<RecordOutcome, { kind: 'unknown_number' }>, deliveries: MessagesReceived[], arrivedAtMs: number): void {
+    switch (outcome.kind) {
+      case 'recorded':
+        this.#mergedInto = undefined;
+        this.#inbox.forget(deliveries, outcome.refusedIds ?? []);
+        this.#applyRecorded(outcome, countMessages(deliveries) - countElsewhere(outcome.elsewhere), arrivedAtMs);
+        return;
+      case 'elsewhere':
+        this.#inbox.forget(deliveries, outcome.refusedIds ?? []);
+        this.#waitingSinceMs = undefined;
+        this.#mergedInto = outcome.ownsConversation ? undefined : outcome.elsewhere.at(-1)?.workflowId;
+        return;
+      case 'refused':
+        this.#inbox.forget(deliveries, idsOf(deliveries));
+        this.#hasUnreportedLetters = true;
+        this.#view.showAttention(true);
     }
   }
 
   /** A person whose first message was refused had no conversation then that could have asked for attention. */
   async #reportDeadLetters(conversationId: string): Promise<void> {
-    if (!this.#hasUnreportedLetters) return;
     this.#hasUnreportedLetters = false;
     const order = {
       conversationId,
@@ -252,16 +281,14 @@ class Conversation {
     this.#view.showAttention(true);
   }
 
-  async #record(deliveries: MessagesReceived[]): Promise<RecordOutcome> {
+  #record(deliveries: MessagesReceived[]): Promise<RecordOutcome> {
     const count = countMessages(deliveries);
     const options = { summary: `record ${count} message${count === 1 ? '' : 's'}` };
-    try {
-      return await records.recordInbound.executeWithOptions(options, [this.#recordOrder(deliveries)]);
-    } catch (error) {
+    return records.recordInbound.executeWithOptions(options, [this.#recordOrder(deliveries)]).catch((error: unknown) => {
       if (failureType(error) !== REFUSED_BY_DATABASE) throw error;
       log.error('the database refused messages, and to keep them as dead letters', { count });
       return { kind: 'refused' };
-    }
+    });
   }
 
   #applyRecorded(recorded: Recorded, count: number, arrivedAtMs: number): void {
@@ -272,9 +299,9 @@ class Conversation {
     this.#view.showMode(recorded.mode);
     this.#view.showAttention(recorded.needsAttention);
     this.#collect(recorded, arrivedAtMs);
-    const recordedOnArrival = this.#flow >= 2;
+    const recordsMeanwhile = this.#flow >= 2;
     this.#flow = Math.max(this.#flow, recorded.flow ?? 1);
-    if (!recordedOnArrival && this.#flow >= 2) void this.#recordOnArrival();
+    if (!recordsMeanwhile && this.#flow >= 2) void this.#recordMeanwhile();
   }
 
   /** Adds what wants a reply to the turn that is being drafted, else to the next one. */
@@ -350,6 +377,12 @@ class Conversation {
     return this.#view.result();
   }
 
+  /** From here on, the recorder takes what arrives. */
+  #startAnswering(): void {
+    this.#isAnswering = true;
+    if (!this.#inbox.isEmpty) this.#arrivedMeanwhile.ring();
+  }
+
   async #answer(turn: Turn): Promise<void> {
     const { conversationId, timings } = turn.recorded;
     this.#drafting = turn;
@@ -420,7 +453,6 @@ class Conversation {
   async #continueAsNew(): Promise<never> {
     // The next run may be on a newer version of the worker; servers before 1.30 keep it on this one (docs/decisions/0010).
     const continueAsNew = makeContinueAsNewFunc<typeof conversationWorkflow>({ initialVersioningBehavior: 'AUTO_UPGRADE' });
-    this.#isContinuingAsNew = true;
     while (this.#recording) await this.#recording;
     this.#delivery.applyReports();
     return await continueAsNew({
