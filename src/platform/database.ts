@@ -46,6 +46,14 @@ const CANCEL_GRACE_MS = 2_000;
 /** Builds a statement from a template literal; values become parameters, and statements can be nested. */
 export const sql = Prisma.sql;
 
+/**
+ * Condition that a UUID column has one of the values. A single value, which is the rule, is compared with `=`: for that PostgreSQL uses the
+ * unique index even in a new database, whose tables it takes for too small to look anything up.
+ */
+export function isOneOf(column: Prisma.Sql, ids: readonly string[]): Prisma.Sql {
+  return ids.length === 1 ? sql`${column} = ${ids[0]}::uuid` : sql`${column} = ANY(${ids}::uuid[])`;
+}
+
 /** Opens the database at `url`. It connects on the first query, so an unreachable server fails there, not here. */
 export function openDatabase(url: string, options: DatabaseOptions = {}): Database {
   const statementTimeoutMs = options.statementTimeoutMs ?? 15_000;

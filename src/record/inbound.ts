@@ -300,7 +300,7 @@ function openIds(rows: OpenMessage[]): string[] {
  */
 function isOpenFor(conversationId: string, workflowId: string): Prisma.Sql {
   return sql`m.conversation_id = ${conversationId}::uuid AND m.direction = 'inbound' AND m.outcome IS NULL AND m.workflow_id = ${workflowId}
-    AND (m.turn_id IS NULL OR EXISTS (SELECT 1 FROM messages r WHERE r.reply_to_id = m.turn_id AND r.status = 'pending'))`;
+    AND (m.turn_id IS NULL OR (SELECT r.status FROM messages r WHERE r.reply_to_id = m.turn_id) = 'pending')`;
 }
 
 /** What becomes of a message at once; null when it wants a reply. */

@@ -1,5 +1,5 @@
 /** Loads the material of a prompt, in one statement, because every reply needs it. */
-import { type Database, sql } from '../platform/database';
+import { type Database, isOneOf, sql } from '../platform/database';
 import { currentConversation } from './merged-conversations';
 
 /** A reply that was drafted before. */
@@ -44,10 +44,15 @@ export async function loadPromptMaterial(
   { conversationId, workflowId, messageIds, lostReplyToIds = [] }: PromptOrder,
 ): Promise<PromptMaterial | undefined> {
   const lastId = messageIds.at(-1);
+  const isAbandoned =
+    lostReplyToIds.length === 0 ? sql`false` : sql`(${isOneOf(sql`d.reply_to_id`, lostReplyToIds)} AND d.status = 'pending')`;
   const rows = await db.query<PromptMaterial>(sql`
+    WITH turn AS (
+      SELECT m.id, m.position, m.direction, m.kind, m.text, m.occurred_at, m.workflow_id FROM messages m WHERE ${isOneOf(sql`m.id`, messageIds)}
+    )
     SELECT s.system_prompt AS "systemPrompt",
       (SELECT json_agg(h ORDER BY h."writtenAt" DESC NULLS LAST, h.position DESC) FROM (
-        SELECT m.position, m.direction, m.kind, m.text, m.occurred_at AS "writtenAt" FROM messages m WHERE m.id = ANY(${messageIds}::uuid[])
+        SELECT t.position, t.direction, t.kind, t.text, t.occurred_at AS "writtenAt" FROM turn t
         UNION ALL
         (SELECT m.position, m.direction, m.kind, m.text, NULL FROM messages m
         WHERE m.conversation_id = c.id AND m.id <> ALL(${messageIds}::uuid[]) AND m.status NOT IN ('pending', 'sending', 'failed')
@@ -58,9 +63,9 @@ export async function loadPromptMaterial(
           'promptTokens', COALESCE(d.prompt_tokens, 0), 'completionTokens', COALESCE(d.completion_tokens, 0),
           'coveredIds', (SELECT json_agg(i.id ORDER BY i.position) FROM messages i WHERE i.turn_id = d.reply_to_id))
         FROM messages d
-        WHERE d.reply_to_id = ${lastId}::uuid OR (d.reply_to_id = ANY(${lostReplyToIds}::uuid[]) AND d.status = 'pending')
+        WHERE d.reply_to_id = ${lastId}::uuid OR ${isAbandoned}
         ORDER BY d.reply_to_id = ${lastId}::uuid DESC, d.created_at DESC LIMIT 1) AS draft,
-      EXISTS (SELECT 1 FROM messages o WHERE o.id = ANY(${messageIds}::uuid[]) AND o.workflow_id <> ${workflowId}) AS "hasMoved"
+      EXISTS (SELECT 1 FROM turn WHERE workflow_id <> ${workflowId}) AS "hasMoved"
     FROM conversations c JOIN chatbot_settings s ON s.workspace_id = c.workspace_id
     WHERE c.id = ${currentConversation(conversationId)}`);
   return rows[0];

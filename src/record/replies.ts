@@ -10,7 +10,7 @@
 
 import type { Prisma } from '../../prisma/generated/client';
 import type { ReportedStatus, SendProgress, SendVerdict, StatusReport } from '../../workflows/contract';
-import { type Database, sql } from '../platform/database';
+import { type Database, isOneOf, sql } from '../platform/database';
 import { CURED_BY_REPLY, withoutReasons, withReason } from './attention';
 import { currentConversation } from './merged-conversations';
 
@@ -42,17 +42,17 @@ export async function storeDraft(db: Database, draft: NewDraft): Promise<string 
   const lastId = messageIds.at(-1);
   const rows = await db.query<{ id: string }>(sql`
     WITH own AS (
-      SELECT id FROM messages WHERE id = ANY(${messageIds}::uuid[]) AND outcome IS NULL AND ${isOf(workflowId)}
+      SELECT id FROM messages WHERE ${isOneOf(sql`id`, messageIds)} AND outcome IS NULL AND ${isOf(workflowId)}
         AND (turn_id IS NULL OR turn_id = ANY(${messageIds}::uuid[]))
       ORDER BY id FOR UPDATE
     ), whole AS (
       SELECT 1 FROM own HAVING count(*) = ${messageIds.length}
     ), turn AS (
-      UPDATE messages SET turn_id = ${lastId}::uuid WHERE id IN (SELECT id FROM own) AND EXISTS (SELECT FROM whole)
+      UPDATE messages SET turn_id = ${lastId}::uuid WHERE ${isOneOf(sql`id`, messageIds)} AND EXISTS (SELECT FROM whole)
     ), abandoned AS (
       -- Left behind by a terminated workflow or a lost attempt; its messages belong to this turn now.
       UPDATE messages SET status = 'failed', failure = 'replaced by a later draft'
-      WHERE reply_to_id = ANY(${messageIds}::uuid[]) AND reply_to_id <> ${lastId}::uuid AND status = 'pending' AND EXISTS (SELECT FROM whole)
+      WHERE ${isOneOf(sql`reply_to_id`, messageIds)} AND reply_to_id <> ${lastId}::uuid AND status = 'pending' AND EXISTS (SELECT FROM whole)
     )
     INSERT INTO messages (workspace_id, conversation_id, direction, kind, text, status, reply_to_id, provider, model, attempts, latency_ms,
       prompt_tokens, completion_tokens)
@@ -82,7 +82,7 @@ export async function findMovedMessages(
 ): Promise<MovedMessages | undefined> {
   const rows = await db.query<MovedMessages>(sql`
     SELECT array_agg(id) AS "messageIds", workflow_id AS "workflowId" FROM messages
-    WHERE id = ANY(${messageIds}::uuid[]) AND NOT ${isOf(workflowId)} GROUP BY workflow_id`);
+    WHERE ${isOneOf(sql`id`, messageIds)} AND NOT ${isOf(workflowId)} GROUP BY workflow_id`);
   return rows[0];
 }
 
@@ -198,16 +198,16 @@ export async function raiseReply(
       SELECT m.id, m.status AS previous, m.conversation_id, m.reply_to_id, m.text
       FROM messages m JOIN workspaces w ON w.id = m.workspace_id
       WHERE ${keyCondition(key)} AND m.direction = 'outbound' AND w.kapso_phone_number_id = ${fact.phoneNumberId}
+        AND (m.status < ${fact.status}::message_status OR m.provider_message_id IS NULL)
+        AND (${fact.claim ?? null}::int IS NULL OR (m.status = 'sending' AND m.send_attempts = ${fact.claim ?? null}::int))
+        AND (m.status IN ('pending', 'unconfirmed') OR NOT ${fact.isLate ?? false})
       FOR UPDATE OF m
     ), raised AS (
       UPDATE messages m
       SET status = GREATEST(m.status, ${fact.status}::message_status),
           provider_message_id = COALESCE(m.provider_message_id, ${fact.providerMessageId ?? null}),
           failure = COALESCE(${fact.failure ?? null}, m.failure)
-      FROM target t
-      WHERE m.id = t.id AND (m.status < ${fact.status}::message_status OR m.provider_message_id IS NULL)
-        AND (${fact.claim ?? null}::int IS NULL OR (m.status = 'sending' AND m.send_attempts = ${fact.claim ?? null}::int))
-        AND (m.status IN ('pending', 'unconfirmed') OR NOT ${fact.isLate ?? false})
+      FROM target t WHERE m.id = t.id
       RETURNING m.id, t.previous, m.status, m.conversation_id, m.reply_to_id, m.text
     ), settled AS (
       UPDATE messages i
@@ -377,7 +377,7 @@ export async function failTurn(
   const attention = withReason(withoutReasons(sql`c.attention`, ['waiting_for_model']), { kind: 'turn_failed', text: reason });
   await db.query(sql`
     WITH own AS (
-      SELECT id FROM messages WHERE id = ANY(${messageIds}::uuid[]) AND ${isOf(workflowId)} ORDER BY id FOR UPDATE
+      SELECT id FROM messages WHERE ${isOneOf(sql`id`, messageIds)} AND ${isOf(workflowId)} ORDER BY id FOR UPDATE
     ), failed AS (
       UPDATE messages SET outcome = 'failed', failure = ${reason} WHERE id IN (SELECT id FROM own) AND outcome IS NULL
     ), abandoned AS (
