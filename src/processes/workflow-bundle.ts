@@ -3,15 +3,16 @@ import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { bundleWorkflowCode } from '@temporalio/worker';
+import { type BundleOptions, bundleWorkflowCode } from '@temporalio/worker';
 import { version } from '@temporalio/worker/package.json';
 
 const WORKFLOWS = join(__dirname, '..', '..', 'workflows');
+const ENTRY = join(WORKFLOWS, 'index.ts');
 const CACHE_DIR = join(__dirname, '..', '..', 'dist');
 
 export interface CachedBundle {
   codePath: string;
-  /** Hash of the sources. */
+  /** Hash of the sources, and of how they are bundled. */
   hash: string;
 }
 
@@ -20,7 +21,13 @@ export async function workflowBundle(): Promise<CachedBundle> {
   const hash = await sourcesHash();
   const codePath = join(CACHE_DIR, `workflows-${hash}.js`);
   if (!existsSync(codePath)) {
-    const { code } = await bundleWorkflowCode({ workflowsPath: join(WORKFLOWS, 'index.ts'), logger: silent });
+    const { code } = await bundleWorkflowCode({
+      workflowsPath: ENTRY,
+      // Runs the modules once instead of once per workflow: they keep no state (workflow-bundle.test.ts).
+      preloadModules: [ENTRY],
+      webpackConfigHook: compileForNode20,
+      logger: silent,
+    });
     await mkdir(CACHE_DIR, { recursive: true });
     // Write to a temporary file and rename it: two workers may start at once.
     const unfinished = `${codePath}.${process.pid}`;
@@ -30,8 +37,22 @@ export async function workflowBundle(): Promise<CachedBundle> {
   return { codePath, hash };
 }
 
+type WebpackConfig = Parameters<NonNullable<BundleOptions['webpackConfigHook']>>[0];
+
+/** The SDK compiles for ES2017, which makes a WeakMap of each private field. */
+function compileForNode20(config: WebpackConfig): WebpackConfig {
+  for (const rule of config.module?.rules ?? []) {
+    const use = typeof rule === 'object' ? rule?.use : undefined;
+    const options = typeof use === 'object' && 'options' in use ? (use.options as { jsc?: { target: string } }) : {};
+    if (options.jsc) options.jsc.target = 'es2022';
+  }
+  return config;
+}
+
 async function sourcesHash(): Promise<string> {
-  const hash = createHash('sha256').update(version);
+  const hash = createHash('sha256')
+    .update(version)
+    .update(await readFile(__filename));
   const files = (await readdir(WORKFLOWS, { recursive: true })).filter((file) => file.endsWith('.ts') && !file.endsWith('.test.ts')).sort();
   for (const file of files) hash.update(file).update(await readFile(join(WORKFLOWS, file)));
   return hash.digest('hex').slice(0, 16);
