@@ -10,7 +10,7 @@ export interface HandOverOrder {
 }
 
 export interface HandOverActivities {
-  /** Signals the owner, which is started when it does not run. Twice is harmless: it knows what it has seen. Fails when Temporal is away. */
+  /** Signals the owner, starting it if needed. Safe to repeat: the owner drops duplicates. Fails if Temporal is unreachable. */
   handOverMessages(order: HandOverOrder): Promise<void>;
 }
 

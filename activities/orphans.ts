@@ -1,7 +1,7 @@
 /**
  * Open calls without a workflow: Temporal or our process was down between writing the row and starting the workflow, or somebody stopped
- * the workflow. Vapi does not repeat its events, so nothing else would end these calls. Nothing here dials, and neither do the workflows
- * started here.
+ * the workflow. Vapi does not repeat events that we have acknowledged, so nothing else would end these calls. Nothing here dials, and
+ * neither do the workflows started here.
  */
 import { getClient } from '@temporalio/activity';
 import { WorkflowNotFoundError } from '@temporalio/client';

@@ -33,7 +33,7 @@ export interface Timings extends TurnLimits {
   sendConfirmMs: number;
 }
 
-/** What stands in the record now, and what it asks for. */
+/** The state of the conversation after recording, and what the workflow needs to reply. */
 export interface Recorded {
   kind: 'recorded';
   /** Which behaviour the conversation follows from here on; results of workers before 0.2 have none and mean 1. */
@@ -41,7 +41,7 @@ export interface Recorded {
   conversationId: string;
   mode: string;
   needsAttention: boolean;
-  /** Ids of the messages among those given that still want a reply, oldest first. */
+  /** Ids of all messages in the conversation that still need a reply from this workflow, oldest first. */
   answerableIds: string[];
   /** Ids of messages that the database refused: they are dead letters, and may come again. */
   refusedIds?: string[];
@@ -70,8 +70,8 @@ export interface RecordActivities {
   recordInbound(order: RecordOrder): Promise<InboundOutcome>;
   recordFailedTurn(order: { conversationId: string; messageIds: string[]; reason: string }): Promise<void>;
   /**
-   * Nobody knows whether the reply went out, and the conversation waits no longer: its messages are `unconfirmed`, and a person is asked
-   * for. `isSettled`: the row knows by now, and nothing was changed.
+   * Gives the messages of an unconfirmed reply the outcome `unconfirmed`, and requests attention. `isSettled`: the outcome of the send
+   * has become known, so nothing was changed.
    */
   recordDoubt(order: { messageId: string; conversationId: string }): Promise<{ isSettled: boolean }>;
   /** Asks for a person to look at the conversation; nothing else changes. */
@@ -83,9 +83,9 @@ export interface RecordActivities {
 }
 
 /**
- * The conversation's behaviour, announced with each delivery that is recorded: a run that was begun by an older worker goes on in
- * its old way until then, so that its history replays. 2: messages are recorded on arrival, the provider chain is walked again,
- * a doubtful send is settled beside the conversation.
+ * Version of the conversation's behaviour, returned whenever a delivery is recorded. A run that an older worker began keeps the old
+ * behaviour until then, so that its history replays. 2: messages are recorded on arrival, failed providers are retried until the turn
+ * times out, and a separate workflow settles unconfirmed sends.
  */
 const FLOW = 2;
 
@@ -166,7 +166,7 @@ export function createRecordActivities({
     };
   }
 
-  /** One message may be what the database refuses: each is tried alone, and what is refused becomes a dead letter. */
+  /** Records each message on its own, because the database may refuse only one of them. A refused message becomes a dead letter. */
   async function recordEach({ deliveries, ...workflow }: RecordOrder): Promise<InboundOutcome> {
     const outcomes: InboundOutcome[] = [];
     const refusedIds: string[] = [];

@@ -167,7 +167,7 @@ describe('problems', () => {
       const metrics = await (await request('/metrics', {}, url)).text();
       expect(metricOf(metrics, 'parley_webhooks_total{source="kapso",type="message",result="not_started"}')).toBe(1);
       expect(metricOf(metrics, 'parley_record_readable')).toBe(0);
-      expect(metricOf(metrics, 'parley_spool_depth')).toBeUndefined();
+      expect(metricOf(metrics, 'parley_parked_messages')).toBeUndefined();
     } finally {
       await api.kill();
     }
@@ -267,7 +267,7 @@ describe('metrics', () => {
     expect(metricOf(metrics, 'parley_needing_attention{kind="call"}')).toBe(1);
     expect(metricOf(metrics, 'parley_calls{status="ringing",outcome="none"}')).toBe(1);
     expect(metricOf(metrics, 'parley_calls{status="ended",outcome="completed"}')).toBe(1);
-    expect(metricOf(metrics, 'parley_spool_depth')).toBe(1);
+    expect(metricOf(metrics, 'parley_parked_messages')).toBe(1);
     expect(metricOf(metrics, 'parley_messages_without_outcome')).toBe(0);
   });
 

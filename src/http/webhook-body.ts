@@ -173,7 +173,7 @@ class IncomingBody {
   #fail(error: Error): void {
     if (this.#isSettled) return;
     this.#settle();
-    // The request holds us through its listeners, for as long as its sender likes.
+    // The request's listeners keep this object alive for as long as the sender stays connected.
     this.#chunks = [];
     this.#decoder?.destroy();
     discardBody(this.#request);
@@ -194,7 +194,7 @@ function unreadable(): ApiError {
   return new ApiError(400, 'the body could not be read');
 }
 
-/** What makes of the request the bytes that were signed; undefined for an unknown encoding. */
+/** The decoder that turns the request's body into the bytes that were signed; undefined for an unknown encoding. */
 function decoderOf(request: IncomingMessage): Transform | 'none' | undefined {
   switch (request.headers['content-encoding']?.trim().toLowerCase() ?? 'identity') {
     case 'identity':

@@ -27,7 +27,7 @@ describe('the API', () => {
     expect(text).toContain('parley_webhooks_total{source="vapi",type="other",result="taken"} 1');
     expect(text).toContain('parley_webhooks_total{source="kapso",type="message",result="taken"} 1');
     expect(text).toContain('parley_http_request_seconds_count{method="other",route="other",status="404"} 1');
-    expect(text).toContain('parley_spool_depth 2');
+    expect(text).toContain('parley_parked_messages 2');
     expect(text).toContain('parley_messages_without_outcome 3');
     expect(text).toContain('parley_calls{status="ended",outcome="completed"} 4');
     expect(text).toContain('parley_calls{status="queued",outcome="none"} 1');
@@ -48,7 +48,7 @@ describe('the API', () => {
     metrics.setRecordCounts(undefined);
     const text = await metrics.text();
     expect(text).toContain('parley_record_readable 0');
-    expect(text).not.toMatch(/^parley_(spool_depth|messages_without_outcome|needing_attention|calls|dead_letters)[ {]/m);
+    expect(text).not.toMatch(/^parley_(parked_messages|messages_without_outcome|needing_attention|calls|dead_letters)[ {]/m);
   });
 });
 

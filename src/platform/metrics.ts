@@ -119,9 +119,9 @@ export function createApiMetrics(): ApiMetrics {
     help: 'Whether PostgreSQL responded to this scrape in time; if 0, the gauges read from it have no value',
     registers,
   });
-  const spoolDepth = new Gauge({
-    name: 'parley_spool_depth',
-    help: 'Parked messages: sent to a number that belongs to no workspace (there is no other spool)',
+  const parkedMessages = new Gauge({
+    name: 'parley_parked_messages',
+    help: 'Parked messages: sent to a number that belongs to no workspace',
     registers,
   });
   const withoutOutcome = new Gauge({
@@ -178,10 +178,10 @@ export function createApiMetrics(): ApiMetrics {
       calls.reset();
       needingAttention.reset();
       deadLetters.reset();
-      spoolDepth.remove();
+      parkedMessages.remove();
       withoutOutcome.remove();
       if (!counts) return;
-      spoolDepth.set(counts.parked);
+      parkedMessages.set(counts.parked);
       withoutOutcome.set(counts.withoutOutcome);
       needingAttention.set({ kind: 'conversation' }, counts.conversationsInNeed);
       needingAttention.set(

@@ -38,8 +38,8 @@ export interface ContactIds {
 }
 
 /**
- * Joins to `workspaces w` the aliases `by_phone` and `by_user_id` that a sender names. An alias that two contacts from before there were
- * aliases have is left out, so that the next message decides.
+ * Joins to `workspaces w` the aliases `by_phone` and `by_user_id` that a sender names. Leaves out an alias that two contacts share
+ * because they are older than the alias table, so that the next message decides.
  */
 export function joinAliases({ phone, businessScopedUserId }: ContactIdentity): Prisma.Sql {
   return sql`

@@ -1,6 +1,6 @@
 /**
- * Ids made from what must not be shown: a phone number in a workflow id, and WhatsApp's message id (which has the
- * number in it, in base64). HMAC-SHA256 under the installation's key, so that nobody can try all numbers.
+ * Ids derived from what must not be exposed: phone numbers, and WhatsApp's message ids, which contain the number in base64.
+ * HMAC-SHA256 with the installation's key, so that nobody can recover a number by trying all of them.
  */
 import { createHmac } from 'node:crypto';
 import type { PrismaClient } from '../../prisma/generated/client';
@@ -37,7 +37,7 @@ function uuidOf(hex: string): string {
   return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-a${hex.slice(17, 20)}-${hex.slice(20, 32)}`;
 }
 
-/** Reads the installation's key, which the first migration made. @throws when the record is away or not migrated */
+/** Reads the installation's key, which the first migration generated. @throws if the database is unreachable or not migrated */
 export async function loadIdentity(db: PrismaClient): Promise<Identity> {
   const { identityKey } = await db.installation.findUniqueOrThrow({ where: { id: 1 } });
   return createIdentity(identityKey);

@@ -67,7 +67,7 @@ export interface KnownContext extends InboundContext {
   workflowId: string;
 }
 
-/** Kinds whose text is a wish to be answered: what was written, or a caption. */
+/** Kinds of message that are answered if they have text; for media, that is the caption. */
 const ANSWERABLE_KINDS = new Set(['text', 'image', 'video', 'document', 'audio', 'sticker']);
 
 const PREVIEW_LENGTH = 100;
@@ -275,8 +275,8 @@ async function insertMessages(
     SELECT id, position, true, false FROM messages m WHERE ${isOpenFor(conversationId, order.workflowId)}
     ORDER BY position`);
   if (rows.filter((row) => row.isNew).length === order.messages.length) return openIds(rows);
-  // Some stood there already: perhaps from an earlier run of this step that ended after this statement had begun, so
-  // that this statement could not see them. The next one can.
+  // Some already existed, perhaps from an earlier attempt that committed after this statement had begun, so that it could not see
+  // them. The next statement can.
   return openIds(
     await db.query<OpenMessage>(sql`
       SELECT id, position, true AS "isOpen", false AS "isNew" FROM messages m WHERE ${isOpenFor(conversationId, order.workflowId)}

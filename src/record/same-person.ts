@@ -3,7 +3,7 @@
 export interface KnownAlias {
   kind: 'phone' | 'user_id';
   value: string;
-  /** By WhatsApp's clock. Null: two contacts from before there were aliases have this one, and nothing has told yet whose it is. */
+  /** By WhatsApp's clock. Null: two contacts older than the alias table share this alias, and it is not known yet whose it is. */
   statedAtMs: number | null;
 }
 

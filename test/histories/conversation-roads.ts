@@ -5,6 +5,9 @@ import { eventually, inboundOf, newPhone, outcomesOf, workflowIdOf } from '../su
 import type { System } from '../support/system';
 import type { Road } from './road';
 
+/** The models of the recording system, in their order (record.ts). */
+const CHAIN = ['flaky', 'sandbox-model'] as const;
+
 /** Each drives one conversation along its road and returns the id of its workflow. */
 export const conversationRoads: Record<string, Road> = {
   async 'answered-and-ended'(system) {
@@ -31,7 +34,43 @@ export const conversationRoads: Record<string, Road> = {
   },
   async 'all-providers-fail'(system) {
     const phone = newPhone();
-    const removals = ['flaky', 'sandbox-model'].map((model) => system.sandbox.models.program({ model, error: { status: 401 } }));
+    const removals = CHAIN.map((model) => system.sandbox.models.program({ model, error: { status: 401 } }));
+    await system.sandbox.kapso.customerSends({ from: phone, text: 'hello' });
+    await outcomesOf(system, phone, 1);
+    for (const remove of removals) remove();
+    return await workflowIdOf(system, phone);
+  },
+  async 'all-providers-away-for-a-while'(system) {
+    const phone = newPhone();
+    for (const model of CHAIN) system.sandbox.models.program({ model, times: 2, error: { status: 503 } });
+    await system.sandbox.kapso.customerSends({ from: phone, text: 'hello' });
+    await outcomesOf(system, phone, 1);
+    return await workflowIdOf(system, phone);
+  },
+  async 'message-while-all-providers-are-away'(system) {
+    const phone = newPhone();
+    const asked = system.sandbox.models.count('flaky');
+    for (const model of CHAIN) system.sandbox.models.program({ model, times: 2, error: { status: 503 } });
+    await system.sandbox.kapso.customerSends({ from: phone, text: 'hello' });
+    await system.sandbox.models.waitForRequests('flaky', asked + 1, 10_000);
+    await system.sandbox.kapso.customerSends({ from: phone, text: 'are you there?' });
+    await outcomesOf(system, phone, 2);
+    return await workflowIdOf(system, phone);
+  },
+  async 'retry-after-of-the-only-provider'(system) {
+    const phone = newPhone();
+    const [first, second] = CHAIN;
+    system.sandbox.models.program({ model: first, times: 1, error: { status: 401 } });
+    // Long enough to be used as it is (chain.ts).
+    system.sandbox.models.program({ model: second, times: 1, error: { status: 429, retryAfterSeconds: 6 } });
+    await system.sandbox.kapso.customerSends({ from: phone, text: 'hello' });
+    await outcomesOf(system, phone, 1);
+    return await workflowIdOf(system, phone);
+  },
+  async 'providers-away-and-then-refusing'(system) {
+    const phone = newPhone();
+    const removals = CHAIN.map((model) => system.sandbox.models.program({ model, error: { status: 401 } }));
+    for (const model of CHAIN) system.sandbox.models.program({ model, times: 1, error: { status: 503 } });
     await system.sandbox.kapso.customerSends({ from: phone, text: 'hello' });
     await outcomesOf(system, phone, 1);
     for (const remove of removals) remove();

@@ -7,10 +7,10 @@ import { startSettlement } from '../settlement';
 import { failTurn } from './turn';
 import type { ConversationView } from './view';
 
-/** When, within the time that an unconfirmed send is given, Kapso's list is asked. The last look decides. */
+/** When Kapso's list is queried, as fractions of `sendConfirmMs`. The last look-up decides. */
 const LOOKS = [0.05, 0.2, 0.5, 1] as const;
 
-/** Bounds of a look with its retries: the customer's next reply is held back meanwhile. The last one decides, and gets more time. */
+/** Timeouts of a look-up with its retries, short because the customer's next reply waits. The last one decides, so it gets more time. */
 const LEAST_LOOK_MS = 1_000;
 const LAST_LOOK_MS = 5_000;
 
@@ -20,13 +20,13 @@ const MAX_RESENDS = 3;
 /** A certain refusal (throttled, unreachable) is tried again for this long: longer, and the answer comes too late to help. */
 const SEND_RETRY_MS = 60 * 60_000;
 
-/** The activity waits so long for Kapso's answer: it holds a slot that other conversations need. Then the row is looked at. */
+/** How long the activity waits for Kapso's response, occupying a slot that other conversations need. Then the row is checked. */
 const ANSWER_WAIT_MS = 2_000;
 const CHECK_AFTER_MS = 1_000;
 
 /** A send in doubt is settled for a day: then the customer's window is closed, and a person must find out. */
 const SETTLE_FOR_MS = 24 * 60 * 60_000;
-/** Flow 1: when Kapso could not be asked at the end of the time of proof, it is asked again after this long. */
+/** Flow 1: if Kapso is unreachable when the confirmation timeout expires, it is queried again after this long. */
 const ASK_AGAIN_MS = 2 * 60_000;
 
 /** A reply in the outbox. */
@@ -116,8 +116,8 @@ export class Delivery {
   }
 
   /**
-   * A send whose outcome is unknown is never blindly repeated: its `sent` webhook settles it, or a look into
-   * Kapso's list does. Only when the last look finds nothing is it proven not delivered, and pending again.
+   * Never blindly repeats a send whose outcome is unknown: a `sent` webhook or a look-up in Kapso's list settles it. Only if the last
+   * look-up does not find it is it proven not delivered, and pending again.
    */
   async #settle(reply: OutboxReply): Promise<SendVerdict> {
     const { messageId, sendConfirmMs } = reply;
@@ -133,14 +133,14 @@ export class Delivery {
     return reply.flow >= 2 ? await this.#settleApart(reply, startedAtMs) : await this.#settleHere(reply, startedAtMs);
   }
 
-  /** The doubt stays: the messages get their outcome, the customer's next ones are not held back any longer. */
+  /** Gives up waiting: the messages become `unconfirmed`, the customer's next ones proceed, and a separate workflow settles the send. */
   async #settleApart({ messageId, conversationId, sendConfirmMs }: OutboxReply, startedAtMs: number): Promise<SendVerdict> {
     const { isSettled } = await records.recordDoubt.executeWithOptions({ summary: 'send unconfirmed: needs attention' }, [
       { messageId, conversationId },
     ]);
     if (isSettled) return await this.#awaitResult(messageId);
     this.#view.showAttention(true);
-    // Asked as rarely as the time of proof is long: tests shorten both.
+    // Derived from the confirmation timeout, so that a test that shortens one shortens both.
     await startSettlement({ messageId, untilMs: startedAtMs + SETTLE_FOR_MS, firstPauseMs: 2 * sendConfirmMs });
     return { status: 'unconfirmed' };
   }
@@ -157,7 +157,7 @@ export class Delivery {
     return verdict;
   }
 
-  /** Waits for a report or `waitMs`, then looks. Stays unconfirmed when Kapso could not be asked: only an answer is proof. */
+  /** Waits for a report, at most `waitMs`, then looks the reply up. If Kapso is unreachable, it stays unconfirmed: nothing is proven. */
   async #lookUp(
     messageId: string,
     { waitMs, isLast, withinMs }: { waitMs: number; isLast: boolean; withinMs: number },
@@ -169,7 +169,7 @@ export class Delivery {
       const options = { summary: 'look the reply up at Kapso', scheduleToCloseTimeout: withinMs };
       return await settlement.lookUpSend.executeWithOptions(options, [{ messageId, isLast }]);
     } catch (error) {
-      // Anything but the activity's own failure is not ours to swallow.
+      // Rethrows anything that is not a failure of the activity.
       failureType(error);
       return { status: 'unconfirmed' };
     }

@@ -5,8 +5,8 @@
 import type { ContactIdentity, InboundMessage, MessagesReceived } from '../contract';
 
 /**
- * How many message ids are remembered. A sender's retries come within minutes; what is older
- * is caught by the unique key of the record. Bounded, because the ring travels through every continue-as-new.
+ * Maximum number of remembered message ids. A sender's retries come within minutes; the database's unique key catches older ones.
+ * Limited, because the ids are passed on with every continue-as-new.
  */
 export const SEEN_LIMIT = 500;
 
@@ -63,7 +63,7 @@ export class Inbox {
     return taken;
   }
 
-  /** What became a dead letter may come again by a replay, and what was handed to another workflow may be handed back. Our ids. */
+  /** Forgets messages (by our ids) that may come again: a dead letter by a replay, and messages that another workflow hands back. */
   forget(taken: readonly MessagesReceived[], ids: readonly string[]): void {
     for (const message of taken.flatMap(({ messages }) => messages))
       if (ids.includes(message.id)) this.#seen.delete(message.providerMessageId);

@@ -33,7 +33,7 @@ export function quietLeftMs({ firstAtMs, lastAtMs, recorded: { timings } }: Turn
   return Math.min(lastAtMs + timings.quietMs, firstAtMs + timings.quietMaxMs) - Date.now();
 }
 
-/** Records that a turn got no reply. What the database refuses even of that is shown and logged: the conversation goes on. */
+/** Records that a turn got no reply. If the database refuses even this, only logs it, so that the conversation can continue. */
 export async function failTurn(turn: { conversationId: string; messageIds: string[]; reason: string }, summary: string): Promise<void> {
   try {
     await records.recordFailedTurn.executeWithOptions({ summary }, [turn]);

@@ -9,7 +9,7 @@ import { model } from '../proxies';
 import type { DraftResult, Turn } from './turn';
 import type { ConversationView } from './view';
 
-/** Over the bound of an attempt, for reading the prompt and storing the draft; a database that is away gets as much. */
+/** On top of an attempt's timeout, for loading the prompt and storing the draft, even if the database is unavailable for a while. */
 const MODEL_GRACE_MS = 20_000;
 
 /** Before a provider is asked again that was not at fault; doubled each time. */
@@ -33,7 +33,7 @@ export async function walkOnce(turn: Turn, view: ConversationView): Promise<Draf
         const draft = await ask(order, boundMs, view);
         return 'moved' in draft ? { ...draft, askedIds: [] } : { draft, askedIds };
       } catch (error) {
-        // Our own trouble says nothing about the provider. The database is waited for as long as it takes.
+        // A failure of our own does not count against the provider. A database outage is waited out, however long it takes.
         const isOurs = failureType(error) === 'RecordError.Unavailable' || (diedWithItsWorker(error) && Date.now() < deadlineMs);
         if (!isOurs) {
           failures.push(`${provider}: ${failureType(error)}`);

@@ -91,7 +91,7 @@ export class ProviderWalk {
   async #attemptFailed(candidate: Candidate<Choice>, askedAtMs: number, error: unknown): Promise<void> {
     const type = failureType(error);
     const isLost = isTimeout(error) || type === 'WorkerError.Stopping';
-    if (isLost && this.#countLostAttempt(candidate) > MAX_LOST_ATTEMPTS) {
+    if (isLost && this.#countLostAttempt(candidate) >= MAX_LOST_ATTEMPTS) {
       const text = `the worker died or hung ${MAX_LOST_ATTEMPTS} times while it called ${candidate.choice.provider}`;
       this.#chain.failed(candidate, { text, isPermanent: true }, Date.now());
     } else if (isLost || type === 'RecordError.Unavailable') await this.#recover(candidate, askedAtMs);

@@ -38,7 +38,7 @@ import { ConversationView } from './view';
 /** Until the first record tells the workspace's own value. */
 const DEFAULT_SESSION_TIMEOUT_MS = 30 * 60_000;
 
-/** A number that no workspace has for so long was not only added late; its parked messages stay in the database. */
+/** How long to wait for a workspace with the number. Parked messages stay in the database after that. */
 const WAIT_FOR_WORKSPACE_MS = 24 * 60 * 60_000;
 
 /** Temporal ends a workflow whose input is larger than 2 MB. */
@@ -79,7 +79,7 @@ class Conversation {
   #open: Turn | undefined;
   /** Being drafted: what arrives meanwhile belongs to it. */
   #drafting: Turn | undefined;
-  /** Messages of turns that this run has taken. A look into the database that began earlier may still call them open. */
+  /** Messages of turns that this run has taken. A query that began earlier may still return them as open. */
   readonly #takenIds = new Set<string>();
   #sessionTimeoutMs: number;
   #lastActivityMs = Date.now();
@@ -188,7 +188,7 @@ class Conversation {
     return !this.#sessionTimerRuns && Date.now() - this.#lastActivityMs >= this.#sessionTimeoutMs;
   }
 
-  /** Waits until the customer was quiet for a moment. Undefined when nothing of what arrived wants a reply. */
+  /** Waits until the customer has been quiet for a moment. Undefined if nothing that arrived needs a reply. */
   async #collectTurn(): Promise<Turn | undefined> {
     for (let isQuiet = false; ; ) {
       if (this.#hasArrivals()) {
@@ -223,7 +223,7 @@ class Conversation {
     return this.#isAnswering && !this.#inbox.isEmpty && this.#recording === undefined && this.#waitingSinceMs === undefined;
   }
 
-  /** Empties the inbox into the database. One at a time: whoever asks meanwhile gets the same promise. Not to be asked of an empty inbox. */
+  /** Moves the inbox to the database, one run at a time: concurrent callers get the same promise. The inbox must not be empty. */
   #recordArrivals(): Promise<void> {
     this.#recording ??= this.#drainInbox();
     return this.#recording;
@@ -269,7 +269,7 @@ class Conversation {
     }
   }
 
-  /** A person whose first message was refused had no conversation then that could have asked for attention. */
+  /** Requests attention late: when a person's first message was refused, there was no conversation to mark yet. */
   async #reportDeadLetters(conversationId: string): Promise<void> {
     this.#hasUnreportedLetters = false;
     const order = {
@@ -318,8 +318,8 @@ class Conversation {
   }
 
   /**
-   * Waits until a workspace has the number; what arrives meanwhile is parked as well. False when the history has grown
-   * long before (then the next run goes on waiting), and from flow 2 on when the session was ended or a day has passed.
+   * Waits until a workspace has the number; parks what arrives meanwhile. Returns false if the history grows too long (the next run
+   * continues to wait) or, from flow 2 on, if the session was ended or a day has passed.
    */
   async #workspaceAppeared(flow: number): Promise<boolean> {
     const { phoneNumberId } = this.#input;
@@ -398,7 +398,7 @@ class Conversation {
     this.#answered(draft, await this.#delivery.deliver(reply));
   }
 
-  /** The owner has the messages in its turn. What is left of this one, if anything, is asked for again. */
+  /** The owner answers the messages that moved. The rest of this turn, if any, becomes the next turn. */
   #leaveToOwner(turn: Turn, { messageIds: movedIds, workflowId }: MovedTurn['moved']): void {
     this.#mergedInto = workflowId;
     const messageIds = turn.messageIds.filter((id) => !movedIds.includes(id));

@@ -19,7 +19,12 @@ async function main(): Promise<void> {
   );
   await client.end();
   const row = rows[0] ?? {};
-  for (const [name, value] of Object.entries(row)) process.stdout.write(`${name.padEnd(12)} ${value}\n`);
+  // In one piece, because `| head` closes the pipe after the first lines.
+  process.stdout.write(
+    Object.entries(row)
+      .map(([name, value]) => `${name.padEnd(12)} ${value}\n`)
+      .join(''),
+  );
   if (row.balanced !== true) process.exitCode = 1;
 }
 
