@@ -40,6 +40,22 @@ describe('all workers are down', () => {
     expect([dialled(late), dialled(inTime)]).toEqual([0, 1]);
     await worker.stop();
   });
+
+  test('when Vapi had no free slot before that, then the result says so', async () => {
+    const to = newNumber();
+    system.sandbox.vapi.fault({ times: 1, answer: '429', retryAfterSeconds: 7 });
+    // The workflow counts this time from its first task on, so Vapi's pause fits into it. A dial is refused when it is over as counted from
+    // the request, which a worker that takes more than a second to start makes sure of.
+    const callId = await startCall(system, to, { queueForMs: 8_000 });
+    await eventually(async () => expect(Date.now() - (await rowOf(callId)).createdAt.getTime()).toBeGreaterThan(1_000));
+    const worker = await system.startWorker();
+    expect(await settled(callId)).toMatchObject({
+      outcome: 'failed',
+      error: expect.stringMatching(/^not placed in the time for queueing: .*too many/),
+    });
+    expect(dialled(to)).toBe(0);
+    await worker.stop();
+  });
 });
 
 /**

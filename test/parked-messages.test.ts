@@ -43,9 +43,9 @@ async function write(phoneNumberId: string, phone: string, text: string): Promis
   await system.sandbox.kapso.deliver(body);
 }
 
-async function addWorkspace(kapsoPhoneNumberId: string): Promise<void> {
+async function addWorkspace(kapsoPhoneNumberId: string, quietMs = 0): Promise<void> {
   const { id: workspaceId } = await system.db.workspace.create({ data: { name: 'Added later', kapsoPhoneNumberId } });
-  await system.db.chatbotSettings.create({ data: { workspaceId, chatbotEnabled: true, aiEnabled: true, quietMs: 0 } });
+  await system.db.chatbotSettings.create({ data: { workspaceId, chatbotEnabled: true, aiEnabled: true, quietMs } });
 }
 
 test('when an operator cancels the wait, then the session ends, and its messages are worked off once a workspace is added', async () => {
@@ -73,6 +73,28 @@ test('when a message comes while the wait is being cancelled, then it is parked 
   const { phoneNumberId, phone, workflow } = await writeToUnknownNumber('first');
   await Promise.all([workflow.cancel(), write(phoneNumberId, phone, 'second')]);
   await eventually(async () => expect(await system.db.parkedMessage.count({ where: { phoneNumberId } })).toBe(2));
+});
+
+test('when the workspace goes, an operator cancels, and a message comes during the last reply, then it is parked as well', async () => {
+  const [phoneNumberId, phone] = [`7${Date.now()}`, newPhone()];
+  await addWorkspace(phoneNumberId, 5_000);
+  await write(phoneNumberId, phone, 'first');
+  const { conversation } = await eventually(() =>
+    system.db.message.findFirstOrThrow({ where: { conversation: { contact: { phone } } }, include: { conversation: true } }),
+  );
+  const workflow = system.temporal.workflow.getHandle(conversation.workflowId);
+  await system.db.workspace.update({ where: { kapsoPhoneNumberId: phoneNumberId }, data: { kapsoPhoneNumberId: `${phoneNumberId}0` } });
+  const parked = async (count: number) => expect(await system.db.parkedMessage.count({ where: { phoneNumberId } })).toBe(count);
+  await write(phoneNumberId, phone, 'second');
+  await eventually(() => parked(1));
+  const { models } = system.sandbox;
+  models.program({ model: 'sandbox-model', times: 1, delayMs: 3_000 });
+  const asked = models.count('sandbox-model');
+  await workflow.cancel();
+  await models.waitForRequests('sandbox-model', asked + 1, 10_000);
+  await write(phoneNumberId, phone, 'third');
+  await expect(workflow.result()).rejects.toThrow();
+  await parked(2);
 });
 
 test('when no workspace was added for a day, then the session ends, and its message stays parked', async () => {

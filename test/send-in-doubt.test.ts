@@ -221,19 +221,21 @@ test('when 400 sends hang, then a new customer is recorded and a call is dialled
   const before = kapso().counts().sends;
   await Promise.all(hanging.map((phone) => kapso().customerSends({ from: phone, text: 'hello' })));
   await kapso().waitForSends(before + hanging.length, 120_000);
-  const { phone: newcomer, recordedMs, dialledMs } = await measureNewcomer();
+  // Another suite uses the same two cores, so the fastest counts. If newcomers had to wait for hanging sends, all of them would be slow.
+  const newcomers = [await measureNewcomer(), await measureNewcomer(), await measureNewcomer()];
+  const recordedMs = Math.min(...newcomers.map((newcomer) => newcomer.recordedMs));
+  const dialledMs = Math.min(...newcomers.map((newcomer) => newcomer.dialledMs));
   process.stdout.write(
     `among 400 hanging sends: recorded after ${recordedMs.toFixed()} ms (before them ${calm.recordedMs.toFixed()}), dialled after ${dialledMs.toFixed()} ms (${calm.dialledMs.toFixed()})\n`,
   );
-  // Another suite on the same two cores may triple the time; a newcomer who had to wait for a hanging send would wait for longer than this.
-  expect(recordedMs).toBeLessThan(3_000);
-  expect(dialledMs).toBeLessThan(6_000);
+  expect(recordedMs).toBeLessThan(1_000);
+  expect(dialledMs).toBeLessThan(3_000);
   kapso().clearFaults();
   await eventually(async () => {
     expect(await system.db.message.count({ where: { direction: 'inbound', outcome: null } })).toBe(0);
   }, 150_000);
   // On a busy machine some of 400 simultaneous looks into Kapso's list come too late: those doubts stay, and nothing is sent.
-  for (const phone of [...hanging, newcomer]) {
+  for (const phone of [...hanging, ...newcomers.map((newcomer) => newcomer.phone)]) {
     const [outcome] = await outcomesOf(system, phone, 1);
     expect(kapso().visibleTo(phone)).toHaveLength(outcome === 'answered' ? 1 : 0);
   }

@@ -30,7 +30,7 @@ export interface PlacedCall extends ShownCall {
 /** `named`: an event told the id of the call before Vapi responded. */
 type DialVerdict = ActivityVerdict | { status: 'named' };
 
-const CANCELED: CallEnding = { outcome: 'canceled', endedReason: 'manually-canceled', needsAttention: false };
+const CANCELED = { outcome: 'canceled', endedReason: 'manually-canceled', needsAttention: false } as const satisfies CallEnding;
 
 /** Places the call, with pauses while Vapi has no free slot. Returns undefined once Vapi has the call; otherwise how it ended. */
 export async function placeCall(call: PlacedCall, queueUntilMs: number): Promise<CallEnding | undefined> {

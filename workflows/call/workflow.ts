@@ -13,7 +13,12 @@ import { FIRST_PAUSE_MS, forgetPlacement, longerPause, type PlacedCall, placeCal
 import { showAttention, showPhase, showResult, showStatus } from './view';
 
 /** Vapi's statuses, from lowest to highest. Any other status is stored, but never applied. */
-const STATUSES = ['scheduled', 'queued', 'ringing', 'in-progress', 'forwarding', 'ended'];
+const STATUSES = ['scheduled', 'queued', 'ringing', 'in-progress', 'forwarding', 'ended'] as const;
+
+/** -1 for a status that is not known. */
+function rankOf(status: string): number {
+  return (STATUSES as readonly string[]).indexOf(status);
+}
 
 /** Places or follows a call, and returns its result. */
 export async function callWorkflow(input: CallInput): Promise<CallResult> {
@@ -115,7 +120,7 @@ class Call implements PlacedCall, FollowedCall {
   }
 
   raiseStatus(status: string): void {
-    if (STATUSES.indexOf(status) > STATUSES.indexOf(this.status)) this.#enterStatus(status);
+    if (rankOf(status) > rankOf(this.status)) this.#enterStatus(status);
   }
 
   startAnew(formerId: string): void {

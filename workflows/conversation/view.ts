@@ -10,14 +10,14 @@ import {
 } from '../contract';
 import type { Inbox } from './inbox';
 
-const NOTHING_YET: ConversationTotals = {
+const NOTHING_YET = {
   messages: 0,
   replies: 0,
   failedTurns: 0,
   duplicatesDropped: 0,
   promptTokens: 0,
   completionTokens: 0,
-};
+} as const satisfies ConversationTotals;
 
 /** The part of a snapshot that belongs to the view. */
 type ViewSnapshot = Pick<ConversationSnapshot, 'totals' | 'attention' | 'mode' | 'lastReply' | 'conversationId'>;

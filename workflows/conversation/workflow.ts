@@ -85,6 +85,8 @@ class Conversation {
   #lastActivityMs = Date.now();
   #sessionTimerRuns = false;
   #waitingSinceMs: number | undefined;
+  /** How many messages of the inbox are parked: the oldest ones, while no workspace has the number. */
+  #parkedCount = 0;
   #hasGivenUpOnWorkspace = false;
   #hasUnreportedLetters = false;
   /** The workflow that owns the person's conversation, while this one owns none. */
@@ -110,7 +112,8 @@ class Conversation {
     });
     setHandler(sendReported, (report) => {
       this.#delivery.report(report);
-      this.#somethingHappened.ring();
+      // After the timer or the cancellation that came with it: a session that is over ends without a look at the report, as in 0.1.
+      void Promise.resolve().then(() => this.#somethingHappened.ring());
     });
     setHandler(callEnded, (call: CallEnded | undefined) => {
       if (typeof call?.conversationId !== 'string') return;
@@ -139,7 +142,8 @@ class Conversation {
         this.#startAnswering();
         if (turn) await this.#answer(turn);
         this.#isAnswering = false;
-        if (this.#hasGivenUpOnWorkspace) return await this.#endWithoutWorkspace();
+        const ended = this.#hasGivenUpOnWorkspace ? await this.#endWithoutWorkspace() : undefined;
+        if (ended) return ended;
         this.#lastActivityMs = Date.now();
       } else if (this.#followUps.length > 0) {
         this.#startAnswering();
@@ -196,7 +200,7 @@ class Conversation {
         await this.#recordArrivals();
       }
       const turn = this.#open;
-      const quietMs: number = turn && !isQuiet ? quietLeftMs(turn) : 0;
+      const quietMs: number = turn && !isQuiet && !this.#hasGivenUpOnWorkspace ? quietLeftMs(turn) : 0;
       if (quietMs <= 0) {
         this.#open = undefined;
         return turn;
@@ -347,15 +351,12 @@ class Conversation {
       };
       void waiting.run(() => condition(() => this.#isEnding, leftMs, { summary: 'give up waiting for a workspace' })).then(end, end);
     }
-    let parked = this.#inbox.size;
+    this.#parkedCount = this.#inbox.size;
     while (!appeared && !this.#mayContinueAsNew()) {
       this.#view.showPhase(`waiting for a workspace with number id ${phoneNumberId}`);
-      await Promise.race([answered, condition(() => this.#inbox.size > parked || isOver)]);
-      if (this.#inbox.size > parked && !appeared) {
-        const arrived = this.#inbox.newest(this.#inbox.size - parked);
-        parked = this.#inbox.size;
-        await records.recordInbound.executeWithOptions({ summary: 'park what arrived meanwhile' }, [this.#recordOrder(arrived)]);
-      } else if (isOver && !appeared) {
+      await Promise.race([answered, condition(() => this.#hasUnparked() || isOver)]);
+      if (this.#hasUnparked() && !appeared) await this.#parkArrivals();
+      else if (isOver && !appeared) {
         this.#hasGivenUpOnWorkspace = true;
         break;
       }
@@ -364,17 +365,40 @@ class Conversation {
     return appeared;
   }
 
+  #hasUnparked(): boolean {
+    return this.#inbox.size > this.#parkedCount;
+  }
+
+  #parkArrivals(): Promise<RecordOutcome> {
+    const arrived = this.#inbox.newest(this.#inbox.size - this.#parkedCount);
+    this.#parkedCount = this.#inbox.size;
+    return records.recordInbound.executeWithOptions({ summary: 'park what arrived meanwhile' }, [this.#recordOrder(arrived)]);
+  }
+
   /** Everything was handed over; whoever writes next finds the owner through a new run. */
   #endMerged(mergedInto: string): ConversationResult {
     this.#view.showPhase(`merged into ${mergedInto}`);
     return { ...this.#view.result(), mergedInto };
   }
 
-  /** Everything that waits is parked; it is worked on by a new run when a workspace has the number. */
-  async #endWithoutWorkspace(): Promise<ConversationResult> {
-    while (this.#followUps.length > 0) await this.#followUp();
+  /**
+   * Parks what has arrived since; a new run works on it when a workspace has the number. Undefined if one has it after all: then this run
+   * goes on.
+   */
+  async #endWithoutWorkspace(): Promise<ConversationResult | undefined> {
+    // Nothing may be awaited between the last look at the inbox and the return: a signal in between would be lost.
+    while (this.#hasUnparked() || this.#followUps.length > 0) {
+      if (this.#followUps.length > 0) await this.#followUp();
+      else if ((await this.#parkArrivals()).kind !== 'unknown_number') return this.#goOnWithWorkspace();
+    }
     if (this.#isEnding) throw new CancelledFailure('an operator ended the session');
     return this.#view.result();
+  }
+
+  /** What is still in the inbox is recorded again, which changes nothing, and answered. */
+  #goOnWithWorkspace(): undefined {
+    this.#hasGivenUpOnWorkspace = false;
+    this.#waitingSinceMs = undefined;
   }
 
   /** From here on, the recorder takes what arrives. */
