@@ -1,7 +1,7 @@
 /** Messages for a number that no workspace has: they are parked, shown, and worked off when it has one, whoever waits for it. */
 
 import { randomUUID } from 'node:crypto';
-import { CONVERSATION_WORKFLOW, conversationStart, messagesReceived } from '../workflows/contract';
+import { CONVERSATION_WORKFLOW, conversationStart, conversationState, messagesReceived } from '../workflows/contract';
 import { type Answered, request } from './support/calls';
 import { balance, eventually, newPhone } from './support/expectations';
 import { startSuite } from './support/suite';
@@ -43,6 +43,13 @@ async function write(phoneNumberId: string, phone: string, text: string): Promis
   await system.sandbox.kapso.deliver(body);
 }
 
+/** The workflow of the number's only sender, from the server: nothing in the database names it yet. */
+async function waitingWorkflow(phoneNumberId: string): Promise<string> {
+  const query = `TaskQueue = '${system.taskQueue}' AND WorkflowId STARTS_WITH 'conversation-${phoneNumberId}-'`;
+  for await (const { workflowId } of system.temporal.workflow.list({ query })) return workflowId;
+  throw new Error('the workflow is not listed yet');
+}
+
 async function addWorkspace(kapsoPhoneNumberId: string, quietMs = 0): Promise<void> {
   const { id: workspaceId } = await system.db.workspace.create({ data: { name: 'Added later', kapsoPhoneNumberId } });
   await system.db.chatbotSettings.create({ data: { workspaceId, chatbotEnabled: true, aiEnabled: true, quietMs } });
@@ -74,6 +81,27 @@ test('when a message comes while the wait is being cancelled, then it is parked 
   await Promise.all([workflow.cancel(), write(phoneNumberId, phone, 'second')]);
   await eventually(async () => expect(await system.db.parkedMessage.count({ where: { phoneNumberId } })).toBe(2));
 });
+
+test('when a message comes while another one is being parked, then it is parked as well', async () => {
+  const [phoneNumberId, phone] = [`6${Date.now()}`, newPhone()];
+  const parked = () => system.db.parkedMessage.count({ where: { phoneNumberId } });
+  let workflowId = '';
+  await system.db.$transaction(
+    async (transaction) => {
+      await transaction.$executeRaw`LOCK TABLE parked_messages IN ACCESS EXCLUSIVE MODE`;
+      await write(phoneNumberId, phone, 'first');
+      workflowId = await eventually(() => waitingWorkflow(phoneNumberId));
+      await write(phoneNumberId, phone, 'second');
+      // The first message was taken out of the inbox, and the second one lies there.
+      const workflow = system.temporal.workflow.getHandle(workflowId);
+      await eventually(async () => expect(await workflow.query(conversationState)).toMatchObject({ pendingMessages: 1 }), 20_000);
+    },
+    { timeout: 30_000 },
+  );
+  await system.temporal.workflow.getHandle(workflowId).cancel();
+  await expect(system.temporal.workflow.getHandle(workflowId).result()).rejects.toThrow();
+  expect(await parked()).toBe(2);
+}, 60_000);
 
 test('when the workspace goes, an operator cancels, and a message comes during the last reply, then it is parked as well', async () => {
   const [phoneNumberId, phone] = [`7${Date.now()}`, newPhone()];

@@ -242,7 +242,10 @@ class Conversation {
         if (outcome.kind === 'unknown_number') {
           // Parked by now. They are recorded when a workspace has the number, or by the next run.
           this.#inbox.putBack(deliveries);
-          if (!(await this.#workspaceAppeared(outcome.flow ?? 1))) return;
+          const flow = outcome.flow ?? 1;
+          // Flow 1 took what arrived while these were being parked for parked as well.
+          this.#parkedCount = flow >= 2 ? countMessages(deliveries) : this.#inbox.size;
+          if (!(await this.#workspaceAppeared(flow))) return;
         } else {
           this.#apply(outcome, deliveries, arrivedAtMs);
           if ('elsewhere' in outcome && outcome.elsewhere) await handOver(deliveries, outcome.elsewhere, this.#inbox);
@@ -351,7 +354,6 @@ class Conversation {
       };
       void waiting.run(() => condition(() => this.#isEnding, leftMs, { summary: 'give up waiting for a workspace' })).then(end, end);
     }
-    this.#parkedCount = this.#inbox.size;
     while (!appeared && !this.#mayContinueAsNew()) {
       this.#view.showPhase(`waiting for a workspace with number id ${phoneNumberId}`);
       await Promise.race([answered, condition(() => this.#hasUnparked() || isOver)]);
