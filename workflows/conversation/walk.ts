@@ -2,12 +2,13 @@
  * The walk along the provider chain: if a provider fails, the next one is called at once, and the failed one again after a growing pause or
  * its own `Retry-After`, until one has answered or the turn times out.
  */
-import { condition, log, sleep } from '@temporalio/workflow';
+import { condition, sleep } from '@temporalio/workflow';
 import type { Draft, DraftOrder, MovedTurn } from '../../activities';
 import { failureType, isTimeout, modelFailure, REFUSED_BY_DATABASE } from '../failures';
 import { model, records } from '../proxies';
 import { type Candidate, Chain } from './chain';
 import type { DraftResult, Turn } from './turn';
+import { unlessRefused } from './unless-refused';
 import type { ConversationView } from './view';
 
 /** On top of an attempt's timeout, for loading the prompt and storing the draft. */
@@ -191,16 +192,5 @@ export class ProviderWalk {
     const order = { conversationId, kinds: ['waiting_for_model' as const] };
     const cleared = await unlessRefused(records.clearAttention.executeWithOptions({ summary: 'a model has answered' }, [order]));
     if (cleared) this.#view.showAttention(cleared.needsAttention);
-  }
-}
-
-/** An attention request must not stop the turn. */
-async function unlessRefused<T>(step: Promise<T>): Promise<T | undefined> {
-  try {
-    return await step;
-  } catch (error) {
-    if (failureType(error) !== REFUSED_BY_DATABASE) throw error;
-    log.error('the database refused an attention request or its end');
-    return undefined;
   }
 }

@@ -33,6 +33,7 @@ import { draftReply } from './draft-reply';
 import { countElsewhere, handOver } from './hand-over';
 import { countMessages, Inbox } from './inbox';
 import { extendTurn, failTurn, quietLeftMs, type Turn } from './turn';
+import { unlessRefused } from './unless-refused';
 import { ConversationView } from './view';
 
 /** Until the first record tells the workspace's own value. */
@@ -284,7 +285,8 @@ class Conversation {
       kind: 'dead_letter',
       reason: 'the database refused an earlier message; it is kept as a dead letter',
     } as const;
-    await records.requestAttention.executeWithOptions({ summary: 'an earlier message is a dead letter: needs attention' }, [order]);
+    const summary = 'an earlier message is a dead letter: needs attention';
+    await unlessRefused(records.requestAttention.executeWithOptions({ summary }, [order]));
     this.#view.showAttention(true);
   }
 
