@@ -31,6 +31,14 @@ describe('settings', () => {
     expect(problems.join()).not.toContain('secret');
   });
 
+  test.each(['127.0.0.1', '::', 'localhost', 'parley.internal'])('%s is a HOST', (HOST) => {
+    expect(problemsOf({ HOST })).toEqual([]);
+  });
+
+  test.each(['999.1.1.1', 'foo bar', 'http://localhost', '[::1]'])('%s is no HOST', (HOST) => {
+    expect(problemsOf({ HOST })).toEqual(['HOST: must be an IP address or a host name']);
+  });
+
   test('when a value is empty, as in a copied .env.example, then it counts as not set', () => {
     expect(readSettings({ PORT: '', KAPSO_API_KEY: '  ' })).toEqual(readSettings({}));
   });

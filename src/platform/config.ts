@@ -3,6 +3,7 @@
  * `.env.example` documents every setting; a test keeps the two in step.
  */
 import { existsSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { resolve } from 'node:path';
 import { z } from 'zod';
 
@@ -66,9 +67,14 @@ const DAY_MS = 24 * 60 * MINUTE_MS;
 /** Ollama serves the OpenAI protocol under /v1, but people configure its bare URL. */
 const ollamaUrl = httpUrl.transform((url) => (new URL(url).pathname === '/' ? `${url}/v1` : url));
 
+/** A dotted number that is no IP address is a typing error, not a name. */
+function isHost(host: string): boolean {
+  return isIP(host) !== 0 || (/^[a-z0-9-]+(\.[a-z0-9-]+)*$/i.test(host) && !/^[\d.]+$/.test(host));
+}
+
 export const settingsSchema = z.object({
   PORT: port.default(3000),
-  HOST: z.string().optional(),
+  HOST: z.string().refine(isHost, 'must be an IP address or a host name').optional(),
   DATABASE_URL: z.url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// URL' }).optional(),
   DATA_DIR: z
     .string()

@@ -81,7 +81,8 @@ async function conclude({ products }: Sides, ledger: Ledger, options: BenchOptio
   say(renderReport(report, options));
   const problems = [...ledger.problems, ...products.flatMap((product) => product.problems())];
   const [messages, replies] = [sum(products.map((product) => product.messages)), sum(products.map((product) => product.replies))];
-  if (problems.length === 0) say(`${messages} messages, ${replies} replies: every message was answered exactly once`);
+  const merged = messages > replies ? ` (${messages - replies} were answered together with a later one)` : '';
+  if (problems.length === 0) say(`${messages} messages, ${replies} replies${merged}: every message was answered exactly once`);
   else say(`WRONG: ${problems.length} problems with ${messages} messages\n  ${problems.slice(0, PROBLEMS_SHOWN).join('\n  ')}`);
   if (options.jsonFile !== undefined)
     await writeFile(options.jsonFile, `${JSON.stringify({ options, ...report, problems }, undefined, 2)}\n`);

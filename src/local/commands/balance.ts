@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { Client } from 'pg';
 import { loadEnvFile, readSettings } from '../../platform/config';
 import { messageOf, readInstanceFile } from '../instance-file';
+import { endWithReader, say } from '../terminal';
 
 async function main(): Promise<void> {
   loadEnvFile();
@@ -19,15 +20,11 @@ async function main(): Promise<void> {
   );
   await client.end();
   const row = rows[0] ?? {};
-  // In one piece, because `| head` closes the pipe after the first lines.
-  process.stdout.write(
-    Object.entries(row)
-      .map(([name, value]) => `${name.padEnd(12)} ${value}\n`)
-      .join(''),
-  );
+  for (const [name, value] of Object.entries(row)) say(`${name.padEnd(12)} ${value}`);
   if (row.balanced !== true) process.exitCode = 1;
 }
 
+endWithReader();
 main().catch((error: unknown) => {
   process.stderr.write(`${messageOf(error)}\n`);
   process.exitCode = 1;

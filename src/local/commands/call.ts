@@ -10,7 +10,7 @@ import { callWorkflowId } from '../../../workflows/contract';
 import { loadEnvFile, readSettings } from '../../platform/config';
 import { type Instance, messageOf, readEvents, readInstanceFile, TerminalError, workflowsLink } from '../instance-file';
 import { simulatedCallTimings } from '../simulated-calls';
-import { say } from '../terminal';
+import { endWithReader, say } from '../terminal';
 import { type CallTimeouts, currentWait, overdueText } from './call-waits';
 
 const callSchema = z.object({
@@ -280,6 +280,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   sayResult(await follow(new RetryingApi(api), placed, readTimeouts(environment, instance)));
 }
 
+endWithReader();
 // Exit explicitly: the open event stream would keep the process alive.
 // biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
 main(process.env).then(

@@ -4,6 +4,7 @@ import { parseArgs } from 'node:util';
 import { z } from 'zod';
 import { loadEnvFile, readSettings } from '../../platform/config';
 import { type Instance, messageOf, readEvents, readInstanceFile, TerminalError, workflowsLink } from '../instance-file';
+import { endWithReader } from '../terminal';
 import { findConversation } from './find-conversation';
 
 const eventSchema = z.discriminatedUnion('type', [
@@ -278,6 +279,7 @@ async function converse(instance: Instance, sandboxUrl: string, options: Options
   return Promise.race([isTerminal ? chatFromTerminal(chat, input, screen) : chatFromPipe(chat, input, options), lost]);
 }
 
+endWithReader();
 // Exit explicitly: the open event stream would keep the process alive.
 main().then(
   (code) => process.exit(code),

@@ -17,7 +17,7 @@ import { loadEnvFile, readSettings, type Settings, SettingsError } from '../../p
 import { EXIT_SETTINGS } from '../../platform/lifecycle';
 import { openTemporalClient, temporalConfig } from '../../platform/temporal';
 import { readInstanceFile } from '../instance-file';
-import { say } from '../terminal';
+import { endWithReader, say } from '../terminal';
 
 const USAGE = `usage: npm run retention [-- --dry-run]
 Archives or deletes old calls (CALL_RETENTION_*) now instead of at night; --dry-run shows which, without changing anything.`;
@@ -173,6 +173,7 @@ function reasonOf(error: unknown): string {
   return error.cause instanceof Error ? `${error.message} (${error.cause.message})` : error.message;
 }
 
+endWithReader();
 main().catch((error: unknown) => {
   process.stderr.write(`${reasonOf(error)}\n`);
   process.exitCode = error instanceof SettingsError ? EXIT_SETTINGS : 1;
