@@ -5,6 +5,7 @@ import { type Answered, request } from '../../test/support/calls';
 import { eventually } from '../../test/support/expectations';
 import { VAPI_WEBHOOK_SECRET, WEBHOOK_SECRET } from '../../test/support/system';
 import { conversationWorkflowId, type MessagesReceived } from '../../workflows/contract';
+import { raiseAttention } from '../record/attention';
 import { keepDeadLetter, type NewDeadLetter } from '../record/dead-letters';
 import { createIdentity, type Identity, loadIdentity } from '../record/identity';
 
@@ -264,6 +265,36 @@ describe('replaying one', () => {
     await eventually(async () => expect((await get<Head>(`/${id}`)).body.replayedAt).toBeNull());
     await eventually(async () => expect((await replay(id)).status).toBe(200));
   });
+});
+
+describe('deleting one', () => {
+  test('when nobody will ever read it, then it is gone, and the same item would be a new letter', async () => {
+    const id = await readable('nothing', { reason: 'unreadable' });
+    expect(await removed(id)).toBe(204);
+    expect([(await get(`/${id}`)).status, await removed(id), await removed('x')]).toEqual([404, 404, 404]);
+    expect(await readable('nothing')).not.toBe(id);
+  });
+
+  test('when it was the last one of a conversation, then that no longer asks for attention because of it', async () => {
+    const settings = { create: {} };
+    const { id: workspaceId } = await api.db.orm.workspace.create({ data: { name: 'w', kapsoPhoneNumberId: randomUUID(), settings } });
+    const { id: contactId } = await api.db.orm.contact.create({ data: { workspaceId, contactKey: randomUUID(), phone: '15550100' } });
+    const workflowId = `conversation-1-${randomUUID()}`;
+    const { id } = await api.db.orm.conversation.create({ data: { workspaceId, contactId, workflowId } });
+    await raiseAttention(api.db, { conversationId: id, kind: 'dead_letter', text: 'rejected' });
+    const letters = [await refused(workflowId), await refused(workflowId)];
+    const needsAttention = async () => (await api.db.orm.conversation.findUniqueOrThrow({ where: { id } })).needsAttention;
+    await removed(letters[0] ?? '');
+    expect(await needsAttention()).toBe(true);
+    await removed(letters[1] ?? '');
+    expect(await needsAttention()).toBe(false);
+  });
+
+  const removed = async (id: string) => (await request(api, 'DELETE', `${LETTERS}/${id}`)).status;
+  const refused = (workflowId: string) => {
+    const facts = { reason: 'record_refused', detail: 'A constraint.', workflowId, providerMessageId: randomUUID() };
+    return keepDeadLetter(api.db, { source: 'conversation', ...facts, body: {} } as NewDeadLetter);
+  };
 });
 
 describe('lists', () => {

@@ -1,4 +1,4 @@
-/** Dead letters: list them, and replay them once their cause is gone. */
+/** Dead letters: list them, replay them once their cause is gone, and delete those that nobody will ever read. */
 import { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
@@ -7,9 +7,12 @@ import { ApiError, guardedProblems, problems } from '../http/errors';
 import { booleanParameter, clientLeft, integerParameter, noQuery, parsed } from '../http/requests';
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
+import type { Logger } from '../platform/logger';
+import { clearDeadLetterAttention } from '../record/attention';
 import {
   DEAD_LETTER_SOURCES,
   type DeadLetterPosition,
+  deleteDeadLetter,
   findDeadLetter,
   listDeadLetters,
   listOpenDeadLetters,
@@ -110,6 +113,15 @@ export const deadLetterPaths: ZodOpenApiPathsObject = {
       requestParams: { path: deadLetterParameters },
       responses: { 200: { description: 'The letter.', content: json(deadLetterSchema) }, ...noSuchLetter, ...guardedProblems },
     },
+    delete: {
+      ...common,
+      summary: 'Delete a dead letter',
+      description:
+        'For a letter that will never be readable, once somebody has dealt with it by hand. If the same item arrives again, there is a new one.',
+      operationId: 'deleteDeadLetter',
+      requestParams: { path: deadLetterParameters },
+      responses: { 204: { description: 'It is deleted.' }, ...noSuchLetter, ...guardedProblems },
+    },
   },
   '/api/v1/dead-letters/{id}/replay': {
     post: {
@@ -130,6 +142,7 @@ export const deadLetterPaths: ZodOpenApiPathsObject = {
 
 export interface DeadLetterDependencies {
   db: Database;
+  logger: Logger;
   /** Replays a letter. @throws ApiError 503 */
   replay(letter: DeadLetter): Promise<Replayed>;
 }
@@ -140,6 +153,7 @@ export function deadLetterRoutes(dependencies: DeadLetterDependencies): Router {
   router.get('/', (request, response) => list(dependencies, request, response));
   router.post('/replay', (request, response) => replayAll(dependencies, request, response));
   router.get('/:id', (request, response) => show(dependencies, request, response));
+  router.delete('/:id', (request, response) => remove(dependencies, request, response));
   router.post('/:id/replay', (request, response) => replayOne(dependencies, request, response));
   return router;
 }
@@ -157,6 +171,14 @@ async function list({ db }: DeadLetterDependencies, request: Request, response: 
 async function show({ db }: DeadLetterDependencies, request: Request, response: Response): Promise<void> {
   const letter = await letterOf(db, request);
   response.set('Cache-Control', 'no-store').json(deadLetterView(letter));
+}
+
+async function remove({ db, logger }: DeadLetterDependencies, request: Request, response: Response): Promise<void> {
+  const { id, reason, workflowId } = await letterOf(db, request);
+  await fromRecord(deleteDeadLetter(db, id));
+  logger.info({ deadLetterId: id, reason }, 'dead letter deleted');
+  if (workflowId) await fromRecord(clearDeadLetterAttention(db, workflowId));
+  response.status(204).end();
 }
 
 async function replayOne({ db, replay }: DeadLetterDependencies, request: Request, response: Response): Promise<void> {

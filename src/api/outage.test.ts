@@ -49,6 +49,7 @@ test.each([
         ['GET', `/api/v1/conversations/${callId}/messages`],
         ['GET', '/api/v1/dead-letters'],
         ['GET', `/api/v1/dead-letters/${callId}`],
+        ['DELETE', `/api/v1/dead-letters/${callId}`],
         ['POST', `/api/v1/dead-letters/${callId}/replay`],
         ['POST', '/api/v1/dead-letters/replay'],
       ];

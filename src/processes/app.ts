@@ -57,7 +57,7 @@ export function createApp({ settings, db, temporal, logger, metrics, waiters, ha
   app.use('/api/v1/conversations', withKey, conversationRoutes(db));
   app.use('/api/v1/parked-messages', withKey, parkedMessageRoutes(db));
   const replay = createReplay({ settings, logger, handOverDependencies });
-  app.use('/api/v1/dead-letters', withKey, deadLetterRoutes({ db, replay }));
+  app.use('/api/v1/dead-letters', withKey, deadLetterRoutes({ db, logger, replay }));
   const vapi = { baseUrl: settings.VAPI_BASE_URL, apiKey: settings.VAPI_API_KEY };
   const identity = () => handOverDependencies()?.identity;
   app.use(

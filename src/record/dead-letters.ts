@@ -224,6 +224,11 @@ export async function markReplayed(db: Database, { id, occurrences }: Pick<DeadL
   return count > 0;
 }
 
+/** Deletes a letter; harmless if it is gone. */
+export async function deleteDeadLetter(db: Database, id: string): Promise<void> {
+  await db.orm.deadLetter.deleteMany({ where: { id } });
+}
+
 /** Stores why a replay failed. */
 export async function renewReason(db: Database, id: string, { reason, detail }: Pick<LetterFacts, 'reason' | 'detail'>): Promise<void> {
   await db.orm.deadLetter.updateMany({ where: { id }, data: { reason, detail } });

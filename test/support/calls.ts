@@ -23,7 +23,7 @@ export async function request<T = CallView>(
     headers: { Authorization: `Bearer ${API_KEY}`, ...(body === undefined ? {} : { 'Content-Type': 'application/json' }), ...headers },
     ...(body === undefined ? {} : { body: JSON.stringify(body) }),
   });
-  return { status: response.status, body: (await response.json()) as T, headers: response.headers };
+  return { status: response.status, body: (response.status === 204 ? undefined : await response.json()) as T, headers: response.headers };
 }
 
 /** Places a call, with a new idempotency key by default. */
