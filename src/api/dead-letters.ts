@@ -8,7 +8,6 @@ import { booleanParameter, clientLeft, integerParameter, noQuery, parsed } from 
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
-import { clearDeadLetterAttention } from '../record/attention';
 import {
   DEAD_LETTER_SOURCES,
   type DeadLetterPosition,
@@ -174,10 +173,9 @@ async function show({ db }: DeadLetterDependencies, request: Request, response: 
 }
 
 async function remove({ db, logger }: DeadLetterDependencies, request: Request, response: Response): Promise<void> {
-  const { id, reason, workflowId } = await letterOf(db, request);
-  await fromRecord(deleteDeadLetter(db, id));
-  logger.info({ deadLetterId: id, reason }, 'dead letter deleted');
-  if (workflowId) await fromRecord(clearDeadLetterAttention(db, workflowId));
+  const letter = await letterOf(db, request);
+  await fromRecord(deleteDeadLetter(db, letter));
+  logger.info({ deadLetterId: letter.id, reason: letter.reason }, 'dead letter deleted');
   response.status(204).end();
 }
 

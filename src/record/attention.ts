@@ -1,7 +1,7 @@
 /** The reasons why a conversation needs a person. A reason stays until what it names is cured. */
 import type { Prisma } from '../../prisma/generated/client';
 import type { AttentionKind } from '../../workflows/contract';
-import { type Database, sql } from '../platform/database';
+import { type Database, type Statements, sql } from '../platform/database';
 import { currentConversation } from './merged-conversations';
 
 /** The reasons that a sent reply cures: the customer has heard from us, and the model has seen the unanswered messages. */
@@ -61,7 +61,7 @@ export async function clearAttention(
 }
 
 /** Removes the reason `dead_letter` from the conversation of a workflow, unless another of its letters is still open. */
-export async function clearDeadLetterAttention(db: Database, workflowId: string): Promise<void> {
+export async function clearDeadLetterAttention(db: Statements, workflowId: string): Promise<void> {
   const left = withoutReasons(sql`c.attention`, ['dead_letter']);
   await db.query(sql`
     UPDATE conversations c SET attention = ${left}, needs_attention = ${left} <> '[]', updated_at = now()

@@ -6,6 +6,7 @@ import type { DeadLetter, Prisma } from '../../prisma/generated/client';
 import type { ContactIdentity, InboundMessage } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
 import { boundedJson, cutText } from '../platform/text';
+import { clearDeadLetterAttention } from './attention';
 
 /** Where a dead letter arrived. */
 export const DEAD_LETTER_SOURCES = ['kapso', 'vapi', 'conversation'] as const;
@@ -224,9 +225,12 @@ export async function markReplayed(db: Database, { id, occurrences }: Pick<DeadL
   return count > 0;
 }
 
-/** Deletes a letter; harmless if it is gone. */
-export async function deleteDeadLetter(db: Database, id: string): Promise<void> {
-  await db.orm.deadLetter.deleteMany({ where: { id } });
+/** Deletes a letter, and with it the reason for attention that it was, in one transaction. Harmless if it is gone. */
+export async function deleteDeadLetter(db: Database, { id, workflowId }: Pick<DeadLetter, 'id' | 'workflowId'>): Promise<void> {
+  await db.transaction(async (transaction) => {
+    await transaction.query(sql`DELETE FROM dead_letters WHERE id = ${id}::uuid`);
+    if (workflowId) await clearDeadLetterAttention(transaction, workflowId);
+  });
 }
 
 /** Stores why a replay failed. */
