@@ -44,6 +44,22 @@ describe('models', () => {
     expect(usage.total_tokens).toBe(usage.prompt_tokens + usage.completion_tokens);
   });
 
+  test('when data is fenced in a message, then the reply does not quote it', async () => {
+    const content = '--- data 4f9c (voice call)\nSummary\n--- end of data 4f9c\nthanks\n\nbye';
+    const { choices } = await answer('sandbox', [{ role: 'user', content }]);
+    expect(choices[0]?.message.content).toContain('You wrote: “thanks” and “bye”\n');
+  });
+
+  test('when a model is strict, then it refuses what strict chat templates refuse, and answers the rest as programmed', async () => {
+    sandbox.models.program({ model: 'a', strict: true, reply: 'ok' });
+    const refused = await ask('a', [
+      { role: 'user', content: 'one' },
+      { role: 'user', content: 'two' },
+    ]);
+    expect([refused.status, await refused.json()]).toMatchObject([400, { error: { message: expect.stringContaining('alternate') } }]);
+    expect((await answer('a')).choices[0]?.message.content).toBe('ok');
+  });
+
   test('when replies are programmed, then those with a count come first, per model', async () => {
     sandbox.models.program({
       model: 'a',

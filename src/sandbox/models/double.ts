@@ -6,6 +6,7 @@ import { type ChatCompletionRequest, createServer, type FixtureResponse, type Se
 import { z } from 'zod';
 import { Programs } from '../programs';
 import { Changes, Timers } from '../waiting';
+import { strictTemplateProblem } from './strict';
 
 /** Behaviour for requests to a model, as JSON. Fields that are not set keep the default behaviour. */
 export const modelProgramSchema = z.strictObject({
@@ -39,6 +40,8 @@ export const modelProgramSchema = z.strictObject({
       body: z.string(),
     })
     .optional(),
+  /** Refuses with a 400 what strict chat templates refuse (see strict.ts); what they take is answered as the other fields say. */
+  strict: z.boolean().optional(),
   /** No response: the connection is kept open, or cut. */
   connection: z.enum(['hang', 'cut']).optional(),
 });
@@ -66,12 +69,15 @@ interface ModelRecord {
 
 const RECENT_REQUESTS = 200;
 const QUOTE_LIMIT = 400;
+const FENCED_DATA = /^--- data (\w+).*\n[^]*?^--- end of data \1$/gm;
 
-/** The default reply: says that it is simulated, and quotes the messages since the last reply. */
+/** The default reply: says that it is simulated, and quotes what was written since the last reply, line by line. */
 export function sandboxReply(request: ModelRequest): string {
   const lastAnswer = request.messages.findLastIndex(({ role }) => role === 'assistant');
-  const written = request.messages.slice(lastAnswer + 1).filter(({ role, content }) => role === 'user' && content.trim() !== '');
-  const quotes = written.map(({ content }) => `“${shorten(content.trim())}”`);
+  const written = request.messages.slice(lastAnswer + 1).filter(({ role }) => role === 'user');
+  // Parley joins messages with line breaks, and puts data, such as the note of a call, between lines that begin with dashes.
+  const lines = written.flatMap(({ content }) => content.replace(FENCED_DATA, '').split('\n')).filter((line) => line.trim() !== '');
+  const quotes = lines.map((line) => `“${shorten(line.trim())}”`);
   const quoted = quotes.length === 0 ? 'I got your message.' : `You wrote: ${quotes.join(' and ')}`;
   return `(sandbox model, no AI) ${quoted}\nSet a model key to get real answers.`;
 }
@@ -151,6 +157,8 @@ export class ModelDouble {
     if (program.connection !== undefined) return this.#withholdResponse(program.connection);
     if (program.raw !== undefined) return this.#writeRaw(program.raw);
     if (program.error !== undefined) return this.#fail(program.error);
+    const problem = program.strict ? strictTemplateProblem(request.messages) : undefined;
+    if (problem !== undefined) return this.#fail({ status: 400, message: problem });
     const reply = program.reply ?? sandboxReply;
     return {
       content: typeof reply === 'string' ? reply : await reply(request),
