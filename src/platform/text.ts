@@ -41,3 +41,11 @@ function isDeeperThan(levels: number, value: unknown): boolean {
   if (typeof value !== 'object' || value === null) return false;
   return levels === 0 || Object.values(value).some((inner) => isDeeperThan(levels - 1, inner));
 }
+
+/** Zero-width characters, and letters and symbols that look like a space: hangul fillers, the empty braille pattern. */
+const LOOKS_EMPTY = /[\p{Cc}\p{Cf}\p{Z}\p{M}\s\u115F\u1160\u2800\u3164\uFFA0]/gu;
+
+/** Whether a reader sees nothing of the text. */
+export function isBlank(text: string): boolean {
+  return text.replace(LOOKS_EMPTY, '') === '';
+}

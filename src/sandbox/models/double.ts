@@ -69,7 +69,7 @@ interface ModelRecord {
 
 const RECENT_REQUESTS = 200;
 const QUOTE_LIMIT = 400;
-const FENCED_DATA = /^--- data (\w+).*\n[^]*?^--- end of data \1$/gm;
+const FENCED_DATA = /^--- data (\w+).*\n[\s\S]*?^--- end of data \1$/gm;
 
 /** The default reply: says that it is simulated, and quotes what was written since the last reply, line by line. */
 export function sandboxReply(request: ModelRequest): string {

@@ -1,0 +1,152 @@
+/**
+ * Reads the body of a chat completion, whatever its label says: servers that call themselves compatible differ in almost every field.
+ * Pure. Bodies of errors are brought into OpenAI's form here as well.
+ */
+import { isBlank } from '../../platform/text';
+import { withoutThoughts } from './thoughts';
+
+/** What a model has answered. */
+export interface ChatAnswer {
+  /** Trimmed, without the model's thoughts; empty if nothing is left for the customer. */
+  text: string;
+  /** The answer ended at a limit of tokens, so its text is not whole. */
+  isCutOff: boolean;
+  /** `model`: it declined in words of its own; `filter`: a content filter withheld the answer. */
+  refusedBy: 'model' | 'filter' | undefined;
+  /** What came instead of a text. */
+  instead: 'thoughts' | 'tool calls' | undefined;
+  /** Null if the server does not tell. */
+  promptTokens: number | null;
+  completionTokens: number | null;
+}
+
+/** An error as OpenAI describes it. */
+export interface ProviderError {
+  message: string;
+  code?: string;
+  type?: string;
+}
+
+export type AnswerReading =
+  | { kind: 'answer'; answer: ChatAnswer }
+  /** `status`: the one that stands in the body. */
+  | { kind: 'error'; error: ProviderError; status: number | undefined }
+  | { kind: 'unreadable' };
+
+/** Reads the body of a response with a status of success. */
+export function readAnswer(body: string): AnswerReading {
+  const parsed = parseJson(body);
+  const fields = fieldsOf(Array.isArray(parsed) ? parsed[0] : parsed);
+  const choices = fields?.choices;
+  const choice = Array.isArray(choices) ? fieldsOf(choices[0]) : undefined;
+  const error = providerError(fieldsOf(choice?.error) ? choice : fields);
+  if (error) return { kind: 'error', error, status: statusIn(choice) ?? statusIn(fields) };
+  if (!fields || !Array.isArray(choices) || choice?.finish_reason === 'error') return { kind: 'unreadable' };
+  return { kind: 'answer', answer: answerIn(choice ?? {}, fieldsOf(fields.usage)) };
+}
+
+/**
+ * The body of an error response in OpenAI's form, `{"error": {…}}`, in which the openai package finds message, code and type. Unchanged
+ * if it is of no known form.
+ */
+export function normalizedErrorBody(body: string): string {
+  const error = providerError(parseJson(body), true);
+  return error ? JSON.stringify({ error }) : body;
+}
+
+type Fields = Record<string, unknown>;
+
+function answerIn(choice: Fields, usage: Fields | undefined): ChatAnswer {
+  const message = fieldsOf(choice.message) ?? {};
+  const said = textOf(message.content ?? choice.text);
+  const left = withoutThoughts(said);
+  const text = isBlank(left) ? '' : left.replace(EDGES, '');
+  return {
+    text,
+    isCutOff: CUT_OFF.has(lowerCase(choice.finish_reason)),
+    refusedBy: refusedBy(message, choice),
+    instead: text === '' ? insteadOf(message, said) : undefined,
+    promptTokens: tokenCount(usage?.prompt_tokens),
+    completionTokens: tokenCount(usage?.completion_tokens),
+  };
+}
+
+const CUT_OFF = new Set(['length', 'max_tokens', 'max_output_tokens', 'model_length']);
+const FILTERED = new Set(['content_filter', 'safety', 'sensitive']);
+/** White space and zero-width characters; joiners in the middle of a text belong to it. */
+const EDGES = /^[\s\u200B-\u200D\u2060\uFEFF]+|[\s\u200B\u200C\u2060\uFEFF]+$/g;
+
+function refusedBy(message: Fields, choice: Fields): ChatAnswer['refusedBy'] {
+  if (FILTERED.has(lowerCase(choice.finish_reason))) return 'filter';
+  const isDeclined = typeof message.refusal === 'string' && !isBlank(message.refusal);
+  return isDeclined || lowerCase(choice.finish_reason) === 'refusal' ? 'model' : undefined;
+}
+
+function insteadOf(message: Fields, said: string): ChatAnswer['instead'] {
+  if (Array.isArray(message.tool_calls) && message.tool_calls.length > 0) return 'tool calls';
+  const thoughts = [said, textOf(message.reasoning_content), textOf(message.reasoning)];
+  const hasThoughtParts = Array.isArray(message.content) && message.content.length > 0;
+  return hasThoughtParts || thoughts.some((each) => !isBlank(each)) ? 'thoughts' : undefined;
+}
+
+/** A text, or the texts among the parts of a content. Other parts, such as thoughts, are not for the customer. */
+function textOf(content: unknown): string {
+  if (typeof content === 'string') return content;
+  const parts = Array.isArray(content) ? content : [content];
+  return parts.map(partText).join('');
+}
+
+function partText(part: unknown): string {
+  if (typeof part === 'string') return part;
+  const { type, text } = fieldsOf(part) ?? {};
+  return typeof text === 'string' && (type === undefined || type === 'text' || type === 'output_text') ? text : '';
+}
+
+/** Columns of the database are 32-bit integers, and a server may send anything. */
+function tokenCount(tokens: unknown): number | null {
+  return typeof tokens === 'number' && tokens >= 0 && tokens < 2 ** 31 ? Math.round(tokens) : null;
+}
+
+/**
+ * The error in a body: `{"error": {…}}`, `{"error": "…"}`, either of them in a list, and, if the body is known to be one, with the same
+ * fields at its top, as older vLLM and FastAPI write them.
+ */
+function providerError(body: unknown, isError = false): ProviderError | undefined {
+  const fields = fieldsOf(Array.isArray(body) ? body[0] : body);
+  if (!fields) return undefined;
+  const { error } = fields;
+  if (typeof error === 'string') return errorOf({ ...fields, message: error });
+  if (fieldsOf(error)) return errorOf(fieldsOf(error) ?? {});
+  return isError || fields.object === 'error' ? errorOf({ message: fields.detail, ...fields }) : undefined;
+}
+
+function errorOf({ message, code, type, status }: Fields): ProviderError {
+  const word = [code, status].find((each) => typeof each === 'string');
+  return {
+    message: typeof message === 'string' ? message : (JSON.stringify(message) ?? ''),
+    ...(typeof word === 'string' ? { code: word } : {}),
+    ...(typeof type === 'string' ? { type } : {}),
+  };
+}
+
+function statusIn(fields: Fields | undefined): number | undefined {
+  const error = fieldsOf(fields?.error) ?? fields;
+  const statuses = [error?.status, error?.code, fields?.status].map(Number);
+  return statuses.find((status) => Number.isInteger(status) && status >= 400 && status <= 599);
+}
+
+function lowerCase(value: unknown): string {
+  return typeof value === 'string' ? value.toLowerCase() : '';
+}
+
+function fieldsOf(value: unknown): Fields | undefined {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Fields) : undefined;
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
