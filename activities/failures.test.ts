@@ -1,6 +1,7 @@
 /** What a provider's error means for the turn. The bodies are as the openai package hands them on. */
 import { APIConnectionError, APIError, APIUserAbortError } from 'openai';
-import { modelFailure } from './failures';
+import { UnreadableAnswerError } from '../src/providers/models/client';
+import { codeFault, isCodeFault, isTooLong, modelFailure } from './failures';
 
 const CHOICE = { provider: 'deepseek', model: 'deepseek-chat' } as const;
 
@@ -12,6 +13,9 @@ function answered(status: number, error: Record<string, unknown> = {}, headers: 
   return { type, message, nonRetryable, details, nextRetryDelay };
 }
 
+/** An error in a body with status 200. */
+const errorIn = (error: object) => new APIError(200, error, undefined, new Headers());
+
 describe('a temporary failure', () => {
   test.each([
     [429, 'ModelError.RateLimited'],
@@ -21,7 +25,8 @@ describe('a temporary failure', () => {
     [503, 'ModelError.Unavailable'],
     [529, 'ModelError.Unavailable'],
   ])('when a provider responds with %i, then the failure is retryable, and its text names provider, model and status', (status, type) => {
-    expect(answered(status)).toMatchObject({ type, nonRetryable: false, message: `deepseek (deepseek-chat) answered ${status}` });
+    const message = expect.stringMatching(`^deepseek \\(deepseek-chat\\) answered ${status}: .*(add a provider|limit)`);
+    expect(answered(status)).toMatchObject({ type, nonRetryable: false, message });
   });
 
   test.each([
@@ -32,11 +37,13 @@ describe('a temporary failure', () => {
   });
 
   test.each([
-    ['was cut off by our own bound', new APIUserAbortError(), 'ModelError.Timeout'],
-    ['had no connection', new APIConnectionError({ message: 'reset' }), 'ModelError.Unavailable'],
-    ['got something that is no answer', new SyntaxError('Unexpected token <'), 'ModelError.BadAnswer'],
-  ])('when the request %s, then the failure is retryable', (_what, error, type) => {
-    expect(modelFailure(CHOICE, error)).toMatchObject({ type, nonRetryable: false });
+    ['was cut off by our own bound', new APIUserAbortError(), 'ModelError.Timeout', 'raise DEEPSEEK_TIMEOUT_MS'],
+    ['had no connection', new APIConnectionError({ message: 'reset' }), 'ModelError.Unavailable', 'check its address'],
+    ['got something that is no answer', new UnreadableAnswerError(), 'ModelError.BadAnswer', 'check its address'],
+    ['got an error with a status of success', errorIn({ message: 'busy' }), 'ModelError.BadAnswer', 'check the account'],
+  ])('when the request %s, then the failure is retryable, and its text says what to do', (_what, error, type, advice) => {
+    const message = expect.stringMatching(`^deepseek \\(deepseek-chat\\) .*${advice}`);
+    expect(modelFailure(CHOICE, error)).toMatchObject({ type, nonRetryable: false, message });
   });
 
   test('when a 429 mentions a quota without its code, then it is a temporary limit', () => {
@@ -69,13 +76,69 @@ describe('a permanent failure', () => {
     [400, { code: 'model_not_found' }, 'ModelError.NotFound', 'check the model'],
     [302, {}, 'ModelError.NotFound', 'address'],
     [400, { message: 'no such model is served here any more' }, 'ModelError.BadRequest', 'still served'],
-    [413, {}, 'ModelError.BadRequest', 'answered 413'],
+    [413, {}, 'ModelError.TooLong', 'answered 413'],
     [400, { code: 'content_filter' }, 'ModelError.ContentRefused', 'a person must answer'],
+    [400, { code: 'context_length_exceeded' }, 'ModelError.TooLong', 'shorten the system prompt'],
   ])('when a provider answers %i %j, then it is %s, and the text says what to do', (status, error, type, advice) => {
     const failure = answered(status, error);
     expect(failure).toMatchObject({ type, nonRetryable: true });
     expect(failure.message).toContain('deepseek (deepseek-chat)');
     expect(failure.message).toContain(advice);
+  });
+});
+
+test('when a body with status 200 says that there is no credit, then the failure is permanent', () => {
+  for (const error of [{ code: 'insufficient_quota' }, { message: 'Insufficient Balance' }])
+    expect(modelFailure(CHOICE, errorIn(error))).toMatchObject({ type: 'ModelError.NoCredit', nonRetryable: true });
+});
+
+describe('a prompt that is too long', () => {
+  test.each([
+    [400, { code: 'context_length_exceeded' }],
+    [400, { type: 'exceed_context_size_error' }],
+    [400, { message: "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens." }],
+    [400, { message: 'prompt is too long: 210000 tokens > 200000 maximum' }],
+    [400, { message: "This model's maximum prompt length is 131072 but the request contains 140000 tokens." }],
+    [400, { message: 'the request exceeds the available context size' }],
+    [400, { message: 'Please reduce the length of the messages or completion.' }],
+    [400, { message: 'The model is loaded with context length of only 4096 tokens' }],
+    [413, {}],
+    [422, { message: 'input is too long' }],
+    [429, { message: 'Request too large for gpt-4.1 on tokens per min (TPM): Limit 30000, Requested 40000.' }],
+    [500, { message: 'input length exceeds maximum context length' }],
+    [200, { message: 'Input exceeds the context window' }],
+  ])('when a provider answers %i %j, then it is recognised', (status, error) => {
+    expect(isTooLong(new APIError(status, error, undefined, new Headers()))).toBe(true);
+  });
+
+  test.each([
+    [400, { message: 'no such model is served here any more' }],
+    [400, { message: 'roles must alternate user/assistant' }],
+    [401, { message: 'context length' }],
+    [429, { message: 'Too many tokens per minute, please wait' }],
+    [503, { message: 'overloaded: the request queue is too long' }],
+  ])('when a provider answers %i %j, then it is something else', (status, error) => {
+    expect(isTooLong(new APIError(status, error, undefined, new Headers()))).toBe(false);
+  });
+
+  test('when an error is not the provider’s, then it is something else', () => {
+    for (const error of [new APIConnectionError({ message: 'context length' }), new Error('context length'), undefined])
+      expect(isTooLong(error)).toBe(false);
+  });
+});
+
+describe('a fault of our own code', () => {
+  test('when an error says so, then the failure ends the turn, and does not quote it', () => {
+    expect(isCodeFault(new TypeError('x'))).toBe(true);
+    expect(codeFault('the prompt could not be built', new RangeError('marker'))).toMatchObject({
+      type: 'WorkerError.Fault',
+      nonRetryable: true,
+      message: "the prompt could not be built (RangeError): this is a bug in Parley; see the worker's log, and answer by hand",
+    });
+  });
+
+  test('when the database fails, then it is none', () => {
+    expect(isCodeFault(Object.assign(new Error('deadlock'), { code: '40P01' }))).toBe(false);
   });
 });
 

@@ -2,7 +2,9 @@
 import { ApplicationFailure } from '@temporalio/activity';
 import { APIConnectionError, APIConnectionTimeoutError, APIError, APIUserAbortError } from 'openai';
 import { retryAfterMs } from '../src/platform/retry-after';
+import type { ChatAnswer } from '../src/providers/models/answer';
 import type { ModelChoice } from '../src/providers/models/client';
+import { timeoutSetting } from '../src/providers/models/timeouts';
 
 /** A non-retryable failure removes the provider from the turn; after any other, it is tried again later. */
 export type ModelErrorType =
@@ -11,6 +13,8 @@ export type ModelErrorType =
   | 'ModelError.Unavailable'
   | 'ModelError.BadAnswer'
   | 'ModelError.EmptyReply'
+  | 'ModelError.CutOff'
+  | 'ModelError.TooLong'
   | 'ModelError.BadRequest'
   | 'ModelError.Unauthorized'
   | 'ModelError.NoCredit'
@@ -49,20 +53,32 @@ export function passingModelFailure(type: ModelErrorType, message: string, waitM
 export function modelFailure(choice: ModelChoice, error: unknown): ApplicationFailure {
   const who = providerLabel(choice);
   if (error instanceof APIConnectionTimeoutError || error instanceof APIUserAbortError)
-    return passingModelFailure('ModelError.Timeout', `${who} did not answer in time`);
-  if (error instanceof APIConnectionError) return passingModelFailure('ModelError.Unavailable', `${who} could not be reached`);
+    return passingModelFailure(
+      'ModelError.Timeout',
+      `${who} did not answer in time: raise ${timeoutSetting(choice.provider)} if it is slow`,
+    );
+  if (error instanceof APIConnectionError)
+    return passingModelFailure('ModelError.Unavailable', `${who} could not be reached: check its address and the network`);
   if (error instanceof APIError && typeof error.status === 'number') return statusFailure(who, error, error.status);
   // A response that violates the protocol (such as an HTML page with status 200) is usually a temporary outage.
-  return passingModelFailure('ModelError.BadAnswer', `${who} gave an answer that could not be read`);
+  return passingModelFailure('ModelError.BadAnswer', `${who} gave an answer that could not be read: check its address if this lasts`);
 }
 
 function statusFailure(who: string, error: APIError, status: number): ApplicationFailure {
   const said = `${who} answered ${status}`;
-  if (error.code === 'content_filter' || error.code === 'content_policy_violation') return contentRefused(who);
+  if (error.code === 'content_filter' || error.code === 'content_policy_violation') return contentRefused(who, 'filter');
   if (saysNoCredit(error, status)) return permanentModelFailure('ModelError.NoCredit', `${said}: no credit there; top the account up`);
-  if (status === 429) return passingModelFailure('ModelError.RateLimited', said, retryAfterMs(error.headers));
+  if (isTooLong(error)) {
+    const advice = 'shorten the system prompt, or use a model with a larger context';
+    return permanentModelFailure('ModelError.TooLong', `${said}: the conversation is too long for it; ${advice}`);
+  }
+  const waitMs = retryAfterMs(error.headers);
+  if (status < 300)
+    return passingModelFailure('ModelError.BadAnswer', `${said} and an error: check the account there if this lasts`, waitMs);
+  if (status === 429)
+    return passingModelFailure('ModelError.RateLimited', `${said}: too many requests; raise the limit there, or add a provider`, waitMs);
   if (status === 408 || status === 409 || status >= 500)
-    return passingModelFailure('ModelError.Unavailable', said, retryAfterMs(error.headers));
+    return passingModelFailure('ModelError.Unavailable', `${said}: it is down or overloaded; add a provider if this lasts`, waitMs);
   if (status === 401 || status === 403)
     return permanentModelFailure('ModelError.Unauthorized', `${said}: check the API key and what it may use`);
   if (status === 404 || status < 400 || error.code === 'model_not_found')
@@ -70,8 +86,49 @@ function statusFailure(who: string, error: APIError, status: number): Applicatio
   return permanentModelFailure('ModelError.BadRequest', `${said}: check whether this model is still served`);
 }
 
-export function contentRefused(who: string): ApplicationFailure {
-  return permanentModelFailure('ModelError.ContentRefused', `${who} refused the content: a person must answer`);
+/** Whether the provider says that the prompt has more tokens than the model takes. The text decides only where no code does. */
+export function isTooLong(error: unknown): boolean {
+  if (!(error instanceof APIError) || error.status === undefined) return false;
+  const { status, code, type, message } = error;
+  if (status === 413 || TOO_LONG_CODES.has(code ?? '') || TOO_LONG_CODES.has(type ?? '')) return true;
+  // A limit of tokens per minute is below this single request: waiting does not help.
+  if (status === 429) return REQUEST_TOO_LARGE.test(message);
+  return (status < 300 || status === 400 || status === 422 || status === 500) && TOO_LONG_WORDS.test(message);
+}
+
+const TOO_LONG_CODES = new Set([
+  'context_length_exceeded',
+  'context_window_exceeded',
+  'exceed_context_size_error',
+  'model_context_window_exceeded',
+  'string_above_max_length',
+]);
+const REQUEST_TOO_LARGE = /request too large|must be reduced/i;
+const TOO_LONG_WORDS =
+  /context[ _-]?(?:length|window|size)|maximum (?:prompt|input|sequence) length|(?:prompt|input|request|conversation) (?:is |was )?too (?:long|large)|too many (?:input |prompt )?tokens|input length exceeds|reduce the (?:length|size|number)/i;
+
+/** A failure for an answer that cannot be sent; undefined if it can. A content filter decides the same way again, a model may not. */
+export function answerFailure(choice: ModelChoice, answer: ChatAnswer): ApplicationFailure | undefined {
+  const who = providerLabel(choice);
+  if (answer.refusedBy !== undefined) return contentRefused(who, answer.refusedBy);
+  if (answer.text === '') return passingModelFailure('ModelError.EmptyReply', `${who} ${emptiness(answer)}`);
+  if (!answer.isCutOff) return undefined;
+  return passingModelFailure('ModelError.CutOff', `${who} ended in the middle of its answer: raise its limit of tokens`);
+}
+
+function emptiness({ instead, isCutOff }: ChatAnswer): string {
+  if (instead === 'thoughts') return 'gave thoughts and no answer: switch its thinking off, or raise its limit of tokens';
+  if (instead === 'tool calls') return 'called a tool and gave no answer: use another model';
+  return isCutOff
+    ? 'gave an empty answer, at its limit of tokens: raise that'
+    : 'gave an empty answer: use another model if this happens often';
+}
+
+function contentRefused(who: string, by: NonNullable<ChatAnswer['refusedBy']>): ApplicationFailure {
+  const message = `${who} refused the content: a person must answer`;
+  return by === 'filter'
+    ? permanentModelFailure('ModelError.ContentRefused', message)
+    : passingModelFailure('ModelError.ContentRefused', message);
 }
 
 const NO_CREDIT_CODES = new Set(['insufficient_quota', 'insufficient_balance', 'billing_hard_limit_reached', 'billing_not_active']);
@@ -84,5 +141,17 @@ const NO_CREDIT_WORDS = /insufficient (?:balance|credits?|funds|quota)|credit ba
 function saysNoCredit({ code, type, message }: APIError, status: number): boolean {
   if (status === 402) return true;
   if (NO_CREDIT_CODES.has(code ?? '') || NO_CREDIT_CODES.has(type ?? '')) return true;
-  return (status === 400 || status === 403) && NO_CREDIT_WORDS.test(message);
+  return (status < 300 || status === 400 || status === 403) && NO_CREDIT_WORDS.test(message);
+}
+
+/** Whether an error says that our own code is wrong: the same input fails again. */
+export function isCodeFault(error: unknown): boolean {
+  return error instanceof TypeError || error instanceof RangeError || error instanceof ReferenceError || error instanceof SyntaxError;
+}
+
+/** A failure that ends the turn. Names the step and the kind of error only: its text may quote a message. */
+export function codeFault(step: string, error: unknown): ApplicationFailure {
+  const kind = error instanceof Error ? error.name : typeof error;
+  const message = `${step} (${kind}): this is a bug in Parley; see the worker's log, and answer by hand`;
+  return ApplicationFailure.create({ type: 'WorkerError.Fault', message, nonRetryable: true });
 }

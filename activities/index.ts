@@ -35,6 +35,8 @@ export interface ActivityDependencies {
   logger: Logger;
   metrics: WorkerMetrics;
   limits: TurnLimits;
+  /** IANA name; models are told the time there. */
+  timeZone: string;
   taskQueue: string;
   followUpText: string | undefined;
   callbacks: CallbackClient;

@@ -23,7 +23,7 @@ beforeAll(async () => {
   const logger = createLogger('test', 'silent');
   sandbox = await startSandbox({ port: 0, webhookUrls: [], webhookSecret: 's', phoneNumberId: '1', log: logger });
   const models = createLanguageModels(readSettings({ SANDBOX_URL: sandbox.url }));
-  ({ generateReply } = createModelActivities({ db, models, logger, metrics: noMetrics }));
+  ({ generateReply } = createModelActivities({ db, models, logger, metrics: noMetrics, timeZone: 'Europe/Berlin' }));
 });
 
 afterAll(async () => {
@@ -87,7 +87,7 @@ const answer = (message: object, finishReason = 'stop') => ({
 });
 
 test.each<[string, Partial<ModelProgram>, { type: string; nonRetryable: boolean }]>([
-  ['refuses in words', answer({ content: null, refusal: 'I cannot' }), { type: 'ModelError.ContentRefused', nonRetryable: true }],
+  ['refuses in words', answer({ content: null, refusal: 'I cannot' }), { type: 'ModelError.ContentRefused', nonRetryable: false }],
   ['is filtered', answer({ content: 'x' }, 'content_filter'), { type: 'ModelError.ContentRefused', nonRetryable: true }],
   ['only thinks', answer({ content: null, reasoning_content: 'Hm.' }), { type: 'ModelError.EmptyReply', nonRetryable: false }],
   ['is cut off before its first word', answer({ content: '' }, 'length'), { type: 'ModelError.EmptyReply', nonRetryable: false }],

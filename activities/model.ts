@@ -1,17 +1,20 @@
 /** Calls a model for the reply of a turn. Stores the draft before the activity returns, so that a crash does not cost a second call. */
 
+import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ApplicationFailure, Context } from '@temporalio/activity';
 import type { Database } from '../src/platform/database';
 import { isForeignKeyViolation, isRefused } from '../src/platform/database-errors';
 import { withDeadline } from '../src/platform/deadline';
-import type { Logger } from '../src/platform/logger';
+import { describeError, type Logger } from '../src/platform/logger';
 import type { WorkerMetrics } from '../src/platform/metrics';
 import { MAX_TEXT_LENGTH } from '../src/providers/kapso/client';
-import type { ChatAnswer, ChatMessage, LanguageModels, ModelChoice } from '../src/providers/models/client';
+import type { ChatAnswer } from '../src/providers/models/answer';
+import type { LanguageModels, ModelChoice } from '../src/providers/models/client';
+import { buildPrompt, type SaidMessage, withoutOlderHalf } from '../src/providers/models/prompt';
 import { loadPromptMaterial } from '../src/record/prompts';
 import { findMovedMessages, type MovedMessages, storeDraft } from '../src/record/replies';
-import { contentRefused, modelFailure, passingModelFailure, permanentModelFailure, providerLabel } from './failures';
+import { answerFailure, codeFault, isCodeFault, isTooLong, modelFailure, permanentModelFailure, providerLabel } from './failures';
 import { ownWorkflowId } from './own-workflow';
 
 export interface DraftOrder {
@@ -36,8 +39,9 @@ export interface Draft {
   messageId: string;
   provider: string;
   model: string;
-  promptTokens: number;
-  completionTokens: number;
+  /** Null if the server does not tell. */
+  promptTokens: number | null;
+  completionTokens: number | null;
   /** The messages that it answers, if an earlier attempt has stored it; otherwise it answers those of the order. */
   coveredIds?: string[];
 }
@@ -51,7 +55,8 @@ export interface ModelActivities {
   /**
    * Calls the provider once, or returns the draft that the turn already has.
    * @throws ApplicationFailure `ModelError.*` (see failures.ts), or, through no fault of the provider, `RecordError.Unavailable` (the
-   * database is down), `RecordError.Refused` (it will never take the statement) or `WorkerError.Stopping` (this worker is shutting down)
+   * database is down), `RecordError.Refused` (it will never take the statement), `WorkerError.Fault` (a bug, for which a retry is no
+   * remedy) or `WorkerError.Stopping` (this worker is shutting down)
    */
   generateReply(order: DraftOrder): Promise<Draft | MovedTurn>;
 }
@@ -73,10 +78,23 @@ interface ModelDependencies {
   models: LanguageModels;
   logger: Logger;
   metrics: Pick<WorkerMetrics, 'modelAsked'>;
+  /** IANA name. */
+  timeZone: string;
 }
 
+/** What a model is told. */
+interface Material {
+  systemPrompt: string;
+  customerName: string | null;
+  /** Oldest first; ends with the turn. */
+  said: SaidMessage[];
+}
+
+/** Added to a prompt whose answer was cut off: an answer cannot be continued safely, because it may have ended within a word. */
+const BE_BRIEF = 'Your last answer to this was too long and was cut off. Answer again, completely, in at most three short sentences.';
+
 /** The model activity. */
-export function createModelActivities({ db, models, logger, metrics }: ModelDependencies): ModelActivities {
+export function createModelActivities({ db, models, logger, metrics, timeZone }: ModelDependencies): ModelActivities {
   return {
     async generateReply(order) {
       const context = Context.current();
@@ -90,16 +108,16 @@ export function createModelActivities({ db, models, logger, metrics }: ModelDepe
   };
 
   async function draftReply(order: DraftOrder, context: Context): Promise<Draft | MovedTurn> {
-    const prompt = await fromRecord(() => loadPrompt(db, order));
-    const moved = prompt.hasMoved ? await fromRecord(() => findMovedTurn(order)) : undefined;
+    const { draft: earlierDraft, hasMoved, material } = await fromRecord('the prompt could not be loaded', () => loadMaterial(db, order));
+    const moved = hasMoved ? await fromRecord('the prompt could not be loaded', () => findMovedTurn(order)) : undefined;
     if (moved) return moved;
-    if (prompt.draft) return prompt.draft;
+    if (earlierDraft) return earlierDraft;
     const startedAtMs = Date.now();
-    const answer = await measured(order.provider, () => ask(order, prompt.messages, context.cancellationSignal));
+    const answer = await measured(order.provider, () => ask(order, material, context.cancellationSignal));
     const latencyMs = Date.now() - startedAtMs;
     const { workflowExecution } = context.info;
     const attempt = order.attempt ?? context.info.attempt;
-    const draft = await fromRecord(() => storePatiently(order, answer, { latencyMs, attempts: attempt }));
+    const draft = await fromRecord('the reply could not be stored', () => storePatiently(order, answer, { latencyMs, attempts: attempt }));
     if ('messageId' in draft) logger.info({ workflowId: workflowExecution?.workflowId, attempt, latencyMs, ...draft }, 'reply drafted');
     return draft;
   }
@@ -117,20 +135,68 @@ export function createModelActivities({ db, models, logger, metrics }: ModelDepe
     }
   }
 
-  async function ask(order: DraftOrder, messages: ChatMessage[], cancelled: AbortSignal): Promise<ChatAnswer> {
-    const who = providerLabel(order);
+  async function ask(order: DraftOrder, material: Material, cancelled: AbortSignal): Promise<ChatAnswer> {
     if (!models.available.includes(order.provider))
-      throw permanentModelFailure('ModelError.NotConfigured', `${who} has no API key: set it, and restart the workers`);
+      throw permanentModelFailure('ModelError.NotConfigured', `${providerLabel(order)} has no API key: set it, and restart the workers`);
     let answer: ChatAnswer;
     try {
-      answer = await withDeadline(order.attemptMs, (signal) => models.chat(order, messages, signal), cancelled);
+      answer = await withDeadline(order.attemptMs, (signal) => wholeAnswer(order, material, signal), cancelled);
     } catch (error) {
       if (cancelled.aborted) throw ApplicationFailure.create({ type: 'WorkerError.Stopping', message: 'the worker is shutting down' });
-      throw modelFailure(order, error);
+      throw error instanceof ApplicationFailure ? error : modelFailure(order, error);
     }
-    if (answer.isRefusal) throw contentRefused(who);
-    if (answer.text === '') throw passingModelFailure('ModelError.EmptyReply', `${who} gave an empty answer`);
+    const failure = answerFailure(order, answer);
+    if (failure) throw failure;
     return answer;
+  }
+
+  /** Asks a second time, for less, if the first answer was cut off in the middle of a sentence. */
+  async function wholeAnswer(order: DraftOrder, material: Material, signal: AbortSignal): Promise<ChatAnswer> {
+    const answer = await fittingAnswer(order, material, signal);
+    if (!answer.isCutOff || answer.text === '') return answer;
+    const systemPrompt = `${material.systemPrompt}\n\n${BE_BRIEF}`;
+    return withCostOf(answer, await fittingAnswer(order, { ...material, systemPrompt }, signal));
+  }
+
+  /** If the model takes no more, leaves out the older half of what was said before, then all of it. */
+  async function fittingAnswer(order: DraftOrder, material: Material, signal: AbortSignal): Promise<ChatAnswer> {
+    const turn = material.said.slice(-order.messageIds.length);
+    const shorter = withoutOlderHalf(material.said, turn.length);
+    for (const said of [material.said, ...(shorter ? [shorter] : [])]) {
+      try {
+        return await models.chat(order, promptOf({ ...material, said }), signal);
+      } catch (error) {
+        if (!isTooLong(error) || said.length === turn.length) throw error;
+      }
+    }
+    return await models.chat(order, promptOf({ ...material, said: turn }), signal);
+  }
+
+  /** Whatever fails here fails again, with every provider. */
+  function promptOf(material: Material): ReturnType<typeof buildPrompt> {
+    try {
+      return buildPrompt({ ...material, nowMs: Date.now(), timeZone, marker: randomBytes(6).toString('hex') });
+    } catch (error) {
+      throw faultOf('the prompt could not be built', error);
+    }
+  }
+
+  function faultOf(step: string, error: unknown): ApplicationFailure {
+    // Without the error's text, which may quote a message.
+    const { name, stack } = describeError(error);
+    logger.error({ kind: name, stack }, step);
+    return codeFault(step, error);
+  }
+
+  /** A temporary database failure, such as a deadlock, must not count as a failure of the provider. */
+  async function fromRecord<T>(failedStep: string, step: () => Promise<T>): Promise<T> {
+    try {
+      return await step();
+    } catch (error) {
+      if (isCodeFault(error)) throw faultOf(failedStep, error);
+      if (isFinal(error)) throw error;
+      throw ApplicationFailure.create({ type: 'RecordError.Unavailable', message: 'the database is away', nonRetryable: true });
+    }
   }
 
   async function store(order: DraftOrder, { text, promptTokens, completionTokens }: ChatAnswer, run: DraftRun): Promise<Draft | MovedTurn> {
@@ -154,22 +220,12 @@ export function createModelActivities({ db, models, logger, metrics }: ModelDepe
       try {
         return await store(order, answer, run);
       } catch (error) {
-        if (isFinal(error)) throw error;
+        if (isFinal(error) || isCodeFault(error)) throw error;
         logger.warn({ error, conversationId: order.conversationId }, 'the draft could not be stored yet');
         await delay(pauseMs);
       }
     }
     return await store(order, answer, run);
-  }
-}
-
-/** A temporary database failure, such as a deadlock, must not count as a failure of the provider. */
-async function fromRecord<T>(step: () => Promise<T>): Promise<T> {
-  try {
-    return await step();
-  } catch (error) {
-    if (isFinal(error)) throw error;
-    throw ApplicationFailure.create({ type: 'RecordError.Unavailable', message: 'the database is away', nonRetryable: true });
   }
 }
 
@@ -182,18 +238,22 @@ function refusedByRecord(message: string): ApplicationFailure {
   return ApplicationFailure.create({ type: 'RecordError.Refused', message, nonRetryable: true });
 }
 
-/** Loads the prompt, and the draft if the turn already has one. */
-async function loadPrompt(db: Database, order: DraftOrder): Promise<{ draft: Draft | null; messages: ChatMessage[]; hasMoved: boolean }> {
-  const material = await loadPromptMaterial(db, { ...order, workflowId: ownWorkflowId() });
-  if (!material) throw refusedByRecord('the conversation or its settings are not in the database');
-  const said = (material.said ?? []).reverse().map(({ direction, kind, text }): ChatMessage => {
-    const content = text?.trim() || `[${kind}]`;
-    if (direction === 'note')
-      return { role: 'system', content: `Between these messages there was a ${kind.replace('_', ' ')}. ${content}` };
-    return { role: direction === 'inbound' ? 'user' : 'assistant', content };
-  });
-  const { draft, hasMoved } = material;
-  return { draft, hasMoved, messages: [{ role: 'system', content: material.systemPrompt }, ...said] };
+/** Loads the material of the prompt, and the draft if the turn already has one. */
+async function loadMaterial(db: Database, order: DraftOrder): Promise<{ draft: Draft | null; hasMoved: boolean; material: Material }> {
+  const loaded = await loadPromptMaterial(db, { ...order, workflowId: ownWorkflowId() });
+  if (!loaded) throw refusedByRecord('the conversation or its settings are not in the database');
+  const { draft, hasMoved, systemPrompt, customerName, said } = loaded;
+  return { draft, hasMoved, material: { systemPrompt, customerName, said: (said ?? []).toReversed() } };
+}
+
+/** An answer, with the tokens of the one before, which was paid for as well. */
+function withCostOf(before: ChatAnswer, answer: ChatAnswer): ChatAnswer {
+  const sum = (one: number | null, other: number | null) => (one === null || other === null ? null : one + other);
+  return {
+    ...answer,
+    promptTokens: sum(before.promptTokens, answer.promptTokens),
+    completionTokens: sum(before.completionTokens, answer.completionTokens),
+  };
 }
 
 /** Cuts a text at WhatsApp's maximum length, visibly, before it is stored, so that the database shows what was sent. */

@@ -18,6 +18,8 @@ import { ownWorkflowId } from './own-workflow';
 /** Bounds of a turn, in milliseconds: one attempt at one model, and everything until a draft stands. The workflow has defaults for the others. */
 export interface TurnLimits {
   modelAttemptMs: number;
+  /** The bound of one attempt at each provider; without it, as in results of workers before 0.3, all have `modelAttemptMs`, each time. */
+  providerAttemptMs?: Record<string, number>;
   turnMs: number;
   /** After this long without a draft, the conversation asks for attention. */
   attentionAfterMs?: number;

@@ -57,7 +57,7 @@ beforeAll(async () => {
   const identity = await loadIdentity(db.orm);
   const common = { db, identity, models: createLanguageModels(settings), logger: createLogger('test', 'silent'), metrics: noMetrics };
   const kapso = createKapsoClient({ baseUrl: system.sandbox.url, apiKey: 'test-kapso-key', timeoutMs: 8_000 });
-  const { generateReply, ...others } = createModelActivities(common);
+  const { generateReply, ...others } = createModelActivities({ ...common, timeZone: 'UTC' });
   worker = await startInProcessWorker(
     withDatabaseFailures({
       ...createRecordActivities({ ...common, limits }),

@@ -26,15 +26,31 @@ export function failureType(error: unknown): string {
 /** PostgreSQL rejected a statement, and would do so again. */
 export const REFUSED_BY_DATABASE = 'RecordError.Refused';
 
+/** A worker could not build the prompt or the reply, and another attempt would fail in the same way. */
+export const CODE_FAULT = 'WorkerError.Fault';
+
+/** The model has answered, and been paid, but there is nothing to send. */
+const WITHOUT_WHOLE_TEXT = new Set(['ModelError.EmptyReply', 'ModelError.CutOff', 'ModelError.ContentRefused']);
+
+/** How a model failed. `text` is for operators. */
+export interface ModelFailure {
+  text: string;
+  isPermanent: boolean;
+  isEmptyAnswer: boolean;
+  isTimeout: boolean;
+  retryAfterMs: number;
+}
+
 /** A model failure, as classified by activities/failures.ts. Only the texts of our own failures are safe to show. */
-export function modelFailure(error: unknown): { text: string; isPermanent: boolean; isEmptyAnswer: boolean; retryAfterMs: number } {
+export function modelFailure(error: unknown): ModelFailure {
   const type = failureType(error);
   const cause = error instanceof ActivityFailure && error.cause instanceof ApplicationFailure ? error.cause : undefined;
   const details = cause?.details?.[0] as ModelFailureDetails | undefined;
   return {
-    text: cause && type.startsWith('ModelError.') ? cause.message : type,
+    text: cause && (type.startsWith('ModelError.') || type === CODE_FAULT) ? cause.message : type,
     isPermanent: cause?.nonRetryable ?? false,
-    isEmptyAnswer: type === 'ModelError.EmptyReply',
+    isEmptyAnswer: WITHOUT_WHOLE_TEXT.has(type),
+    isTimeout: type === 'ModelError.Timeout',
     retryAfterMs: details?.retryAfterMs ?? 0,
   };
 }

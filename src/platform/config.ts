@@ -64,6 +64,21 @@ const providerChain = commaList
 const MINUTE_MS = 60_000;
 const DAY_MS = 24 * 60 * MINUTE_MS;
 
+/** Timeout of a request to a model. */
+const modelTimeout = (max: number) => milliseconds(max).min(1_000, 'must be at least 1000');
+
+/** An IANA name, in whatever letter case. Intl also takes offsets on some versions of Node, which know no summer time. */
+const timeZone = z.string().refine((name) => /^[a-z]/i.test(name) && isTimeZone(name), 'must be a time zone such as Europe/Berlin');
+
+function isTimeZone(name: string): boolean {
+  try {
+    new Intl.DateTimeFormat('en', { timeZone: name });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** Ollama serves the OpenAI protocol under /v1, but people configure its bare URL. */
 const ollamaUrl = httpUrl.transform((url) => (new URL(url).pathname === '/' ? `${url}/v1` : url));
 
@@ -117,22 +132,26 @@ export const settingsSchema = z.object({
     .min(1_000, 'must be at least 1000')
     .optional(),
 
-  MODEL_TIMEOUT_MS: milliseconds(5 * MINUTE_MS)
-    .min(1_000, 'must be at least 1000')
-    .default(30_000),
+  TIME_ZONE: timeZone.default(() => Intl.DateTimeFormat().resolvedOptions().timeZone),
+  MODEL_TIMEOUT_MS: modelTimeout(5 * MINUTE_MS).default(30_000),
   // Bounded by the workflow history: an hour of retries with six providers is about 8,000 events.
   TURN_TIMEOUT_MS: milliseconds(60 * MINUTE_MS)
     .min(1_000, 'must be at least 1000')
     .default(15 * MINUTE_MS),
   DEEPSEEK_API_KEY: z.string().optional(),
   DEEPSEEK_BASE_URL: httpUrl.default('https://api.deepseek.com/v1'),
+  DEEPSEEK_TIMEOUT_MS: modelTimeout(15 * MINUTE_MS).optional(),
   OPENAI_API_KEY: z.string().optional(),
   OPENAI_BASE_URL: httpUrl.default('https://api.openai.com/v1'),
+  OPENAI_TIMEOUT_MS: modelTimeout(15 * MINUTE_MS).optional(),
   ANTHROPIC_API_KEY: z.string().optional(),
   ANTHROPIC_BASE_URL: httpUrl.default('https://api.anthropic.com/v1'),
+  ANTHROPIC_TIMEOUT_MS: modelTimeout(15 * MINUTE_MS).optional(),
   GROK_API_KEY: z.string().optional(),
   GROK_BASE_URL: httpUrl.default('https://api.x.ai/v1'),
+  GROK_TIMEOUT_MS: modelTimeout(15 * MINUTE_MS).optional(),
   SEALION_URL: ollamaUrl.optional(),
+  SEALION_TIMEOUT_MS: modelTimeout(15 * MINUTE_MS).optional(),
   VAPI_API_KEY: z.string().optional(),
   VAPI_BASE_URL: httpUrl.default('https://api.vapi.ai'),
   VAPI_ASSISTANT_ID: providerId.optional(),

@@ -37,6 +37,9 @@ export async function sendRequest(url: string, { method, headers, body, signal, 
     // Responses are not decompressed here. Some servers reject requests without a user agent.
     headers: { 'user-agent': 'parley', ...headers, 'accept-encoding': 'identity' },
     signal,
+    // The signal bounds the request; a model may take longer than undici's own 5 minutes.
+    headersTimeout: 0,
+    bodyTimeout: 0,
     ...(body === undefined ? {} : { body }),
   });
   // undici checks the signal only once it is connected (and then sends nothing), so race against the signal as well.

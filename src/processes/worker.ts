@@ -20,6 +20,7 @@ import { openTemporalClient, temporalConfig } from '../platform/temporal';
 import { callbackSettings, createCallbackClient } from '../providers/callback/client';
 import { createKapsoClient } from '../providers/kapso/client';
 import { createLanguageModels, type LanguageModels } from '../providers/models/client';
+import { requestTimeouts } from '../providers/models/timeouts';
 import { type CallServer, callServer, createVapiClient } from '../providers/vapi/client';
 import { loadIdentity } from '../record/identity';
 import { ensureFirstWorkspace } from '../record/workspaces';
@@ -113,7 +114,12 @@ async function startWorker(parts: {
       models,
       logger,
       metrics,
-      limits: { modelAttemptMs: settings.MODEL_TIMEOUT_MS, turnMs: settings.TURN_TIMEOUT_MS },
+      limits: {
+        modelAttemptMs: settings.MODEL_TIMEOUT_MS,
+        providerAttemptMs: requestTimeouts(settings),
+        turnMs: settings.TURN_TIMEOUT_MS,
+      },
+      timeZone: settings.TIME_ZONE,
       taskQueue: settings.TEMPORAL_TASK_QUEUE,
       followUpText: settings.CALL_FOLLOW_UP_TEXT,
       callbacks: createCallbackClient({ ...callbackSettings(settings), timeoutMs: CALLBACK_TIMEOUT_MS }),

@@ -9,8 +9,9 @@ export interface StoredDraft {
   coveredIds: string[];
   provider: string;
   model: string;
-  promptTokens: number;
-  completionTokens: number;
+  /** Null if unknown. */
+  promptTokens: number | null;
+  completionTokens: number | null;
 }
 
 /** The turn that a prompt is for. */
@@ -25,6 +26,8 @@ export interface PromptOrder {
 /** The material of a prompt. */
 export interface PromptMaterial {
   systemPrompt: string;
+  /** In the customer's own words. */
+  customerName: string | null;
   /** The turn, newest first, then what was said before it was answered. */
   said: { direction: 'inbound' | 'outbound' | 'note'; kind: string; text: string | null }[] | null;
   /** The draft that this turn already has. */
@@ -50,7 +53,7 @@ export async function loadPromptMaterial(
     WITH turn AS (
       SELECT m.id, m.position, m.direction, m.kind, m.text, m.occurred_at, m.workflow_id FROM messages m WHERE ${isOneOf(sql`m.id`, messageIds)}
     )
-    SELECT s.system_prompt AS "systemPrompt",
+    SELECT s.system_prompt AS "systemPrompt", p.name AS "customerName",
       (SELECT json_agg(h ORDER BY h."writtenAt" DESC NULLS LAST, h.position DESC) FROM (
         SELECT t.position, t.direction, t.kind, t.text, t.occurred_at AS "writtenAt" FROM turn t
         UNION ALL
@@ -60,13 +63,13 @@ export async function loadPromptMaterial(
         ORDER BY m.position DESC LIMIT s.history_limit)
       ) h) AS said,
       (SELECT json_build_object('messageId', d.id, 'provider', d.provider, 'model', d.model,
-          'promptTokens', COALESCE(d.prompt_tokens, 0), 'completionTokens', COALESCE(d.completion_tokens, 0),
+          'promptTokens', d.prompt_tokens, 'completionTokens', d.completion_tokens,
           'coveredIds', (SELECT json_agg(i.id ORDER BY i.position) FROM messages i WHERE i.turn_id = d.reply_to_id))
         FROM messages d
         WHERE d.reply_to_id = ${lastId}::uuid OR ${isAbandoned}
         ORDER BY d.reply_to_id = ${lastId}::uuid DESC, d.created_at DESC LIMIT 1) AS draft,
       EXISTS (SELECT 1 FROM turn WHERE workflow_id <> ${workflowId}) AS "hasMoved"
-    FROM conversations c JOIN chatbot_settings s ON s.workspace_id = c.workspace_id
+    FROM conversations c JOIN chatbot_settings s ON s.workspace_id = c.workspace_id JOIN contacts p ON p.id = c.contact_id
     WHERE c.id = ${currentConversation(conversationId)}`);
   return rows[0];
 }

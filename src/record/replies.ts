@@ -26,8 +26,9 @@ export interface NewDraft {
   model: string;
   attempts: number;
   latencyMs: number;
-  promptTokens: number;
-  completionTokens: number;
+  /** Null if unknown. */
+  promptTokens: number | null;
+  completionTokens: number | null;
 }
 
 /**

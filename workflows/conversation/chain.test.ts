@@ -107,6 +107,53 @@ describe('the chain', () => {
     expect(tested.nextAtMs).toBeUndefined();
   });
 
+  describe('the bound of an attempt', () => {
+    const slow = { text: 'slow', isPermanent: false, isTimeout: true };
+    const MINUTE_MS = 60_000;
+
+    /** The bound of the next attempt, which then times out, and so on. */
+    function bounds(tested: Chain<typeof A>, leftMs: number, count: number, everyMs = 60_000): [string, number][] {
+      return Array.from({ length: count }, (_, index) => {
+        const candidate = tested.next(index * everyMs);
+        if (!candidate) throw new Error('nobody may be asked');
+        candidate.attempts += 1;
+        const bound: [string, number] = [candidate.choice.provider, tested.boundMs(candidate, 30_000, leftMs)];
+        tested.failed(candidate, slow, index * everyMs);
+        return bound;
+      });
+    }
+
+    test('when one does not answer in time, then it gets twice as long, up to four times', () => {
+      expect(bounds(chain(A), 15 * MINUTE_MS, 4).map(([, bound]) => bound)).toEqual([30_000, 60_000, 120_000, 120_000]);
+    });
+
+    test('when another failure comes, then its bound stays', () => {
+      const tested = chain(A);
+      fail(tested, busy, 0);
+      const candidate = tested.next(60_000);
+      expect(candidate && tested.boundMs(candidate, 30_000, 15 * MINUTE_MS)).toBe(30_000);
+    });
+
+    test('when no other attempt would fit, then it gets all that is left', () => {
+      expect(bounds(chain(A), 59_000, 1)).toEqual([['deepseek', 59_000]]);
+      expect(bounds(chain(A), 5_000, 1)).toEqual([['deepseek', 5_000]]);
+      expect(bounds(chain(A), -5, 1)).toEqual([['deepseek', 1]]);
+    });
+
+    test('when another one has been called less often, then something is left for it', () => {
+      expect(bounds(chain(A, B), 50_000, 2, 0)).toEqual([
+        ['deepseek', 30_000],
+        ['openai', 50_000],
+      ]);
+      const tested = chain(A, B);
+      fail(tested, busy, 0);
+      fail(tested, noKey, 0);
+      const again = tested.next(60_000);
+      if (again) again.attempts += 1;
+      expect(again && tested.boundMs(again, 30_000, 50_000)).toBe(50_000);
+    });
+  });
+
   test('when the chain changes in the middle, then a new provider is next, and what the others have said stays', () => {
     const tested = chain(A);
     fail(tested, noKey, 0);

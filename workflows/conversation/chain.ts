@@ -16,6 +16,8 @@ export interface ChainFailure {
   /** Removes the provider from the turn. */
   isPermanent: boolean;
   isEmptyAnswer?: boolean;
+  /** It did not answer within the attempt's bound. */
+  isTimeout?: boolean;
   /** The wait that the provider has asked for. */
   retryAfterMs?: number;
 }
@@ -35,6 +37,7 @@ export interface Candidate<C extends Choice = Choice> {
   isOut: boolean;
   failures: number;
   emptyAnswers: number;
+  timeouts: number;
 }
 
 /** A `Retry-After` of at least this is used as it is. A shorter one is only a minimum: some providers send it with every refusal. */
@@ -42,6 +45,9 @@ const TRUSTED_WAIT_MS = 5_000;
 
 /** Empty answers cost money. A model that gives this many to one conversation is not likely to do better within minutes. */
 const MAX_EMPTY_ANSWERS = 3;
+
+/** The most that an attempt's bound grows: others wait meanwhile. */
+const MAX_GROWTH = 4;
 
 /** Pauses are shortened by up to this fraction, so that the conversations hit by an outage do not all retry at the same moments. */
 const JITTER = 0.25;
@@ -75,10 +81,22 @@ export class Chain<C extends Choice> {
     return this.#soonest()?.nextAtMs;
   }
 
+  /**
+   * How long the current attempt at a provider may take, in ms. Some local models load at their first request, and start anew when it is
+   * aborted: so the bound doubles with each timeout, and the last attempt gets all that is left of the turn, unless another provider has
+   * been called less often.
+   */
+  boundMs(candidate: Candidate<C>, firstMs: number, leftMs: number): number {
+    const boundMs = firstMs * Math.min(2 ** candidate.timeouts, MAX_GROWTH);
+    const isLast = leftMs < 2 * boundMs && this.#open().every(({ attempts }) => attempts >= candidate.attempts);
+    return Math.max(1, isLast ? leftMs : Math.min(boundMs, leftMs));
+  }
+
   failed(candidate: Candidate<C>, failure: ChainFailure, nowMs: number): void {
     candidate.lastFailure = failure.text;
     candidate.failures += 1;
     if (failure.isEmptyAnswer) candidate.emptyAnswers += 1;
+    if (failure.isTimeout) candidate.timeouts += 1;
     candidate.isOut = failure.isPermanent || candidate.emptyAnswers >= MAX_EMPTY_ANSWERS;
     candidate.nextAtMs = nowMs + this.#waitMs(candidate, failure.retryAfterMs ?? 0);
   }
@@ -114,7 +132,7 @@ export class Chain<C extends Choice> {
 }
 
 function newCandidate<C extends Choice>(choice: C): Candidate<C> {
-  return { choice, attempts: 0, nextAtMs: 0, lastFailure: undefined, isOut: false, failures: 0, emptyAnswers: 0 };
+  return { choice, attempts: 0, nextAtMs: 0, lastFailure: undefined, isOut: false, failures: 0, emptyAnswers: 0, timeouts: 0 };
 }
 
 function reportLine({ choice: { provider, model }, lastFailure, attempts }: Candidate): string {

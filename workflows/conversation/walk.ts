@@ -4,7 +4,7 @@
  */
 import { condition, sleep } from '@temporalio/workflow';
 import type { Draft, DraftOrder, MovedTurn } from '../../activities';
-import { failureType, isTimeout, modelFailure, REFUSED_BY_DATABASE } from '../failures';
+import { CODE_FAULT, failureType, isTimeout, modelFailure, REFUSED_BY_DATABASE } from '../failures';
 import { model, records } from '../proxies';
 import { type Candidate, Chain } from './chain';
 import type { DraftResult, Turn } from './turn';
@@ -74,12 +74,15 @@ export class ProviderWalk {
       candidate.attempts += 1;
       this.#askedIds = [...this.#turn.messageIds];
       try {
-        const draft = await this.#watched(this.#generate(candidate), this.#attemptMs() + MODEL_GRACE_MS);
+        const attemptMs = this.#attemptMs(candidate);
+        const draft = await this.#watched(this.#generate(candidate, attemptMs), attemptMs + MODEL_GRACE_MS);
         if (this.#hasRequestedAttention) await this.#clearAttention();
         return 'moved' in draft ? { ...draft, askedIds: [] } : { draft, askedIds: draft.coveredIds ?? this.#askedIds };
       } catch (error) {
         if (failureType(error) === REFUSED_BY_DATABASE)
           return this.#failed('the database refused to load the prompt or to store the draft');
+        // No other provider would change it, and no retry.
+        if (failureType(error) === CODE_FAULT) return this.#failed(modelFailure(error).text);
         await this.#attemptFailed(candidate, askedAtMs, error);
       }
     }
@@ -99,14 +102,14 @@ export class ProviderWalk {
     else this.#chain.failed(candidate, modelFailure(error), Date.now());
   }
 
-  #generate({ choice: { provider, model: name }, attempts }: Candidate<Choice>): Promise<Draft | MovedTurn> {
+  #generate({ choice: { provider, model: name }, attempts }: Candidate<Choice>, attemptMs: number): Promise<Draft | MovedTurn> {
     const { conversationId } = this.#turn.recorded;
     const order: DraftOrder = {
       conversationId,
       messageIds: this.#askedIds,
       provider,
       model: name,
-      attemptMs: this.#attemptMs(),
+      attemptMs,
       attempt: attempts,
       ...(this.#lostReplyToIds.size > 0 ? { lostReplyToIds: [...this.#lostReplyToIds] } : {}),
     };
@@ -121,8 +124,12 @@ export class ProviderWalk {
     return model.generateReply.executeWithOptions(options, [order]);
   }
 
-  #attemptMs(): number {
-    return Math.max(1, Math.min(this.#turn.recorded.timings.modelAttemptMs, this.#deadlineMs - Date.now()));
+  #attemptMs(candidate: Candidate<Choice>): number {
+    const { modelAttemptMs, providerAttemptMs } = this.#turn.recorded.timings;
+    const leftMs = this.#deadlineMs - Date.now();
+    // As workers before 0.3 did it: a longer attempt starts a timer that their histories do not have.
+    if (!providerAttemptMs) return Math.max(1, Math.min(modelAttemptMs, leftMs));
+    return this.#chain.boundMs(candidate, providerAttemptMs[candidate.choice.provider] ?? modelAttemptMs, leftMs);
   }
 
   /** Requests attention in the middle of an attempt if it takes too long. Starts a timer only if the attempt could. */

@@ -442,8 +442,9 @@ class Conversation {
 
   #answered(draft: Draft, isDelivered: boolean): void {
     const { totals } = this.#view;
-    totals.promptTokens += draft.promptTokens;
-    totals.completionTokens += draft.completionTokens;
+    // Unknown for servers that do not tell.
+    totals.promptTokens += draft.promptTokens ?? 0;
+    totals.completionTokens += draft.completionTokens ?? 0;
     if (isDelivered) {
       totals.replies += 1;
       this.#view.lastReply = `by ${draft.provider} (${draft.model})`;

@@ -2,27 +2,20 @@
  * One typed client for all models: the OpenAI chat protocol with a base URL per provider.
  * No retries and no fallback here: the workflow decides both, where operators can see it.
  */
-import OpenAI, { type ClientOptions } from 'openai';
+import OpenAI, { APIError, type ClientOptions } from 'openai';
 import type { ProviderName, Settings } from '../../platform/config';
 import { sendRequest } from '../../platform/http-request';
+import { type ChatAnswer, normalizedErrorBody, readAnswer } from './answer';
+import type { ChatMessage } from './prompt';
 
 export interface ModelChoice {
   provider: ProviderName;
   model: string;
 }
 
-export interface ChatMessage {
-  role: 'system' | 'user' | 'assistant';
-  content: string;
-}
-
-export interface ChatAnswer {
-  /** Trimmed; empty if the model returned no text. */
-  text: string;
-  /** The model, or a content filter, refused to answer. */
-  isRefusal: boolean;
-  promptTokens: number;
-  completionTokens: number;
+/** The response has a status of success, but no answer: a web page, for example, or JSON that was cut. */
+export class UnreadableAnswerError extends Error {
+  override name = 'UnreadableAnswerError';
 }
 
 export interface LanguageModels {
@@ -30,7 +23,7 @@ export interface LanguageModels {
   available: ProviderName[];
   /** The provider's default model; empty if the provider is not configured. */
   defaultModel(provider: ProviderName): string;
-  /** @throws errors of the openai package, unchanged */
+  /** @throws UnreadableAnswerError, or an error of the openai package, also for an error in a body with a status of success */
   chat(choice: ModelChoice, messages: ChatMessage[], signal: AbortSignal): Promise<ChatAnswer>;
 }
 
@@ -61,23 +54,32 @@ export function createLanguageModels(settings: Settings): LanguageModels {
   const endpoints = configuredEndpoints(settings);
   const clients = new Map<ProviderName, OpenAI>();
   for (const [name, { baseURL, apiKey }] of endpoints)
-    clients.set(name, new OpenAI({ baseURL, apiKey, maxRetries: 0, fetch: sendByRequest }));
+    clients.set(name, new OpenAI({ baseURL, apiKey, maxRetries: 0, timeout: NO_TIMEOUT_MS, fetch: sendByRequest }));
   return {
     available: [...endpoints.keys()],
     defaultModel: (provider) => endpoints.get(provider)?.defaultModel ?? '',
     async chat({ provider, model }, messages, signal) {
       const client = clients.get(provider);
       if (!client) throw new Error(`provider ${provider} is not configured`);
-      const completion = await client.chat.completions.create({ model, messages }, { signal });
-      const choice = completion.choices[0];
-      return {
-        text: choice?.message.content?.trim() ?? '',
-        isRefusal: choice?.finish_reason === 'content_filter' || Boolean(choice?.message.refusal),
-        promptTokens: tokenCount(completion.usage?.prompt_tokens),
-        completionTokens: tokenCount(completion.usage?.completion_tokens),
-      };
+      const response = await client.chat.completions.create({ model, messages }, { signal }).asResponse();
+      return answerIn(await response.text(), response);
     },
   };
+}
+
+/** The caller's signal ends a request. The longest timer that Node has, because the package has a default of 10 minutes. */
+const NO_TIMEOUT_MS = 2 ** 31 - 1;
+
+function answerIn(body: string, { status, headers }: Response): ChatAnswer {
+  const reading = readAnswer(body);
+  switch (reading.kind) {
+    case 'answer':
+      return reading.answer;
+    case 'error':
+      throw new APIError(reading.status ?? status, reading.error, undefined, headers);
+    case 'unreadable':
+      throw new UnreadableAnswerError('the body is not a chat completion');
+  }
 }
 
 /** A `fetch` for the openai package on top of `sendRequest`. Supports what the package uses here: string bodies, no streaming. */
@@ -89,12 +91,8 @@ const sendByRequest: Fetch = async (url, { method, headers, body, signal } = {})
     body,
     signal,
   });
-  return new Response(answer.text, { status: answer.status, headers: answer.headers });
+  const text = answer.status < 400 ? answer.text : normalizedErrorBody(answer.text);
+  return new Response(text, { status: answer.status, headers: answer.headers });
 };
 
 type Fetch = NonNullable<ClientOptions['fetch']>;
-
-/** OpenAI-compatible servers may send any value; the database columns are 32-bit integers. */
-function tokenCount(tokens: unknown): number {
-  return typeof tokens === 'number' && tokens >= 0 && tokens < 2 ** 31 ? Math.round(tokens) : 0;
-}
