@@ -8,6 +8,7 @@ import type { KapsoClient } from '../src/providers/kapso/client';
 import type { LanguageModels } from '../src/providers/models/client';
 import type { VapiClient } from '../src/providers/vapi/client';
 import type { Identity } from '../src/record/identity';
+import type { AnswerLimits } from '../src/record/unanswered';
 import { type CallbackActivities, createCallbackActivities } from './callback';
 import { withDatabaseFailures } from './database-failures';
 import { createHandOverActivities, type HandOverActivities } from './hand-over';
@@ -37,6 +38,7 @@ export interface ActivityDependencies {
   limits: TurnLimits;
   /** IANA name; models are told the time there. */
   timeZone: string;
+  answerLimits: AnswerLimits;
   taskQueue: string;
   followUpText: string | undefined;
   callbacks: CallbackClient;

@@ -10,6 +10,7 @@ import { keepDeadLetters, type NewDeadLetter, type RefusedMessage } from '../src
 import type { Identity } from '../src/record/identity';
 import { type Elsewhere, type InboundContext, type RecordOrder, recordDeliveries } from '../src/record/inbound';
 import { doubtReply, failTurn } from '../src/record/replies';
+import type { AnswerLimits } from '../src/record/unanswered';
 import { hasWorkspace } from '../src/record/workspaces';
 import type { AttentionKind } from '../workflows/contract';
 import { refusalCode } from './database-failures';
@@ -96,12 +97,14 @@ export function createRecordActivities({
   db,
   models,
   limits,
+  answerLimits,
   logger,
   identity,
 }: {
   db: Database;
   models: LanguageModels;
   limits: TurnLimits;
+  answerLimits: AnswerLimits;
   logger: Logger;
   identity: Identity;
 }): RecordActivities {
@@ -149,7 +152,7 @@ export function createRecordActivities({
   };
 
   async function record(order: RecordOrder): Promise<InboundOutcome> {
-    const recorded = await recordDeliveries(db, order, identity);
+    const recorded = await recordDeliveries(db, order, { identity, answerLimits });
     if (recorded.kind === 'unknown_number') return { kind: 'unknown_number', flow: FLOW };
     const { own, elsewhere, ownsConversation } = recorded;
     if (!own) return { kind: 'elsewhere', elsewhere, ownsConversation };

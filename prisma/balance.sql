@@ -1,9 +1,9 @@
 -- Every inbound message is in exactly one place: it has an outcome, or it is pending (in the record, or parked until
 -- a workspace has its number). One row; `balanced` is the invariant.
 SELECT inbound + parked AS total,
-       answered, merged, human, paused, ai_disabled, unsupported, history, failed, unconfirmed,
+       answered, merged, human, paused, ai_disabled, unsupported, history, failed, unconfirmed, too_old, loop, "group",
        pending + parked AS pending,
-       inbound = answered + merged + human + paused + ai_disabled + unsupported + history + failed + unconfirmed + pending
+       inbound = answered + merged + human + paused + ai_disabled + unsupported + history + failed + unconfirmed + too_old + loop + "group" + pending
          AND replies_per_answer_ok AS balanced
 FROM (
   SELECT count(*) AS inbound,
@@ -16,6 +16,9 @@ FROM (
          count(*) FILTER (WHERE outcome = 'history') AS history,
          count(*) FILTER (WHERE outcome = 'failed') AS failed,
          count(*) FILTER (WHERE outcome = 'unconfirmed') AS unconfirmed,
+         count(*) FILTER (WHERE outcome = 'too_old') AS too_old,
+         count(*) FILTER (WHERE outcome = 'loop') AS loop,
+         count(*) FILTER (WHERE outcome = 'group') AS "group",
          count(*) FILTER (WHERE outcome IS NULL) AS pending,
          -- What counts as answered has a reply that WhatsApp took; what was merged belongs to a turn that ended so.
          COALESCE(bool_and(CASE outcome

@@ -20,6 +20,7 @@ import { ensureFirstWorkspace } from '../src/record/workspaces';
 import type { ModelProgram, ModelRequest } from '../src/sandbox/models/double';
 import { balance, eventually, inboundOf, newPhone, outcomesOf, repliesOf, workflowIdOf } from './support/expectations';
 import { type InProcessWorker, startInProcessWorker } from './support/in-process-worker';
+import { ANSWER_LIMITS } from './support/recorder';
 import { startSuite } from './support/suite';
 import type { System } from './support/system';
 
@@ -60,7 +61,7 @@ beforeAll(async () => {
   const { generateReply, ...others } = createModelActivities({ ...common, timeZone: 'UTC' });
   worker = await startInProcessWorker(
     withDatabaseFailures({
-      ...createRecordActivities({ ...common, limits }),
+      ...createRecordActivities({ ...common, limits, answerLimits: ANSWER_LIMITS }),
       ...createWhatsAppActivities({ ...common, kapso, background: createBackgroundWork() }),
       ...others,
       generateReply: async (order: DraftOrder) => await onDrafted(order, await generateReply(order)),

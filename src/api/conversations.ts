@@ -49,7 +49,8 @@ const time = z.iso.datetime().meta({ description: 'UTC.', example: '2026-11-21T1
 const attentionReasonSchema = z
   .object({
     kind: z.string().meta({
-      description: '`turn_failed`, `reply_failed`, `send_unconfirmed`, `waiting_for_model`, `dead_letter`; open to new values.',
+      description:
+        '`turn_failed`, `reply_failed`, `send_unconfirmed`, `waiting_for_model`, `dead_letter`, `too_old`, `loop`; open to new values.',
       example: 'turn_failed',
     }),
     since: time,
@@ -96,10 +97,10 @@ export const messageSchema = z
     text: z.string().nullable(),
     payload: z.unknown().meta({ description: 'Content other than text; null for most messages.' }),
     status: z.enum(MessageStatus),
-    outcome: z
-      .enum(MessageOutcome)
-      .nullable()
-      .meta({ description: 'What became of an inbound message; null while it is being processed.' }),
+    outcome: z.enum(MessageOutcome).nullable().meta({
+      description:
+        'What became of an inbound message; null while it is being processed. Not answered on purpose: `too_old`, `loop` (probably an automaton), `group` (said in a group).',
+    }),
     replyToId: z.uuid().nullable(),
     turnId: z.uuid().nullable(),
     provider: z.string().nullable(),

@@ -134,6 +134,9 @@ export const settingsSchema = z.object({
 
   TIME_ZONE: timeZone.default(() => Intl.DateTimeFormat().resolvedOptions().timeZone),
   MODEL_TIMEOUT_MS: modelTimeout(5 * MINUTE_MS).default(30_000),
+  // At most as long as WhatsApp takes a reply.
+  ANSWER_WITHIN_HOURS: z.coerce.number({ error: 'must be a number of hours' }).int().min(1).max(24).default(12),
+  REPLIES_PER_HOUR: z.coerce.number({ error: 'must be a number of replies' }).int().min(1).max(1_000).default(60),
   // Bounded by the workflow history: an hour of retries with six providers is about 8,000 events.
   TURN_TIMEOUT_MS: milliseconds(60 * MINUTE_MS)
     .min(1_000, 'must be at least 1000')

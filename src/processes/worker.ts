@@ -120,6 +120,7 @@ async function startWorker(parts: {
         turnMs: settings.TURN_TIMEOUT_MS,
       },
       timeZone: settings.TIME_ZONE,
+      answerLimits: { withinMs: settings.ANSWER_WITHIN_HOURS * 60 * 60_000, repliesPerHour: settings.REPLIES_PER_HOUR },
       taskQueue: settings.TEMPORAL_TASK_QUEUE,
       followUpText: settings.CALL_FOLLOW_UP_TEXT,
       callbacks: createCallbackClient({ ...callbackSettings(settings), timeoutMs: CALLBACK_TIMEOUT_MS }),

@@ -5,7 +5,10 @@ import { type Database, type Statements, sql } from '../platform/database';
 import { currentConversation } from './merged-conversations';
 
 /** The reasons that a sent reply cures: the customer has heard from us, and the model has seen the unanswered messages. */
-export const CURED_BY_REPLY: AttentionKind[] = ['turn_failed', 'reply_failed', 'waiting_for_model'];
+const CURED_BY_REPLY: AttentionKind[] = ['turn_failed', 'reply_failed', 'waiting_for_model'];
+
+/** Reasons about messages that nobody answered. A reply cures them if it was drafted afterwards: its model has seen those messages. */
+const CURED_BY_LATER_DRAFT: AttentionKind[] = ['too_old', 'loop'];
 
 interface Reason {
   kind: AttentionKind;
@@ -31,6 +34,14 @@ export function withoutReasons(attention: Prisma.Sql, kinds: readonly AttentionK
   const remains = subject === undefined ? sql`true` : sql`reason->>'subject' IS DISTINCT FROM ${subject}`;
   return sql`(
     SELECT COALESCE(jsonb_agg(reason), '[]') FROM jsonb_array_elements(${attention}) reason WHERE reason->>'kind' <> ALL(${[...kinds]}) AND ${remains})`;
+}
+
+/** `attention` without the reasons that a sent reply cures, `draftedAt` being when it was drafted. */
+export function withoutCuredReasons(attention: Prisma.Sql, draftedAt: Prisma.Sql, subject: Prisma.Sql): Prisma.Sql {
+  const isSeen = sql`reason->>'kind' = ANY(${CURED_BY_LATER_DRAFT}) AND (reason->>'since')::timestamptz < ${draftedAt}`;
+  return sql`(
+    SELECT COALESCE(jsonb_agg(reason), '[]') FROM jsonb_array_elements(${withoutReasons(attention, CURED_BY_REPLY, subject)}) reason
+    WHERE NOT (${isSeen}))`;
 }
 
 /** The reasons of two conversations that turned out to be one; of a kind and subject the older one. */

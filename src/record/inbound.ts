@@ -1,11 +1,13 @@
 /** Stores inbound messages in the conversations that they belong to. Idempotent: every statement may run twice. */
-import type { Prisma } from '../../prisma/generated/client';
+import { Prisma } from '../../prisma/generated/client';
 import { type ContactIdentity, type InboundMessage, type MessagesReceived, readConversationWorkflowId } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
 import { isForeignKeyViolation } from '../platform/database-errors';
+import { withReason } from './attention';
 import { createContact, joinAliases, type RecordingWorkflow, reconcileContact, type Sender, updateContact } from './contacts';
 import type { Identity } from './identity';
 import { parkMessages } from './parked-messages';
+import { type AnswerLimits, attentionFor, immediateOutcome, RECENT_TEXT_LENGTH, type RecentTalk } from './unanswered';
 import { isWorkspaceOf } from './workspaces';
 
 /** What a workflow hands on to be recorded. */
@@ -59,6 +61,9 @@ export interface InboundContext {
   userIdContactId: string | null;
   /** The id is older than the number, so it may belong to the previous one. If both are named together, this has to be corrected. */
   isIdOlder: boolean | null;
+  /** Null for somebody without a conversation. */
+  recentlySaid: RecentTalk['said'] | null;
+  recentReplies: number;
 }
 
 /** The context of somebody who has a conversation. */
@@ -66,9 +71,6 @@ export interface KnownContext extends InboundContext {
   conversationId: string;
   workflowId: string;
 }
-
-/** Kinds of message that are answered if they have text; for media, that is the caption. */
-const ANSWERABLE_KINDS = new Set(['text', 'image', 'video', 'document', 'audio', 'sticker']);
 
 const PREVIEW_LENGTH = 100;
 
@@ -80,14 +82,20 @@ class ContactMerged extends Error {
 /** Each retry means that another transaction has succeeded. */
 const ATTEMPTS = 10;
 
+/** What recording needs to know beside the messages. */
+export interface RecordingRules {
+  identity: Identity;
+  answerLimits: AnswerLimits;
+}
+
 /**
  * Stores the messages of the workflow's own conversation, and says where the others belong. Messages for a number that no workspace has are
  * parked.
  */
-export async function recordDeliveries(db: Database, order: RecordOrder, identity: Identity): Promise<RecordedDeliveries> {
+export async function recordDeliveries(db: Database, order: RecordOrder, rules: RecordingRules): Promise<RecordedDeliveries> {
   for (let attempt = 1; ; attempt += 1) {
     try {
-      return await tryToRecord(db, order, identity);
+      return await tryToRecord(db, order, rules);
     } catch (error) {
       // The foreign key: the conversation was merged into another one since it was looked up.
       if (attempt >= ATTEMPTS || !(error instanceof ContactMerged || isForeignKeyViolation(error))) throw error;
@@ -95,12 +103,12 @@ export async function recordDeliveries(db: Database, order: RecordOrder, identit
   }
 }
 
-async function tryToRecord(db: Database, order: RecordOrder, identity: Identity): Promise<RecordedDeliveries> {
+async function tryToRecord(db: Database, order: RecordOrder, rules: RecordingRules): Promise<RecordedDeliveries> {
   const own: InboundMessage[] = [];
   let ownContext: KnownContext | undefined;
   const elsewhere: Elsewhere[] = [];
   for (const { sender, messages } of bySender(order.deliveries)) {
-    const context = await contextOf(db, order, sender, identity);
+    const context = await contextOf(db, order, sender, rules);
     if (!context) {
       for (const delivery of order.deliveries) await parkMessages(db, { ...order, ...delivery });
       return { kind: 'unknown_number' };
@@ -115,8 +123,9 @@ async function tryToRecord(db: Database, order: RecordOrder, identity: Identity)
   }
   if (!ownContext) return { kind: 'recorded', elsewhere, ownsConversation: await ownsConversation(db, order.workflowId) };
   own.sort((one, other) => one.sentAtMs - other.sentAtMs);
-  const answerableIds = await insertMessages(db, ownContext, { ...order, messages: own });
-  return { kind: 'recorded', own: { context: ownContext, answerableIds }, elsewhere, ownsConversation: true };
+  const { answerableIds, asksForPerson } = await insertMessages(db, ownContext, { ...order, messages: own }, rules.answerLimits);
+  const context = asksForPerson ? { ...ownContext, needsAttention: true } : ownContext;
+  return { kind: 'recorded', own: { context, answerableIds }, elsewhere, ownsConversation: true };
 }
 
 /** Groups consecutive deliveries that name the same sender: usually all of them. */
@@ -139,10 +148,15 @@ function namesTheSame(one: ContactIdentity, other: ContactIdentity): boolean {
 }
 
 /** The workspace and the sender's conversation, which is created if necessary. Undefined if no workspace has the number. */
-async function contextOf(db: Database, workflow: RecordingWorkflow, sender: Sender, identity: Identity): Promise<KnownContext | undefined> {
+async function contextOf(
+  db: Database,
+  workflow: RecordingWorkflow,
+  sender: Sender,
+  { identity, answerLimits }: RecordingRules,
+): Promise<KnownContext | undefined> {
   const { phoneNumberId } = workflow;
   const { contact } = sender;
-  const context = await findInboundContext(db, phoneNumberId, contact);
+  const context = await findInboundContext(db, phoneNumberId, contact, answerLimits);
   if (!context) return undefined;
   if (knowsSender(context, contact)) {
     if (context.contactId !== null && hasNewDetails(context, contact)) await updateContact(db, context.contactId, detailsOf(contact));
@@ -154,7 +168,7 @@ async function contextOf(db: Database, workflow: RecordingWorkflow, sender: Send
     if (created) return { ...context, ...created, workflowId: workflow.workflowId };
   }
   const contactId = await reconcileContact(db, { workspaceId, sender, workflow }, identity);
-  const known = await findInboundContext(db, phoneNumberId, { contactId });
+  const known = await findInboundContext(db, phoneNumberId, { contactId }, answerLimits);
   if (!known || !hasConversation(known)) throw new ContactMerged();
   return known;
 }
@@ -189,7 +203,12 @@ function detailsOf({ businessScopedUserId: _known, ...details }: ContactIdentity
 type WhichContact = ContactIdentity | { contactId: string };
 
 /** The workspace with its settings and, if the contact is known, the conversation. Undefined if no workspace has the number. */
-async function findInboundContext(db: Database, phoneNumberId: string, which: WhichContact): Promise<InboundContext | undefined> {
+async function findInboundContext(
+  db: Database,
+  phoneNumberId: string,
+  which: WhichContact,
+  { repliesPerHour }: AnswerLimits,
+): Promise<InboundContext | undefined> {
   const [aliases, contactId] =
     'contactId' in which
       ? [joinAliases({}), sql`${which.contactId}::uuid`]
@@ -201,7 +220,8 @@ async function findInboundContext(db: Database, phoneNumberId: string, which: Wh
       COALESCE(s.session_timeout_ms, 1800000) AS "sessionTimeoutMs", COALESCE(s.send_confirm_ms, 60000) AS "sendConfirmMs",
       c.id AS "conversationId", c.workflow_id AS "workflowId", c.mode::text AS mode, c.needs_attention AS "needsAttention",
       p.id AS "contactId", p.name AS "contactName", p.username, p.phone,
-      by_phone.contact_id AS "phoneContactId", by_user_id.contact_id AS "userIdContactId", by_user_id.stated_at < by_phone.stated_at AS "isIdOlder"
+      by_phone.contact_id AS "phoneContactId", by_user_id.contact_id AS "userIdContactId", by_user_id.stated_at < by_phone.stated_at AS "isIdOlder",
+      ${recentlySaid()} AS "recentlySaid", ${recentReplies(repliesPerHour)} AS "recentReplies"
     FROM workspaces w
     LEFT JOIN chatbot_settings s ON s.workspace_id = w.id
     ${aliases}
@@ -209,6 +229,30 @@ async function findInboundContext(db: Database, phoneNumberId: string, which: Wh
     LEFT JOIN conversations c ON c.contact_id = p.id
     WHERE ${isWorkspaceOf(phoneNumberId)}`);
   return rows[0];
+}
+
+/** How many of the newest messages are compared with a new one. */
+const COMPARED_MESSAGES = 30;
+
+/** What the person of conversation `c` wrote within the last hour. */
+function recentlySaid(): Prisma.Sql {
+  return sql`(
+    SELECT json_agg(json_build_object('kind', n.kind, 'text', left(n.text, ${RECENT_TEXT_LENGTH}), 'outcome', n.outcome) ORDER BY n.position DESC)
+    FROM (SELECT m.* FROM messages m WHERE m.conversation_id = c.id ORDER BY m.position DESC LIMIT ${COMPARED_MESSAGES}) n
+    WHERE n.direction = 'inbound' AND n.created_at > now() - interval '1 hour')`;
+}
+
+/**
+ * The replies in conversation `c` within the last hour; messages that wait for a model count as one more. Looked for only if there is so
+ * much in the last hour at all, and no further back than a person writes who gets a reply to every tenth message.
+ */
+function recentReplies(most: number): Prisma.Sql {
+  const newest = sql`FROM messages m WHERE m.conversation_id = c.id ORDER BY m.position DESC`;
+  return sql`CASE WHEN (SELECT m.created_at ${newest} OFFSET ${Math.max(0, most - 2)} LIMIT 1) > now() - interval '1 hour' THEN (
+      SELECT count(*) FILTER (WHERE n.reply_to_id IS NOT NULL AND n.status <> 'failed' AND n.created_at > now() - interval '1 hour')
+        + max(CASE WHEN n.direction = 'inbound' AND n.outcome IS NULL AND n.turn_id IS NULL THEN 1 ELSE 0 END)
+      FROM (SELECT m.* ${newest} LIMIT ${10 * most + 100}) n)::int
+    ELSE 0 END`;
 }
 
 /** Gives the owner the messages that this workflow stored in the conversation and has not put into a turn yet. */
@@ -235,8 +279,10 @@ async function insertMessages(
   db: Database,
   context: KnownContext,
   order: { phoneNumberId: string; workflowId: string; messages: InboundMessage[] },
-): Promise<string[]> {
+  limits: AnswerLimits,
+): Promise<{ answerableIds: string[]; asksForPerson: boolean }> {
   const { conversationId, workspaceId } = context;
+  const state = { ...context, recent: { said: context.recentlySaid ?? [], replies: context.recentReplies } };
   const input = order.messages.map((message, index) => ({
     ord: index,
     id: message.id,
@@ -244,12 +290,14 @@ async function insertMessages(
     kind: message.kind,
     text: message.text ?? null,
     payload: message.payload ?? null,
-    occurred_at: new Date(message.sentAtMs).toISOString(),
-    outcome: immediateOutcome(message, context),
+    // An operator's signal or an old dead letter may have a time in the future.
+    occurred_at: new Date(Math.min(message.sentAtMs, Date.now())).toISOString(),
+    outcome: immediateOutcome(message, state, limits),
   }));
+  const attention = attentionOf(input, limits);
   const ids = order.messages.map((message) => message.providerMessageId);
   // What this statement inserts and what stood there before it are disjoint: a statement does not see its own rows.
-  const rows = await db.query<OpenMessage>(sql`
+  const rows = await db.query<FoundMessage>(sql`
     WITH inserted AS (
       INSERT INTO messages (id, workspace_id, conversation_id, workflow_id, direction, status, provider_message_id, kind, text, payload, occurred_at,
         outcome)
@@ -264,34 +312,52 @@ async function insertMessages(
       UPDATE parked_messages SET released_at = now()
       WHERE phone_number_id = ${order.phoneNumberId} AND provider_message_id = ANY(${ids}) AND released_at IS NULL
     ), said AS (
-      SELECT count(*) AS count FROM inserted WHERE outcome IS DISTINCT FROM 'history'
+      SELECT count(*) AS count FROM inserted WHERE outcome IS NULL OR outcome NOT IN ('history', 'group')
     ), noted AS (
-      UPDATE conversations SET unread_count = unread_count + (SELECT count FROM said), last_message_at = now(),
-        last_message_preview = ${preview(order.messages.at(-1))}, updated_at = now()
+      UPDATE conversations c SET unread_count = unread_count + (SELECT count FROM said), last_message_at = now(),
+        last_message_preview = ${preview(order.messages.findLast(isForUs) ?? order.messages.at(-1))}, updated_at = now()${attention}
       WHERE id = ${conversationId}::uuid AND ((SELECT count FROM said) > 0 OR last_message_at IS NULL)
     )
-    SELECT id, position, outcome IS NULL AS "isOpen", true AS "isNew" FROM inserted
+    SELECT id, position, outcome::text, true AS "isNew" FROM inserted
     UNION ALL
-    SELECT id, position, true, false FROM messages m WHERE ${isOpenFor(conversationId, order.workflowId)}
+    SELECT id, position, NULL, false FROM messages m WHERE ${isOpenFor(conversationId, order.workflowId)}
     ORDER BY position`);
-  if (rows.filter((row) => row.isNew).length === order.messages.length) return openIds(rows);
+  const asksForPerson = rows.some(({ outcome }) => attentionFor(outcome, limits) !== undefined);
+  if (rows.filter((row) => row.isNew).length === order.messages.length) return { answerableIds: openIds(rows), asksForPerson };
   // Some already existed, perhaps from an earlier attempt that committed after this statement had begun, so that it could not see
   // them. The next statement can.
-  return openIds(
-    await db.query<OpenMessage>(sql`
-      SELECT id, position, true AS "isOpen", false AS "isNew" FROM messages m WHERE ${isOpenFor(conversationId, order.workflowId)}
-      ORDER BY position`),
-  );
+  const open = await db.query<FoundMessage>(sql`
+    SELECT id, NULL AS outcome, false AS "isNew" FROM messages m WHERE ${isOpenFor(conversationId, order.workflowId)} ORDER BY position`);
+  return { answerableIds: openIds(open), asksForPerson };
 }
 
-interface OpenMessage {
+/** A message that was just inserted, or that still wants a reply. */
+interface FoundMessage {
   id: string;
-  isOpen: boolean;
+  outcome: string | null;
   isNew: boolean;
 }
 
-function openIds(rows: OpenMessage[]): string[] {
-  return rows.filter((row) => row.isOpen).map((row) => row.id);
+function openIds(rows: FoundMessage[]): string[] {
+  return rows.filter(({ outcome }) => outcome === null).map(({ id }) => id);
+}
+
+/** Columns of conversation `c` to set as well, because of the messages that the statement inserts. */
+function attentionOf(messages: { outcome: string | null }[], limits: AnswerLimits): Prisma.Sql {
+  const outcomes = [...new Set(messages.map(({ outcome }) => outcome))];
+  const reasons = outcomes.flatMap((outcome) => attentionFor(outcome, limits) ?? []);
+  if (reasons.length === 0) return Prisma.empty;
+  // A message that was there before asks for nobody again.
+  const isInserted = (kind: string) => sql`EXISTS (SELECT FROM inserted WHERE outcome = ${kind}::message_outcome)`;
+  const attention = reasons.reduce(
+    (before, reason) => sql`CASE WHEN ${isInserted(reason.kind)} THEN ${withReason(before, reason)} ELSE ${before} END`,
+    sql`c.attention`,
+  );
+  const raised = Prisma.join(
+    reasons.map(({ kind }) => isInserted(kind)),
+    ' OR ',
+  );
+  return sql`, attention = ${attention}, needs_attention = c.needs_attention OR ${raised}`;
 }
 
 /**
@@ -303,13 +369,9 @@ function isOpenFor(conversationId: string, workflowId: string): Prisma.Sql {
     AND (m.turn_id IS NULL OR (SELECT r.status FROM messages r WHERE r.reply_to_id = m.turn_id) = 'pending')`;
 }
 
-/** What becomes of a message at once; null when it wants a reply. */
-function immediateOutcome(message: InboundMessage, { mode, chatbotEnabled, aiEnabled }: InboundContext): string | null {
-  if (message.isHistory) return 'history';
-  if (mode === 'human' || mode === 'paused') return mode;
-  if (!chatbotEnabled || !aiEnabled) return 'ai_disabled';
-  if (!ANSWERABLE_KINDS.has(message.kind) || !message.text?.trim()) return 'unsupported';
-  return null;
+/** Whether somebody wrote it just now, to us alone. */
+function isForUs({ isHistory, isInGroup }: InboundMessage): boolean {
+  return !isHistory && !isInGroup;
 }
 
 function preview(message: InboundMessage | undefined): string {

@@ -6,6 +6,7 @@
 import { randomUUID } from 'node:crypto';
 import { Client } from 'pg';
 import { type TestDatabase, testDatabase } from '../../test/support/engine';
+import { ANSWER_LIMITS } from '../../test/support/recorder';
 import type { Database } from '../platform/database';
 import { createIdentity } from './identity';
 import { recordDeliveries } from './inbound';
@@ -102,7 +103,8 @@ test.each(Object.entries(STEPS))('when a database is new, then %s reads no table
 
 test('when a database is new, then recording a message reads no table as a whole', async () => {
   const order = { ...workflow, deliveries: [{ contact, messages: [message] }] };
-  expect(await planned((db) => recordDeliveries(db, order, createIdentity('plans')), known)).toEqual({ statements: 3, reads: [] });
+  const rules = { identity: createIdentity('plans'), answerLimits: ANSWER_LIMITS };
+  expect(await planned((db) => recordDeliveries(db, order, rules), known)).toEqual({ statements: 3, reads: [] });
 });
 
 test.each([

@@ -37,8 +37,8 @@ export interface PromptMaterial {
 }
 
 /**
- * The system prompt, the last messages that the customer has seen or written (those of the turn last, in the order in which they were
- * written: one may have been delivered late), and the draft that the turn already has: the reply to its
+ * The system prompt, the last messages that the customer has seen or written in the private chat (those of the turn last, in the order in
+ * which they were written: one may have been delivered late), and the draft that the turn already has: the reply to its
  * last message, or to one of `lostReplyToIds` (see `DraftOrder`). Any other reply to an earlier message was left by a terminated workflow
  * and does not count. Undefined if the conversation or its settings do not exist.
  */
@@ -59,7 +59,7 @@ export async function loadPromptMaterial(
         UNION ALL
         (SELECT m.position, m.direction, m.kind, m.text, NULL FROM messages m
         WHERE m.conversation_id = c.id AND m.id <> ALL(${messageIds}::uuid[]) AND m.status NOT IN ('pending', 'sending', 'failed')
-          AND (m.direction <> 'inbound' OR m.outcome IS NOT NULL)
+          AND (m.direction <> 'inbound' OR m.outcome <> 'group')
         ORDER BY m.position DESC LIMIT s.history_limit)
       ) h) AS said,
       (SELECT json_build_object('messageId', d.id, 'provider', d.provider, 'model', d.model,

@@ -11,7 +11,7 @@
 import type { Prisma } from '../../prisma/generated/client';
 import type { ReportedStatus, SendProgress, SendVerdict, StatusReport } from '../../workflows/contract';
 import { type Database, isOneOf, sql } from '../platform/database';
-import { CURED_BY_REPLY, withoutReasons, withReason } from './attention';
+import { withoutCuredReasons, withoutReasons, withReason } from './attention';
 import { currentConversation } from './merged-conversations';
 
 /** A reply drafted by a model. */
@@ -190,10 +190,10 @@ export async function raiseReply(
   fact: { status: ReportedStatus; phoneNumberId: string; providerMessageId?: string; failure?: string; claim?: number; isLate?: boolean },
 ): Promise<RaisedReply | null> {
   const failed = fact.status === 'failed';
-  const settled = withoutReasons(sql`c.attention`, failed ? [] : CURED_BY_REPLY, sql`r.id::text`);
+  const reason = { kind: 'reply_failed', text: fact.failure ?? 'WhatsApp did not deliver a reply' } as const;
   const attention = failed
-    ? withReason(settled, { kind: 'reply_failed', text: fact.failure ?? 'WhatsApp did not deliver a reply' })
-    : settled;
+    ? withReason(withoutReasons(sql`c.attention`, [], sql`r.id::text`), reason)
+    : withoutCuredReasons(sql`c.attention`, sql`r.created_at`, sql`r.id::text`);
   const rows = await db.query<RaisedReply>(sql`
     WITH target AS (
       SELECT m.id, m.status AS previous, m.conversation_id, m.reply_to_id, m.text
@@ -209,7 +209,7 @@ export async function raiseReply(
           provider_message_id = COALESCE(m.provider_message_id, ${fact.providerMessageId ?? null}),
           failure = COALESCE(${fact.failure ?? null}, m.failure)
       FROM target t WHERE m.id = t.id
-      RETURNING m.id, t.previous, m.status, m.conversation_id, m.reply_to_id, m.text
+      RETURNING m.id, t.previous, m.status, m.conversation_id, m.reply_to_id, m.text, m.created_at
     ), settled AS (
       UPDATE messages i
       SET outcome = CASE WHEN ${failed} THEN 'failed' WHEN i.id = r.reply_to_id THEN 'answered' ELSE 'merged' END::message_outcome

@@ -118,6 +118,7 @@ const refusedMessageSchema = z.object({
     payload: z.record(z.string(), z.unknown()).optional(),
     sentAtMs: z.number(),
     isHistory: z.boolean().optional(),
+    isInGroup: z.boolean().optional(),
   }),
 });
 

@@ -25,13 +25,16 @@ export interface Received {
 
 const identity = createIdentity('test');
 
+/** The defaults of the settings. */
+export const ANSWER_LIMITS = { withinMs: 12 * 3_600_000, repliesPerHour: 60 };
+
 /** The workflow that a webhook would signal. */
 export function workflowOf(phoneNumberId: string, contact: ContactIdentity): Workflow {
   const contactKey = identity.contactKey(phoneNumberId, contact);
   return { phoneNumberId, contactKey, workflowId: conversationWorkflowId(phoneNumberId, contactKey) };
 }
 
-let clockMs = Date.UTC(2026, 10, 1);
+let clockMs = Date.now() - 6 * 3_600_000;
 
 /** Each is written a second after the one before. */
 export function message(text: string, fields: Partial<InboundMessage> = {}): InboundMessage {
@@ -59,7 +62,7 @@ async function openRecorder(name: string) {
   });
 
   async function record(workflow: Workflow, ...deliveries: MessagesReceived[]): Promise<RecordedDeliveries & { kind: 'recorded' }> {
-    const recorded = await recordDeliveries(db, { ...workflow, deliveries }, identity);
+    const recorded = await recordDeliveries(db, { ...workflow, deliveries }, { identity, answerLimits: ANSWER_LIMITS });
     if (recorded.kind !== 'recorded') throw new Error('the workspace is not there');
     return recorded;
   }

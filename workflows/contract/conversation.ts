@@ -30,6 +30,8 @@ export interface InboundMessage {
   sentAtMs: number;
   /** True for an imported old message, which is recorded but never answered. */
   isHistory?: boolean;
+  /** True for a message that was said in a group: recorded, but never answered in the private chat. */
+  isInGroup?: boolean;
 }
 
 /** The argument of the signal that carries messages. */

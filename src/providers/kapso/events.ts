@@ -68,7 +68,6 @@ const MAX_PAYLOAD_JSON = 65_536;
 const MAX_ITEMS = 10_000;
 /** Maximum nesting of bodies in bodies (`data`, a list of items). */
 const MAX_WRAPPERS = 3;
-const DAY_MS = 86_400_000;
 
 type Fields = Record<string, unknown>;
 
@@ -225,7 +224,7 @@ function readMessage(item: unknown, context: Context): KapsoEvent[] {
   if (id === undefined) return [unreadMessage('no_id', item, id, context)];
   const contact = senderOf(message, context);
   if (!contact) return [unreadMessage('no_sender', item, id, context)];
-  return [messageEvent(message, { id, contact, phoneNumberId: context.number.id })];
+  return [messageEvent(message, { id, contact, phoneNumberId: context.number.id }, context.conversation)];
 }
 
 /** A body with this item alone, and with what its reader needs of the rest. */
@@ -347,11 +346,13 @@ const STATUSES: ReadonlyMap<string, ReportedStatus> = new Map([
 function messageEvent(
   message: VendorMessage,
   { id, contact, phoneNumberId }: { id: string; contact: ContactIdentity; phoneNumberId: string | undefined },
+  conversation: Fields | undefined,
 ): MessageEvent {
   const { fields, kapso } = message;
   const kind = kindOf(fields);
   const text = textOf(fields, kind);
   const payload = payloadOf(message, kind, text);
+  const isInGroup = [fields.group_id, kapso?.group_id, conversation?.group_id].some(isGiven);
   return {
     type: 'message',
     ...(phoneNumberId === undefined ? {} : { phoneNumberId }),
@@ -363,6 +364,7 @@ function messageEvent(
       ...(payload ? { payload } : {}),
       sentAtMs: timeOf(fields.timestamp ?? fields.created_at),
       ...(kapso?.origin === 'history_sync' ? { isHistory: true } : {}),
+      ...(isInGroup ? { isInGroup } : {}),
     },
   };
 }
@@ -421,7 +423,7 @@ function payloadOf({ fields, kapso }: VendorMessage, kind: string, text: string 
     ...(media ? { file: withoutUrls(media) } : {}),
     ...(transcript === undefined ? {} : { transcript }),
   };
-  for (const name of ['context', 'referral', 'errors']) if (name in fields) payload[name] = fields[name];
+  for (const name of ['context', 'referral', 'errors', 'group_id']) if (name in fields) payload[name] = fields[name];
   if (Object.keys(payload).length === 0) return undefined;
   return (boundedJson(payload, MAX_PAYLOAD_JSON) as Fields | undefined) ?? { tooLarge: true };
 }
@@ -558,10 +560,10 @@ function timeOf(timestamp: unknown): number {
 /** In seconds, this would be the year 5138. */
 const MILLISECONDS_FROM = 1e11;
 
-/** Replaces an implausible time (missing, invalid, before 1970, over a year ahead) with the current time. */
+/** Replaces an implausible time (missing, invalid, before 1970, in the future) with the current time. */
 function plausible(atMs: number): number {
   const nowMs = Date.now();
-  return Number.isFinite(atMs) && atMs > 0 && atMs < nowMs + 365 * DAY_MS ? Math.round(atMs) : nowMs;
+  return atMs > 0 && atMs < nowMs ? Math.round(atMs) : nowMs;
 }
 
 /** Reads a list item by item, or an object as its only item; anything else, or too long a list, becomes one unreadable event. */

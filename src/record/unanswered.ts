@@ -1,0 +1,89 @@
+/** Which messages get no reply, and why. Pure: facts in, outcome out. */
+import type { AttentionKind, InboundMessage } from '../../workflows/contract';
+
+/** Beyond these, nothing is answered. */
+export interface AnswerLimits {
+  /** Maximum age of a message, in ms, by WhatsApp's clock. */
+  withinMs: number;
+  /** Maximum number of replies to one person. */
+  repliesPerHour: number;
+}
+
+/** What happened in the conversation within the last hour. */
+export interface RecentTalk {
+  /** What the person wrote, newest first; each cut to `RECENT_TEXT_LENGTH`. */
+  said: { kind: string; text: string | null; outcome: string | null }[];
+  /** Replies, and one for each turn that is being worked on. */
+  replies: number;
+}
+
+/** Why a message gets no reply, where that depends on the workspace or the conversation. */
+export interface AnsweringState {
+  mode: string | null;
+  chatbotEnabled: boolean;
+  aiEnabled: boolean;
+  recent: RecentTalk;
+}
+
+/** The outcomes that a message can have as soon as it is recorded. */
+export type ImmediateOutcome = 'history' | 'group' | 'human' | 'paused' | 'ai_disabled' | 'unsupported' | 'too_old' | 'loop';
+
+/** Kinds of message that are answered if they have text; for media, that is the caption. */
+const ANSWERABLE_KINDS = new Set(['text', 'image', 'video', 'document', 'audio', 'sticker']);
+
+/** What becomes of a message at once; null when it wants a reply. */
+export function immediateOutcome(message: InboundMessage, state: AnsweringState, limits: AnswerLimits): ImmediateOutcome | null {
+  if (message.isHistory) return 'history';
+  if (message.isInGroup) return 'group';
+  if (state.mode === 'human' || state.mode === 'paused') return state.mode;
+  if (!state.chatbotEnabled || !state.aiEnabled) return 'ai_disabled';
+  if (!ANSWERABLE_KINDS.has(message.kind) || !message.text?.trim()) return 'unsupported';
+  if (Date.now() - message.sentAtMs > limits.withinMs) return 'too_old';
+  if (state.recent.replies >= limits.repliesPerHour || isRepetition(message, state.recent)) return 'loop';
+  return null;
+}
+
+/** The outcomes that ask for a person, with the reason. */
+export function attentionFor(outcome: string | null, limits: AnswerLimits): { kind: AttentionKind; text: string } | undefined {
+  const hours = Math.round(limits.withinMs / 3_600_000);
+  if (outcome === 'too_old') return { kind: 'too_old', text: `a message came more than ${hours} hours late, and was not answered` };
+  const often = `the same text again and again, or more than ${limits.repliesPerHour} replies within an hour`;
+  if (outcome === 'loop') return { kind: 'loop', text: `${often}: probably an automaton, which is not answered` };
+  return undefined;
+}
+
+/** A text that was answered this often within an hour, and no other in between, is not answered again. */
+const MAX_EQUAL_ANSWERS = 3;
+
+/**
+ * Whether the person, or rather the automaton, has got enough replies to the same text. Repetitions between two replies do not count, because
+ * one reply answers them together. Another text, or anything that is no text, starts anew.
+ */
+function isRepetition({ kind, text }: InboundMessage, { said }: RecentTalk): boolean {
+  if (kind !== 'text' || text === undefined) return false;
+  const wanted = comparable(text);
+  let answers = 0;
+  for (const earlier of said) {
+    if (earlier.outcome === 'history' || earlier.outcome === 'group') continue;
+    if (earlier.kind !== 'text' || comparable(earlier.text ?? '') !== wanted) return false;
+    // Its own outcome, so that it stays silent although its replies have stopped.
+    if (earlier.outcome === 'loop') return true;
+    if (earlier.outcome === 'answered' || earlier.outcome === 'unconfirmed') answers += 1;
+    if (answers >= MAX_EQUAL_ANSWERS) return true;
+  }
+  return false;
+}
+
+/** How much of a text is needed to compare it, in UTF-16 code units. */
+export const RECENT_TEXT_LENGTH = 400;
+const COMPARED_LENGTH = 300;
+/** In a text with so many letters, which people do not type several times, numbers are a date or a ticket. In a shorter one, they are a choice. */
+const LETTERS_OF_A_SENTENCE = 40;
+
+/** The text without differences in case and white space, and, if it is long, in its numbers. */
+function comparable(text: string): string {
+  const plain = text.slice(0, RECENT_TEXT_LENGTH).toLowerCase().replace(/\s+/gu, ' ').trim();
+  const letters = plain.replace(/\P{L}+/gu, '').length;
+  const bare = letters < LETTERS_OF_A_SENTENCE ? plain : plain.replace(/\p{N}+/gu, '0');
+  return bare.slice(0, COMPARED_LENGTH);
+}
