@@ -41,6 +41,10 @@ export interface ActivityDependencies {
   answerLimits: AnswerLimits;
   taskQueue: string;
   followUpText: string | undefined;
+  /** See WhatsAppDependencies. */
+  isReal: boolean;
+  /** See VoiceDependencies. */
+  tellsConversations: boolean;
   callbacks: CallbackClient;
   /** Folder for archived calls; absolute path. */
   archiveDir: string;

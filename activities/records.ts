@@ -1,9 +1,9 @@
 /** Records what came in and what became of it. Every step may run twice: rows make it idempotent. */
 import { ApplicationFailure } from '@temporalio/activity';
-import { PROVIDER_NAMES } from '../src/platform/config';
 import type { Database } from '../src/platform/database';
 import { isRefused } from '../src/platform/database-errors';
 import type { Logger } from '../src/platform/logger';
+import { usableChain } from '../src/providers/models/chain';
 import type { LanguageModels, ModelChoice } from '../src/providers/models/client';
 import { clearAttention, raiseAttention } from '../src/record/attention';
 import { keepDeadLetters, type NewDeadLetter, type RefusedMessage } from '../src/record/dead-letters';
@@ -152,7 +152,9 @@ export function createRecordActivities({
   };
 
   async function record(order: RecordOrder): Promise<InboundOutcome> {
-    const recorded = await recordDeliveries(db, order, { identity, answerLimits });
+    // Without a model nobody is answered: a message then has its outcome at once.
+    const hasModel = (context: InboundContext) => usableChain(context, models).length > 0;
+    const recorded = await recordDeliveries(db, order, { identity, answerLimits, hasModel });
     if (recorded.kind === 'unknown_number') return { kind: 'unknown_number', flow: FLOW };
     const { own, elsewhere, ownsConversation } = recorded;
     if (!own) return { kind: 'elsewhere', elsewhere, ownsConversation };
@@ -166,7 +168,7 @@ export function createRecordActivities({
       needsAttention: context.needsAttention ?? false,
       answerableIds,
       timings: { quietMs, quietMaxMs, sessionTimeoutMs, sendConfirmMs, ...limits },
-      providers: answerableIds.length > 0 ? providerChain(context, models) : [],
+      providers: answerableIds.length > 0 ? usableChain(context, models) : [],
       ...(elsewhere.length > 0 ? { elsewhere } : {}),
     };
   }
@@ -230,15 +232,4 @@ function refusedLetter(
     workflowId,
     body: { phoneNumberId, ...refused },
   };
-}
-
-/** The workspace's chain, or every configured provider in the default order; entries without a key are left out. */
-function providerChain({ providerChain: entries, model }: InboundContext, models: LanguageModels): ModelChoice[] {
-  const chain = entries.length > 0 ? entries : models.available;
-  return chain.flatMap((entry): ModelChoice[] => {
-    const [name, ...rest] = entry.split(':');
-    const provider = PROVIDER_NAMES.find((known) => known === name);
-    if (!provider || !models.available.includes(provider)) return [];
-    return [{ provider, model: rest.join(':') || model || models.defaultModel(provider) }];
-  });
 }

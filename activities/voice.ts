@@ -96,6 +96,8 @@ export interface VoiceDependencies {
   taskQueue: string;
   /** WhatsApp message after a completed call with a person who has a conversation; `{summary}` is replaced with the call's summary. */
   followUpText: string | undefined;
+  /** False if calls are simulated and WhatsApp is not: such a call must leave no note and no message with a real person. */
+  tellsConversations?: boolean;
   metrics: Pick<WorkerMetrics, 'callConcluded'>;
   /** Maximum age of a claim when its request is sent, in milliseconds. */
   claimMaxAgeMs?: number;
@@ -106,7 +108,7 @@ const STORE_PAUSES_MS = [250, 1_000, 2_000];
 
 /** The voice activities of one Vapi organisation. */
 export function createVoiceActivities(dependencies: VoiceDependencies): VoiceActivities {
-  const { db, vapi, logger, followUpText, metrics, claimMaxAgeMs = CLAIM_MAX_AGE_MS } = dependencies;
+  const { db, vapi, logger, followUpText, metrics, claimMaxAgeMs = CLAIM_MAX_AGE_MS, tellsConversations = true } = dependencies;
   return {
     async dialCall({ callId, dials, notAfterMs }) {
       const order = { callId, dials, notAfterMs, claimId: randomUUID() };
@@ -190,10 +192,11 @@ export function createVoiceActivities(dependencies: VoiceDependencies): VoiceAct
         metrics.callConcluded({ outcome, durationSeconds });
       }
       const { callbackUrl, conversationId, ...result } = written;
-      return { result, hasCallback: callbackUrl !== null, hasConversation: conversationId !== null };
+      return { result, hasCallback: callbackUrl !== null, hasConversation: tellsConversations && conversationId !== null };
     },
 
     async tellConversation({ callId }) {
+      if (!tellsConversations) return;
       const note = await writeCallNote(db, callId, { text: followUpText, maxLength: MAX_TEXT_LENGTH });
       if (!note) return;
       const { workflowId: ownerId, conversationId, sendConfirmMs, followUpId } = note;

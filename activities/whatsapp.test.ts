@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { MockActivityEnvironment } from '@temporalio/testing';
 import { Client } from 'pg';
 import { createBackgroundWork } from '../src/platform/background';
+import { SANDBOX_PHONE_NUMBER_ID } from '../src/platform/config';
 import { type Database, openDatabase } from '../src/platform/database';
 import { createLogger } from '../src/platform/logger';
 import { doubtReply, raiseReply } from '../src/record/replies';
@@ -179,4 +180,31 @@ describe('a look into the list that ends too late', () => {
     const row = await rowOf(messageId);
     expect([row.status, await outcomeFor(row)]).toEqual(['failed', 'failed']);
   });
+});
+
+test.each([
+  ['the simulated model wrote it', 'sandbox', undefined],
+  ["the sandbox's number is to send it", 'openai', SANDBOX_PHONE_NUMBER_ID],
+])('when a reply is left over from a simulation because %s, then the real Kapso never gets it', async (_why, provider, phoneNumberId) => {
+  const messageId = await draft(phoneNumberId);
+  await db.orm.message.update({ where: { id: messageId }, data: { provider } });
+  const sent: string[] = [];
+  const { sendReply } = createWhatsAppActivities({
+    db,
+    kapso: {
+      async sendText({ correlationId }) {
+        sent.push(correlationId);
+        return { kind: 'accepted', providerMessageId: `wamid.${correlationId}` };
+      },
+      listSent: async () => ({ messages: [], unreadable: [] }),
+    },
+    logger: createLogger('test', 'silent'),
+    metrics: { sendTried: () => undefined },
+    background: createBackgroundWork(),
+    isReal: true,
+  });
+  const verdict = await new MockActivityEnvironment().run(() => sendReply({ messageId, isLast: false }));
+  expect(verdict).toEqual({ status: 'failed', reason: 'WhatsAppSendError.Simulated' });
+  expect(sent).toEqual([]);
+  expect(await rowOf(messageId)).toMatchObject({ status: 'failed', failure: 'WhatsAppSendError.Simulated' });
 });

@@ -2,6 +2,7 @@
 import { Context } from '@temporalio/activity';
 import type { BackgroundWork } from '../src/platform/background';
 import { type ClaimFence, startFence } from '../src/platform/claim-fence';
+import { SANDBOX_PHONE_NUMBER_ID } from '../src/platform/config';
 import type { Database } from '../src/platform/database';
 import type { Logger } from '../src/platform/logger';
 import type { WorkerMetrics } from '../src/platform/metrics';
@@ -58,6 +59,8 @@ interface WhatsAppDependencies {
   logger: Logger;
   metrics: Pick<WorkerMetrics, 'sendTried'>;
   background: BackgroundWork;
+  /** True if `kapso` reaches real people. Nothing simulated is sent then. */
+  isReal?: boolean;
 }
 
 /** A claimed reply, with the fence that says whether the claim is still valid. */
@@ -69,7 +72,14 @@ interface FencedSend {
 }
 
 /** The send and look-up activities of one Kapso project. */
-export function createWhatsAppActivities({ db, kapso, logger, metrics, background }: WhatsAppDependencies): WhatsAppActivities {
+export function createWhatsAppActivities({
+  db,
+  kapso,
+  logger,
+  metrics,
+  background,
+  isReal = false,
+}: WhatsAppDependencies): WhatsAppActivities {
   return {
     async sendReply({ messageId, isLast, waitMs }) {
       const { info, cancellationSignal } = Context.current();
@@ -118,6 +128,7 @@ export function createWhatsAppActivities({ db, kapso, logger, metrics, backgroun
 
   /** Sends the request, and writes the result to the row. */
   async function send({ messageId, claimed, isLast, fence }: FencedSend, log: Logger): Promise<SendVerdict> {
+    if (isReal && isSimulated(claimed)) return await refuseSimulated(messageId, claimed, log);
     const answer = await kapso.sendText({
       phoneNumberId: claimed.phoneNumberId,
       recipient: { phone: claimed.phone ?? undefined, businessScopedUserId: claimed.businessScopedUserId ?? undefined },
@@ -129,6 +140,14 @@ export function createWhatsAppActivities({ db, kapso, logger, metrics, backgroun
     metrics.sendTried(verdict.status);
     await writeVerdict(messageId, claimed, answer, verdict);
     log.info(verdict, 'reply send');
+    return verdict;
+  }
+
+  /** A reply that was left over when the sandbox gave way to the real Kapso. */
+  async function refuseSimulated(messageId: string, { phoneNumberId, sendAttempts }: ClaimedReply, log: Logger): Promise<SendVerdict> {
+    const verdict = { status: 'failed', reason: 'WhatsAppSendError.Simulated' } as const;
+    await raiseReply(db, { messageId }, { status: 'failed', phoneNumberId, failure: verdict.reason, claim: sendAttempts });
+    log.warn(verdict, 'a simulated reply was not sent to a real person');
     return verdict;
   }
 
@@ -180,6 +199,11 @@ export function createWhatsAppActivities({ db, kapso, logger, metrics, backgroun
         await endClaim(db, { messageId, sendAttempts, status: verdict.status });
     }
   }
+}
+
+/** Whether the sandbox has a part in the reply: its model wrote it, or its number is to send it. */
+function isSimulated({ provider, phoneNumberId }: ClaimedReply): boolean {
+  return provider === 'sandbox' || phoneNumberId === SANDBOX_PHONE_NUMBER_ID;
 }
 
 /** Whether an unreadable row of the list could be this reply: it contains our id, or the recipient and the text. */

@@ -430,11 +430,11 @@ describe('the provider chain', () => {
     expect(described.status.name).toBe('RUNNING');
   });
 
-  test('when no provider of the chain has a key, then the turn fails at once', async () => {
+  test('when no provider of the chain has a key, then the message is not answered, and its outcome says so at once', async () => {
     const phone = newPhone();
     await configure({ providerChain: ['grok:grok-4'] });
     await kapso().customerSends({ from: phone, text: 'hi' });
-    expect(await outcomesOf(system, phone, 1)).toEqual(['failed']);
+    expect(await outcomesOf(system, phone, 1)).toEqual(['ai_disabled']);
   });
 });
 

@@ -21,6 +21,10 @@ const readySchema = z
     temporal: z.boolean().meta({ description: 'Temporal is reachable.' }),
     postgres: z.boolean().meta({ description: 'PostgreSQL is reachable.' }),
     started: z.boolean().meta({ description: 'Startup is complete.' }),
+    warnings: z
+      .array(z.object({ kind: z.string(), text: z.string() }))
+      .optional()
+      .meta({ description: 'What a person should look at; does not affect `ready`. Left out if there is nothing.' }),
   })
   .meta({ id: 'Readiness' });
 
@@ -67,10 +71,12 @@ export interface HealthOptions {
   countWaiters(): WaiterCounts;
   countRecord(): Promise<RecordCounts>;
   isStarted(): boolean;
+  /** What does not keep the process from being ready, but needs a person. */
+  warnings(): { kind: string; text: string }[];
 }
 
 /** Routes of health and metrics. */
-export function healthRoutes({ temporal, db, metrics, countWaiters, countRecord, isStarted }: HealthOptions): Router {
+export function healthRoutes({ temporal, db, metrics, countWaiters, countRecord, isStarted, warnings }: HealthOptions): Router {
   const router = Router();
   router.get('/healthz', (_request, response) => {
     response.json({ alive: true } satisfies z.input<typeof aliveSchema>);
@@ -82,7 +88,7 @@ export function healthRoutes({ temporal, db, metrics, countWaiters, countRecord,
     ]);
     const started = isStarted();
     const ready = temporalIsUp && databaseIsUp && started;
-    const body: z.input<typeof readySchema> = { ready, temporal: temporalIsUp, postgres: databaseIsUp, started };
+    const body: z.input<typeof readySchema> = { ready, temporal: temporalIsUp, postgres: databaseIsUp, started, ...some(warnings()) };
     response.status(ready ? 200 : 503).json(body);
   });
   const counts = sharedWhileRunning(countRecord);
@@ -92,6 +98,10 @@ export function healthRoutes({ temporal, db, metrics, countWaiters, countRecord,
     response.set('Content-Type', metrics.contentType).send(await metrics.text());
   });
   return router;
+}
+
+function some<T>(warnings: T[]): { warnings?: T[] } {
+  return warnings.length > 0 ? { warnings } : {};
 }
 
 /** At most one read at a time, shared by all scrapes: the query of a scrape that timed out keeps running until PostgreSQL cancels it. */

@@ -11,6 +11,7 @@ const instanceSchema = z.object({
   databaseUrl: z.string(),
   temporalUiUrl: z.string().nullish(),
   phoneNumberId: z.string().nullish(),
+  simulatesWhatsApp: z.boolean().default(false),
   simulatesCalls: z.boolean().default(false),
   pid: z.number().int(),
 });

@@ -1,5 +1,5 @@
-/** The sandbox as a service of `npm start`: simulates the providers that the settings have no key for. */
-import type { Settings } from '../platform/config';
+/** The sandbox as a service of `npm start`: simulates WhatsApp, voice calls and a model as long as neither channel is real. */
+import { SANDBOX_API_KEY, SANDBOX_PHONE_NUMBER_ID, type Settings } from '../platform/config';
 import { createLanguageModels } from '../providers/models/client';
 import { SANDBOX_ASSISTANT_ID, SANDBOX_VAPI_NUMBER_ID } from '../sandbox/vapi/bodies';
 import { sandboxSecrets } from './embedded/instance';
@@ -8,68 +8,87 @@ import { simulatedCallTimings } from './simulated-calls';
 import { choosePort, type Environment, type StartContext } from './start-context';
 import { sayRow } from './terminal';
 
-const SANDBOX_PHONE_NUMBER_ID = '100000000000001';
-
 interface SandboxSetup {
   environment: Environment;
   sandboxUrl: string | undefined;
   phoneNumberId: string | undefined;
+  simulatesWhatsApp: boolean;
   simulatesCalls: boolean;
   /** What the sandbox simulates, each with the setting that replaces it with the real service. */
   simulated: string[];
+  /** Channels that are neither real nor simulated, each with the setting that switches it on. */
+  off: string[];
 }
 
-/** Starts the sandbox if a provider has no key. Returns the environment that directs the API and the worker to it. */
+/**
+ * Starts the sandbox if no channel is real. Otherwise a simulated customer could have the number of a real one: his call would leave a
+ * note in the conversation with the real person, and a text on the real phone.
+ */
 export async function startSandbox(context: StartContext, apiUrl: string): Promise<SandboxSetup> {
   const { settings } = context;
-  const simulatesKapso = settings.KAPSO_API_KEY === undefined;
-  const simulatesModel = settings.SANDBOX_URL === undefined && createLanguageModels(settings).available.length === 0;
-  const simulatesCalls = settings.VAPI_API_KEY === undefined;
-  if (!simulatesKapso && !simulatesModel && !simulatesCalls) {
-    const { SANDBOX_URL: sandboxUrl, KAPSO_PHONE_NUMBER_ID: phoneNumberId } = settings;
-    return { environment: {}, sandboxUrl, phoneNumberId, simulatesCalls, simulated: [] };
-  }
-  const kapso = simulatesKapso ? kapsoEnvironment(settings) : {};
-  const phoneNumberId = kapso.KAPSO_PHONE_NUMBER_ID ?? settings.KAPSO_PHONE_NUMBER_ID ?? SANDBOX_PHONE_NUMBER_ID;
-  const vapi = simulatesCalls ? { ...vapiEnvironment(settings, apiUrl), ...simulatedCallTimings(context.environment) } : {};
-  const sandboxUrl =
-    settings.SANDBOX_URL ?? (await runSandbox(context, { ...kapso, ...vapi, KAPSO_PHONE_NUMBER_ID: phoneNumberId }, apiUrl));
-  const simulated = [
-    ...(simulatesKapso ? ['WhatsApp (set KAPSO_API_KEY to use the real one)'] : []),
-    ...(simulatesCalls ? ['voice calls (set VAPI_API_KEY to make real ones)'] : []),
-    ...(simulatesModel ? ['the model (set a key such as OPENAI_API_KEY to use a real one)'] : []),
-  ];
-  const environment = {
-    ...kapso,
-    ...vapi,
-    ...(simulatesKapso && { KAPSO_BASE_URL: sandboxUrl }),
-    ...(simulatesCalls && { VAPI_BASE_URL: `${sandboxUrl}/vapi` }),
-    ...(simulatesModel && { SANDBOX_URL: sandboxUrl }),
-  };
-  return { environment, sandboxUrl, phoneNumberId, simulatesCalls, simulated };
+  const isReal = settings.KAPSO_API_KEY !== undefined || settings.VAPI_API_KEY !== undefined;
+  return isReal ? withoutSandbox(settings) : await withSandbox(context, apiUrl);
 }
 
-/** The settings that the API, the worker and the sandbox share when Kapso is simulated. */
+function withoutSandbox(settings: Settings): SandboxSetup {
+  return {
+    // A sandbox of somebody else's has no part in a real conversation.
+    environment: { SANDBOX_URL: '' },
+    sandboxUrl: undefined,
+    phoneNumberId: settings.KAPSO_PHONE_NUMBER_ID,
+    simulatesWhatsApp: false,
+    simulatesCalls: false,
+    simulated: [],
+    off: [
+      ...(settings.KAPSO_API_KEY === undefined ? ['WhatsApp (set KAPSO_API_KEY)'] : []),
+      ...(settings.VAPI_API_KEY === undefined ? ['voice calls (set VAPI_API_KEY)'] : []),
+    ],
+  };
+}
+
+async function withSandbox(context: StartContext, apiUrl: string): Promise<SandboxSetup> {
+  const { settings } = context;
+  const shared = { ...kapsoEnvironment(settings), ...vapiEnvironment(settings, apiUrl), ...simulatedCallTimings(context.environment) };
+  const sandboxUrl = await runSandbox(context, shared, apiUrl);
+  const simulatesModel = createLanguageModels({ ...settings, SANDBOX_URL: undefined }).available.length === 0;
+  return {
+    environment: { ...shared, KAPSO_BASE_URL: sandboxUrl, VAPI_BASE_URL: `${sandboxUrl}/vapi`, SANDBOX_URL: sandboxUrl },
+    sandboxUrl,
+    phoneNumberId: SANDBOX_PHONE_NUMBER_ID,
+    simulatesWhatsApp: true,
+    simulatesCalls: true,
+    simulated: [
+      'WhatsApp (set KAPSO_API_KEY to use the real one)',
+      'voice calls (set VAPI_API_KEY to make real ones)',
+      ...(simulatesModel ? ['the model (set a key such as OPENAI_API_KEY to use a real one)'] : []),
+    ],
+    off: [],
+  };
+}
+
+/**
+ * The settings that the API, the worker and the sandbox share when Kapso is simulated. Not the real number's id and secret: simulated
+ * customers must not be in its record, and real webhooks must not be answered by the sandbox.
+ */
 function kapsoEnvironment(settings: Settings): Environment {
   const secrets = sandboxSecrets(settings.DATA_DIR);
   return {
-    KAPSO_API_KEY: 'sandbox',
-    KAPSO_PHONE_NUMBER_ID: settings.KAPSO_PHONE_NUMBER_ID ?? SANDBOX_PHONE_NUMBER_ID,
-    KAPSO_WEBHOOK_SECRET: settings.KAPSO_WEBHOOK_SECRET.length > 0 ? settings.KAPSO_WEBHOOK_SECRET.join(',') : secrets.webhookSecret,
-    KAPSO_WEBHOOK_TOKEN: settings.KAPSO_WEBHOOK_TOKEN ?? secrets.webhookToken,
+    KAPSO_API_KEY: SANDBOX_API_KEY,
+    KAPSO_PHONE_NUMBER_ID: SANDBOX_PHONE_NUMBER_ID,
+    KAPSO_WEBHOOK_SECRET: secrets.webhookSecret,
+    KAPSO_WEBHOOK_TOKEN: secrets.webhookToken,
     CHATBOT_ENABLED: String(settings.CHATBOT_ENABLED ?? true),
     AI_ENABLED: String(settings.AI_ENABLED ?? true),
   };
 }
 
 /** The settings that the API, the worker and the sandbox share when Vapi is simulated. PUBLIC_URL is the API's local URL. */
-function vapiEnvironment(settings: Settings, apiUrl: string): Environment {
-  const { VAPI_WEBHOOK_SECRET: configured, DATA_DIR } = settings;
+function vapiEnvironment({ DATA_DIR }: Settings, apiUrl: string): Environment {
   return {
-    VAPI_API_KEY: 'sandbox',
+    VAPI_API_KEY: SANDBOX_API_KEY,
     VAPI_ASSISTANT_ID: SANDBOX_ASSISTANT_ID,
     VAPI_PHONE_NUMBER_ID: SANDBOX_VAPI_NUMBER_ID,
-    VAPI_WEBHOOK_SECRET: configured.length > 0 ? configured.join(',') : sandboxSecrets(DATA_DIR).vapiWebhookSecret,
+    VAPI_WEBHOOK_SECRET: sandboxSecrets(DATA_DIR).vapiWebhookSecret,
     PUBLIC_URL: apiUrl,
   };
 }

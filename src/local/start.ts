@@ -146,7 +146,7 @@ async function startAll(context: StartContext): Promise<void> {
   };
   // Services stop in the reverse of this order: the API first, so that nothing new comes in.
   await Promise.all([startWorker(context, environment), startApi(context, environment, apiUrl)]);
-  const { sandboxUrl, phoneNumberId, simulatesCalls, simulated } = sandbox;
+  const { sandboxUrl, phoneNumberId, simulatesWhatsApp, simulatesCalls, simulated, off } = sandbox;
   const instance = {
     apiUrl,
     sandboxUrl,
@@ -155,12 +155,13 @@ async function startAll(context: StartContext): Promise<void> {
     databaseUrl,
     apiKey,
     phoneNumberId,
+    simulatesWhatsApp,
     simulatesCalls,
   };
   context.publish(instance);
   const { available: availableProviders } = createLanguageModels(readSettings(environment));
   const workspace = await readWorkspace(databaseUrl, phoneNumberId);
-  saySummary({ ...instance, simulated, ...workspace, availableProviders });
+  saySummary({ ...instance, simulated, off, ...workspace, availableProviders });
 }
 
 /** The host under which this machine reaches a server that listens on `host`. */

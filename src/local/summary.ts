@@ -6,10 +6,11 @@ import { say, sayRow } from './terminal';
 interface Summary {
   apiUrl: string;
   temporalUiUrl: string | undefined;
-  sandboxUrl: string | undefined;
+  simulatesWhatsApp: boolean;
   simulatesCalls: boolean;
   apiKey: string;
   simulated: string[];
+  off: string[];
   /** Whether the workspace replies to messages, according to the database. */
   repliesEnabled: boolean;
   providerChain: string[];
@@ -43,7 +44,7 @@ function describeModels(providerChain: string[], availableProviders: string[]): 
 
 /** Prints the summary. */
 export function saySummary(summary: Summary): void {
-  const { apiUrl, temporalUiUrl, sandboxUrl, simulatesCalls, apiKey, simulated, repliesEnabled } = summary;
+  const { apiUrl, temporalUiUrl, simulatesWhatsApp, simulatesCalls, apiKey, simulated, off, repliesEnabled } = summary;
   say('');
   say('Parley is ready.');
   sayRow('API', `${apiUrl} (documentation: ${apiUrl}/docs)`);
@@ -55,7 +56,8 @@ export function saySummary(summary: Summary): void {
     repliesEnabled ? 'on' : 'OFF: messages are only stored; set KAPSO_PHONE_NUMBER_ID, CHATBOT_ENABLED=true and AI_ENABLED=true',
   );
   sayRow('Simulated', simulated.length > 0 ? simulated.join('; ') : 'nothing');
-  if (sandboxUrl !== undefined) sayRow('Try it', '`npm run chat` in another terminal: write as a customer');
+  if (off.length > 0) sayRow('Off', off.join('; '));
+  if (simulatesWhatsApp) sayRow('Try it', '`npm run chat` in another terminal: write as a customer');
   if (simulatesCalls) sayRow('', '`npm run call -- +15550100`: a simulated voice call');
   sayRow('Stop', 'Ctrl-C');
 }

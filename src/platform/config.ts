@@ -224,17 +224,63 @@ export function loadEnvFile(): void {
   if (existsSync('.env')) process.loadEnvFile('.env');
 }
 
+/** Kapso's id of the number that the sandbox simulates. */
+export const SANDBOX_PHONE_NUMBER_ID = '100000000000001';
+
+/** The API key that `npm start` gives its own processes for what its sandbox simulates. */
+export const SANDBOX_API_KEY = 'sandbox';
+
+/** Whether a channel is not configured, simulated by the sandbox, or reaches real people. */
+export type ChannelState = 'off' | 'simulated' | 'real';
+
+/** WhatsApp's state. A double or a proxy other than the sandbox counts as real. */
+export function whatsAppState(settings: Pick<Settings, 'KAPSO_API_KEY' | 'KAPSO_BASE_URL' | 'SANDBOX_URL'>): ChannelState {
+  if (settings.KAPSO_API_KEY === undefined) return 'off';
+  return isSandbox(settings.KAPSO_BASE_URL, settings) ? 'simulated' : 'real';
+}
+
+/** The state of voice calls, as for WhatsApp. */
+export function callsState(settings: Pick<Settings, 'VAPI_API_KEY' | 'VAPI_BASE_URL' | 'SANDBOX_URL'>): ChannelState {
+  if (settings.VAPI_API_KEY === undefined) return 'off';
+  return isSandbox(settings.VAPI_BASE_URL, settings) ? 'simulated' : 'real';
+}
+
+function isSandbox(url: string, { SANDBOX_URL }: Pick<Settings, 'SANDBOX_URL'>): boolean {
+  return SANDBOX_URL !== undefined && new URL(url).origin === new URL(SANDBOX_URL).origin;
+}
+
 type RequiredSetting = 'DATABASE_URL' | 'KAPSO_API_KEY' | 'KAPSO_WEBHOOK_SECRET' | 'VAPI_WEBHOOK_SECRET' | 'WEBHOOK_TARGET_URL';
+
+/** The settings of WhatsApp, and why each is needed. If none is set, WhatsApp is off. */
+const WHATSAPP_SETTINGS = {
+  KAPSO_API_KEY: 'Kapso sends with it',
+  KAPSO_WEBHOOK_SECRET: 'without it, anybody could send messages to the webhook',
+  KAPSO_PHONE_NUMBER_ID: 'it says which number is yours',
+} as const;
+
+/**
+ * Checks that WhatsApp is either off or complete enough for a process, which needs `name`: a half-configured channel is a mistake.
+ * @throws SettingsError
+ */
+export function requireWhatsAppSetting(settings: Settings, name: 'KAPSO_API_KEY' | 'KAPSO_WEBHOOK_SECRET'): void {
+  const names = Object.keys(WHATSAPP_SETTINGS) as (keyof typeof WHATSAPP_SETTINGS)[];
+  const given = names.filter((each) => isGiven(settings[each]));
+  if (given.length === 0 || isGiven(settings[name])) return;
+  throw new SettingsError([
+    `${name}: is not set, but ${given.join(' and ')} ${given.length > 1 ? 'are' : 'is'}; ${WHATSAPP_SETTINGS[name]}`,
+  ]);
+}
+
+function isGiven(value: unknown): boolean {
+  return value !== undefined && !(Array.isArray(value) && value.length === 0);
+}
 
 /** Checks that each setting named in `reasons` is set; the error message gives the reason. @throws SettingsError */
 export function requireSettings<K extends RequiredSetting>(
   settings: Settings,
   reasons: Record<K, string>,
 ): Settings & { [P in K]-?: NonNullable<Settings[P]> } {
-  const missing = (Object.keys(reasons) as K[]).filter((name) => {
-    const value = settings[name];
-    return value === undefined || (Array.isArray(value) && value.length === 0);
-  });
+  const missing = (Object.keys(reasons) as K[]).filter((name) => !isGiven(settings[name]));
   if (missing.length > 0) throw new SettingsError(missing.map((name) => `${name}: is not set; ${reasons[name]}`));
   return settings as Settings & { [P in K]-?: NonNullable<Settings[P]> };
 }

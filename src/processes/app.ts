@@ -25,6 +25,7 @@ import type { HandOverDependencies } from '../webhooks/hand-over';
 import { handshakeRoutes, kapsoWebhook } from '../webhooks/kapso';
 import { createReplay } from '../webhooks/replay';
 import { vapiWebhook } from '../webhooks/vapi';
+import type { ModelWarning } from './model-watch';
 import { apiPaths, openApiDocument } from './openapi';
 
 export interface AppDependencies {
@@ -35,10 +36,21 @@ export interface AppDependencies {
   metrics: ApiMetrics;
   waiters: CallWaiters;
   handOverDependencies(): HandOverDependencies | undefined;
+  /** Shown on /readyz. */
+  warnings?(): ModelWarning[];
 }
 
 /** Builds the application as a request listener; the caller starts the server. */
-export function createApp({ settings, db, temporal, logger, metrics, waiters, handOverDependencies }: AppDependencies): RequestListener {
+export function createApp({
+  settings,
+  db,
+  temporal,
+  logger,
+  metrics,
+  waiters,
+  handOverDependencies,
+  warnings = () => [],
+}: AppDependencies): RequestListener {
   const limits = createRateLimits(settings);
   const findPath = pathFinder(apiPaths);
   const secrets = settings.KAPSO_WEBHOOK_SECRET;
@@ -75,6 +87,7 @@ export function createApp({ settings, db, temporal, logger, metrics, waiters, ha
       countWaiters: () => waiters.counts(),
       countRecord: () => countRecord(db),
       isStarted: () => handOverDependencies() !== undefined,
+      warnings,
     }),
   );
   app.use(['/openapi.json', '/docs'], limits.open);

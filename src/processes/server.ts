@@ -5,12 +5,13 @@ import { createServer, type Server } from 'node:http';
 import type { Client } from '@temporalio/client';
 import { createCallWaiters } from '../api/call-waiters';
 import { refuseUnread } from '../http/errors';
-import { loadEnvFile, readSettings, requireSettings, type Settings } from '../platform/config';
+import { loadEnvFile, readSettings, requireSettings, requireWhatsAppSetting, type Settings } from '../platform/config';
 import { type Database, openDatabase } from '../platform/database';
 import { createStartupRetry, onShutdown, runProcess } from '../platform/lifecycle';
 import { createLogger, type Logger } from '../platform/logger';
 import { createApiMetrics } from '../platform/metrics';
 import { openTemporalClient, temporalConfig } from '../platform/temporal';
+import { createLanguageModels } from '../providers/models/client';
 import { loadIdentity } from '../record/identity';
 import { ensureFirstWorkspace } from '../record/workspaces';
 import type { HandOverDependencies } from '../webhooks/hand-over';
@@ -18,6 +19,7 @@ import { releaseParkedMessages } from '../webhooks/parked-messages';
 import { createWorkflowSignaller } from '../webhooks/signaller';
 import { createStatusKeeper } from '../webhooks/statuses';
 import { createApp } from './app';
+import { type ModelWatch, watchModels } from './model-watch';
 import { ensureSearchAttributes } from './search-attributes';
 
 /** How long requests may take to finish at shutdown. */
@@ -36,10 +38,8 @@ const IDLE_SWEEP_MS = 50;
 const RELEASE_INTERVAL_MS = 60_000;
 
 async function main(environment: NodeJS.ProcessEnv): Promise<void> {
-  const settings = requireSettings(readSettings(environment), {
-    DATABASE_URL: 'the API needs a database',
-    KAPSO_WEBHOOK_SECRET: 'without a secret, anybody could send messages to the webhook',
-  });
+  const settings = requireSettings(readSettings(environment), { DATABASE_URL: 'the API needs a database' });
+  requireWhatsAppSetting(settings, 'KAPSO_WEBHOOK_SECRET');
   const logger = createLogger('api', settings.LOG_LEVEL);
   const metrics = createApiMetrics();
   const db = openDatabase(settings.DATABASE_URL, {
@@ -49,7 +49,12 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   const temporal = openTemporalClient(temporalConfig(environment));
   let handOverDependencies: HandOverDependencies | undefined;
   const waiters = createCallWaiters({ temporal, logger });
-  const app = createApp({ settings, db, temporal, logger, metrics, waiters, handOverDependencies: () => handOverDependencies });
+  let modelWatch: ModelWatch | undefined;
+  const app = createApp({
+    ...{ settings, db, temporal, logger, metrics, waiters },
+    handOverDependencies: () => handOverDependencies,
+    warnings: () => modelWatch?.warnings() ?? [],
+  });
   const server = createServer(SLOW_SENDER_LIMITS, app).listen({ port: settings.PORT, host: settings.HOST });
   server.keepAliveTimeout = KEEP_ALIVE_MS;
   server.on('clientError', refuseUnread);
@@ -66,6 +71,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   logger.info({ port: settings.PORT }, 'api listening');
   handOverDependencies = await prepare({ settings, db, temporal, logger, signal: stopping.signal });
   keepReleasingParkedMessages(handOverDependencies, stopping.signal);
+  modelWatch = watchModels({ settings, models: createLanguageModels(settings), db, logger, signal: stopping.signal, callsModels: false });
   logger.info('api ready');
 }
 

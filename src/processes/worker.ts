@@ -10,7 +10,16 @@ import { CALLBACK_TIMEOUT_MS } from '../../activities/callback';
 import { ASK_TIMEOUT_MS, DIAL_TIMEOUT_MS } from '../../activities/voice';
 import { SEND_TIMEOUT_MS } from '../../activities/whatsapp';
 import { type BackgroundWork, createBackgroundWork } from '../platform/background';
-import { loadEnvFile, PROVIDER_NAMES, readSettings, requireSettings, type Settings } from '../platform/config';
+import {
+  callsState,
+  loadEnvFile,
+  PROVIDER_NAMES,
+  readSettings,
+  requireSettings,
+  requireWhatsAppSetting,
+  type Settings,
+  whatsAppState,
+} from '../platform/config';
 import { type Database, openDatabase } from '../platform/database';
 import { withDeadline } from '../platform/deadline';
 import { createStartupRetry, onShutdown, runProcess } from '../platform/lifecycle';
@@ -18,12 +27,13 @@ import { createLogger, type Logger } from '../platform/logger';
 import { createWorkerMetrics, type ProcessMetrics, type WorkerMetrics } from '../platform/metrics';
 import { openTemporalClient, temporalConfig } from '../platform/temporal';
 import { callbackSettings, createCallbackClient } from '../providers/callback/client';
-import { createKapsoClient } from '../providers/kapso/client';
+import { createKapsoClient, type KapsoClient, unconfiguredKapso } from '../providers/kapso/client';
 import { createLanguageModels, type LanguageModels } from '../providers/models/client';
 import { requestTimeouts } from '../providers/models/timeouts';
 import { type CallServer, callServer, createVapiClient } from '../providers/vapi/client';
 import { loadIdentity } from '../record/identity';
 import { ensureFirstWorkspace } from '../record/workspaces';
+import { type ModelWarning, type ModelWatch, watchModels } from './model-watch';
 import { ensureRetentionSchedule } from './schedules';
 import { ensureSearchAttributes } from './search-attributes';
 import { deploymentOptions } from './worker-deployment';
@@ -34,17 +44,15 @@ import { workflowBundle } from './workflow-bundle';
 const SHUTDOWN_GRACE_MS = 12_000;
 
 async function main(environment: NodeJS.ProcessEnv): Promise<void> {
-  const settings = requireSettings(readSettings(environment), {
-    DATABASE_URL: 'the worker needs a database',
-    KAPSO_API_KEY: 'the worker sends replies with it',
-  });
+  const settings = requireSettings(readSettings(environment), { DATABASE_URL: 'the worker needs a database' });
+  requireWhatsAppSetting(settings, 'KAPSO_API_KEY');
   const logger = createLogger('worker', settings.LOG_LEVEL);
   const sdkMetricsAddress = settings.WORKER_HEALTH_PORT ? await freeLoopbackAddress() : undefined;
   installRuntime(logger, sdkMetricsAddress);
   const metrics = createWorkerMetrics(() => readSdkMetrics(sdkMetricsAddress));
   const stopping = new AbortController();
   const background = createBackgroundWork();
-  const running: { worker?: Worker; finished?: Promise<void>; health?: Server } = {};
+  const running: { worker?: Worker; finished?: Promise<void>; health?: Server; modelWatch?: ModelWatch } = {};
   const db = openDatabase(settings.DATABASE_URL, {
     onConnectionLost: (error) => logger.warn({ error }, 'connection to PostgreSQL lost'),
     onQuery: metrics.queryEnded,
@@ -58,16 +66,21 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
     await db.close();
   });
   if (settings.WORKER_HEALTH_PORT)
-    running.health = serveHealth(settings.WORKER_HEALTH_PORT, settings.HOST, metrics, () => running.worker?.getState() === 'RUNNING');
+    running.health = serveHealth(settings.WORKER_HEALTH_PORT, settings.HOST, metrics, {
+      isReady: () => running.worker?.getState() === 'RUNNING',
+      warnings: () => running.modelWatch?.warnings() ?? [],
+    });
   running.worker = await startWorker({ settings, environment, db, background, logger, metrics, signal: stopping.signal });
   running.finished = running.worker.run();
+  const watched = { settings, models: createLanguageModels(settings), db, logger, signal: stopping.signal };
+  running.modelWatch = watchModels({ ...watched, callsModels: true });
   const { deploymentName, buildId } = running.worker.options.workerDeploymentOptions?.version ?? {};
   logger.info({ taskQueue: settings.TEMPORAL_TASK_QUEUE, deploymentName, buildId, versioning: settings.WORKER_VERSIONING }, 'worker ready');
   await running.finished;
 }
 
 async function startWorker(parts: {
-  settings: Settings & { DATABASE_URL: string; KAPSO_API_KEY: string };
+  settings: Settings;
   environment: NodeJS.ProcessEnv;
   db: Database;
   background: BackgroundWork;
@@ -80,7 +93,6 @@ async function startWorker(parts: {
   const config = temporalConfig(environment);
   const models = createLanguageModels(settings);
   logModelProviders(models, settings, logger);
-  const kapso = createKapsoClient({ baseUrl: settings.KAPSO_BASE_URL, apiKey: settings.KAPSO_API_KEY, timeoutMs: SEND_TIMEOUT_MS });
   const vapi = createVapiClient({
     baseUrl: settings.VAPI_BASE_URL,
     // Without a key the API accepts no calls; for a call from before the key was removed, Vapi rejects the requests.
@@ -109,7 +121,9 @@ async function startWorker(parts: {
       db,
       identity,
       background,
-      kapso,
+      kapso: kapsoClient(settings),
+      isReal: whatsAppState(settings) === 'real',
+      tellsConversations: !(callsState(settings) === 'simulated' && whatsAppState(settings) === 'real'),
       vapi,
       models,
       logger,
@@ -131,6 +145,10 @@ async function startWorker(parts: {
     ...slots,
     shutdownGraceTime: SHUTDOWN_GRACE_MS,
   });
+}
+
+function kapsoClient({ KAPSO_API_KEY: apiKey, KAPSO_BASE_URL: baseUrl }: Settings): KapsoClient {
+  return apiKey === undefined ? unconfiguredKapso() : createKapsoClient({ baseUrl, apiKey, timeoutMs: SEND_TIMEOUT_MS });
 }
 
 function serverOption(settings: Settings): { server?: CallServer } {
@@ -188,13 +206,19 @@ async function readSdkMetrics(address: string | undefined): Promise<string> {
 }
 
 /** Serves `/healthz` and `/readyz` for orchestrators and `/metrics` for Prometheus. */
-function serveHealth(port: number, host: string | undefined, metrics: ProcessMetrics, isReady: () => boolean): Server {
+function serveHealth(
+  port: number,
+  host: string | undefined,
+  metrics: ProcessMetrics,
+  { isReady, warnings }: { isReady(): boolean; warnings(): ModelWarning[] },
+): Server {
   const server = createServer((request, response) => {
     const path = request.url?.split('?', 1)[0];
     if (path === '/metrics') return void sendMetrics(response, metrics);
     const ready = path !== '/readyz' || isReady();
     response.writeHead(ready ? 200 : 503, { 'Content-Type': 'application/json' });
-    response.end(JSON.stringify(path === '/readyz' ? { ready } : { alive: true }));
+    const readiness = () => ({ ready, ...(warnings().length > 0 ? { warnings: warnings() } : {}) });
+    response.end(JSON.stringify(path === '/readyz' ? readiness() : { alive: true }));
   });
   return server.listen({ port, host });
 }

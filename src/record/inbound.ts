@@ -72,6 +72,9 @@ export interface KnownContext extends InboundContext {
   workflowId: string;
 }
 
+/** Whether a workspace has a model that can be called. */
+type HasModel = (context: InboundContext) => boolean;
+
 const PREVIEW_LENGTH = 100;
 
 /** The contact was merged into another one since it was looked up: start over. */
@@ -86,6 +89,7 @@ const ATTEMPTS = 10;
 export interface RecordingRules {
   identity: Identity;
   answerLimits: AnswerLimits;
+  hasModel: HasModel;
 }
 
 /**
@@ -123,7 +127,8 @@ async function tryToRecord(db: Database, order: RecordOrder, rules: RecordingRul
   }
   if (!ownContext) return { kind: 'recorded', elsewhere, ownsConversation: await ownsConversation(db, order.workflowId) };
   own.sort((one, other) => one.sentAtMs - other.sentAtMs);
-  const { answerableIds, asksForPerson } = await insertMessages(db, ownContext, { ...order, messages: own }, rules.answerLimits);
+  const state = { ...ownContext, hasModel: rules.hasModel(ownContext) };
+  const { answerableIds, asksForPerson } = await insertMessages(db, state, { ...order, messages: own }, rules.answerLimits);
   const context = asksForPerson ? { ...ownContext, needsAttention: true } : ownContext;
   return { kind: 'recorded', own: { context, answerableIds }, elsewhere, ownsConversation: true };
 }
@@ -277,7 +282,7 @@ async function ownsConversation(db: Database, workflowId: string): Promise<boole
  */
 async function insertMessages(
   db: Database,
-  context: KnownContext,
+  context: KnownContext & { hasModel: boolean },
   order: { phoneNumberId: string; workflowId: string; messages: InboundMessage[] },
   limits: AnswerLimits,
 ): Promise<{ answerableIds: string[]; asksForPerson: boolean }> {

@@ -103,7 +103,7 @@ test.each(Object.entries(STEPS))('when a database is new, then %s reads no table
 
 test('when a database is new, then recording a message reads no table as a whole', async () => {
   const order = { ...workflow, deliveries: [{ contact, messages: [message] }] };
-  const rules = { identity: createIdentity('plans'), answerLimits: ANSWER_LIMITS };
+  const rules = { identity: createIdentity('plans'), answerLimits: ANSWER_LIMITS, hasModel: () => true };
   expect(await planned((db) => recordDeliveries(db, order, rules), known)).toEqual({ statements: 3, reads: [] });
 });
 

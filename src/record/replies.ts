@@ -93,6 +93,8 @@ export interface ClaimedReply {
   phone: string | null;
   businessScopedUserId: string | null;
   phoneNumberId: string;
+  /** Who wrote it; null if no model did. */
+  provider: string | null;
   sendAttempts: number;
   lastInboundAgeMs: number;
 }
@@ -104,7 +106,7 @@ export async function claimReply(db: Database, messageId: string): Promise<Claim
     FROM conversations c, contacts p, workspaces w
     WHERE m.id = ${messageId}::uuid AND m.status = 'pending'
       AND c.id = m.conversation_id AND p.id = c.contact_id AND w.id = m.workspace_id
-    RETURNING m.text, p.phone, p.business_scoped_user_id AS "businessScopedUserId", w.kapso_phone_number_id AS "phoneNumberId",
+    RETURNING m.text, p.phone, p.business_scoped_user_id AS "businessScopedUserId", w.kapso_phone_number_id AS "phoneNumberId", m.provider,
       m.send_attempts AS "sendAttempts",
       (extract(epoch FROM now() - (SELECT i.created_at FROM messages i WHERE i.id = m.reply_to_id)) * 1000)::float8 AS "lastInboundAgeMs"`);
   return rows[0];

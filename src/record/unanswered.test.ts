@@ -3,7 +3,7 @@ import type { InboundMessage } from '../../workflows/contract';
 import { type AnsweringState, attentionFor, immediateOutcome } from './unanswered';
 
 const LIMITS = { withinMs: 12 * 3_600_000, repliesPerHour: 60 };
-const STATE: AnsweringState = { mode: 'ai', chatbotEnabled: true, aiEnabled: true, recent: { said: [], replies: 0 } };
+const STATE: AnsweringState = { mode: 'ai', chatbotEnabled: true, aiEnabled: true, hasModel: true, recent: { said: [], replies: 0 } };
 const AWAY = 'Thank you for writing to Example Taxi! We are away and will answer tomorrow.';
 
 function message(fields: Partial<InboundMessage> = {}): InboundMessage {
@@ -113,11 +113,12 @@ describe('the age of a message', () => {
     const outcomes = [
       immediateOutcome(message(old), { ...STATE, mode: 'human' }, LIMITS),
       immediateOutcome(message(old), { ...STATE, aiEnabled: false }, LIMITS),
+      immediateOutcome(message(old), { ...STATE, hasModel: false }, LIMITS),
       immediateOutcome(message({ ...old, isHistory: true }), STATE, LIMITS),
       immediateOutcome(message({ ...old, isInGroup: true }), STATE, LIMITS),
       immediateOutcome(message({ ...old, kind: 'location', text: '' }), STATE, LIMITS),
     ];
-    expect(outcomes).toEqual(['human', 'ai_disabled', 'history', 'group', 'unsupported']);
+    expect(outcomes).toEqual(['human', 'ai_disabled', 'ai_disabled', 'history', 'group', 'unsupported']);
     expect(outcomes.map((outcome) => attentionFor(outcome, LIMITS))).toEqual(outcomes.map(() => undefined));
   });
 });

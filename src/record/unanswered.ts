@@ -22,6 +22,8 @@ export interface AnsweringState {
   mode: string | null;
   chatbotEnabled: boolean;
   aiEnabled: boolean;
+  /** Whether a model can be called. */
+  hasModel: boolean;
   recent: RecentTalk;
 }
 
@@ -36,7 +38,7 @@ export function immediateOutcome(message: InboundMessage, state: AnsweringState,
   if (message.isHistory) return 'history';
   if (message.isInGroup) return 'group';
   if (state.mode === 'human' || state.mode === 'paused') return state.mode;
-  if (!state.chatbotEnabled || !state.aiEnabled) return 'ai_disabled';
+  if (!state.chatbotEnabled || !state.aiEnabled || !state.hasModel) return 'ai_disabled';
   if (!ANSWERABLE_KINDS.has(message.kind) || !message.text?.trim()) return 'unsupported';
   if (Date.now() - message.sentAtMs > limits.withinMs) return 'too_old';
   if (state.recent.replies >= limits.repliesPerHour || isRepetition(message, state.recent)) return 'loop';

@@ -28,6 +28,20 @@ export async function workspaceState(
   return { answers: settings.chatbotEnabled && settings.aiEnabled, providerChain: settings.providerChain };
 }
 
+/** The choice of models of a business number. */
+export interface NumberedChain {
+  phoneNumberId: string;
+  providerChain: string[];
+  model: string | null;
+}
+
+/** The choices of all workspaces that answer. */
+export async function chainsInUse(db: Database): Promise<NumberedChain[]> {
+  return await db.query<NumberedChain>(sql`
+    SELECT w.kapso_phone_number_id AS "phoneNumberId", s.provider_chain AS "providerChain", s.model
+    FROM chatbot_settings s JOIN workspaces w ON w.id = s.workspace_id WHERE s.chatbot_enabled AND s.ai_enabled`);
+}
+
 function chosenSettings(settings: Settings): Record<string, boolean | number | string | string[]> {
   const all = {
     chatbotEnabled: settings.CHATBOT_ENABLED,

@@ -1,12 +1,19 @@
 /** The sandbox as a process, for `npm start` without keys. */
-import { loadEnvFile, readSettings, requireSettings, type Settings } from '../platform/config';
+import {
+  loadEnvFile,
+  readSettings,
+  requireSettings,
+  SANDBOX_API_KEY,
+  SANDBOX_PHONE_NUMBER_ID,
+  type Settings,
+  SettingsError,
+} from '../platform/config';
 import { onShutdown, runProcess } from '../platform/lifecycle';
 import { createLogger } from '../platform/logger';
 import { startSandbox } from './sandbox';
 import type { VapiDoubleOptions } from './vapi/double';
 import type { VapiWebhookAuth } from './vapi/webhooks';
 
-const SANDBOX_PHONE_NUMBER_ID = '100000000000001';
 const SHUTDOWN_LIMIT_MS = 5_000;
 
 async function main(environment: NodeJS.ProcessEnv): Promise<void> {
@@ -14,6 +21,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
     WEBHOOK_TARGET_URL: 'the sandbox delivers its webhooks to it',
     KAPSO_WEBHOOK_SECRET: 'the sandbox signs its webhooks with the first secret',
   });
+  refuseRealKeys(settings);
   const logger = createLogger('sandbox', settings.LOG_LEVEL);
   const sandbox = await startSandbox({
     port: settings.SANDBOX_PORT,
@@ -26,6 +34,16 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   onShutdown(logger, SHUTDOWN_LIMIT_MS, () => sandbox.close());
   // The parent process waits for this line, so log it at any LOG_LEVEL.
   createLogger('sandbox', 'info').info({ url: sandbox.url }, 'sandbox ready');
+}
+
+/**
+ * With a real key next to it, the sandbox would sign its customers' messages with the secret of real ones, and Parley would answer them
+ * to real phones.
+ * @throws SettingsError
+ */
+function refuseRealKeys(settings: Settings): void {
+  const real = (['KAPSO_API_KEY', 'VAPI_API_KEY'] as const).filter((name) => ![undefined, SANDBOX_API_KEY].includes(settings[name]));
+  if (real.length > 0) throw new SettingsError(real.map((name) => `${name}: is set, so nothing is simulated`));
 }
 
 /** Events of calls that have no server of their own go to Parley's PUBLIC_URL. */

@@ -86,10 +86,14 @@ export interface KapsoWebhookOptions {
 /** The WhatsApp webhook. */
 export function kapsoWebhook(options: KapsoWebhookOptions): Webhook {
   return {
-    ...{ source: 'kapso', paths: WEBHOOK_PATHS, bodyLimitMib: BODY_LIMIT_MIB, refusal: 'bad or missing signature' },
+    ...{ source: 'kapso', paths: WEBHOOK_PATHS, bodyLimitMib: BODY_LIMIT_MIB, refusal: refusalOf(options) },
     proofOf: (headers) => proofOf(headers, options.secrets),
     take: (webhook) => takeWebhook(webhook, options),
   };
+}
+
+function refusalOf({ secrets }: KapsoWebhookOptions): string {
+  return secrets.length > 0 ? 'bad or missing signature' : 'WhatsApp is not configured (KAPSO_WEBHOOK_SECRET)';
 }
 
 function proofOf(headers: ReceivedWebhook['headers'], secrets: readonly string[]): Proof {

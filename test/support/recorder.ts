@@ -62,7 +62,11 @@ async function openRecorder(name: string) {
   });
 
   async function record(workflow: Workflow, ...deliveries: MessagesReceived[]): Promise<RecordedDeliveries & { kind: 'recorded' }> {
-    const recorded = await recordDeliveries(db, { ...workflow, deliveries }, { identity, answerLimits: ANSWER_LIMITS });
+    const recorded = await recordDeliveries(
+      db,
+      { ...workflow, deliveries },
+      { identity, answerLimits: ANSWER_LIMITS, hasModel: () => true },
+    );
     if (recorded.kind !== 'recorded') throw new Error('the workspace is not there');
     return recorded;
   }

@@ -256,10 +256,11 @@ async function main(): Promise<number> {
   }
   // biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
   const instance = readInstanceFile(readSettings(process.env).DATA_DIR);
-  if (!instance.sandboxUrl) {
-    process.stdout.write('Parley is connected to the real Kapso: use WhatsApp to chat.\n');
-    return 0;
-  }
+  // A simulated customer may have the number of a real person, who would get the reply.
+  if (!instance.simulatesWhatsApp || !instance.sandboxUrl)
+    throw new TerminalError(
+      'WhatsApp is not simulated here, so npm run chat sends nothing: write to the business number from a phone instead',
+    );
   process.stdout.write(`${greeting(options)}\n`);
   return converse(instance, instance.sandboxUrl, options);
 }

@@ -27,6 +27,8 @@ export interface RunningInstance {
   databaseUrl: string;
   apiKey: string;
   phoneNumberId?: string | undefined;
+  /** True if the sandbox simulates WhatsApp, so that no message reaches a real person. */
+  simulatesWhatsApp: boolean;
   /** True if the sandbox simulates voice calls, so that no real phone rings. */
   simulatesCalls: boolean;
   pid: number;

@@ -87,6 +87,16 @@ const listedStatus = z.object({
   biz_opaque_callback_data: text,
 });
 
+/** Kapso's part where WhatsApp is not configured: it sends nothing, and says so. */
+export function unconfiguredKapso(): KapsoClient {
+  return {
+    sendText: async () => ({ kind: 'refused', httpStatus: 401, kapsoError: 'KAPSO_API_KEY is not set' }),
+    listSent: async () => {
+      throw new Error('WhatsApp is not configured (KAPSO_API_KEY)');
+    },
+  };
+}
+
 /** A client for one Kapso project. `timeoutMs`: timeout of each request, including the response body. */
 export function createKapsoClient(options: { baseUrl: string; apiKey: string; timeoutMs: number }): KapsoClient {
   const headers = { 'X-API-Key': options.apiKey, 'Content-Type': 'application/json' };

@@ -3,9 +3,10 @@
  * No retries and no fallback here: the workflow decides both, where operators can see it.
  */
 import OpenAI, { APIError, type ClientOptions } from 'openai';
-import type { ProviderName, Settings } from '../../platform/config';
+import { type ProviderName, type Settings, whatsAppState } from '../../platform/config';
 import { sendRequest } from '../../platform/http-request';
 import { type ChatAnswer, normalizedErrorBody, readAnswer } from './answer';
+import { thinkingOff } from './catalogue';
 import type { ChatMessage } from './prompt';
 
 export interface ModelChoice {
@@ -21,31 +22,30 @@ export class UnreadableAnswerError extends Error {
 export interface LanguageModels {
   /** Providers that have a key or a URL, in the default order. */
   available: ProviderName[];
-  /** The provider's default model; empty if the provider is not configured. */
-  defaultModel(provider: ProviderName): string;
   /** @throws UnreadableAnswerError, or an error of the openai package, also for an error in a body with a status of success */
   chat(choice: ModelChoice, messages: ChatMessage[], signal: AbortSignal): Promise<ChatAnswer>;
 }
 
-interface Endpoint {
+/** Where a provider is, and the key for it. */
+export interface Endpoint {
   baseURL: string;
   apiKey: string;
-  defaultModel: string;
 }
 
 /** The configured providers. A provider without a key is left out. */
 export function configuredEndpoints(settings: Settings): Map<ProviderName, Endpoint> {
   const endpoints = new Map<ProviderName, Endpoint>();
-  const add = (name: ProviderName, apiKey: string | undefined, baseURL: string | undefined, defaultModel: string) => {
-    if (apiKey && baseURL) endpoints.set(name, { apiKey, baseURL, defaultModel });
+  const add = (name: ProviderName, apiKey: string | undefined, baseURL: string | undefined) => {
+    if (apiKey && baseURL) endpoints.set(name, { apiKey, baseURL });
   };
-  add('deepseek', settings.DEEPSEEK_API_KEY, settings.DEEPSEEK_BASE_URL, 'deepseek-chat');
-  add('openai', settings.OPENAI_API_KEY, settings.OPENAI_BASE_URL, 'gpt-4.1-mini');
-  add('anthropic', settings.ANTHROPIC_API_KEY, settings.ANTHROPIC_BASE_URL, 'claude-haiku-4-5');
-  add('grok', settings.GROK_API_KEY, settings.GROK_BASE_URL, 'grok-4-fast');
+  add('deepseek', settings.DEEPSEEK_API_KEY, settings.DEEPSEEK_BASE_URL);
+  add('openai', settings.OPENAI_API_KEY, settings.OPENAI_BASE_URL);
+  add('anthropic', settings.ANTHROPIC_API_KEY, settings.ANTHROPIC_BASE_URL);
+  add('grok', settings.GROK_API_KEY, settings.GROK_BASE_URL);
   // Ollama needs no key, but the OpenAI client requires one.
-  add('sealion', 'none', settings.SEALION_URL, 'aisingapore/Gemma-SEA-LION-v4-27B-IT');
-  add('sandbox', 'sandbox', settings.SANDBOX_URL && `${settings.SANDBOX_URL}/v1`, 'sandbox-model');
+  add('sealion', 'none', settings.SEALION_URL);
+  // The simulated model's words must never reach a real person.
+  if (whatsAppState(settings) !== 'real') add('sandbox', 'sandbox', settings.SANDBOX_URL && `${settings.SANDBOX_URL}/v1`);
   return endpoints;
 }
 
@@ -57,11 +57,11 @@ export function createLanguageModels(settings: Settings): LanguageModels {
     clients.set(name, new OpenAI({ baseURL, apiKey, maxRetries: 0, timeout: NO_TIMEOUT_MS, fetch: sendByRequest }));
   return {
     available: [...endpoints.keys()],
-    defaultModel: (provider) => endpoints.get(provider)?.defaultModel ?? '',
     async chat({ provider, model }, messages, signal) {
       const client = clients.get(provider);
       if (!client) throw new Error(`provider ${provider} is not configured`);
-      const response = await client.chat.completions.create({ model, messages }, { signal }).asResponse();
+      const request = { ...thinkingOff(provider, model), model, messages };
+      const response = await client.chat.completions.create(request, { signal }).asResponse();
       return answerIn(await response.text(), response);
     },
   };

@@ -62,6 +62,12 @@ export interface ModelProgram extends Omit<z.output<typeof modelProgramSchema>, 
   when?: ((request: ModelRequest) => boolean) | undefined;
 }
 
+/** What the provider lists, and the key that it takes (default: any). */
+export interface ModelListing {
+  names: string[];
+  apiKey?: string;
+}
+
 interface ModelRecord {
   count: number;
   recent: ModelRequest[];
@@ -90,6 +96,8 @@ export class ModelDouble {
   readonly #timers = new Timers();
   readonly #response = new AsyncLocalStorage<ServerResponse>();
   #server: ServerInstance | undefined;
+  #list: ModelListing | undefined;
+  #listed = 0;
 
   /** Starts aimock, which gets its requests through `handle`. Keeps its journal short, so that a long benchmark needs bounded memory. */
   async start(): Promise<void> {
@@ -99,12 +107,23 @@ export class ModelDouble {
 
   /** Handles a request under /v1. aimock passes on only the request, so the response is stored aside for cuts and raw bodies. */
   handle(request: IncomingMessage, response: ServerResponse): void {
-    this.#response.run(response, () => this.#server?.server.emit('request', request, response));
+    if (request.method === 'GET' && request.url?.split('?', 1)[0] === '/v1/models') this.#answerList(request, response);
+    else this.#response.run(response, () => this.#server?.server.emit('request', request, response));
   }
 
   /** Adds a program; the returned function removes it. Programs with a count apply first, in order, then the latest one without. */
   program(program: ModelProgram): () => void {
     return this.#programs.add(program);
+  }
+
+  /** Sets the answer to `GET /models`; undefined: a provider without a list (404), the default. */
+  list(listing: ModelListing | undefined): void {
+    this.#list = listing;
+  }
+
+  /** Number of requests for the list. */
+  listed(): number {
+    return this.#listed;
   }
 
   /** Removes the programs of a model, or all. */
@@ -147,6 +166,17 @@ export class ModelDouble {
     this.#server.server.close();
     this.#server = undefined;
     await closed;
+  }
+
+  #answerList({ headers }: IncomingMessage, response: ServerResponse): void {
+    this.#listed += 1;
+    const { names, apiKey } = this.#list ?? {};
+    const given = headers['x-api-key'] ?? headers.authorization?.replace(/^Bearer /, '');
+    const status = names === undefined ? 404 : apiKey === undefined || given === apiKey ? 200 : 401;
+    const error = { error: { message: `The sandbox model responds with ${status}, as programmed.`, type: 'invalid_request_error' } };
+    const rows = (names ?? []).map((id) => ({ id, object: 'model', created: 0, owned_by: 'sandbox' }));
+    response.writeHead(status, { 'Content-Type': 'application/json' });
+    response.end(JSON.stringify(status === 200 ? { object: 'list', data: rows } : error));
   }
 
   async #answer(body: ChatCompletionRequest): Promise<FixtureResponse> {

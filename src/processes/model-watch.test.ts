@@ -1,0 +1,121 @@
+/** The watch over the configured models, with the real database and a provider that has a list. */
+import { randomUUID } from 'node:crypto';
+import { testDatabase } from '../../test/support/engine';
+import { eventually } from '../../test/support/expectations';
+import { readSettings } from '../platform/config';
+import { type Database, openDatabase } from '../platform/database';
+import type { Logger } from '../platform/logger';
+import { createLogger } from '../platform/logger';
+import { createLanguageModels } from '../providers/models/client';
+import { type Sandbox, startSandbox } from '../sandbox/sandbox';
+import { type ModelWatchOptions, watchModels } from './model-watch';
+
+let database: Awaited<ReturnType<typeof testDatabase>>;
+let db: Database;
+let sandbox: Sandbox;
+let stop: AbortController;
+
+beforeAll(async () => {
+  database = await testDatabase('models');
+  db = openDatabase(database.url);
+  sandbox = await startSandbox({
+    port: 0,
+    webhookUrls: [],
+    webhookSecret: 's',
+    phoneNumberId: '1',
+    log: createLogger('sandbox', 'silent'),
+  });
+});
+
+afterAll(async () => {
+  await sandbox?.close();
+  await db?.close();
+  await database?.drop();
+});
+
+beforeEach(async () => {
+  stop = new AbortController();
+  await db.orm.workspace.deleteMany();
+  sandbox.models.list({ names: ['gpt-5.4-mini', 'gpt-4.1-mini'] });
+});
+
+afterEach(() => stop.abort());
+
+async function workspace(providerChain: string[], answers = true): Promise<string> {
+  const kapsoPhoneNumberId = randomUUID();
+  const settings = { create: { chatbotEnabled: answers, aiEnabled: true, providerChain } };
+  await db.orm.workspace.create({ data: { name: 'w', kapsoPhoneNumberId, settings } });
+  return kapsoPhoneNumberId;
+}
+
+function watch(options: Partial<ModelWatchOptions> = {}) {
+  const settings = readSettings({ OPENAI_API_KEY: 'k', OPENAI_BASE_URL: sandbox.modelsUrl });
+  const logged: string[] = [];
+  const logger = { warn: (_fields: object, text: string) => logged.push(text) } as unknown as Logger;
+  const now = () => Date.parse('2026-12-20');
+  const common = { settings, models: createLanguageModels(settings), db, logger, signal: stop.signal, callsModels: true };
+  return { logged, ...watchModels({ ...common, now, intervalMs: 25, retryMs: 25, ...options }) };
+}
+
+test('when workspaces name models, then those in use that have ended, end soon or are not listed are reported, and written to the log', async () => {
+  await workspace(['openai:gpt-4.1-mini', 'openai:gpt-9', 'openai']);
+  await workspace(['deepseek:deepseek-chat']);
+  await workspace(['openai:not-in-use'], false);
+  const { warnings, logged } = watch();
+  await eventually(async () =>
+    expect(
+      warnings()
+        .map(({ kind }) => kind)
+        .sort(),
+    ).toEqual(['model_ends_soon', 'model_not_listed', 'no_model']),
+  );
+  expect(warnings().find(({ kind }) => kind === 'no_model')?.text).toContain('deepseek:deepseek-chat: no API key');
+  expect(new Set(logged)).toEqual(new Set(warnings().map(({ text }) => text)));
+});
+
+test('when a model leaves the list, then the next look reports it; and it is looked again and again, at the interval', async () => {
+  await workspace(['openai']);
+  const { warnings } = watch();
+  await eventually(async () => expect(sandbox.models.listed()).toBeGreaterThanOrEqual(1));
+  expect(warnings()).toEqual([]);
+  sandbox.models.list({ names: ['gpt-9'] });
+  await eventually(async () => expect(warnings()).toMatchObject([{ kind: 'model_not_listed' }]));
+  sandbox.models.list({ names: ['gpt-5.4-mini'] });
+  await eventually(async () => expect(warnings()).toEqual([]));
+});
+
+test('when the interval is long, then the list is asked for once, and the watch ends with its signal', async () => {
+  await workspace(['openai']);
+  const before = sandbox.models.listed();
+  const { warnings } = watch({ intervalMs: 60_000, now: () => Date.parse('2026-11-26') });
+  await eventually(async () => expect(sandbox.models.listed()).toBe(before + 1));
+  expect(warnings()).toEqual([]);
+  stop.abort();
+  const { warnings: other } = watch({ signal: AbortSignal.abort() });
+  expect(other()).toEqual([]);
+  expect(sandbox.models.listed()).toBe(before + 1);
+});
+
+test('when the API has no keys, then it knows the ends of the models that are named, and misses no key', async () => {
+  await workspace(['deepseek:deepseek-chat']);
+  await workspace([]);
+  const settings = readSettings({});
+  const { warnings, logged } = watch({ settings, models: createLanguageModels(settings), callsModels: false });
+  await eventually(async () =>
+    expect(warnings()).toMatchObject([{ kind: 'model_ended', text: expect.stringContaining('deepseek (deepseek-chat)') }]),
+  );
+  expect(logged).toEqual([]);
+});
+
+test('when the database is away at first, then the watch looks again', async () => {
+  await workspace(['openai:gpt-9']);
+  let isAway = true;
+  const query: Database['query'] = async (statement) => {
+    if (!isAway) return await db.query(statement);
+    isAway = false;
+    throw new Error('away');
+  };
+  const { warnings, logged } = watch({ db: { ...db, query } });
+  await eventually(async () => expect(warnings()).toMatchObject([{ kind: 'model_not_listed' }]));
+  expect(logged[0]).toContain('could not be checked');
+});

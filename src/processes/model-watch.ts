@@ -1,0 +1,84 @@
+/** Looks at the start and daily whether the configured models are still served. */
+import type { Settings } from '../platform/config';
+import type { Database } from '../platform/database';
+import { pause } from '../platform/lifecycle';
+import type { Logger } from '../platform/logger';
+import { namedChain, usableChain } from '../providers/models/chain';
+import type { LanguageModels } from '../providers/models/client';
+import { listModels, type ModelList } from '../providers/models/model-list';
+import { type ModelProblem, modelProblems } from '../providers/models/problems';
+import { chainsInUse, type NumberedChain } from '../record/workspaces';
+
+/** A warning on `/readyz`. */
+export interface ModelWarning {
+  kind: ModelProblem['kind'] | 'no_model';
+  text: string;
+}
+
+export interface ModelWatch {
+  /** What is wrong now, by the last look. */
+  warnings(): ModelWarning[];
+}
+
+const DAY_MS = 24 * 60 * 60_000;
+/** After a look that failed because the database was away. */
+const RETRY_MS = 60_000;
+
+export interface ModelWatchOptions {
+  settings: Settings;
+  models: Pick<LanguageModels, 'available'>;
+  db: Database;
+  logger: Logger;
+  /** Ends the watch. */
+  signal: AbortSignal;
+  /**
+   * True for the worker, which calls the models: it misses the keys that it does not have, and writes what is wrong to its log. The API may
+   * run without any.
+   */
+  callsModels: boolean;
+  intervalMs?: number;
+  retryMs?: number;
+  now?: () => number;
+}
+
+/** The models in use, and what their providers list. */
+interface Look {
+  chains: NumberedChain[];
+  lists: Map<string, ModelList>;
+}
+
+/** Starts watching; returns at once. */
+export function watchModels(options: ModelWatchOptions): ModelWatch {
+  const { settings, models, db, logger, signal, callsModels, intervalMs = DAY_MS, retryMs = RETRY_MS, now = Date.now } = options;
+  let last: Look | undefined;
+  void keepLooking();
+  return { warnings: () => (last ? warningsOf(last) : []) };
+
+  async function keepLooking(): Promise<void> {
+    while (!signal.aborted) {
+      const succeeded = await look().catch((error: unknown) => {
+        if (!signal.aborted) logger.warn({ error }, 'the configured models could not be checked; trying again');
+      });
+      await pause(succeeded ? intervalMs : retryMs, signal);
+    }
+  }
+
+  async function look(): Promise<true> {
+    const chains = await chainsInUse(db);
+    const providers = chains.flatMap((chain) => usableChain(chain, models)).map(({ provider }) => provider);
+    last = { chains, lists: await listModels(settings, providers) };
+    if (callsModels) for (const { kind, text } of warningsOf(last)) logger.warn({ kind }, text);
+    return true;
+  }
+
+  function warningsOf({ chains, lists }: Look): ModelWarning[] {
+    const choices = chains.flatMap((chain) => (callsModels ? usableChain(chain, models) : namedChain(chain, models.available)));
+    const unanswered = callsModels ? chains.filter((chain) => usableChain(chain, models).length === 0) : [];
+    return [...unanswered.map(noModel), ...modelProblems(choices, now(), (provider) => lists.get(provider))];
+  }
+}
+
+function noModel({ phoneNumberId, providerChain }: NumberedChain): ModelWarning {
+  const why = providerChain.length > 0 ? `${providerChain.join(', ')}: no API key` : 'no model has an API key';
+  return { kind: 'no_model', text: `nobody who writes to ${phoneNumberId} is answered: ${why}` };
+}

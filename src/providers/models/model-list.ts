@@ -1,0 +1,65 @@
+/** The models that a provider serves, by its own list (`GET /models`). */
+import { z } from 'zod';
+import type { ProviderName, Settings } from '../../platform/config';
+import { withDeadline } from '../../platform/deadline';
+import { sendRequest } from '../../platform/http-request';
+import { withoutDate } from './catalogue';
+import { configuredEndpoints, type Endpoint } from './client';
+
+/** `no_list`: the provider has none, or could not be asked, which is no fault of the model. */
+export type ModelList = { kind: 'listed'; names: ReadonlySet<string> } | { kind: 'no_list' } | { kind: 'key_refused'; status: number };
+
+const text = z.string().min(1);
+const listSchema = z.object({ data: z.array(z.looseObject({ id: text, aliases: z.array(text).optional().catch(undefined) })).min(1) });
+
+const TIMEOUT_MS = 10_000;
+
+/** Anthropic's list has its own headers, and 20 rows a page unless more are asked for (its API reference, "List Models"). */
+const ANTHROPIC_VERSION = '2023-06-01';
+
+/** Asks each of the providers once, at the same time. A provider without a key is left out. */
+export async function listModels(settings: Settings, providers: Iterable<ProviderName>): Promise<Map<ProviderName, ModelList>> {
+  const endpoints = configuredEndpoints(settings);
+  // The sandbox answers to every name.
+  const asked = [...new Set(providers)].filter((name) => name !== 'sandbox');
+  const lists = asked.map(async (name) => {
+    const endpoint = endpoints.get(name);
+    return endpoint ? [[name, await listOf(name, endpoint)] as const] : [];
+  });
+  return new Map((await Promise.all(lists)).flat());
+}
+
+async function listOf(provider: ProviderName, { baseURL, apiKey }: Endpoint): Promise<ModelList> {
+  const isAnthropic = provider === 'anthropic';
+  const headers: Record<string, string> = isAnthropic
+    ? { 'x-api-key': apiKey, 'anthropic-version': ANTHROPIC_VERSION }
+    : { authorization: `Bearer ${apiKey}` };
+  try {
+    return await withDeadline(TIMEOUT_MS, async (signal) => {
+      const answer = await sendRequest(`${baseURL}/models${isAnthropic ? '?limit=1000' : ''}`, { method: 'GET', headers, signal });
+      // A 403 is no verdict on the key: it may be allowed to chat but not to list.
+      if (answer.status === 401) return { kind: 'key_refused', status: answer.status };
+      const list = answer.status === 200 ? listSchema.safeParse(JSON.parse(answer.text)).data : undefined;
+      return list ? { kind: 'listed', names: namesIn(list.data) } : { kind: 'no_list' };
+    });
+  } catch {
+    return { kind: 'no_list' };
+  }
+}
+
+function namesIn(rows: z.output<typeof listSchema>['data']): Set<string> {
+  return new Set(rows.flatMap(({ id, aliases = [] }) => [id, ...aliases].map(plainName)));
+}
+
+/** Whether a list has a model. A name without a date stands for the dated one, and Ollama's for its tag `latest`. */
+export function isListed({ names }: { names: ReadonlySet<string> }, model: string): boolean {
+  const wanted = plainName(model);
+  return names.has(wanted) || [...names].some((name) => withoutDate(name) === wanted);
+}
+
+function plainName(name: string): string {
+  return name
+    .toLowerCase()
+    .replace(/^models\//, '')
+    .replace(/(:|-)latest$/, '');
+}
