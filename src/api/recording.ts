@@ -14,6 +14,7 @@ import { clientLeft, noQuery, parsed } from '../http/requests';
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
 import { withDeadline } from '../platform/deadline';
+import { fetchStream } from '../platform/http-request';
 import type { Logger } from '../platform/logger';
 import { retryAfterMs } from '../platform/retry-after';
 import { vapiId } from '../providers/vapi/id';
@@ -98,7 +99,7 @@ async function fetchAddress(
   return await withDeadline(
     HEADERS_TIMEOUT_MS,
     async (signal) => {
-      const answer = await fetch(url, { headers, redirect: 'manual', signal });
+      const answer = await fetchStream(url, { headers, signal });
       await answer.body?.cancel();
       const location = answer.headers.get('location') ?? '';
       if (REDIRECTS.has(answer.status)) return readLocation(location, url);
@@ -108,8 +109,8 @@ async function fetchAddress(
   );
 }
 
-/** The URL must use TLS if Vapi is called over TLS. */
-function readLocation(location: string, base: string): URL {
+/** The URL must use TLS if Vapi is called over TLS. @throws ApiError 502 */
+export function readLocation(location: string, base: string): URL {
   const url = location !== '' && URL.canParse(location, base) ? new URL(location, base) : undefined;
   const isSafe = url?.protocol === 'https:' || (url?.protocol === 'http:' && base.startsWith('http:'));
   if (url === undefined || !isSafe) throw new ApiError(502, 'Vapi returned no URL for the recording');
@@ -127,12 +128,12 @@ function refusal(answer: Response, response: ApiResponse): ApiError {
 /** Sent without our API key and without following redirects. Always a GET, because the URL is signed for that. */
 async function openRecording(address: URL, request: Request, signal: AbortSignal): Promise<Response> {
   // If compressed, the response would not have the recording's length.
-  const headers = new Headers({ 'Accept-Encoding': 'identity' });
+  const headers: Record<string, string> = { 'Accept-Encoding': 'identity' };
   for (const name of REQUEST_HEADERS) {
     const value = request.get(name);
-    if (value !== undefined) headers.set(name, value);
+    if (value !== undefined) headers[name] = value;
   }
-  const answer = await fetch(address, { headers, redirect: 'manual', signal });
+  const answer = await fetchStream(address, { headers, signal });
   if (PASSED_ON.has(answer.status)) return answer;
   await answer.body?.cancel();
   const range = answer.headers.get('content-range');

@@ -25,6 +25,11 @@ const hostList = commaList.superRefine((entries, context) => {
     context.addIssue({ code: 'custom', message: `"${entry}" is not a host; write host or host:port` });
   }
 });
+/** `host:port` counts as http://, as with other programs. */
+const proxyUrl = z
+  .string()
+  .transform((text) => (text.includes('://') ? text : `http://${text}`))
+  .pipe(z.url({ protocol: /^https?$/, error: 'must be the http(s) URL of a proxy' }));
 /** An id issued by a provider. */
 const providerId = z.string().regex(/^[\w.-]{1,64}$/, 'must be an id: letters, digits, "_", "." or "-"');
 const headerName = z
@@ -190,9 +195,19 @@ export const settingsSchema = z.object({
   UNSIGNED_WEBHOOK_RATE_LIMIT_PER_MINUTE: z.coerce.number({ error: 'must be a number' }).int().min(1).default(600),
   API_RATE_LIMIT_PER_MINUTE: z.coerce.number({ error: 'must be a number' }).int().min(1).default(1_200),
   TRUST_PROXY_HOPS: z.coerce.number({ error: 'must be a number' }).int().min(0).max(10).default(0),
+
+  HTTP_PROXY: proxyUrl.optional(),
+  HTTPS_PROXY: proxyUrl.optional(),
+  NO_PROXY: z
+    .string()
+    .transform((text) => text.split(/[\s,]+/).filter((entry) => entry !== ''))
+    .default([]),
 });
 
 export type Settings = z.output<typeof settingsSchema>;
+
+/** The proxies for outgoing requests; see src/platform/proxies.ts. */
+export type ProxySettings = Pick<Settings, 'HTTP_PROXY' | 'HTTPS_PROXY' | 'NO_PROXY'>;
 
 /** Adds the checks that involve more than one setting. */
 const consistentSettingsSchema = settingsSchema.refine(
@@ -214,14 +229,45 @@ export class SettingsError extends Error {
  */
 export function readSettings(environment: Record<string, string | undefined>): Settings {
   const present = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== undefined && value.trim() !== ''));
-  const parsed = consistentSettingsSchema.safeParse(present);
+  const parsed = consistentSettingsSchema.safeParse({ ...present, ...proxyVariables(environment) });
   if (parsed.success) return parsed.data;
   throw new SettingsError(parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`));
 }
 
-/** Loads `.env` into the environment; variables that are already set win. */
+/** The proxies' variables in upper case. As with other programs, `https_proxy` wins over `HTTPS_PROXY`; both lists of exceptions count. */
+function proxyVariables(environment: Record<string, string | undefined>): Record<string, string> {
+  const valuesOf = (name: string) => [environment[name.toLowerCase()], environment[name]].flatMap((value) => value?.trim() || []);
+  const [httpProxy] = valuesOf('HTTP_PROXY');
+  const [httpsProxy] = valuesOf('HTTPS_PROXY');
+  const exceptions = valuesOf('NO_PROXY');
+  return {
+    ...(httpProxy === undefined ? {} : { HTTP_PROXY: httpProxy }),
+    ...(httpsProxy === undefined ? {} : { HTTPS_PROXY: httpsProxy }),
+    ...(exceptions.length === 0 ? {} : { NO_PROXY: exceptions.join(',') }),
+  };
+}
+
+/** The proxies in an environment. @throws SettingsError */
+export function readProxies(environment: Record<string, string | undefined>): ProxySettings {
+  const { HTTP_PROXY, HTTPS_PROXY, NO_PROXY } = readSettings(proxyVariables(environment));
+  return { HTTP_PROXY, HTTPS_PROXY, NO_PROXY };
+}
+
+/** The proxies of this process. Not passed around, so that no outgoing request can forget them. @throws SettingsError */
+export function proxiesOfProcess(): ProxySettings {
+  // biome-ignore lint/style/noProcessEnv: the settings of this process
+  return readProxies(process.env);
+}
+
+/** Libraries and child processes that read the variables themselves know only names and single addresses. */
+const THIS_MACHINE = ['localhost', '127.0.0.1', '::1'];
+
+/** Loads `.env` into the environment; variables that are already set win. Excepts this machine from every proxy. */
 export function loadEnvFile(): void {
   if (existsSync('.env')) process.loadEnvFile('.env');
+  const { env } = process;
+  if (!['http_proxy', 'https_proxy', 'all_proxy', 'grpc_proxy'].some((name) => env[name] || env[name.toUpperCase()])) return;
+  for (const name of ['no_proxy', 'NO_PROXY']) env[name] = [env.no_proxy, env.NO_PROXY, ...THIS_MACHINE].filter(Boolean).join(',');
 }
 
 /** Kapso's id of the number that the sandbox simulates. */

@@ -18,7 +18,17 @@ const CONNECT_ERROR_CODES = new Set([
   'ERR_TLS_CERT_ALTNAME_INVALID',
   // src/platform/claim-fence.ts
   'CLAIM_EXPIRED',
+  'PROXY_FAILED',
 ]);
+
+/** The proxy did not connect us: it refused, or did not respond. Nothing was sent to the server. */
+export class ProxyError extends Error {
+  override name = 'ProxyError';
+  readonly code = 'PROXY_FAILED';
+  constructor(cause: unknown) {
+    super(`the proxy did not connect: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+  }
+}
 
 /** The shape of Node's and undici's errors. A host with several addresses fails with one error per address. */
 interface ConnectionError {

@@ -2,12 +2,15 @@
  * Sends one request to a provider and reads the whole response. Uses undici's `request`, because `fetch` costs three times
  * its CPU, and each reply takes two requests (docs/decisions/0005).
  */
-import { Agent, type Dispatcher, request } from 'undici';
+import { Agent, type Dispatcher, EnvHttpProxyAgent, fetch, Pool, type RequestInit, type Response, request } from 'undici';
+import { type ProxySettings, proxiesOfProcess } from './config';
+import { connectionFailure, ProxyError } from './connection-failure';
+import { proxyFor } from './proxies';
 
 export interface HttpRequest {
   method: Dispatcher.HttpMethod;
   headers: Record<string, string>;
-  body?: string;
+  body?: string | Buffer;
   /** Aborts the request, including reading the response body. */
   signal: AbortSignal;
   /** Called when the connection stands, right before the first byte leaves. If it throws, nothing is sent, and the request fails with its error. */
@@ -23,16 +26,54 @@ export interface HttpAnswer {
 /** Shorter than any request timeout: a failed connect proves that nothing was sent, an aborted request does not. */
 const CONNECT_TIMEOUT_MS = 5_000;
 
-const dispatcher = new Agent({ connect: { timeout: CONNECT_TIMEOUT_MS } });
+/** Created with the first request, when `.env` has been read. */
+let processDispatcher: Dispatcher | undefined;
+
+function dispatcherOfProcess(): Dispatcher {
+  processDispatcher ??= createDispatcher(proxiesOfProcess());
+  return processDispatcher;
+}
+
+/** Connects directly or through a proxy (src/platform/proxies.ts). */
+function createDispatcher(proxies: ProxySettings): Dispatcher {
+  const direct = new Agent({ connect: { timeout: CONNECT_TIMEOUT_MS } });
+  if (proxies.HTTP_PROXY === undefined && proxies.HTTPS_PROXY === undefined) return direct;
+  const proxied = new EnvHttpProxyAgent({
+    httpProxy: proxies.HTTP_PROXY ?? '',
+    httpsProxy: proxies.HTTPS_PROXY ?? '',
+    // Only what no exception covers gets here.
+    noProxy: '',
+    // Many proxies open tunnels to port 443 only, and expect requests for http URLs as they are.
+    proxyTunnel: false,
+    proxyTls: { timeout: CONNECT_TIMEOUT_MS },
+    requestTls: { timeout: CONNECT_TIMEOUT_MS },
+    // The response to CONNECT belongs to the connecting.
+    clientFactory: (origin, options) => new Pool(origin, { ...options, headersTimeout: CONNECT_TIMEOUT_MS }),
+  });
+  return direct.compose(
+    (dispatch) => (options, handler) =>
+      proxyFor(new URL(String(options.origin)), proxies) === undefined ? dispatch(options, handler) : proxied.dispatch(options, handler),
+  );
+}
+
+/** `fetch` over the process's proxies, for responses that are streamed. Does not follow redirects unless `init` says so. */
+export async function fetchStream(url: URL | string, init: RequestInit): Promise<Response> {
+  return await fetch(url, { redirect: 'manual', ...init, dispatcher: dispatcherOfProcess() });
+}
 
 /**
  * Sends the request once and returns the response, whatever its status. Does not follow redirects: doing so could repeat a
  * side effect or send the API key to another host.
- * @throws undici's error or the signal's reason; `connectionFailure` classifies it
+ * @throws undici's error, ProxyError or the signal's reason; `connectionFailure` classifies it
  */
 export async function sendRequest(url: string, { method, headers, body, signal, beforeSending }: HttpRequest): Promise<HttpAnswer> {
+  let hasBegun = false;
+  const onStart = () => {
+    beforeSending?.();
+    hasBegun = true;
+  };
   const response = request(url, {
-    dispatcher: beforeSending ? dispatcher.compose(callBefore(beforeSending)) : dispatcher,
+    dispatcher: dispatcherOfProcess().compose(callBefore(onStart)),
     method,
     // Responses are not decompressed here. Some servers reject requests without a user agent.
     headers: { 'user-agent': 'parley', ...headers, 'accept-encoding': 'identity' },
@@ -41,6 +82,10 @@ export async function sendRequest(url: string, { method, headers, body, signal, 
     headersTimeout: 0,
     bodyTimeout: 0,
     ...(body === undefined ? {} : { body }),
+  }).catch((error: unknown) => {
+    // A proxy that refuses, or does not respond, fails with the same errors as a server, but before anything was sent.
+    const isProxys = !hasBegun && !signal.aborted && connectionFailure(error).kind === 'unknown';
+    throw isProxys ? new ProxyError(error) : error;
   });
   // undici checks the signal only once it is connected (and then sends nothing), so race against the signal as well.
   const answer = await Promise.race([response, abortOf(signal)]);

@@ -1,19 +1,63 @@
 /** Connects to Temporal according to the settings (address, namespace, TLS, API key). */
 import { Client, Connection, type ConnectionOptions } from '@temporalio/client';
 import { type ClientConnectConfig, loadClientConnectConfig } from '@temporalio/envconfig';
+import { readProxies, SettingsError } from './config';
+import { proxyFor, proxyLogin } from './proxies';
 
-/** Reads `TEMPORAL_*` as defined by Temporal's environment configuration; ignores the Temporal CLI's configuration file. */
-export function temporalConfig(environment: Record<string, string | undefined>): ClientConnectConfig & { namespace: string } {
+/** How to reach Temporal. The options are those of a worker's connection. */
+export type TemporalConfig = ClientConnectConfig & { namespace: string };
+
+/** Temporal's default. */
+const DEFAULT_ADDRESS = 'localhost:7233';
+
+/**
+ * Reads `TEMPORAL_*` as defined by Temporal's environment configuration, and the proxy for the address; ignores the Temporal CLI's
+ * configuration file. @throws SettingsError
+ */
+export function temporalConfig(environment: Record<string, string | undefined>): TemporalConfig {
   const present = Object.fromEntries(Object.entries(environment).filter((entry): entry is [string, string] => Boolean(entry[1]?.trim())));
-  const config = loadClientConnectConfig({ disableFile: true, overrideEnvVars: present });
-  return { ...config, namespace: config.namespace ?? 'default' };
+  const { connectionOptions, namespace = 'default' } = loadClientConnectConfig({ disableFile: true, overrideEnvVars: present });
+  const proxy = temporalProxy(connectionOptions.address ?? DEFAULT_ADDRESS, environment);
+  return { connectionOptions: { ...connectionOptions, ...(proxy && { proxy }) }, namespace };
+}
+
+/** gRPC over TLS or not, it is a tunnel (CONNECT), so HTTPS_PROXY applies. */
+function temporalProxy(address: string, environment: Record<string, string | undefined>): TemporalConfig['connectionOptions']['proxy'] {
+  const target = `https://${address}`;
+  const proxy = URL.canParse(target) ? proxyFor(new URL(target), readProxies(environment)) : undefined;
+  if (proxy === undefined) return undefined;
+  if (proxy.protocol !== 'http:')
+    throw new SettingsError(['HTTPS_PROXY: Temporal can be reached through an http:// proxy only; list its host in NO_PROXY']);
+  const basicAuth = proxyLogin(proxy);
+  return { type: 'http-connect', targetHost: `${proxy.hostname}:${proxy.port || '80'}`, ...(basicAuth && { basicAuth }) };
 }
 
 /** A client that connects on its first call, so that a process can start while Temporal is unreachable. */
-export function openTemporalClient(config: ClientConnectConfig & { namespace: string }): Client {
-  // NativeConnectionOptions and ConnectionOptions are the same for everything that the environment can set.
-  const connection = Connection.lazy(config.connectionOptions as ConnectionOptions);
-  return new Client({ connection, namespace: config.namespace });
+export function openTemporalClient({ connectionOptions, namespace }: TemporalConfig): Client {
+  return new Client({ connection: Connection.lazy(clientOptions(connectionOptions)), namespace });
+}
+
+/**
+ * The options for the client library, which differ from those of the worker's only in the proxy. By itself the library would obey the
+ * lower-case variables only, also for this machine.
+ */
+function clientOptions({ proxy, ...options }: TemporalConfig['connectionOptions']): ConnectionOptions {
+  const { channelArgs, ...rest } = options as ConnectionOptions;
+  const direct = { ...channelArgs, 'grpc.enable_http_proxy': 0 };
+  if (!proxy) return { ...rest, channelArgs: direct };
+  const { address = DEFAULT_ADDRESS } = rest;
+  const target = /:\d+$/.test(address) ? address : `${address}:7233`;
+  const { username = '', password = '' } = proxy.basicAuth ?? {};
+  return {
+    ...rest,
+    address: proxy.targetHost,
+    channelArgs: {
+      ...direct,
+      'grpc.http_connect_target': `dns:${target}`,
+      'grpc.default_authority': target,
+      ...(proxy.basicAuth && { 'grpc.http_connect_creds': `${username}:${password}` }),
+    },
+  };
 }
 
 /** Whether Temporal responds within `timeoutMs`. */

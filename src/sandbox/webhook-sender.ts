@@ -1,7 +1,7 @@
 /** Delivers webhooks as a provider does: with a timeout, the provider's retries, and ordering within a conversation. */
 import { createHmac } from 'node:crypto';
-import { Agent as HttpAgent, request as httpRequest } from 'node:http';
-import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
+import { withDeadline } from '../platform/deadline';
+import { sendRequest } from '../platform/http-request';
 import { Background, Timers } from './waiting';
 
 /** Where webhooks go: to every URL in the list, or to the URL that the function returns; it is called before each attempt. */
@@ -64,9 +64,7 @@ export class WebhookSender {
   readonly #timers = new Timers();
   readonly #background: Background;
   readonly #previous = new Map<string, Promise<unknown>>();
-  readonly #httpAgent = new HttpAgent({ keepAlive: true });
-  readonly #httpsAgent = new HttpsAgent({ keepAlive: true });
-  #closed = false;
+  readonly #closing = new AbortController();
 
   constructor(failed: (error: unknown) => void) {
     this.#background = new Background(failed);
@@ -91,10 +89,8 @@ export class WebhookSender {
 
   /** Abandons all deliveries in progress. */
   async close(): Promise<void> {
-    this.#closed = true;
+    this.#closing.abort();
     this.#timers.close();
-    this.#httpAgent.destroy();
-    this.#httpsAgent.destroy();
     await this.#background.settled();
   }
 
@@ -143,34 +139,18 @@ export class WebhookSender {
   }
 
   async #attempt(webhook: Webhook, address: () => string): Promise<number> {
-    if (this.#closed) return 0;
+    if (this.#closing.signal.aborted) return 0;
     this.counts.attempts += 1;
     try {
-      return await this.#post(new URL(address()), webhook.write(), webhook.timeoutMs);
+      return await this.#post(address(), webhook.write(), webhook.timeoutMs);
     } catch {
       return 0;
     }
   }
 
-  #post(url: URL, { body, headers }: WrittenWebhook, timeoutMs: number): Promise<number> {
-    const secure = url.protocol === 'https:';
-    const options = {
-      method: 'POST',
-      agent: secure ? this.#httpsAgent : this.#httpAgent,
-      headers: { ...headers, 'Content-Length': String(Buffer.byteLength(body)) },
-    };
-    return new Promise((resolve, reject) => {
-      const request = secure ? httpsRequest(url, options) : httpRequest(url, options);
-      const limit = setTimeout(() => request.destroy(new Error('timed out')), timeoutMs);
-      request.once('close', () => clearTimeout(limit));
-      request.once('error', reject);
-      request.once('response', (response) => {
-        response.resume();
-        response.once('error', reject);
-        response.once('end', () => resolve(response.statusCode ?? 0));
-      });
-      request.end(body);
-    });
+  async #post(url: string, { body, headers }: WrittenWebhook, timeoutMs: number): Promise<number> {
+    const post = (signal: AbortSignal) => sendRequest(url, { method: 'POST', headers, body, signal });
+    return (await withDeadline(timeoutMs, post, this.#closing.signal)).status;
   }
 }
 

@@ -2,7 +2,8 @@
 import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Connection } from '@temporalio/client';
+import type { ConnectionLike } from '@temporalio/client';
+import { openTemporalClient } from '../../platform/temporal';
 import { freePort, isFree } from './ports';
 import { type ServerProcess, spawnServer } from './process';
 
@@ -119,7 +120,7 @@ async function waitUntilReady(server: ServerProcess, address: string, namespaces
     endedHow = how;
   });
   const deadline = Date.now() + READY_TIMEOUT_MS;
-  const connection = Connection.lazy({ address });
+  const { connection } = openTemporalClient({ connectionOptions: { address }, namespace: 'default' });
   try {
     while (!(await isReady(connection, namespaces))) {
       if (endedHow !== undefined) throw new Error(`the Temporal server exited at once (${endedHow}):\n${server.lastLines()}`);
@@ -135,7 +136,7 @@ async function waitUntilReady(server: ServerProcess, address: string, namespaces
 }
 
 /** The server responds before its namespaces and search attributes exist; a workflow that starts in between would fail. */
-async function isReady(connection: Connection, namespaces: string[]): Promise<boolean> {
+async function isReady(connection: ConnectionLike, namespaces: string[]): Promise<boolean> {
   try {
     return await connection.withDeadline(Date.now() + REQUEST_TIMEOUT_MS, async () => {
       for (const namespace of namespaces) {

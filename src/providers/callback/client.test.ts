@@ -4,6 +4,8 @@ import { createServer, type IncomingMessage, type RequestListener, type Server }
 import type { AddressInfo } from 'node:net';
 import { buffer } from 'node:stream/consumers';
 import { Webhook } from 'standardwebhooks';
+import { type ForwardProxy, startForwardProxy } from '../../../test/support/forward-proxy';
+import type { ProxySettings } from '../../platform/config';
 import { type Address, callbackProblem, checkCallbackUrl, createCallbackClient, isKestraResume, isPublicAddress } from './client';
 
 const SECRET = `whsec_${Buffer.alloc(32, 7).toString('base64')}`;
@@ -44,7 +46,12 @@ async function receiver(...statuses: number[]): Promise<{ port: number; received
   return { port, received };
 }
 
-function client(options: { allowedHosts: string[]; resolve?: (hostname: string) => Promise<Address[]>; timeoutMs?: number }) {
+function client(options: {
+  allowedHosts: string[];
+  resolve?: (hostname: string) => Promise<Address[]>;
+  timeoutMs?: number;
+  proxies?: ProxySettings;
+}) {
   return createCallbackClient({
     timeoutMs: 2_000,
     signingSecret: SECRET,
@@ -248,4 +255,78 @@ test.each([
   ['https://k.example/hook?next=/executions/4x/resume', false],
 ])('when the URL is %s, then isKestraResume returns %s', (url, expected) => {
   expect(isKestraResume(new URL(url))).toBe(expected);
+});
+
+describe('through a proxy', () => {
+  const proxied = async (targets: Record<string, number>) => {
+    const proxy = await startForwardProxy(targets);
+    proxies.push(proxy);
+    const settings = (NO_PROXY: string[] = []) => ({ HTTP_PROXY: proxy.url, HTTPS_PROXY: proxy.url, NO_PROXY });
+    return { proxy, settings };
+  };
+  const proxies: ForwardProxy[] = [];
+  afterEach(async () => {
+    await Promise.all(proxies.splice(0).map((proxy) => proxy.close()));
+  });
+
+  test('when a callback goes to an allowed host, then the proxy connects to the address that was checked, and the host gets its own name', async () => {
+    const { port, received } = await receiver(204);
+    const { proxy, settings } = await proxied({ '192.0.2.7:8080': port });
+    const callbacks = client({
+      allowedHosts: ['flows.example:8080'],
+      resolve: async () => [
+        { address: '2001:db8::7', family: 6 },
+        { address: '192.0.2.7', family: 4 },
+      ],
+      proxies: settings(),
+    });
+    expect(await callbacks.post('http://flows.example:8080/done?x=1', body)).toEqual({ kind: 'answered', httpStatus: 204 });
+    expect(proxy.asked).toEqual(['CONNECT 192.0.2.7:8080']);
+    expect(received[0]?.request).toMatchObject({
+      url: '/done?x=1',
+      headers: { host: 'flows.example:8080', 'user-agent': 'parley-callback' },
+    });
+    expect(JSON.parse(String(received[0]?.body))).toEqual(body);
+  });
+
+  test('when the host resolves to an internal address, then the proxy is not asked either', async () => {
+    const { proxy, settings } = await proxied({});
+    const callbacks = client({
+      allowedHosts: ['hooks.example'],
+      resolve: async () => [{ address: '10.0.0.8', family: 4 }],
+      proxies: settings(),
+    });
+    expect(await callbacks.post('https://hooks.example/', body)).toMatchObject({ kind: 'forbidden' });
+    expect(proxy.asked).toEqual([]);
+  });
+
+  test('when the receiver is on this machine, or NO_PROXY has its name or address, then the proxy is not asked', async () => {
+    const { port, received } = await receiver(200);
+    const { proxy, settings } = await proxied({});
+    const resolve = async () => [{ address: '127.0.0.1', family: 4 }];
+    const allowedHosts = [`flows.example:${port}`, `127.0.0.1:${port}`];
+    for (const url of [`http://flows.example:${port}/`, `http://127.0.0.1:${port}/`])
+      expect(await client({ allowedHosts, resolve, proxies: settings() }).post(url, body)).toMatchObject({ httpStatus: 200 });
+    expect([received.length, proxy.asked]).toEqual([2, []]);
+    for (const exception of ['away.example', '192.0.2.0/24']) {
+      const callbacks = client({
+        allowedHosts: ['away.example:1'],
+        resolve: async () => [{ address: '192.0.2.1', family: 4 }],
+        proxies: settings([exception]),
+        timeoutMs: 50,
+      });
+      expect(await callbacks.post('http://away.example:1/', body)).toMatchObject({ kind: 'no_answer' });
+    }
+    expect(proxy.asked).toEqual([]);
+  });
+
+  test('when the proxy refuses or does not respond, then there is no answer', async () => {
+    const { proxy, settings } = await proxied({});
+    const options = { allowedHosts: ['flows.example:80'], resolve: async () => [{ address: '192.0.2.7', family: 4 }], timeoutMs: 300 };
+    for (const status of [407, 0]) {
+      proxy.refuseWith = status;
+      expect(await client({ ...options, proxies: settings() }).post('http://flows.example/', body)).toMatchObject({ kind: 'no_answer' });
+    }
+    expect(proxy.asked).toHaveLength(2);
+  });
 });

@@ -1,7 +1,7 @@
 /**
  * Posts a call's result to the URL that the API client gave. Guards against SSRF, because an API client chooses where our worker
  * connects: the operator must allow the host, the resolved address must be public, and the connection goes to exactly the address
- * that was checked. Stateless, without retries; does not follow redirects.
+ * that was checked, also through a proxy. Stateless, without retries; does not follow redirects.
  */
 import { lookup as systemLookup } from 'node:dns/promises';
 import { type RequestOptions as HttpOptions, request as httpRequest } from 'node:http';
@@ -9,12 +9,16 @@ import { request as httpsRequest } from 'node:https';
 import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
 import { Webhook } from 'standardwebhooks';
-import type { Settings } from '../../platform/config';
+import { ProxyAgent, request as undiciRequest } from 'undici';
+import { type ProxySettings, proxiesOfProcess, type Settings } from '../../platform/config';
 import { withDeadline } from '../../platform/deadline';
+import { proxyFor } from '../../platform/proxies';
 import { retryAfterMs } from '../../platform/retry-after';
 
 /** Common servers and proxies truncate longer URLs. */
 const MAX_URL_LENGTH = 2_048;
+
+const USER_AGENT = 'parley-callback';
 
 /** All public IPv6 addresses are in this range (RFC 4291); of the forms that embed an IPv4 address, only 6to4 is. */
 const GLOBAL_UNICAST = ipaddr.parseCIDR('2000::/3');
@@ -60,6 +64,8 @@ export interface CallbackClientOptions extends CallbackSettings {
   timeoutMs: number;
   /** Resolves a host name to all its addresses (default: the system's resolver). */
   resolve?: (hostname: string) => Promise<Address[]>;
+  /** Default: those of this process. */
+  proxies?: ProxySettings;
 }
 
 /**
@@ -157,7 +163,8 @@ export function createCallbackClient(options: CallbackClientOptions): CallbackCl
           const addresses = await rejectOnAbort(addressesOf(check.url, resolve), signal);
           if (!check.mayBeInternal && !addresses.every(({ address }) => isPublicAddress(address)))
             return { kind: 'forbidden', problem: 'the host of the callback URL resolves to an internal address' };
-          return await send(check.url, message, addresses, signal);
+          const proxied = findProxy(check.url, addresses, options.proxies ?? proxiesOfProcess());
+          return proxied ? await sendThrough(proxied, check.url, message, signal) : await send(check.url, message, addresses, signal);
         });
       } catch (error) {
         return { kind: 'no_answer', reason: reasonOf(error) };
@@ -226,7 +233,7 @@ function send(url: URL, { headers, body }: Message, addresses: Address[], signal
   return new Promise((resolve, reject) => {
     const options: HttpOptions = {
       method: 'POST',
-      headers: { ...headers, 'Content-Length': body.byteLength, 'User-Agent': 'parley-callback' },
+      headers: { ...headers, 'Content-Length': body.byteLength, 'User-Agent': USER_AGENT },
       signal,
       // No pooling: a pooled connection may lead to an address that was checked for another delivery.
       agent: false,
@@ -239,14 +246,55 @@ function send(url: URL, { headers, body }: Message, addresses: Address[], signal
     const request = url.protocol === 'https:' ? httpsRequest(url, options) : httpRequest(url, options);
     request.once('error', reject);
     request.once('response', (response) => {
-      const waitMs = retryAfterMs(new Headers({ 'retry-after': response.headers['retry-after'] ?? '' }));
-      resolve({ kind: 'answered', httpStatus: response.statusCode ?? 0, ...(waitMs === undefined ? {} : { retryAfterMs: waitMs }) });
+      resolve(answered(response.statusCode ?? 0, response.headers['retry-after']));
       // The status is all that matters; ignore errors after it.
       request.on('error', () => undefined);
       response.destroy();
     });
     request.end(body);
   });
+}
+
+interface Proxied {
+  proxy: URL;
+  /** The callback's URL, with the checked address instead of the name. */
+  target: URL;
+}
+
+/** NO_PROXY may except the name or the address. IPv4 is preferred, which every proxy has. */
+function findProxy(url: URL, addresses: Address[], proxies: ProxySettings): Proxied | undefined {
+  const { address = '', family = 0 } = addresses.find((each) => each.family === 4) ?? addresses[0] ?? {};
+  const target = new URL(url);
+  target.hostname = family === 6 ? `[${address}]` : address;
+  const proxy = proxyFor(url, proxies) && proxyFor(target, proxies);
+  return proxy && { proxy, target };
+}
+
+/** The proxy gets the checked address, because it would resolve a name again. The certificate must still be the name's. */
+async function sendThrough({ proxy, target }: Proxied, url: URL, { headers, body }: Message, signal: AbortSignal): Promise<CallbackAnswer> {
+  const named = literalAddress(url) === undefined ? { requestTls: { servername: url.hostname } } : {};
+  const tunnel = new ProxyAgent({ uri: proxy.href, ...named });
+  try {
+    const sent = undiciRequest(target, {
+      dispatcher: tunnel,
+      method: 'POST',
+      headers: { ...headers, Host: url.host, 'User-Agent': USER_AGENT },
+      body,
+      signal,
+    });
+    // undici checks the signal only once it is connected.
+    const answer = await rejectOnAbort(sent, signal);
+    // The status is all that matters; ignore errors after it.
+    answer.body.on('error', () => undefined).destroy();
+    return answered(answer.statusCode, answer.headers['retry-after']);
+  } finally {
+    await tunnel.destroy();
+  }
+}
+
+function answered(httpStatus: number, retryAfter: string | string[] | undefined): CallbackAnswer {
+  const waitMs = retryAfterMs(new Headers({ 'retry-after': String(retryAfter ?? '') }));
+  return { kind: 'answered', httpStatus, ...(waitMs === undefined ? {} : { retryAfterMs: waitMs }) };
 }
 
 /** The error's code, never its message, which may contain the whole URL. */

@@ -147,7 +147,7 @@ describe('control', () => {
 
   test.each([
     ['PUT', '/sandbox/plays', [{ play: 'opera' }], /^\[0\]\.play: .*"answered"\|"busy"/],
-    ['PUT', '/sandbox/plays', { play: 'busy' }, /^body: .*expected array, received object/],
+    ['PUT', '/sandbox/plays', { play: 'busy' }, /^body: .*expected array, received object/i],
     ['PUT', '/sandbox/plays', [{ play: 'busy', tims: 1 }], /^\[0\]: unknown field tims; the fields are play, match, times, skip, talkMs$/],
     [
       'PUT',
