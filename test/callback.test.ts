@@ -110,7 +110,7 @@ test('when the receiver fails twice and then takes it, then it has the flat, sig
       outcome: 'completed',
       to: '+15550100123',
       from: null,
-      durationSeconds: 12.5,
+      durationSeconds: 13,
       summary: 'The customer confirmed.',
       metadata: { ticket: 'T-7' },
       transcript: null,

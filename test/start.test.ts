@@ -94,6 +94,7 @@ interface RunningFile {
   apiUrl: string;
   apiKey: string;
   temporalUiUrl: string;
+  sandboxUrl: string;
   /** Of the start itself. */
   pid: number;
   pids: Record<string, number>;
@@ -141,6 +142,9 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   for (const port of taken) expect(second.output()).toMatch(new RegExp(`port ${port} is taken; using \\d+`));
   expect((await runningFile()).apiUrl).toBe(`http://127.0.0.1:${PORT}`);
   expect((await conversations()).map(({ id }) => id)).toEqual([conversation?.id]);
+  const { sandboxUrl } = await runningFile();
+  const remembered = await fetch(`${sandboxUrl}/sandbox/customers/15550100001/messages`);
+  expect(((await remembered.json()) as { data: { text: string }[] }).data[0]?.text).toBe('Where is my order?');
   expect(await chat('Hello again')).toContain('Hello again');
 
   // A part that dies is started again.
@@ -173,11 +177,12 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   const unreported = run('call', '+15550105');
   const busy = run('call', '+15550101');
   const live = run('call', '+15550100');
-  expect(await busy.exited).toEqual([0, null]);
+  expect(await busy.exited).toEqual([11, null]);
   expect(busy.output()).toMatch(/phone: {2}ended.*Outcome: {2}busy/s);
   await live.says('Assistant:');
   await pressCtrlC(live);
-  expect(live.output()).toMatch(/ending the call.*Outcome: {2}\w+\nReason: {3}manually-canceled/s);
+  expect(live.output()).toMatch(/ending the call.*Outcome: {2}canceled\nReason: {3}manually-canceled\n(Duration: \d+ s\n)?/s);
+  expect(await live.exited).toEqual([14, null]);
   const { api = 0 } = (await runningFile()).pids;
   process.kill(api, 'SIGKILL');
   await unreported.says('the API does not respond; retrying for a minute');
@@ -205,22 +210,69 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   expect(third.output()).toContain('stopped; the data is kept for the next start');
 }, 240_000);
 
-test.each(['chat', 'call'])('when %s is asked for help, then it shows its usage and all is well', async (script) => {
-  const terminal = run(script, '--help');
+test.each([
+  ['answers are off', { AI_ENABLED: 'false' }, 'no reply: answers are off (CHATBOT_ENABLED, AI_ENABLED)'],
+  [
+    'no provider has a key',
+    { AI_ENABLED: 'true', AI_PROVIDERS: 'openai' },
+    'no reply: no model can answer: no provider of the chain has an API key',
+  ],
+  [
+    'a model does not answer',
+    { AI_PROVIDERS: 'openai', OPENAI_API_KEY: 'key', OPENAI_BASE_URL: 'http://127.0.0.1:9/v1' },
+    'no reply yet: Parley is still working on it',
+  ],
+])(
+  'when %s, then chat says why there is no reply',
+  async (_when, settings, reason) => {
+    const own = Object.keys(settings);
+    Object.assign(environment, settings, { AI_PROVIDERS: 'AI_PROVIDERS' in settings ? settings.AI_PROVIDERS : 'default' });
+    const start = run('start');
+    await start.says('npm run chat');
+    const customer = run('chat', '--timeout', '12000');
+    customer.child.stdin.end('Hello?\n');
+    const [code] = await customer.exited;
+    await pressCtrlC(start);
+    for (const name of [...own, 'AI_PROVIDERS']) delete environment[name];
+    expect([code, customer.output()]).toEqual([1, expect.stringContaining(reason)]);
+  },
+  60_000,
+);
+
+const COMMANDS = ['start', 'chat', 'call', 'balance', 'retention', 'migrate', 'bench', 'record-histories', 'api', 'worker'];
+
+test.each(COMMANDS)(
+  'when %s is asked for help, then it says what it does, its options and where its settings come from',
+  async (script) => {
+    const terminal = run(script, '--help');
+    terminal.child.stdin.end();
+    expect(await terminal.exited).toEqual([0, null]);
+    expect(terminal.output()).toMatch(/^(usage: npm (run )?[\w-]+|Runs Parley's)/);
+    expect(terminal.output()).toMatch(/--help|no options/);
+  },
+);
+
+test.each(COMMANDS)('when %s is given an option that it does not know, then it names the option and does nothing', async (script) => {
+  const terminal = run(script, '--bogus=4000');
   terminal.child.stdin.end();
-  expect(await terminal.exited).toEqual([0, null]);
-  expect(terminal.output()).toContain(`usage: npm run ${script} -- `);
+  expect(await terminal.exited).toEqual([2, null]);
+  expect(terminal.output()).toContain("Unknown option '--bogus'");
+  expect(terminal.output().trim().split('\n').length).toBeLessThan(3);
 });
 
 test.each([
-  ['--help', 0],
-  ['--port=4000', 1],
-  ['4000', 1],
-] as const)('when start is given %s, then it shows its usage and starts nothing', async (argument, exitCode) => {
-  const start = run('start', argument);
-  expect(await start.exited).toEqual([exitCode, null]);
-  expect(start.output()).toContain('usage: npm start');
-  expect(start.output()).not.toContain('Parley is starting');
+  ['start', ['4000'], 'unexpected argument: 4000'],
+  ['call', [], 'the number to call is missing'],
+  ['call', ['+15550100', '+15550101'], 'unexpected argument: +15550101'],
+  ['chat', ['--phone', 'Bob'], '--phone must be a phone number'],
+  ['chat', ['--quiet', 'soon'], '--quiet must be a number of milliseconds'],
+  ['migrate', ['new'], 'the name of the new migration is missing'],
+  ['migrate', ['status'], 'unexpected argument: status'],
+])('when %s is given the arguments %j, then it says what is wrong', async (script, parameters, message) => {
+  const terminal = run(script, ...parameters);
+  terminal.child.stdin.end();
+  expect(await terminal.exited).toEqual([2, null]);
+  expect(terminal.output()).toContain(message);
 });
 
 test('when the port of the API is taken, then start names the setting and ends', async () => {
@@ -248,5 +300,5 @@ test('when a setting is wrong, then start names it and ends', async () => {
   const wrong = run('start');
   const [code] = await wrong.exited;
   delete environment.AI_ENABLED;
-  expect([code, wrong.output()]).toEqual([1, expect.stringContaining('AI_ENABLED')]);
+  expect([code, wrong.output()]).toEqual([78, expect.stringContaining('AI_ENABLED')]);
 });

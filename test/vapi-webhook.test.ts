@@ -235,12 +235,12 @@ describe('fixtures', () => {
     'status-update.ended.no-answer.json': { status: 'ended', endedReason: 'customer-did-not-answer', answeredAt: null },
     'status-update.ended.start-error.json': { endedReason: 'call.start.error-subscription-concurrency-limit-reached' },
     'status-update.ended.future-reason.json': { status: 'ended' },
-    'end-of-call-report.completed.json': { status: 'ended', durationSeconds: 61.7, cost: 0.0932, successEvaluation: 'true' },
+    'end-of-call-report.completed.json': { status: 'ended', durationSeconds: 62, cost: 0.0932, successEvaluation: 'true' },
     'end-of-call-report.voicemail.json': { endedReason: 'voicemail', durationSeconds: 15, cost: 0.0377 },
     'end-of-call-report.no-answer.json': { endedReason: 'customer-did-not-answer', startedAt: null, answeredAt: null, durationSeconds: 0 },
     'end-of-call-report.busy.json': { endedReason: 'customer-busy', transcript: null, messages: null },
     'end-of-call-report.pipeline-error.json': { status: 'ended' },
-    'end-of-call-report.pipeline-error-legacy.json': { endedReason: 'pipeline-error-openai-llm-failed', durationSeconds: 1.4 },
+    'end-of-call-report.pipeline-error-legacy.json': { endedReason: 'pipeline-error-openai-llm-failed', durationSeconds: 1 },
     'end-of-call-report.minimal.json': { status: 'ended', endedReason: 'customer-ended-call', toNumber: null, cost: null },
   };
   const planted = new Set<string>();

@@ -1,6 +1,6 @@
 /** Runs a process of this project under the supervisor: starts it, waits until it is ready, and follows its log. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { EXIT_SETTINGS } from '../platform/lifecycle';
+import { EXIT_SETTINGS } from '../platform/exit-status';
 import { logFile } from './embedded/instance';
 import { spawnServer } from './embedded/process';
 import type { RunningService } from './embedded/supervisor';

@@ -2,13 +2,12 @@
  * `npm start`: runs everything on one machine. Starts what the settings do not configure (PostgreSQL, Temporal, a sandbox for Kapso,
  * Vapi and the model), and the API and the worker as separate processes, as in production.
  */
-import { parseArgs } from 'node:util';
+import { exitWithError, readArguments } from '../platform/command-line';
 import { loadEnvFile, readSettings, requireSettings, type Settings } from '../platform/config';
 import { createLanguageModels } from '../providers/models/client';
 import { claimDataDir, generatedApiKey, publishInstance, recordProcesses, releaseDataDir } from './embedded/instance';
 import type { RecordedProcess } from './embedded/leftovers';
 import { createSupervisor, type Supervisor } from './embedded/supervisor';
-import { messageOf } from './instance-file';
 import { startSandbox } from './sandbox-service';
 import { migrate, startApi, startDatabase, startTemporal, startWorker } from './services';
 import { chooseApiPort, type Environment, type InstanceInfo, type StartContext } from './start-context';
@@ -18,11 +17,17 @@ import { say, sayError, shortPath } from './terminal';
 /** One Ctrl-C reaches this process up to three times: from the terminal, npm and the bootstrap. */
 const SAME_KEYPRESS_MS = 700;
 
-const USAGE = `usage: npm start
-  Starts everything on this machine. Settings come from the environment or .env; .env.example documents them.`;
+const HELP = `usage: npm start
+
+Starts everything on this machine and prints where it is; Ctrl-C stops it. It has no options: settings come from the environment or .env,
+and .env.example documents them.
+
+  -h, --help  show this help
+
+exit status: 0 when it was stopped; 1 on an error; 2 for wrong arguments; 78 for invalid settings`;
 
 async function main(args: string[], environment: Environment): Promise<void> {
-  if (wantsHelp(args)) return say(USAGE);
+  if (readArguments(args, { help: HELP, options: {} }) === undefined) return;
   const settings = checkSettings(environment);
   const { DATA_DIR } = settings;
   const leftovers = await claimDataDir(DATA_DIR);
@@ -50,15 +55,6 @@ async function main(args: string[], environment: Environment): Promise<void> {
   } catch (error) {
     if (ending === undefined) sayError(error);
     await end(1);
-  }
-}
-
-/** @throws Error for any argument other than --help: silently ignoring, say, --port would mislead */
-function wantsHelp(args: string[]): boolean {
-  try {
-    return parseArgs({ args, options: { help: { type: 'boolean', short: 'h', default: false } } }).values.help;
-  } catch (error) {
-    throw new Error(`${messageOf(error)}\n\n${USAGE}`);
   }
 }
 
@@ -173,7 +169,4 @@ function localHost(host: string): string {
 loadEnvFile();
 
 // biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
-main(process.argv.slice(2), process.env).catch((error: unknown) => {
-  sayError(error);
-  process.exitCode = 1;
-});
+main(process.argv.slice(2), process.env).catch(exitWithError);

@@ -7,14 +7,6 @@ export function say(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
-/** Ends the command quietly when whoever reads its output has seen enough, as `| head` has. */
-export function endWithReader(): void {
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error;
-    process.exit();
-  });
-}
-
 /** Prints a name and a value in two columns. */
 export function sayRow(name: string, value: string): void {
   say(`  ${name.padEnd(12)} ${value}`);

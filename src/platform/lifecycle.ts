@@ -1,17 +1,17 @@
 /** Start and shutdown of a process. It stops on SIGTERM, on SIGINT, or when its parent process exits. */
+import { readArguments, UsageError } from './command-line';
 import { SettingsError } from './config';
+import { EXIT_SETTINGS, EXIT_USAGE } from './exit-status';
 import { createLogger, type Logger } from './logger';
-
-/** Exit code for invalid settings: restarting does not help. */
-export const EXIT_SETTINGS = 78;
 
 /** Shutdown was requested before the process was ready. */
 class StoppedError extends Error {
   override name = 'StoppedError';
 }
 
-/** Runs the `main` of a process. An error is logged as the last line and exits the process. */
+/** Runs the `main` of a process, which takes no arguments. An error is logged as the last line and exits the process. */
 export function runProcess(name: string, main: (environment: NodeJS.ProcessEnv) => Promise<void>, environment: NodeJS.ProcessEnv): void {
+  if (wantsHelp(name)) return;
   main(environment).catch((error: unknown) => {
     // `onShutdown` is already exiting.
     if (error instanceof StoppedError) return;
@@ -20,6 +20,18 @@ export function runProcess(name: string, main: (environment: NodeJS.ProcessEnv) 
     else logger.fatal({ error }, `the ${name} could not start`);
     process.exit(error instanceof SettingsError ? EXIT_SETTINGS : 1);
   });
+}
+
+/** Exits if there are other arguments: settings come from the environment, and to ignore, say, --port would mislead. */
+function wantsHelp(name: string): boolean {
+  const help = `Runs Parley's ${name} process until it gets SIGTERM or SIGINT. It has no options: its settings come from the environment or .env, and .env.example documents them.`;
+  try {
+    return readArguments(process.argv.slice(2), { help, options: {} }) === undefined;
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    createLogger(name, 'info').fatal({ problem: error.message }, 'invalid arguments; settings come from the environment');
+    process.exit(EXIT_USAGE);
+  }
 }
 
 /** On the first stop signal, runs `stop` and exits 0; exits 1 if it fails or takes longer than `limitMs`. */

@@ -1,18 +1,31 @@
 /**
  * `npm run migrate` applies pending migrations to DATABASE_URL; `npm run migrate -- new <name>` writes one for changes in `schema.prisma`.
  */
-import { loadEnvFile, readSettings, requireSettings, SettingsError } from '../platform/config';
-import { EXIT_SETTINGS } from '../platform/lifecycle';
+import { readArguments, runCommand, UsageError } from '../platform/command-line';
+import { loadEnvFile, readSettings, requireSettings } from '../platform/config';
 import { applyMigrations, writeMigration } from '../platform/migrations';
 
-async function main(args: string[]): Promise<void> {
+const HELP = `usage: npm run migrate
+       npm run migrate -- new <name>
+
+Applies the pending migrations to DATABASE_URL. With "new", writes a migration for the changes in prisma/schema.prisma instead.
+
+  -h, --help  show this help
+
+exit status: 0; 1 on an error; 2 for wrong arguments; 78 for invalid settings`;
+
+async function main(args: string[]): Promise<number> {
+  const line = readArguments(args, { help: HELP, options: {}, maxPositionals: 2 });
+  if (line === undefined) return 0;
+  const [command, name] = line.positionals;
+  if (command !== undefined && command !== 'new') throw new UsageError(`unexpected argument: ${command}`);
+  if (command === 'new' && name === undefined) throw new UsageError('the name of the new migration is missing');
   loadEnvFile();
   // biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
   const settings = requireSettings(readSettings(process.env), { DATABASE_URL: 'it is the database to migrate' });
-  const [command, name] = args;
-  if (command === undefined) return apply(settings.DATABASE_URL);
-  if (command === 'new' && name !== undefined) return write(settings.DATABASE_URL, name);
-  throw new Error('usage: npm run migrate [-- new <name>]');
+  if (name === undefined) await apply(settings.DATABASE_URL);
+  else await write(settings.DATABASE_URL, name);
+  return 0;
 }
 
 async function apply(databaseUrl: string): Promise<void> {
@@ -29,8 +42,4 @@ function say(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
-main(process.argv.slice(2)).catch((error: unknown) => {
-  const known = error instanceof SettingsError || error instanceof Error;
-  process.stderr.write(`${known ? error.message : String(error)}\n`);
-  process.exitCode = error instanceof SettingsError ? EXIT_SETTINGS : 1;
-});
+runCommand(main);

@@ -1,4 +1,5 @@
 /** The sandbox as a process, for `npm start` without keys. */
+import { join } from 'node:path';
 import {
   loadEnvFile,
   readSettings,
@@ -29,6 +30,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
     webhookSecret: settings.KAPSO_WEBHOOK_SECRET[0] ?? '',
     phoneNumberId: settings.KAPSO_PHONE_NUMBER_ID ?? SANDBOX_PHONE_NUMBER_ID,
     vapi: vapiOptions(settings),
+    memoryDir: join(settings.DATA_DIR, 'sandbox'),
     log: logger,
   });
   onShutdown(logger, SHUTDOWN_LIMIT_MS, () => sandbox.close());

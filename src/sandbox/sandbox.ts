@@ -37,7 +37,7 @@ export interface Sandbox {
 export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
   const { log, webhookSecret } = options;
   const kapso = new KapsoDouble(options);
-  const vapi = new VapiDouble({ log, auth: { scheme: 'secret', secret: webhookSecret }, ...options.vapi });
+  const vapi = new VapiDouble({ log, auth: { scheme: 'secret', secret: webhookSecret }, memoryDir: options.memoryDir, ...options.vapi });
   const models = new ModelDouble();
   const doubles = { kapso, vapi, models };
   await models.start();

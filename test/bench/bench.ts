@@ -18,10 +18,11 @@
 import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { findTemporalCli } from '../../src/local/embedded/temporal-cli';
+import { exitWithError } from '../../src/platform/command-line';
 import { loadEnvFile, readSettings } from '../../src/platform/config';
 import { Ledger } from './load';
 import { type Measurement, measure } from './measure';
-import { type BenchOptions, readOptions, USAGE } from './options';
+import { type BenchOptions, readOptions } from './options';
 import { makeReport, renderReport } from './report';
 import { type Sides, Stack } from './stack';
 
@@ -34,10 +35,7 @@ function say(line: string): void {
 
 async function main(args: string[], environment: Record<string, string | undefined>): Promise<number> {
   const options = readOptions(args);
-  if (options === undefined) {
-    say(USAGE);
-    return 0;
-  }
+  if (options === undefined) return 0;
   const startedAtMs = Date.now();
   const onProgress = (line: string) => say(`${String(Math.round((Date.now() - startedAtMs) / 1_000)).padStart(4)} s  ${line}`);
   const setting = readSettings(environment).TEMPORAL_CLI_PATH;
@@ -50,6 +48,8 @@ async function runOnce(options: BenchOptions, cliPath: string, onProgress: (line
   const interruption = new AbortController();
   const interrupt = () => interruption.abort(new Error('interrupted'));
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, interrupt);
+  // Whoever reads the output has seen enough, as `| head` has.
+  process.stdout.on('error', interrupt);
   const ledger = new Ledger();
   const stack = new Stack({
     cliPath,
@@ -97,10 +97,4 @@ function sum(values: number[]): number {
 loadEnvFile();
 
 // biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
-main(process.argv.slice(2), process.env).then(
-  (code) => process.exit(code),
-  (error: unknown) => {
-    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
-    process.exit(1);
-  },
-);
+main(process.argv.slice(2), process.env).then((code) => process.exit(code), exitWithError);

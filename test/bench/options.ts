@@ -1,5 +1,5 @@
 /** The command-line options of the benchmark. */
-import { parseArgs } from 'node:util';
+import { readArguments, UsageError } from '../../src/platform/command-line';
 import type { RecordSize } from './large-record';
 
 /** Options of a run. */
@@ -29,8 +29,10 @@ export interface BenchOptions {
   profileDir: string | undefined;
 }
 
-/** The help text. */
-export const USAGE = `npm run bench -- [options]
+const HELP = `usage: npm run bench -- [options]
+
+Measures the cost and latency of an answered message, compared with a bare Temporal workflow in the same run.
+
   --messages N       number of webhooks in the throughput phase (1000)
   --conversations M  number of conversations for these webhooks (200); paced phases use the same ratio
   --rounds R         number of rounds, alternating between ours and bare (5)
@@ -42,7 +44,8 @@ export const USAGE = `npm run bench -- [options]
   --quick            run a smoke test of less than a minute
   --json FILE        write the figures to FILE
   --check            exit with 1 if a target is missed
-  --profile DIR      write CPU profiles of the API and the worker to DIR`;
+  --profile DIR      write CPU profiles of the API and the worker to DIR
+  -h, --help         show this help`;
 
 const FLAGS = {
   messages: { type: 'string' },
@@ -56,7 +59,6 @@ const FLAGS = {
   json: { type: 'string' },
   check: { type: 'boolean', default: false },
   profile: { type: 'string' },
-  help: { type: 'boolean', default: false },
 } as const;
 
 const FULL = { messages: 1_000, conversations: 200, rounds: 5, seconds: 20, concurrency: 16, warmUp: 300, sliceWarmUp: 16 };
@@ -66,20 +68,22 @@ const LARGE_RECORD: RecordSize = { contacts: 100_000, messages: 1_000_000, statu
 const QUICK_LARGE_RECORD: RecordSize = { contacts: 1_000, messages: 10_000, statusEvents: 30_000 };
 const QUICK = { messages: 80, conversations: 40, rounds: 1, seconds: 2, concurrency: 8, warmUp: 20, sliceWarmUp: 4 };
 
-/** Undefined if help is requested. @throws Error that names the invalid option */
+/** Undefined if help is requested. @throws UsageError that names the invalid option */
 export function readOptions(args: string[]): BenchOptions | undefined {
-  const { values } = parseArgs({ args, options: FLAGS });
-  if (values.help) return undefined;
-  if (values.large && values['tuned-bare']) throw new Error('--tuned-bare goes with the bare workflow, which --large does not run');
+  const line = readArguments(args, { help: HELP, options: FLAGS });
+  if (line === undefined) return undefined;
+  const { values } = line;
+  if (values.large && values['tuned-bare']) throw new UsageError('--tuned-bare goes with the bare workflow, which --large does not run');
   const defaults = values.quick ? QUICK : values.large ? LARGE : FULL;
   const count = (name: 'messages' | 'conversations' | 'rounds' | 'seconds' | 'concurrency') => {
     const value = values[name] === undefined ? defaults[name] : Number(values[name]);
-    if (!Number.isInteger(value) || value < 1) throw new Error(`--${name} must be a positive integer`);
+    if (!Number.isInteger(value) || value < 1) throw new UsageError(`--${name} must be a positive integer`);
     return value;
   };
   const [messages, conversations, rounds] = [count('messages'), count('conversations'), count('rounds')];
-  if (conversations > messages) throw new Error('--conversations must not be more than --messages');
-  if (rounds > conversations) throw new Error('--rounds must not be more than --conversations: every round has conversations of its own');
+  if (conversations > messages) throw new UsageError('--conversations must not be more than --messages');
+  if (rounds > conversations)
+    throw new UsageError('--rounds must not be more than --conversations: every round has conversations of its own');
   return {
     ...{ ...defaults, messages, conversations, rounds, seconds: count('seconds'), concurrency: count('concurrency') },
     ...{

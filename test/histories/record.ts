@@ -6,6 +6,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { historyToJSON } from '@temporalio/common/lib/proto-utils';
 import { version } from '../../package.json';
+import { readArguments, runCommand } from '../../src/platform/command-line';
 import { startReceiver } from '../../src/sandbox/receiver';
 import { testDatabase, testTemporal } from '../support/engine';
 import { startEngine, stopEngine } from '../support/servers';
@@ -17,8 +18,16 @@ import { roads } from './roads';
 /** Below the root: the histories name the archives. */
 const DATA_DIR = join(ROOT, '.data', 'histories');
 
-/** `wanted`: the beginning of the files' names; all by default. */
-async function main(wanted = ''): Promise<void> {
+const HELP = `usage: npm run record-histories -- [<beginning>]
+
+Records the histories of the version in package.json, once. <beginning>: only the files whose names begin like this.
+
+  -h, --help  show this help`;
+
+async function main(args: string[]): Promise<number> {
+  const line = readArguments(args, { help: HELP, options: {}, maxPositionals: 1 });
+  if (line === undefined) return 0;
+  const [wanted = ''] = line.positionals;
   const roadsByPath = Object.entries(roads)
     .flatMap(([kind, ofKind]) => Object.entries(ofKind).map(([name, road]) => [`${kind}-${name}.json`, road] as const))
     .filter(([file]) => file.startsWith(wanted))
@@ -54,6 +63,7 @@ async function main(wanted = ''): Promise<void> {
     await rm(DATA_DIR, { recursive: true, force: true });
     await stopEngine();
   }
+  return 0;
 }
 
 /** Before minutes are spent on runs that cannot be written. */
@@ -93,4 +103,4 @@ function payloadWithoutFolder(data: string): string {
   return text.includes(ROOT) ? Buffer.from(text.replaceAll(ROOT, '/parley')).toString('base64') : data;
 }
 
-void main(process.argv[2]);
+runCommand(main);

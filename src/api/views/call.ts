@@ -55,7 +55,7 @@ export const callViewSchema = z
     answeredAt: isoTime.nullable().meta({ description: 'When the conversation began', example: '2026-11-21T10:00:09.000Z' }),
     endedAt: isoTime.nullable().meta({ description: 'When the call ended', example: '2026-11-21T10:01:14.000Z' }),
     doneAt: isoTime.nullable().meta({ description: 'When the result became final', example: '2026-11-21T10:01:20.000Z' }),
-    durationSeconds: z.number().nullable().meta({ description: 'Length of the call in seconds', example: 72 }),
+    durationSeconds: z.int().nullable().meta({ description: 'Length of the call in whole seconds', example: 72 }),
     cost: z.number().nullable().meta({ description: 'Cost of the call in US dollars', example: 0.12 }),
     summary: z.string().nullable().meta({ description: 'Summary of the conversation', example: 'The customer confirmed the appointment.' }),
     structuredData: z.unknown().meta({ description: 'The structured data extracted by the assistant (JSON); null if none', example: null }),
@@ -107,7 +107,8 @@ export function callView(row: Call, include: readonly CallInclude[] = []): CallV
     answeredAt: iso(row.answeredAt),
     endedAt: iso(row.endedAt),
     doneAt: iso(row.doneAt),
-    durationSeconds: row.durationSeconds,
+    // Versions before 0.3 stored fractions.
+    durationSeconds: row.durationSeconds === null ? null : Math.round(row.durationSeconds),
     cost: row.cost,
     summary: row.summary,
     structuredData: row.structuredData,

@@ -5,11 +5,22 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Client } from 'pg';
+import { readArguments, runCommand } from '../../platform/command-line';
 import { loadEnvFile, readSettings } from '../../platform/config';
-import { messageOf, readInstanceFile } from '../instance-file';
-import { endWithReader, say } from '../terminal';
+import { readInstanceFile } from '../instance-file';
+import { say } from '../terminal';
 
-async function main(): Promise<void> {
+const HELP = `usage: npm run balance
+
+Checks that every inbound message is accounted for: the total must equal the sum of all outcomes and of what is pending. Prints the counts
+of DATABASE_URL, or of the running instance (npm start). They are read in one statement, so it may run at any time.
+
+  -h, --help  show this help
+
+exit status: 0 if they balance; 1 if they do not, or on an error; 2 for wrong arguments; 78 for invalid settings`;
+
+async function main(args: string[]): Promise<number> {
+  if (readArguments(args, { help: HELP, options: {} }) === undefined) return 0;
   loadEnvFile();
   // biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
   const settings = readSettings(process.env);
@@ -21,11 +32,7 @@ async function main(): Promise<void> {
   await client.end();
   const row = rows[0] ?? {};
   for (const [name, value] of Object.entries(row)) say(`${name.padEnd(12)} ${value}`);
-  if (row.balanced !== true) process.exitCode = 1;
+  return row.balanced === true ? 0 : 1;
 }
 
-endWithReader();
-main().catch((error: unknown) => {
-  process.stderr.write(`${messageOf(error)}\n`);
-  process.exitCode = 1;
-});
+runCommand(main);

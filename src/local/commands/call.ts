@@ -1,16 +1,17 @@
 /**
  * `npm run call -- +15550100`: places a voice call through the API of a running instance and shows its progress: the status from the API
- * and, for a simulated call, what happens on the phone. Ctrl-C ends the call.
+ * and, for a simulated call, what happens on the phone. Ctrl-C ends the call. The exit status tells the outcome.
  */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { parseArgs } from 'node:util';
 import { z } from 'zod';
 import { callWorkflowId } from '../../../workflows/contract';
+import { readArguments, runCommand, UsageError } from '../../platform/command-line';
 import { loadEnvFile, readSettings } from '../../platform/config';
+import type { CallOutcome } from '../../record/call-outcome';
 import { type Instance, messageOf, readEvents, readInstanceFile, TerminalError, workflowsLink } from '../instance-file';
 import { simulatedCallTimings } from '../simulated-calls';
-import { endWithReader, say } from '../terminal';
+import { say } from '../terminal';
 import { type CallTimeouts, currentWait, overdueText } from './call-waits';
 
 const callSchema = z.object({
@@ -201,7 +202,7 @@ function endOnCtrlC(api: CallApi): (call: Call) => void {
     api.end(callId).catch((error: unknown) => say(`  ending the call failed: ${messageOf(error)}`));
   };
   process.on('SIGINT', () => {
-    if (pressedAtMs !== undefined && Date.now() - pressedAtMs > SAME_KEYPRESS_MS) process.exit(1);
+    if (pressedAtMs !== undefined && Date.now() - pressedAtMs > SAME_KEYPRESS_MS) process.exit(EXIT_INTERRUPTED);
     if (pressedAtMs !== undefined) return;
     pressedAtMs = Date.now();
     say('\n  ending the call; press Ctrl-C again to quit');
@@ -218,7 +219,7 @@ function sayResult(call: Call): void {
   say('');
   say(`${bold('Outcome:')}  ${outcome ?? 'unknown'}${needsAttention === true ? ' (needs attention)' : ''}`);
   if (endedReason) say(`Reason:   ${endedReason}`);
-  if (durationSeconds != null) say(`Duration: ${durationSeconds} s`);
+  if (durationSeconds != null) say(`Duration: ${Math.round(durationSeconds)} s`);
   if (summary) say(`Summary:  ${summary}`);
   if (error) say(`Error:    ${error}`);
 }
@@ -232,26 +233,47 @@ interface Options {
   isReal: boolean;
 }
 
-const USAGE = 'usage: npm run call -- +15550100 [--real]';
-const HELP = `${USAGE}
+/** Exit status by outcome. 1, 2 and 78 are errors (`src/platform/exit-status.ts`), 130 is the second Ctrl-C. */
+const EXIT_STATUS: Readonly<Record<CallOutcome, number>> = {
+  completed: 0,
+  no_answer: 10,
+  busy: 11,
+  voicemail: 12,
+  invalid_number: 13,
+  canceled: 14,
+  transfer_failed: 15,
+  failed: 16,
+  unknown: 17,
+};
+const EXIT_INTERRUPTED = 130;
 
-Places a voice call through a running Parley (npm start) and follows it to its end. Ctrl-C ends the call.
+const HELP = `usage: npm run call -- <number> [--real]
 
+Places a voice call through a running Parley (npm start) and follows it to its end. Ctrl-C ends the call. Without a Vapi key the call is
+simulated, and the last four digits of the number decide what happens (0101: busy; README.md lists them all).
+
+  <number>    the number to call, such as +15550100
   --real      required if Parley is connected to the real Vapi: rings a real phone and costs money
-  -h, --help  show this help`;
-const OPTIONS = { real: { type: 'boolean', default: false }, help: { type: 'boolean', short: 'h', default: false } } as const;
+  -h, --help  show this help
 
-/** Undefined if help is requested. @throws TerminalError */
-function readOptions(): Options | undefined {
-  try {
-    const { positionals, values } = parseArgs({ allowPositionals: true, options: OPTIONS });
-    const [to] = positionals;
-    if (values.help) return undefined;
-    if (to !== undefined && positionals.length === 1) return { to, isReal: values.real };
-  } catch (error) {
-    throw new TerminalError(`${messageOf(error)} (${USAGE})`);
-  }
-  throw new TerminalError(USAGE);
+exit status: ${Object.entries(EXIT_STATUS)
+  .map(([outcome, status]) => `${status} ${outcome}`)
+  .join(', ')};
+             1 if the call could not be placed or followed, 2 for wrong arguments, 78 for invalid settings, ${EXIT_INTERRUPTED} after a second Ctrl-C`;
+
+/** Undefined if help is requested. @throws UsageError */
+function readOptions(args: string[]): Options | undefined {
+  const line = readArguments(args, { help: HELP, options: { real: { type: 'boolean' } }, maxPositionals: 1 });
+  if (line === undefined) return undefined;
+  const [to] = line.positionals;
+  if (to === undefined) throw new UsageError('the number to call is missing, such as +15550100');
+  return { to, isReal: line.values.real ?? false };
+}
+
+/** An outcome that a later version of the API has added counts as unknown. */
+function exitStatusOf({ outcome }: Call): number {
+  const known: Readonly<Record<string, number>> = EXIT_STATUS;
+  return known[outcome ?? 'unknown'] ?? EXIT_STATUS.unknown;
 }
 
 /** The timeouts that the API and the worker use; `npm start` sets shorter ones for simulated calls. */
@@ -260,10 +282,10 @@ function readTimeouts(environment: NodeJS.ProcessEnv, { simulatesCalls }: Instan
   return { ring: settings.CALL_RING_TIMEOUT_SECONDS, talk: TALK_SECONDS, grace: settings.CALL_REPORT_GRACE_SECONDS };
 }
 
-async function main(environment: NodeJS.ProcessEnv): Promise<void> {
+async function main(args: string[], environment: NodeJS.ProcessEnv): Promise<number> {
+  const options = readOptions(args);
+  if (options === undefined) return 0;
   loadEnvFile();
-  const options = readOptions();
-  if (options === undefined) return say(HELP);
   const { to, isReal } = options;
   const instance = readInstanceFile(readSettings(environment).DATA_DIR);
   if (!instance.simulatesCalls && !isReal) {
@@ -277,16 +299,10 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   if (instance.temporalUiUrl) say(`  ${workflowsLink(instance.temporalUiUrl, `WorkflowId="${callWorkflowId(placed.callId)}"`)}`);
   // Optional output: the result does not depend on it.
   if (instance.simulatesCalls && instance.sandboxUrl) watchPhone(instance.sandboxUrl, placed.callId).catch(() => undefined);
-  sayResult(await follow(new RetryingApi(api), placed, readTimeouts(environment, instance)));
+  const ended = await follow(new RetryingApi(api), placed, readTimeouts(environment, instance));
+  sayResult(ended);
+  return exitStatusOf(ended);
 }
 
-endWithReader();
-// Exit explicitly: the open event stream would keep the process alive.
 // biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
-main(process.env).then(
-  () => process.exit(0),
-  (error: unknown) => {
-    process.stderr.write(`${messageOf(error)}\n`);
-    process.exit(1);
-  },
-);
+runCommand((args) => main(args, process.env));

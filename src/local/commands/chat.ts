@@ -1,11 +1,11 @@
 /** `npm run chat`: write as a WhatsApp customer from the terminal. Talks to the sandbox of a running instance. */
 import { createInterface, type Interface } from 'node:readline';
-import { parseArgs } from 'node:util';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
+import { readArguments, runCommand, UsageError } from '../../platform/command-line';
 import { loadEnvFile, readSettings } from '../../platform/config';
 import { type Instance, messageOf, readEvents, readInstanceFile, TerminalError, workflowsLink } from '../instance-file';
-import { endWithReader } from '../terminal';
-import { findConversation } from './find-conversation';
+import { findConversation, whyNoReply } from './conversation-api';
 
 const eventSchema = z.discriminatedUnion('type', [
   z.object({ type: z.literal('reply'), wamid: z.string(), text: z.string(), atMs: z.number() }),
@@ -76,7 +76,6 @@ const OPTIONS = {
   name: { type: 'string', default: 'Sandbox Customer' },
   quiet: { type: 'string', default: '5000' },
   timeout: { type: 'string', default: '60000' },
-  help: { type: 'boolean', short: 'h', default: false },
 } as const;
 const HELP = `usage: npm run chat -- [--phone ${OPTIONS.phone.default}] [--name "${OPTIONS.name.default}"]
 
@@ -87,23 +86,23 @@ for the replies.
   --name <name>     the customer's name
   --quiet <ms>      piped input: done after this long without a reply (${OPTIONS.quiet.default})
   --timeout <ms>    piped input: longest wait for the first reply (${OPTIONS.timeout.default})
-  -h, --help        show this help`;
+  -h, --help        show this help
 
-/** Undefined if help is requested. @throws TerminalError */
-function readOptions(): Options | undefined {
-  try {
-    const { values } = parseArgs({ options: OPTIONS });
-    return values.help ? undefined : optionsOf(values);
-  } catch (error) {
-    throw new TerminalError(`${messageOf(error)} (options: ${Object.keys(OPTIONS).join(', ')})`);
-  }
-}
+exit status: 0; 1 if piped input gets no reply, or on an error; 2 for wrong arguments; 78 for invalid settings`;
 
-function optionsOf(values: { phone: string; name: string; quiet: string; timeout: string }): Options {
-  const milliseconds = z.coerce.number().int().min(1);
-  const schema = z.object({ phone: z.string().regex(/^\+?\d{5,15}$/), name: z.string(), quiet: milliseconds, timeout: milliseconds });
-  const parsed = schema.safeParse(values);
-  if (!parsed.success) throw new Error(parsed.error.issues.map((issue) => `--${issue.path.join('.')}: ${issue.message}`).join('; '));
+/** How often the API is asked why there is no reply. */
+const SILENCE_POLL_MS = 1_000;
+/** A reply that takes longer than this is explained. */
+const SILENCE_EXPLAINED_AFTER_MS = 8_000;
+
+/** Undefined if help is requested. @throws UsageError */
+function readOptions(args: string[]): Options | undefined {
+  const line = readArguments(args, { help: HELP, options: OPTIONS });
+  if (line === undefined) return undefined;
+  const milliseconds = z.coerce.number({ error: 'must be a number of milliseconds' }).int().min(1);
+  const phone = z.string().regex(/^\+?\d{5,15}$/, 'must be a phone number of 5 to 15 digits');
+  const parsed = z.object({ phone, name: z.string(), quiet: milliseconds, timeout: milliseconds }).safeParse(line.values);
+  if (!parsed.success) throw new UsageError(parsed.error.issues.map((issue) => `--${issue.path.join('.')} ${issue.message}`).join('; '));
   return { phone: parsed.data.phone, name: parsed.data.name, quietMs: parsed.data.quiet, timeoutMs: parsed.data.timeout };
 }
 
@@ -112,18 +111,24 @@ class Chat {
   /** Number of replies since the customer's last message. */
   replies = 0;
   lastReplyAtMs = 0;
+  /** Why the customer's last message will get no reply. */
+  refusal: string | undefined;
+  /** WhatsApp's id of the customer's last message. */
+  #lastSent: string | undefined;
   readonly #url: string;
   readonly #name: string;
   readonly #screen: Screen;
+  readonly #whyNoReply: (wamid: string) => ReturnType<typeof whyNoReply>;
+  /** Called once, when Parley accepts the first message. */
   #onFirstAccepted: () => void;
   #changed: () => void = () => undefined;
 
-  /** `onFirstAccepted` is called once, when Parley accepts the first message. */
-  constructor(sandboxUrl: string, options: Options, screen: Screen, onFirstAccepted: () => void) {
+  constructor(instance: Instance, sandboxUrl: string, options: Options, screen: Screen) {
+    this.#whyNoReply = (wamid) => whyNoReply(instance, options.phone, wamid);
+    this.#onFirstAccepted = () => void sayConversation(instance, options, screen);
     this.#url = `${sandboxUrl}/sandbox/customers/${encodeURIComponent(options.phone)}`;
     this.#name = options.name;
     this.#screen = screen;
-    this.#onFirstAccepted = onFirstAccepted;
   }
 
   /** Subscribes to events; resolves once subscribed. Calls `ended` when the stream ends. @throws TerminalError if the sandbox is down */
@@ -141,14 +146,17 @@ class Chat {
   async send(text: string): Promise<boolean> {
     this.replies = 0;
     this.lastReplyAtMs = 0;
+    this.refusal = undefined;
     const response = await this.#fetch('/messages', {
       method: 'POST',
       headers: { 'Content-Type': 'application/json' },
       body: JSON.stringify({ text, name: this.#name }),
     });
     if (!response.ok) throw new TerminalError(`the sandbox rejected the message (HTTP ${response.status})`);
-    const { delivered, attempts } = sentSchema.parse(await response.json());
+    const { wamid, delivered, attempts } = sentSchema.parse(await response.json());
     if (delivered === 200) {
+      this.#lastSent = wamid;
+      void this.#explainSilence(wamid);
       this.#onFirstAccepted();
       this.#onFirstAccepted = () => undefined;
       return true;
@@ -156,6 +164,24 @@ class Chat {
     const reason = delivered === 0 ? 'did not respond' : `responded with HTTP ${delivered}`;
     this.#screen.line(`  not delivered: Parley ${reason} (${attempts} attempts)`);
     return false;
+  }
+
+  /** Prints why the message has no reply, until it has one or a later message was sent. */
+  async #explainSilence(wamid: string): Promise<void> {
+    const sentAtMs = Date.now();
+    let shown = '';
+    while (this.#lastSent === wamid && this.replies === 0 && this.refusal === undefined) {
+      await sleep(SILENCE_POLL_MS);
+      const reason = await this.#whyNoReply(wamid);
+      if (reason === undefined || this.#lastSent !== wamid || this.replies > 0) continue;
+      if (reason.isFinal) this.refusal = reason.text;
+      const isDue = reason.isFinal || Date.now() - sentAtMs >= SILENCE_EXPLAINED_AFTER_MS;
+      if (isDue && reason.text !== shown) {
+        this.#screen.line(`  no reply${reason.isFinal ? '' : ' yet'}: ${reason.text}`);
+        shown = reason.text;
+      }
+      this.#changed();
+    }
   }
 
   /** Resolves at the next event, or after `ms`. */
@@ -213,11 +239,12 @@ async function chatFromPipe(chat: Chat, input: Interface, options: Options): Pro
   if (sent === 0) return 0;
   const startedAtMs = Date.now();
   for (;;) {
+    if (chat.refusal !== undefined) return 1;
     const quietSinceMs = chat.replies > 0 ? chat.lastReplyAtMs : undefined;
     const dueAtMs = quietSinceMs === undefined ? startedAtMs + options.timeoutMs : quietSinceMs + options.quietMs;
     const leftMs = dueAtMs - Date.now();
     if (leftMs <= 0 && quietSinceMs !== undefined) return 0;
-    if (leftMs <= 0) throw new TerminalError(`no reply within ${options.timeoutMs / 1000} s`);
+    if (leftMs <= 0) throw new TerminalError(`no reply within ${Math.round(options.timeoutMs / 1_000)} s`);
     await chat.waitForEvent(leftMs);
   }
 }
@@ -247,13 +274,10 @@ async function sayConversation(instance: Instance, { phone }: Options, screen: S
   if (temporalUiUrl) screen.line(`  ${workflowsLink(temporalUiUrl, `WorkflowId="${workflowId}"`)}`);
 }
 
-async function main(): Promise<number> {
+async function main(args: string[]): Promise<number> {
+  const options = readOptions(args);
+  if (options === undefined) return 0;
   loadEnvFile();
-  const options = readOptions();
-  if (options === undefined) {
-    process.stdout.write(`${HELP}\n`);
-    return 0;
-  }
   // biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
   const instance = readInstanceFile(readSettings(process.env).DATA_DIR);
   // A simulated customer may have the number of a real person, who would get the reply.
@@ -268,7 +292,7 @@ async function main(): Promise<number> {
 /** Opens the input last, because lines that arrive before it is read would be lost. */
 async function converse(instance: Instance, sandboxUrl: string, options: Options): Promise<number> {
   const screen = new Screen();
-  const chat = new Chat(sandboxUrl, options, screen, () => void sayConversation(instance, options, screen));
+  const chat = new Chat(instance, sandboxUrl, options, screen);
   let ended: (error: Error) => void = () => undefined;
   const lost = new Promise<never>((_resolve, reject) => {
     ended = reject;
@@ -280,12 +304,4 @@ async function converse(instance: Instance, sandboxUrl: string, options: Options
   return Promise.race([isTerminal ? chatFromTerminal(chat, input, screen) : chatFromPipe(chat, input, options), lost]);
 }
 
-endWithReader();
-// Exit explicitly: the open event stream would keep the process alive.
-main().then(
-  (code) => process.exit(code),
-  (error: unknown) => {
-    process.stderr.write(`${messageOf(error)}\n`);
-    process.exit(1);
-  },
-);
+runCommand(main);

@@ -3,7 +3,6 @@
  * would do. A worker does the work, because it has the database and the files; this command starts and displays it.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { parseArgs } from 'node:util';
 import { type Client, ScheduleNotFoundError, ScheduleOverlapPolicy, WorkflowNotFoundError } from '@temporalio/client';
 import {
   type DueMonth,
@@ -13,33 +12,42 @@ import {
   retentionProgress,
   retentionScheduleId,
 } from '../../../workflows/contract';
-import { loadEnvFile, readSettings, type Settings, SettingsError } from '../../platform/config';
-import { EXIT_SETTINGS } from '../../platform/lifecycle';
+import { readArguments, runCommand } from '../../platform/command-line';
+import { loadEnvFile, readSettings, type Settings } from '../../platform/config';
 import { openTemporalClient, temporalConfig } from '../../platform/temporal';
 import { readInstanceFile } from '../instance-file';
-import { endWithReader, say } from '../terminal';
+import { say } from '../terminal';
 
-const USAGE = `usage: npm run retention [-- --dry-run]
-Archives or deletes old calls (CALL_RETENTION_*) now instead of at night; --dry-run shows which, without changing anything.`;
+const HELP = `usage: npm run retention [-- --dry-run]
+
+Archives or deletes old calls and deletes old dead letters (CALL_RETENTION_*, DEAD_LETTER_RETENTION_DAYS) now instead of at night. A running
+worker does it; this command starts it and shows its progress. Ctrl-C leaves it running.
+
+  --dry-run   show what a run would do, without changing anything
+  -h, --help  show this help
+
+exit status: 0 when the run has ended; 1 if it failed or did not start; 2 for wrong arguments; 78 for invalid settings`;
 
 const POLL_INTERVAL_MS = 500;
 
 /** A worker that is running has picked up the run by then. */
 const WORKER_TIMEOUT_MS = 20_000;
 
-async function main(): Promise<void> {
-  const options = { 'dry-run': { type: 'boolean', default: false }, help: { type: 'boolean', default: false } } as const;
-  const { values } = parseArgs({ options });
-  if (values.help) return say(USAGE);
+async function main(args: string[]): Promise<number> {
+  const line = readArguments(args, { help: HELP, options: { 'dry-run': { type: 'boolean' } } });
+  if (line === undefined) return 0;
   loadEnvFile();
   // biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
   const environment = process.env;
   const settings = readSettings(environment);
   const client = openTemporalClient(temporalConfig(withLocalTemporal(environment, settings)));
   try {
-    const workflowId = values['dry-run'] ? await startDryRun(client, settings) : await triggerRun(client, settings);
+    const workflowId = line.values['dry-run'] ? await startDryRun(client, settings) : await triggerRun(client, settings);
     say(`workflow in the Temporal UI: ${workflowId}`);
     printResult(await follow(client, workflowId));
+    return 0;
+  } catch (error) {
+    throw new Error(reasonOf(error), { cause: error });
   } finally {
     await client.connection.close();
   }
@@ -173,8 +181,4 @@ function reasonOf(error: unknown): string {
   return error.cause instanceof Error ? `${error.message} (${error.cause.message})` : error.message;
 }
 
-endWithReader();
-main().catch((error: unknown) => {
-  process.stderr.write(`${reasonOf(error)}\n`);
-  process.exitCode = error instanceof SettingsError ? EXIT_SETTINGS : 1;
-});
+runCommand(main);

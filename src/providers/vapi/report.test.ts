@@ -19,7 +19,7 @@ describe('an end-of-call report', () => {
       endedReason: 'customer-ended-call',
       startedAt: '2026-11-20T15:00:09.800Z',
       endedAt: '2026-11-20T15:01:11.500Z',
-      durationSeconds: 61.7,
+      durationSeconds: 62,
       cost: 0.0932,
       recordingUrl: `https://storage.example.test/${CALL}-mono.wav`,
       summary: 'Test Person confirmed the appointment on 1 December at 10:00.',
@@ -108,7 +108,7 @@ describe('invalid data', () => {
 
   test('when numbers are strings, and times are seconds or milliseconds, then they are parsed', () => {
     const report = readCall(call({ cost: '0.5', startedAt: 1795186800, endedAt: '1795186860500', durationMs: 1 }));
-    expect(report).toMatchObject({ cost: 0.5, startedAt: '2026-11-20T15:00:00.000Z', durationSeconds: 60.5, isEnded: true });
+    expect(report).toMatchObject({ cost: 0.5, startedAt: '2026-11-20T15:00:00.000Z', durationSeconds: 61, isEnded: true });
   });
 
   test('when fields have the wrong type or an implausible value, then they are dropped, and the rest stays', () => {

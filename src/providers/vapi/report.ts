@@ -295,12 +295,11 @@ function ownIdOf(call: Call, sides: Sides): string | undefined {
   return places.find((value): value is string => typeof value === 'string' && UUID.test(value))?.toLowerCase();
 }
 
-/** Computed from start and end where possible: Vapi's duration fields are undocumented. */
+/** In whole seconds. Computed from start and end where possible: Vapi's duration fields are undocumented. */
 function durationOf({ startedAt, endedAt, durationSeconds, durationMs }: Result): number | undefined {
-  if (startedAt === undefined || endedAt === undefined)
-    return durationSeconds ?? (durationMs === undefined ? undefined : durationMs / 1_000);
-  const seconds = (Date.parse(endedAt) - Date.parse(startedAt)) / 1_000;
-  return seconds >= 0 ? seconds : undefined;
+  const told = durationSeconds ?? (durationMs === undefined ? undefined : durationMs / 1_000);
+  const seconds = startedAt === undefined || endedAt === undefined ? told : (Date.parse(endedAt) - Date.parse(startedAt)) / 1_000;
+  return seconds !== undefined && seconds >= 0 ? Math.round(seconds) : undefined;
 }
 
 function conversationOf(messages: z.output<typeof messageSchema>[] | undefined): CallMessage[] | undefined {

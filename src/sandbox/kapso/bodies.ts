@@ -106,6 +106,8 @@ export interface StoredMessage {
   /** For media: the additional fields inside `kapso`. */
   media?: Record<string, unknown> | undefined;
   statuses: StatusObject[];
+  /** Of a customer's message: the business's webhook has taken it, or the business has read it. */
+  mark?: 'taken' | 'read' | undefined;
   /** Whether it appears in lists. */
   listed: boolean;
   /** Whether it reaches the customer: false if its plan contains a `failed` status. */

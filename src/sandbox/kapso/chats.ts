@@ -41,7 +41,6 @@ export class Chats {
   readonly #store: KapsoStore;
   readonly #phoneNumberId: string;
   readonly #events = new EventEmitter().setMaxListeners(0);
-  readonly #marks = new WeakMap<StoredMessage, 'taken' | 'read'>();
 
   constructor(store: KapsoStore, phoneNumberId: string) {
     this.#store = store;
@@ -115,15 +114,14 @@ export class Chats {
   }
 
   #mark(message: StoredMessage, mark: 'taken' | 'read'): void {
-    const before = this.#marks.get(message);
-    if (before === 'read' || before === mark) return;
-    this.#marks.set(message, mark);
+    if (message.mark === 'read' || message.mark === mark) return;
+    message.mark = mark;
+    this.#store.remember(message);
     this.emit(message.customer, { type: 'ticks', wamid: message.wamid, direction: 'inbound', status: mark });
   }
 
   #ticks(message: StoredMessage): ChatLine['statuses'] {
     if (message.direction === 'outbound') return message.statuses.map(({ status }) => status);
-    const mark = this.#marks.get(message);
-    return mark === undefined ? [] : mark === 'read' ? ['taken', 'read'] : ['taken'];
+    return message.mark === undefined ? [] : message.mark === 'read' ? ['taken', 'read'] : ['taken'];
   }
 }

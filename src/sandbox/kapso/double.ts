@@ -1,7 +1,9 @@
 /** A double of Kapso: its send API, lists and webhooks, and the customers on their phones. Misbehaves only as programmed. */
 import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
 import type { Router } from 'express';
 import type { Logger } from 'pino';
+import { Journal } from '../journal';
 import { Background, Changes, Timers } from '../waiting';
 import { type Delivery, type DeliveryResult, type WebhookCounts, WebhookSender, type WebhookTargets } from '../webhook-sender';
 import {
@@ -18,8 +20,11 @@ import { type CustomerKind, customerContent } from './customer-content';
 import { KapsoApi, type KapsoApiOptions, type SendRecord } from './http-api';
 import type { KapsoFault } from './requests';
 import { StatusWebhooks } from './statuses';
-import { KapsoStore } from './store';
+import { KapsoStore, type RememberedMessage } from './store';
 import { type KapsoEvent, type KapsoWebhookOptions, kapsoWebhook, rawKapsoWebhook } from './webhooks';
+
+/** Two megabytes or so: more than a person types. */
+const REMEMBERED_MESSAGES = 2_000;
 
 /** Options of the Kapso double. */
 export interface KapsoDoubleOptions extends KapsoApiOptions {
@@ -31,6 +36,8 @@ export interface KapsoDoubleOptions extends KapsoApiOptions {
   webhookTimeoutMs?: number | undefined;
   /** Maximum number of stored messages (default 200,000). */
   keepMessages?: number | undefined;
+  /** Folder that remembers the chats over a restart (default: none). */
+  memoryDir?: string | undefined;
   log: Logger;
 }
 
@@ -83,7 +90,10 @@ export class KapsoDouble {
   constructor(options: KapsoDoubleOptions) {
     const failed = (error: unknown) => options.log.error({ err: error }, 'the sandbox failed in the background');
     this.#options = options;
-    this.#store = new KapsoStore(options.keepMessages ?? 200_000);
+    const { memoryDir } = options;
+    const journal =
+      memoryDir === undefined ? undefined : new Journal<RememberedMessage>(join(memoryDir, 'chats.jsonl'), REMEMBERED_MESSAGES);
+    this.#store = new KapsoStore(options.keepMessages ?? 200_000, journal);
     this.#chats = new Chats(this.#store, options.phoneNumberId);
     this.#background = new Background(failed);
     this.#webhooks = new WebhookSender(failed);

@@ -65,6 +65,7 @@ export class StatusWebhooks {
     const atMs = Date.now();
     const { conversation } = store.conversation(message.customer, message.phoneNumberId);
     message.statuses.push(statusObject(message, step.status, atMs, step.errorCode));
+    store.remember(message);
     chats.emit(message.customer, { type: 'ticks', wamid: message.wamid, direction: 'outbound', status: step.status });
     const body = JSON.stringify(statusEvent(message, conversation, step.status, atMs));
     const order = step.status === 'sent' ? message.customer : undefined;

@@ -1,5 +1,6 @@
 /** The Kapso double's conversations and messages; when the limit is reached, the oldest messages are dropped. */
 import { randomBytes, randomUUID } from 'node:crypto';
+import type { Journal } from '../journal';
 import { cursorOf, cursorTarget, messageRow, type StoredConversation, type StoredMessage } from './bodies';
 
 /** The query of a message list; `since` and `until` in ms since 1970. */
@@ -19,18 +20,31 @@ export function freshWamid(): string {
   return `wamid.${randomBytes(30).toString('base64')}`;
 }
 
+/** A message as it is remembered over a restart, with what only its conversation knows. */
+export interface RememberedMessage {
+  message: StoredMessage;
+  conversation: Pick<StoredConversation, 'id' | 'contactName' | 'createdAtMs'>;
+}
+
 /** Stores messages in order of arrival, and their conversations. */
 export class KapsoStore {
   readonly #messages = new Map<string, StoredMessage>();
   readonly #conversations = new Map<string, StoredConversation>();
   readonly #byCustomer = new Map<string, StoredMessage[]>();
   readonly #keep: number;
+  readonly #journal: Journal<RememberedMessage> | undefined;
   #log: StoredMessage[] = [];
   #dropped = 0;
   #sequence = 0;
 
-  constructor(keep: number) {
+  /** `journal`: where messages are remembered over a restart (default: nowhere). */
+  constructor(keep: number, journal?: Journal<RememberedMessage> | undefined) {
     this.#keep = keep;
+    this.#journal = journal;
+    for (const { message, conversation } of journal?.rows() ?? []) {
+      Object.assign(this.conversation(message.customer, message.phoneNumberId).conversation, conversation);
+      this.#insert(message);
+    }
   }
 
   /** Returns the conversation with a customer and whether it is new; creates it if there is none. */
@@ -53,6 +67,18 @@ export class KapsoStore {
 
   /** Stores a message and updates its conversation. */
   add(fields: Omit<StoredMessage, 'sequence'>): StoredMessage {
+    const message = this.#insert(fields);
+    this.remember(message);
+    return message;
+  }
+
+  /** Must be called whenever a stored message has changed. */
+  remember(message: StoredMessage): void {
+    const { id, contactName, createdAtMs } = this.conversation(message.customer, message.phoneNumberId).conversation;
+    this.#journal?.write(message.wamid, { message, conversation: { id, contactName, createdAtMs } });
+  }
+
+  #insert(fields: Omit<StoredMessage, 'sequence'>): StoredMessage {
     const message = { ...fields, sequence: this.#sequence++ };
     const { conversation } = this.conversation(message.customer, message.phoneNumberId);
     conversation.messagesCount += 1;

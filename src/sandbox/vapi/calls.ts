@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import type { z } from 'zod';
+import type { Journal } from '../journal';
 import { Programs } from '../programs';
 import { type Background, type Changes, Timers } from '../waiting';
 import type { WebhookSender } from '../webhook-sender';
@@ -47,6 +48,8 @@ export interface VapiCallsParts {
   changes: Changes;
   timers: Timers;
   background: Background;
+  /** Where calls are remembered over a restart (default: nowhere). */
+  journal?: Journal<StoredCall> | undefined;
 }
 
 /** Assigns a play to calls. `when` and `schedule`, applied after the play's own, are available within the same process only. */
@@ -62,6 +65,9 @@ export type CallSchedule = (events: PlayedEvent[], call: CallView) => PlayedEven
 const DEFAULT_MESSAGES = ['conversation-update', 'end-of-call-report', 'speech-update', 'status-update'];
 const DEFAULT_MAX_DURATION_SECONDS = 600;
 const DEFAULT_CONCURRENCY = 10;
+
+/** A call goes on while the double is down; what is overdue happens this long after the restart, when Parley is up again. */
+const RESUME_AFTER_MS = 5_000;
 
 /** A call and the state of its simulation. */
 export interface SimulatedCall {
@@ -89,6 +95,7 @@ export class VapiCalls {
   constructor(options: VapiCallsOptions, parts: VapiCallsParts) {
     this.#options = options;
     this.#parts = parts;
+    for (const call of parts.journal?.rows() ?? []) this.#resume(call);
   }
 
   /** Maximum number of concurrent calls. */
@@ -165,8 +172,7 @@ export class VapiCalls {
     const schedule: Schedule = (events) => hook(own(scheduleOf(call.play)(events)), viewOf(call));
     const simulated = { call, schedule, timings, plan: new Timers(), events: [] };
     this.#store(simulated);
-    const maxMs = 1000 * (request.assistantOverrides?.maxDurationSeconds ?? DEFAULT_MAX_DURATION_SECONDS);
-    this.#start(simulated, stepsOf(call.play, timings, maxMs));
+    this.#start(simulated, stepsOf(call.play, timings, maxDurationMs(request)));
     return simulated;
   }
 
@@ -187,10 +193,24 @@ export class VapiCalls {
     return true;
   }
 
+  /** Continues a call of an earlier run. */
+  #resume(call: StoredCall): void {
+    const timings = { ...DEFAULT_TIMINGS, ...this.#options.timings };
+    const simulated = { call, schedule: scheduleOf(call.play), timings, plan: new Timers(), events: [] };
+    this.#calls.set(call.id, simulated);
+    if (call.dialled && statusOf(call) !== 'ended') this.counts.active += 1;
+    const earliestMs = Date.now() - call.createdAtMs + RESUME_AFTER_MS;
+    this.#start(
+      simulated,
+      stepsLeft(call, timings).map((step, place) => ({ ...step, atMs: Math.max(step.atMs, earliestMs + place) })),
+    );
+  }
+
   #store(simulated: SimulatedCall): void {
     const { call } = simulated;
     this.#calls.set(call.id, simulated);
     if (this.#calls.size > (this.#options.keepCalls ?? 20_000)) this.#calls.delete(this.#calls.keys().next().value ?? '');
+    this.#parts.journal?.write(call.id, call);
     this.counts.placed += 1;
     if (call.dialled) {
       this.counts.active += 1;
@@ -246,6 +266,7 @@ export class VapiCalls {
         call.isReportReady = true;
         break;
     }
+    this.#parts.journal?.write(call.id, call);
   }
 
   async #sendWebhookLater(simulated: SimulatedCall, event: PlayedEvent, delayMs: number): Promise<void> {
@@ -270,6 +291,17 @@ export class VapiCalls {
     this.#watchers.emit(simulated.call.id, event);
     if (simulated.call.request.name !== undefined) this.#watchers.emit(simulated.call.request.name, event);
   }
+}
+
+function maxDurationMs(request: CreateCall): number {
+  return 1_000 * (request.assistantOverrides?.maxDurationSeconds ?? DEFAULT_MAX_DURATION_SECONDS);
+}
+
+/** The steps of a call's play that have not happened yet. A call that somebody ended has only its report left. */
+function stepsLeft(call: StoredCall, timings: PlayTimings): PlayStep[] {
+  const steps = stepsOf(call.play, timings, maxDurationMs(call.request));
+  if (statusOf(call) !== 'ended') return steps.slice(call.statuses.length + call.spoken.length);
+  return call.isReportReady ? [] : steps.filter(({ type }) => type === 'report');
 }
 
 function newCall(request: CreateCall, baseUrl: string, direction: StoredCall['direction'], play: PlayName): StoredCall {

@@ -2,11 +2,13 @@
  * A double of Vapi: it places calls, simulates what happens on the phone, sends the webhooks, and records what was really dialled.
  * Misbehaves only as programmed. Sources: docs.vapi.ai and the shapes in test/fixtures/vapi.
  */
+import { join } from 'node:path';
 import type { Router } from 'express';
 import type { Logger } from 'pino';
+import { Journal } from '../journal';
 import { Background, Changes, Timers } from '../waiting';
 import { type DeliveryResult, type WebhookCounts, WebhookSender } from '../webhook-sender';
-import { SANDBOX_ASSISTANT_ID, SANDBOX_VAPI_NUMBER_ID } from './bodies';
+import { SANDBOX_ASSISTANT_ID, SANDBOX_VAPI_NUMBER_ID, type StoredCall } from './bodies';
 import { type CallEvent, type CallView, viewOf } from './call-view';
 import { type CallSchedule, type PlayProgram, VapiCalls, type VapiCallsOptions } from './calls';
 import { VapiApi, type VapiApiOptions } from './http-api';
@@ -16,8 +18,12 @@ import { rawVapiWebhook } from './webhooks';
 
 export type { CallEvent, CallView } from './call-view';
 
+const REMEMBERED_CALLS = 500;
+
 /** Options of the Vapi double. */
 export interface VapiDoubleOptions extends VapiCallsOptions, VapiApiOptions {
+  /** Folder that remembers the calls over a restart (default: none). */
+  memoryDir?: string | undefined;
   log: Logger;
 }
 
@@ -56,6 +62,8 @@ export class VapiDouble {
       changes: this.#changes,
       timers: this.#timers,
       background: this.#background,
+      journal:
+        options.memoryDir === undefined ? undefined : new Journal<StoredCall>(join(options.memoryDir, 'calls.jsonl'), REMEMBERED_CALLS),
     });
     this.#api = new VapiApi(options, this.#calls, this.#timers);
   }
