@@ -1,9 +1,11 @@
-/** The bootstrap on a clone without packages: it installs them once and then runs the command. Uses the real npm on a small project. */
-import { execFile } from 'node:child_process';
-import { cp, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+/** The bootstrap on a clone without packages: it installs them once. Uses the real npm on a small project. */
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { scripts } from '../../package.json';
 
 const run = promisify(execFile);
 
@@ -11,16 +13,10 @@ let clone: string;
 
 beforeEach(async () => {
   clone = await mkdtemp(join(tmpdir(), 'parley-clone-'));
-  const project = { name: 'clone', version: '1.0.0', dependencies: { dep: 'file:dep' } };
-  const lock = { name: 'clone', version: '1.0.0', lockfileVersion: 3, requires: true };
-  const packages = { '': project, dep: { version: '1.0.0' }, 'node_modules/dep': { resolved: 'dep', link: true } };
   await Promise.all(['src/local', 'prisma', 'dep'].map((name) => mkdir(join(clone, name), { recursive: true })));
-  const write = (name: string, content: object) => writeFile(join(clone, name), JSON.stringify(content));
   await Promise.all([
     cp(join(__dirname, 'bootstrap.mjs'), join(clone, 'src/local/bootstrap.mjs')),
-    write('package.json', project),
-    write('package-lock.json', { ...lock, packages }),
-    write('dep/package.json', { name: 'dep', version: '1.0.0', main: 'index.js' }),
+    writeProject('1.0.0'),
     writeFile(join(clone, 'dep/index.js'), "module.exports = 'dep is here';"),
     // Replaces the generation of the Prisma client, which runs once, before the command.
     writeFile(
@@ -36,7 +32,19 @@ afterEach(async () => {
   await rm(clone, { recursive: true, force: true });
 });
 
-const bootstrap = (code: string) => run(process.execPath, ['src/local/bootstrap.mjs', 'node', '-e', code], { cwd: clone });
+async function writeProject(version: string, scripts?: Record<string, string>): Promise<void> {
+  const project = { name: 'clone', version: '1.0.0', dependencies: { dep: 'file:dep' } };
+  const packages = { '': project, dep: { version }, 'node_modules/dep': { resolved: 'dep', link: true } };
+  const lock = { name: 'clone', version: '1.0.0', lockfileVersion: 3, requires: true, packages };
+  const write = (name: string, content: object) => writeFile(join(clone, name), JSON.stringify(content));
+  await Promise.all([
+    write('package.json', project),
+    write('package-lock.json', lock),
+    write('dep/package.json', { name: 'dep', version, main: 'index.js', scripts }),
+  ]);
+}
+
+const bootstrap = (code: string) => run('sh', ['-c', 'node src/local/bootstrap.mjs && exec node -e "$0"', code], { cwd: clone });
 const USE_DEP = "console.log(require('dep'))";
 
 test('when a fresh clone runs its first command, then the packages are installed first; the second command reuses them', async () => {
@@ -48,12 +56,82 @@ test('when a fresh clone runs its first command, then the packages are installed
   expect(second.stderr).not.toContain('Installing');
 });
 
+test('when node_modules fits the lock file, then what a developer added stays; when it does not, then it is installed anew', async () => {
+  await bootstrap(USE_DEP);
+  const added = join(clone, 'node_modules/added.txt');
+  await writeFile(added, 'mine');
+  await bootstrap(USE_DEP);
+  expect(await readFile(added, 'utf8')).toBe('mine');
+  await writeProject('1.0.1');
+  expect((await bootstrap(USE_DEP)).stderr).toContain('Installing');
+  await expect(readFile(added)).rejects.toThrow('ENOENT');
+});
+
 test('when two commands start on a fresh clone at once, then one installs and the other waits', async () => {
   const both = await Promise.all([bootstrap(USE_DEP), bootstrap(USE_DEP)]);
   for (const { stdout } of both) expect(stdout).toContain('dep is here');
-  expect(both.filter(({ stderr }) => stderr.includes('Installed the packages'))).toHaveLength(1);
+  expect(both.filter(({ stderr }) => stderr.includes('Installing'))).toHaveLength(1);
 });
 
-test('when the command fails, then its exit code is passed on', async () => {
-  await expect(bootstrap('process.exit(7)')).rejects.toMatchObject({ code: 7 });
+test('when an installation is killed, then a process that waits for it installs', async () => {
+  // The package's own script shows that npm is in the middle of its work, and keeps it there.
+  await writeProject('1.0.0', { preinstall: 'touch ../installing && exec sleep 60' });
+  const first = spawn('node', ['src/local/bootstrap.mjs'], { cwd: clone, detached: true, stdio: 'ignore' });
+  await untilExists(join(clone, 'installing'));
+  const second = spawn('node', ['src/local/bootstrap.mjs'], { cwd: clone, stdio: ['ignore', 'ignore', 'pipe'] });
+  const exited = once(second, 'exit');
+  let said = '';
+  second.stderr.on('data', (chunk) => {
+    said += String(chunk);
+  });
+  await once(second.stderr, 'data');
+  expect(said).toBe('Waiting for another process that installs the packages.\n');
+  await writeProject('1.0.0');
+  // The whole group, as it ends with its terminal.
+  process.kill(-(first.pid ?? 0), 'SIGKILL');
+  expect(await exited).toEqual([0, null]);
+  expect(said).toContain('Installing the packages');
+  expect((await bootstrap(USE_DEP)).stderr).toBe('');
 });
+
+test('when the packages cannot be installed, then the command does not run', async () => {
+  await writeFile(join(clone, 'package-lock.json'), '{}');
+  await expect(bootstrap(USE_DEP)).rejects.toMatchObject({ code: 1, stdout: '', stderr: expect.stringContaining('npm ci exited with 1') });
+});
+
+const pretend = (property: string, value: string) => `Object.defineProperty(${property}, { value: ${value} })`;
+
+test.each([
+  [
+    'Windows',
+    pretend("process, 'platform'", "'win32'"),
+    'Parley needs Linux, macOS or WSL; this is win32. On Windows, run it in a WSL terminal.',
+  ],
+  [
+    'Alpine',
+    pretend("process.report, 'getReport'", '() => ({ header: {} })'),
+    /^Parley needs glibc, .* Use Debian or Ubuntu instead of Alpine\.$/,
+  ],
+  ['an old Node', pretend("process.versions, 'node'", "'20.18.3'"), 'Parley needs Node 20.19 or newer; this is 20.18.3.'],
+])('when it runs on %s, then it says in one line what it needs', async (_name, code, line) => {
+  const preload = `data:text/javascript,${encodeURIComponent(code)}`;
+  const failure = await run('node', ['--import', preload, 'src/local/bootstrap.mjs'], { cwd: clone }).catch((error) => error);
+  expect(failure).toMatchObject({ code: 1, stdout: '' });
+  expect(failure.stderr.split('\n')).toEqual([expect.stringMatching(line), '']);
+});
+
+test('when cmd runs a script of a fresh clone, then the bootstrap gets to say what it needs', () => {
+  const direct = ['api', 'worker', 'check', 'test:jest', 'format', 'postinstall'];
+  const prepared = Object.entries(scripts).filter(([name]) => !direct.includes(name));
+  for (const [, command] of prepared) expect(command).toMatch(/^node src\/local\/bootstrap\.mjs && /);
+});
+
+async function untilExists(file: string): Promise<void> {
+  while (
+    !(await readFile(file).then(
+      () => true,
+      () => false,
+    ))
+  )
+    await new Promise(setImmediate);
+}

@@ -14,7 +14,7 @@ import { chooseApiPort, type Environment, type InstanceInfo, type StartContext }
 import { readWorkspace, saySummary } from './summary';
 import { say, sayError, shortPath } from './terminal';
 
-/** One Ctrl-C reaches this process up to three times: from the terminal, npm and the bootstrap. */
+/** One Ctrl-C reaches this process twice: from the terminal and from npm. */
 const SAME_KEYPRESS_MS = 700;
 
 const HELP = `usage: npm start
@@ -98,8 +98,6 @@ function endOnSignals(end: (exitCode: number) => Promise<void>, killAll: () => v
     }
   };
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, onSignal);
-  // The bootstrap was killed, so nothing else would stop this process.
-  process.once('disconnect', () => void end(0));
   // A closed terminal must not crash this process while it is stopping.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
 }

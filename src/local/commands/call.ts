@@ -48,7 +48,7 @@ const REQUEST_TIMEOUT_MS = 10_000;
 const TALK_SECONDS = 600;
 /** Time for the result of Parley's query to Vapi to arrive here. */
 const QUERY_MARGIN_MS = 5_000;
-/** One Ctrl-C reaches this process up to three times: from the terminal, npm and the bootstrap. */
+/** One Ctrl-C reaches this process twice: from the terminal and from npm. */
 const SAME_KEYPRESS_MS = 700;
 
 /** Client for the calls of a running instance's API. */
