@@ -1,7 +1,7 @@
 /** Schemas of requests to the voice API. */
 import { z } from 'zod';
 import { ApiError } from '../http/errors';
-import { booleanParameter, integerParameter } from '../http/requests';
+import { booleanParameter, integerParameter, orNull } from '../http/requests';
 import { phoneSchema } from '../platform/phone';
 import { boundedJson, MAX_DEPTH } from '../platform/text';
 import { vapiId } from '../providers/vapi/id';
@@ -11,6 +11,8 @@ import { CALL_INCLUDES } from './views/call';
 const MAX_WAIT_SECONDS = 55;
 /** The earliest time that PostgreSQL accepts in ISO 8601 with four digits: there is no year 0. */
 const FIRST_TIME_MS = Date.parse('0001-01-01T00:00:00Z');
+
+const DEFAULT_DURATION_SECONDS = 600;
 
 const freeObject = z.record(z.string().max(100), z.json());
 /** PostgreSQL does not store NUL; a lone surrogate is not valid text. */
@@ -24,21 +26,25 @@ const text = (max: number) =>
 export const startBody = z
   .strictObject({
     to: phoneSchema,
-    assistantId: vapiId.optional().meta({ description: 'Default: VAPI_ASSISTANT_ID.' }),
-    phoneNumberId: vapiId.optional().meta({ description: "Vapi's id of the number to call from. Default: VAPI_PHONE_NUMBER_ID." }),
-    variables: freeObject
-      .optional()
-      .meta({ description: `Values of the assistant's template variables; at most ${MAX_DEPTH} levels deep.` }),
-    metadata: freeObject.optional().meta({ description: `Returned with the result; at most ${MAX_DEPTH} levels deep.` }),
-    maxDurationSeconds: z.int().min(10).max(43_200).default(600).meta({ description: 'Maximum duration of the conversation.' }),
-    serviceRequestId: text(200).optional().meta({ description: 'Your own reference; lists can be filtered by it.' }),
-    callbackUrl: z
-      .string()
-      .max(2_000)
-      .optional()
-      .meta({ description: 'The result is posted there; its host must be allowed (CALLBACK_ALLOWED_HOSTS).' }),
+    assistantId: orNull(vapiId).meta({ description: 'Default: VAPI_ASSISTANT_ID.' }),
+    phoneNumberId: orNull(vapiId).meta({
+      description: "Vapi's id of the number to call from. Default: VAPI_PHONE_NUMBER_ID.",
+    }),
+    variables: orNull(freeObject).meta({ description: `Values of the assistant's template variables; at most ${MAX_DEPTH} levels deep.` }),
+    metadata: orNull(freeObject).meta({ description: `Returned with the result; at most ${MAX_DEPTH} levels deep.` }),
+    maxDurationSeconds: z
+      .int()
+      .min(10)
+      .max(43_200)
+      .nullish()
+      .transform((seconds) => seconds ?? DEFAULT_DURATION_SECONDS)
+      .meta({ description: 'Maximum duration of the conversation.', default: DEFAULT_DURATION_SECONDS }),
+    serviceRequestId: orNull(text(200)).meta({ description: 'Your own reference; lists can be filtered by it.' }),
+    callbackUrl: orNull(z.string().max(2_000)).meta({
+      description: 'The result is posted there; its host must be allowed (CALLBACK_ALLOWED_HOSTS).',
+    }),
   })
-  .meta({ id: 'CallRequest' });
+  .meta({ id: 'CallRequest', description: 'Every field but `to` may be left out or null.' });
 export type StartBody = z.output<typeof startBody>;
 
 /** A minimal request. */
@@ -123,8 +129,8 @@ export const listQuery = z.strictObject({
 });
 export const pageQuery = z.strictObject(page);
 export const phoneParameter = z.object({
-  phone: z
-    .string()
-    .max(40)
-    .meta({ description: 'A phone number with country code; write the plus as %2B, or omit it.', example: '+15550100' }),
+  phone: phoneSchema.meta({
+    description: 'A phone number with its country code, in any spelling; write the plus as %2B, or omit it.',
+    example: '+15550100',
+  }),
 });

@@ -5,6 +5,7 @@ import { newNumber, placeCall, request } from '../../test/support/calls';
 import { eventually } from '../../test/support/expectations';
 import { API_KEY } from '../../test/support/system';
 import { callWorkflowId } from '../../workflows/contract';
+import { startBody } from './call-requests';
 
 const CALLS = '/api/v1/vapi/calls';
 
@@ -143,6 +144,56 @@ describe('starting', () => {
     const inCharset = await postText('{}', { 'Content-Type': 'application/json; charset=x' });
     const compressed = await postText('{}', { 'Content-Encoding': 'x' });
     expect([inCharset.status, compressed.status]).toEqual([415, 415]);
+  });
+});
+
+describe('the number', () => {
+  /** Mexico: WhatsApp keeps a 1 that the numbering plan gave up. */
+  const newMexican = () => `52155${randomUUID().replace(/\D/g, '').padEnd(8, '1').slice(0, 8)}`;
+
+  test('when it is spelled as WhatsApp, as this API or as people spell it, then it is dialled as the numbering plan says', async () => {
+    const digits = newMexican();
+    const dialled = `+52${digits.slice(3)}`;
+    const spellings = [digits, `+${digits}`, dialled, dialled.slice(1), `00${dialled.slice(1)}`, `\u202a+52 1 ${digits.slice(3)}\u202c`];
+    const placed = await Promise.all(spellings.map((to) => placeCall(api, { to })));
+    expect(placed.map(({ status, body }) => [status, body.to])).toEqual(spellings.map(() => [202, dialled]));
+    const callIds = placed.map(({ body }) => body.callId).sort();
+    for (const spelling of spellings) {
+      const { status, body } = await request<Page>(api, 'GET', `${CALLS}/by-phone/${encodeURIComponent(spelling)}`);
+      expect([status, body.data.map(({ callId }) => callId).sort()]).toEqual([200, callIds]);
+    }
+  });
+
+  test.each([
+    ['0301234567', 'has no country code; write it with one, such as +15550100'],
+    ['+521550000', 'is too short for its country code'],
+    ['next Tuesday', 'must be a phone number: a plus, digits, spaces, dashes, dots, slashes and parentheses'],
+  ])('when it is %p, then both routes say why it is none', async (written, why) => {
+    const { status, body } = await request<Problem>(api, 'POST', CALLS, {
+      body: { to: written },
+      headers: { 'Idempotency-Key': randomUUID() },
+    });
+    expect([status, body.detail]).toEqual([400, `to: ${why}`]);
+    const listed = await request<Problem>(api, 'GET', `${CALLS}/by-phone/${encodeURIComponent(written)}`);
+    expect([listed.status, listed.body.detail]).toEqual([400, `phone: ${why}`]);
+  });
+});
+
+describe('null', () => {
+  test('when optional fields are null, then it is the request without them', async () => {
+    const key = randomUUID();
+    const to = newNumber();
+    const nulls = Object.fromEntries(Object.keys(startBody.shape).flatMap((name) => (name === 'to' ? [] : [[name, null]])));
+    expect(Object.keys(nulls).length).toBeGreaterThan(5);
+    const first = await placeCall(api, { ...nulls, to }, key);
+    const second = await placeCall(api, { to }, key);
+    expect([first.status, second.status, second.body.callId]).toEqual([202, 202, first.body.callId]);
+    expect((await placeCall(api, { to: null })).status).toBe(400);
+  });
+
+  test('when a null stands inside a free object, then it is kept', async () => {
+    const { status, body } = await placeCall(api, { to: newNumber(), metadata: { ticket: null } });
+    expect([status, body.metadata]).toEqual([202, { ticket: null }]);
   });
 });
 

@@ -15,7 +15,6 @@ import type { Settings } from '../platform/config';
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
-import { normalisedPhone } from '../platform/phone';
 import { callbackProblem, callbackSettings } from '../providers/callback/client';
 import { vapiId } from '../providers/vapi/id';
 import { type Call, type CallFilter, findCall, findCallByProviderId, findCalls, findOrCreateCall, getCall } from '../record/calls';
@@ -214,9 +213,7 @@ async function listCalls({ db }: CallDependencies, request: Request, response: R
 
 async function listCallsByPhone({ db }: CallDependencies, request: Request, response: Response): Promise<void> {
   const page = parsed(pageQuery, request.query);
-  const { phone: written } = parsed(phoneParameter, request.params);
-  const number = normalisedPhone(written.trim().startsWith('+') ? written : `+${written.trim()}`);
-  if (number === undefined) throw new ApiError(400, 'phone: must be a phone number with country code');
+  const { phone: number } = parsed(phoneParameter, request.params);
   response.json(await readPage(db, { number }, page));
 }
 

@@ -20,6 +20,11 @@ export function integerParameter(min: number, max: number) {
     .meta({ override: { type: 'integer', minimum: min, maximum: max, pattern: undefined } });
 }
 
+/** An optional field of a body. `null` means that it was left out: templates render a missing value so. */
+export function orNull<T extends z.ZodType>(schema: T) {
+  return schema.nullish().transform((value) => value ?? undefined);
+}
+
 /** A boolean in a query. */
 export const booleanParameter = z.enum(['true', 'false']).transform((value) => value === 'true');
 

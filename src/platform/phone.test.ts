@@ -1,4 +1,4 @@
-import { normalisedPhone, phoneMatchingKey, phoneSpellings } from './phone';
+import { normalisedPhone, phoneMatchingKey, phoneSpellings, readPhone } from './phone';
 
 describe('phone numbers', () => {
   test.each([
@@ -7,23 +7,40 @@ describe('phone numbers', () => {
     [' +1 212 555 2368 ', '+12125552368'],
     ['+15550100', '+15550100'],
     ['+12125550142', '+12125550142'],
+    ['15550100', '+15550100'],
+    ['4930123456', '+4930123456'],
+    ['5215500000001', '+525500000001'],
+    ['52 1 55 0000 0001', '+525500000001'],
+    ['004930123456', '+4930123456'],
+    ['00 49 30 123456', '+4930123456'],
+    ['+49 (0)30 123456', '+4930123456'],
+    ['+1 (212) 555\u20132368', '+12125552368'],
+    ['\u202a+52\u00a01\u00a055\u00a00000\u00a00001\u202c', '+525500000001'],
+    ['\uff0b\uff14\uff19 30 123456', '+4930123456'],
+    ['+\u0664\u0669\u0663\u0660\u0661\u0662\u0663\u0664\u0665\u0666', '+4930123456'],
   ])('when the input is %s, then it is normalised to %s', (input, normalised) => {
     expect(normalisedPhone(input)).toBe(normalised);
   });
 
   test.each([
-    '',
-    '+',
-    '030123456',
-    '004930123456',
-    '+1555',
-    '+1212555236',
-    '+999123456789',
-    '+49abc30123',
-    '+1 212 555 2368 x9',
-    'tel:+49',
-  ])('when the input is %p, then it is not a phone number', (input) => {
+    ['', /no digits/],
+    ['+', /no digits/],
+    ['030123456', /no country code/],
+    ['(212) 555-2368', /no country code/],
+    ['2123456789', /too short/],
+    ['+1555', /too short/],
+    ['+1212555236', /too short/],
+    ['+12125552368999', /too long/],
+    ['+999123456789', /country code/],
+    ['+49abc30123', /must be a phone number/],
+    ['+1 212 555 2368 x9', /must be a phone number/],
+    ['++4930123456', /must be a phone number/],
+    ['tel:+49', /must be a phone number/],
+  ])('when the input is %p, then it is not a phone number, and the problem says why without quoting it', (input, why) => {
     expect(normalisedPhone(input)).toBeUndefined();
+    const problem = 'problem' in readPhone(input) ? (readPhone(input) as { problem: string }).problem : '';
+    expect(problem).toMatch(why);
+    expect(problem.replace('+15550100', '')).not.toMatch(/\d/);
   });
 
   test.each([

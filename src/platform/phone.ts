@@ -1,5 +1,5 @@
 /** Phone numbers: normalised to the E.164 form (ITU-T) that is dialled, and to a matching key that all spellings of one number share. */
-import { parsePhoneNumberFromString, validatePhoneNumberLength } from 'libphonenumber-js';
+import { parseIncompletePhoneNumber, parsePhoneNumberFromString, validatePhoneNumberLength } from 'libphonenumber-js';
 import { z } from 'zod';
 
 /** Numbers that the North American Numbering Plan reserves for fiction: 555-0100 to 555-0199, with or without an area code. */
@@ -27,16 +27,55 @@ export const SPELLING_RULES: readonly SpellingRule[] = [
   { pattern: /^229(?:01)?(\d{8})$/, spellings: ['229$1', '22901$1'], dialled: '22901$1' },
 ];
 
+/** A number in E.164, or why the text is none; `problem` never contains the text. */
+export type ReadPhone = { phone: string } | { problem: string };
+
+/** Contacts and chats surround a copied number with these: direction marks, zero-width and other format characters. */
+const INVISIBLE = /\p{Cf}/gu;
+const EXAMPLE = 'write it with one, such as +15550100';
+const SEPARATORS = /[\s()./\p{Pd}]/gu;
+
 /**
- * The number in E.164, from any common way of writing it with its country code, WhatsApp's included; undefined if it is not a valid number.
+ * Reads a number as people and WhatsApp write it: with its country code after `+` or `00`, or after nothing, as WhatsApp and this API show
+ * it. National numbers are refused: nobody knows which country is meant.
  */
+export function readPhone(written: string): ReadPhone {
+  const text = written.normalize('NFKC').replace(INVISIBLE, '').trim();
+  const digits = parseIncompletePhoneNumber(text).replace(/\D/g, '');
+  const rest = text
+    .replace(/^\+/, '')
+    .replace(SEPARATORS, '')
+    .replace(/\p{Nd}/gu, '');
+  if (rest !== '') return { problem: 'must be a phone number: a plus, digits, spaces, dashes, dots, slashes and parentheses' };
+  if (digits === '') return { problem: 'has no digits; it must be a phone number with its country code' };
+  if (!text.startsWith('+') && /^(?:\(|0(?!0))/.test(text)) return { problem: `has no country code; ${EXAMPLE}` };
+  return readDigits(text.startsWith('+') ? digits : digits.replace(/^00/, ''));
+}
+
+function readDigits(digits: string): ReadPhone {
+  const phone = `+${dialledDigits(digits)}`;
+  if (FICTIONAL.test(phone)) return { phone };
+  switch (validatePhoneNumberLength(phone)) {
+    case undefined: {
+      const number = parsePhoneNumberFromString(phone)?.number;
+      return number === undefined ? { problem: `is not a phone number; ${EXAMPLE}` } : { phone: number };
+    }
+    case 'INVALID_COUNTRY':
+      return { problem: `does not begin with a country code; ${EXAMPLE}` };
+    case 'TOO_SHORT':
+      return { problem: 'is too short for its country code' };
+    case 'TOO_LONG':
+      return { problem: 'is too long for its country code' };
+    case 'INVALID_LENGTH':
+    case 'NOT_A_NUMBER':
+      return { problem: 'does not have as many digits as its country code requires' };
+  }
+}
+
+/** The number in E.164 (see `readPhone`); undefined if the text is not one. */
 export function normalisedPhone(written: string): string | undefined {
-  const text = written.trim();
-  if (!/^\+[\d\s().\-/]{5,30}$/.test(text)) return undefined;
-  const phone = `+${dialledDigits(text.replace(/\D/g, ''))}`;
-  if (FICTIONAL.test(phone)) return phone;
-  if (validatePhoneNumberLength(phone) !== undefined) return undefined;
-  return parsePhoneNumberFromString(phone)?.number;
+  const read = readPhone(written);
+  return 'phone' in read ? read.phone : undefined;
 }
 
 /** The same digits for every spelling of a number, with or without the plus. */
@@ -62,14 +101,17 @@ function ruleOf(digits: string): SpellingRule | undefined {
   return SPELLING_RULES.find(({ pattern }) => pattern.test(digits));
 }
 
-/** A phone number in a request; parses to E.164. */
+/** A phone number in a request, in any spelling; parses to E.164. */
 export const phoneSchema = z
   .string()
-  .max(40)
+  .max(64)
   .transform((written, context) => {
-    const phone = normalisedPhone(written);
-    if (phone !== undefined) return phone;
-    context.addIssue({ code: 'custom', message: 'must be a phone number with its country code, such as +15550100' });
+    const read = readPhone(written);
+    if ('phone' in read) return read.phone;
+    context.addIssue({ code: 'custom', message: read.problem });
     return z.NEVER;
   })
-  .meta({ description: 'A phone number with its country code; stored in E.164.', example: '+15550100' });
+  .meta({
+    description: 'A phone number with its country code, in any spelling, with or without the plus. It is dialled and shown in E.164.',
+    example: '+15550100',
+  });

@@ -11,6 +11,7 @@
  */
 import { z } from 'zod';
 import type { CallDirection, CallEvent, CallMessage, CallParties, CallReport } from '../../../workflows/contract';
+import { normalisedPhone } from '../../platform/phone';
 import { boundedJson, cutText, jsonLength } from '../../platform/text';
 import { vapiId } from './id';
 
@@ -258,8 +259,8 @@ function reportOf(result: Result, call: Call, sides: Sides, isEnded: boolean, en
 }
 
 function partiesOf(call: Call, sides: Sides): CallParties {
-  const person = call.customer?.number ?? sides.customer?.number ?? call.customer?.sipUri ?? sides.customer?.sipUri;
-  const business = call.phoneNumber?.number ?? sides.phoneNumber?.number;
+  const person = e164(call.customer?.number ?? sides.customer?.number) ?? call.customer?.sipUri ?? sides.customer?.sipUri;
+  const business = e164(call.phoneNumber?.number ?? sides.phoneNumber?.number);
   const direction = directionOf(call.type);
   const maxDurationSeconds = call.assistantOverrides?.maxDurationSeconds ?? (sides.assistant ?? call.assistant)?.maxDurationSeconds;
   const isPlausible =
@@ -274,6 +275,11 @@ function partiesOf(call: Call, sides: Sides): CallParties {
     phoneNumberId: call.phoneNumberId ?? call.phoneNumber?.id ?? sides.phoneNumber?.id,
     maxDurationSeconds: isPlausible ? Math.round(maxDurationSeconds) : undefined,
   });
+}
+
+/** Calls are found by their numbers, so each has one spelling where possible. */
+function e164(number: string | undefined): string | undefined {
+  return number === undefined ? undefined : (normalisedPhone(number) ?? number);
 }
 
 /** Nearly every call has a type; one without was more likely outbound. */
