@@ -29,9 +29,6 @@ export const REFUSED_BY_DATABASE = 'RecordError.Refused';
 /** A worker could not build the prompt or the reply, and another attempt would fail in the same way. */
 export const CODE_FAULT = 'WorkerError.Fault';
 
-/** The model has answered, and been paid, but there is nothing to send. */
-const WITHOUT_WHOLE_TEXT = new Set(['ModelError.EmptyReply', 'ModelError.CutOff', 'ModelError.ContentRefused']);
-
 /** How a model failed. `text` is for operators. */
 export interface ModelFailure {
   text: string;
@@ -49,8 +46,13 @@ export function modelFailure(error: unknown): ModelFailure {
   return {
     text: cause && (type.startsWith('ModelError.') || type === CODE_FAULT) ? cause.message : type,
     isPermanent: cause?.nonRetryable ?? false,
-    isEmptyAnswer: WITHOUT_WHOLE_TEXT.has(type),
+    isEmptyAnswer: hasNothingToSend(type),
     isTimeout: type === 'ModelError.Timeout',
     retryAfterMs: details?.retryAfterMs ?? 0,
   };
+}
+
+/** Whether the model has answered, and been paid, but there is no whole text to send. */
+function hasNothingToSend(type: string): boolean {
+  return type === 'ModelError.EmptyReply' || type === 'ModelError.CutOff' || type === 'ModelError.ContentRefused';
 }
