@@ -76,13 +76,15 @@ function reasonOf(outcome: string, failure: string | null): NoReply | undefined 
     case 'merged':
       return undefined;
     case 'ai_disabled':
-      return final('answers are off (CHATBOT_ENABLED, AI_ENABLED); the summary of npm start says what is missing');
+      return final('answers are off (CHATBOT_ENABLED, AI_ENABLED), or no model has a key; the summary of npm start says what is missing');
     case 'paused':
       return final('the conversation is paused');
     case 'human':
       return final('a person has taken over the conversation');
     case 'unsupported':
       return final('Parley cannot answer messages of this kind');
+    case 'loop':
+      return final('the same text came again and again, or there were too many replies within an hour');
     case 'unconfirmed':
       return waiting('a reply was sent, but nobody knows yet whether it was delivered');
     default:
