@@ -34,7 +34,7 @@ const settings = [...readRoot('.env.example').matchAll(/^([A-Z][A-Z0-9_]*)=/gm)]
 const LONG_RUNNING = ['api', 'postgres', 'temporal', 'temporal-ui', 'worker'];
 const ONE_SHOT = ['databases', 'migrate', 'temporal-namespace', 'temporal-schema'];
 /** Compose does not start without them. */
-const SECRETS = ['API_KEYS', 'KAPSO_API_KEY', 'KAPSO_WEBHOOK_SECRET', 'PARLEY_DB_PASSWORD', 'POSTGRES_PASSWORD', 'TEMPORAL_DB_PASSWORD'];
+const SECRETS = ['API_KEYS', 'PARLEY_DB_PASSWORD', 'POSTGRES_PASSWORD', 'TEMPORAL_DB_PASSWORD'];
 const NAMES_OF_SECRETS = /(PASSWORD|PWD|SECRET|TOKEN|API_KEY|API_KEYS)$/;
 
 /** Settings that the containers do not take from `.env`. */
@@ -218,7 +218,7 @@ function imports(entries: string[]): { packages: string[]; files: string[] } {
 function resolveFile(path: string): string {
   if (path.startsWith('prisma/generated')) return path;
   const found = [path, `${path}.ts`, `${path}/index.ts`].find(
-    (candidate) => candidate.endsWith('.ts') && existsSync(join(ROOT, candidate)),
+    (candidate) => /\.(ts|json)$/.test(candidate) && existsSync(join(ROOT, candidate)),
   );
   if (!found) throw new Error(`no file for ${path}`);
   return found;
@@ -257,11 +257,11 @@ describe('Compose itself', () => {
 
   describe.each(composeCommands.map((command) => [command.join(' '), command] as const))('%s', (_name, command) => {
     it('when every secret is set, then it accepts the file and fills them in', () => {
-      const result = config(command, { ...withAll, OPENAI_API_KEY: 'value-of-openai' });
+      const result = config(command, { ...withAll, KAPSO_API_KEY: 'value-of-kapso', OPENAI_API_KEY: 'value-of-openai' });
       expect({ status: result.status, stderr: result.stderr }).toMatchObject({ status: 0 });
       const { services: filled } = parse(result.stdout) as { services: Record<string, Service> };
       expect(filled.api?.environment).toMatchObject({ API_KEYS: withAll.API_KEYS, PORT: '3000' });
-      expect(filled.worker?.environment).toMatchObject({ KAPSO_API_KEY: withAll.KAPSO_API_KEY, OPENAI_API_KEY: 'value-of-openai' });
+      expect(filled.worker?.environment).toMatchObject({ KAPSO_API_KEY: 'value-of-kapso', OPENAI_API_KEY: 'value-of-openai' });
       expect(filled.worker?.environment?.DATABASE_URL).toContain(`:${withAll.PARLEY_DB_PASSWORD}@postgres:`);
     });
 

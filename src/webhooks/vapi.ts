@@ -80,10 +80,15 @@ export const vapiPaths: ZodOpenApiPathsObject = {
 /** Vapi's webhook. */
 export function vapiWebhook(options: VapiWebhookOptions): Webhook {
   return {
-    ...{ source: 'vapi', paths: [VAPI_WEBHOOK_PATH], bodyLimitMib: BODY_LIMIT_MIB, refusal: 'bad or missing authentication' },
+    ...{ source: 'vapi', paths: [VAPI_WEBHOOK_PATH], bodyLimitMib: BODY_LIMIT_MIB, refusal: refusalOf(options) },
     proofOf: (headers) => vapiProof(headers, options.settings),
     take: (webhook) => takeWebhook(webhook, options),
   };
+}
+
+function refusalOf({ settings }: VapiWebhookOptions): string {
+  const isConfigured = settings.VAPI_WEBHOOK_SECRET.length > 0;
+  return isConfigured ? 'bad or missing authentication' : 'voice calls are not configured (VAPI_WEBHOOK_SECRET)';
 }
 
 const RECEIVED: WebhookResponse = jsonResponse({ received: true });
