@@ -10,11 +10,13 @@ import { createLanguageModels } from '../src/providers/models/client';
 import type { ModelProgram } from '../src/sandbox/models/double';
 import { type Sandbox, startSandbox } from '../src/sandbox/sandbox';
 import { type TestDatabase, testDatabase } from '../test/support/engine';
+import { randomNumbers } from '../test/support/random';
 import { createModelActivities, type Draft, type DraftOrder, type ModelActivities } from './model';
 
 let database: TestDatabase;
 let db: Database;
 let sandbox: Sandbox;
+let dependencies: Parameters<typeof createModelActivities>[0];
 let generateReply: ModelActivities['generateReply'];
 
 beforeAll(async () => {
@@ -23,7 +25,8 @@ beforeAll(async () => {
   const logger = createLogger('test', 'silent');
   sandbox = await startSandbox({ port: 0, webhookUrls: [], webhookSecret: 's', phoneNumberId: '1', log: logger });
   const models = createLanguageModels(readSettings({ SANDBOX_URL: sandbox.url }));
-  ({ generateReply } = createModelActivities({ db, models, logger, metrics: noMetrics, timeZone: 'Europe/Berlin' }));
+  dependencies = { db, models, logger, metrics: noMetrics, timeZone: 'Europe/Berlin' };
+  ({ generateReply } = createModelActivities(dependencies));
 });
 
 afterAll(async () => {
@@ -36,10 +39,15 @@ beforeEach(() => {
   sandbox.models.clear();
 });
 
+async function newWorkspace(historyLimit = 20): Promise<string> {
+  const settings = { create: { historyLimit } };
+  const { id } = await db.orm.workspace.create({ data: { name: 'w', kapsoPhoneNumberId: randomUUID(), settings } });
+  return id;
+}
+
 /** One attempt for a new conversation with one message. */
-async function newOrder(): Promise<DraftOrder> {
-  const settings = { create: {} };
-  const { id: workspaceId } = await db.orm.workspace.create({ data: { name: 'w', kapsoPhoneNumberId: randomUUID(), settings } });
+async function newOrder(inWorkspace?: string): Promise<DraftOrder> {
+  const workspaceId = inWorkspace ?? (await newWorkspace());
   const contact = await db.orm.contact.create({ data: { workspaceId, contactKey: randomUUID(), phone: '15550100' } });
   const { id: conversationId } = await db.orm.conversation.create({
     data: { workspaceId, contactId: contact.id, workflowId: randomUUID() },
@@ -95,6 +103,67 @@ test.each<[string, Partial<ModelProgram>, { type: string; nonRetryable: boolean 
 ])('when a model %s, then the failure says so', async (_what, program, failure) => {
   sandbox.models.program(program);
   await expect(run(await newOrder())).rejects.toMatchObject(failure);
+});
+
+describe('code that fails', () => {
+  const lost = new TypeError('marker');
+
+  /** A database whose `count`-th statement and those after it make our code fail. */
+  function failingFrom(count: number): Database {
+    let statements = 0;
+    const query: Database['query'] = async (statement) => {
+      statements += 1;
+      if (statements >= count) throw lost;
+      return await db.query(statement);
+    };
+    return { ...db, query };
+  }
+
+  test.each([
+    ['loads the prompt', 1, 'the prompt could not be loaded', 0],
+    ['stores the reply', 2, 'the reply could not be stored', 1],
+  ])('when it %s, then the turn ends, and the model is paid once at most', async (_what, count, step, asks) => {
+    const before = sandbox.models.count('sandbox-model');
+    const broken = createModelActivities({ ...dependencies, db: failingFrom(count) });
+    await expect(newEnvironment().run(broken.generateReply, await newOrder())).rejects.toMatchObject({
+      type: 'WorkerError.Fault',
+      nonRetryable: true,
+      message: `${step} (TypeError): this is a bug in Parley; see the worker's log, and answer by hand`,
+    });
+    expect(sandbox.models.count('sandbox-model') - before).toBe(asks);
+  });
+
+  test('when it builds the prompt, then the turn ends before a model is asked', async () => {
+    const before = sandbox.models.count('sandbox-model');
+    const broken = createModelActivities({ ...dependencies, timeZone: 'Nowhere/None' });
+    await expect(newEnvironment().run(broken.generateReply, await newOrder())).rejects.toMatchObject({
+      type: 'WorkerError.Fault',
+      message: expect.stringMatching(/^the prompt could not be built \(RangeError\)/),
+    });
+    expect(sandbox.models.count('sandbox-model')).toBe(before);
+  });
+});
+
+test('when 200 random conversations are recorded, then a strict model answers each at the first request', async () => {
+  sandbox.models.program({ strict: true, reply: 'ok' });
+  const workspaceId = await newWorkspace(8);
+  for (let seed = 1; seed <= 200; seed += 1) {
+    const random = randomNumbers(seed);
+    const pick = <T>(...options: T[]): T => options[Math.floor(random() * options.length)] as T;
+    const order = await newOrder(workspaceId);
+    const row = { workspaceId, conversationId: order.conversationId };
+    const said = Array.from({ length: Math.floor(random() * 12) }, (_, index) => {
+      const direction = pick<'inbound' | 'outbound' | 'note'>('inbound', 'inbound', 'outbound', 'note');
+      const status = direction === 'outbound' ? pick('sent' as const, 'failed' as const, 'unconfirmed' as const) : ('received' as const);
+      const outcome = direction === 'inbound' ? pick<'answered' | 'failed' | 'merged'>('answered', 'failed', 'merged') : null;
+      const text = pick(`message ${index}`, `message ${index}`, null, '', ' ', '\u200B');
+      return { ...row, direction, status, outcome, kind: pick('text', 'image', 'voice_call'), text, workflowId: 'test' };
+    });
+    if (said.length > 0) await db.orm.message.createMany({ data: said });
+    const asked = sandbox.models.count('sandbox-model');
+    expect([seed, await run(order)]).toEqual([seed, expect.objectContaining({ model: 'sandbox-model' })]);
+    expect(sandbox.models.count('sandbox-model') - asked).toBe(1);
+  }
 });
 
 test('when this worker has no key of the provider, then the failure is permanent and says what to do', async () => {

@@ -5,7 +5,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { ApplicationFailure } from '@temporalio/activity';
 import { withDatabaseFailures } from '../activities/database-failures';
-import { createModelActivities, type Draft, type DraftOrder, type MovedTurn } from '../activities/model';
+import { createModelActivities, type Draft, type DraftOrder, type ModelActivities, type MovedTurn } from '../activities/model';
 import { createRecordActivities } from '../activities/records';
 import { createWhatsAppActivities } from '../activities/whatsapp';
 import { createBackgroundWork } from '../src/platform/background';
@@ -29,6 +29,7 @@ const ATTEMPT_MS = 30_000 / SCALE;
 const LONGEST_PAUSE_MS = 30_000 / SCALE;
 const DEFAULTS = {
   modelAttemptMs: ATTEMPT_MS,
+  providerAttemptMs: { deepseek: ATTEMPT_MS, openai: ATTEMPT_MS },
   turnMs: (15 * 60_000) / SCALE,
   attentionAfterMs: 60_000 / SCALE,
   firstPauseMs: 1_000 / SCALE,
@@ -41,6 +42,9 @@ const limits = { ...DEFAULTS };
 let system: System;
 let db: Database;
 let worker: InProcessWorker;
+/** The activity of a worker that cannot tell the time, so that its code fails while it builds a prompt. */
+let generateReplyOfBrokenWorker: ModelActivities['generateReply'];
+let isWorkerBroken = false;
 /** What becomes of a draft that was stored, on its way back to the workflow; a test may lose it. */
 let onDrafted: (order: DraftOrder, draft: Draft | MovedTurn) => Promise<Draft | MovedTurn>;
 
@@ -59,12 +63,14 @@ beforeAll(async () => {
   const common = { db, identity, models: createLanguageModels(settings), logger: createLogger('test', 'silent'), metrics: noMetrics };
   const kapso = createKapsoClient({ baseUrl: system.sandbox.url, apiKey: 'test-kapso-key', timeoutMs: 8_000 });
   const { generateReply, ...others } = createModelActivities({ ...common, timeZone: 'UTC' });
+  generateReplyOfBrokenWorker = createModelActivities({ ...common, timeZone: 'Nowhere/None' }).generateReply;
   worker = await startInProcessWorker(
     withDatabaseFailures({
       ...createRecordActivities({ ...common, limits, answerLimits: ANSWER_LIMITS }),
       ...createWhatsAppActivities({ ...common, kapso, background: createBackgroundWork() }),
       ...others,
-      generateReply: async (order: DraftOrder) => await onDrafted(order, await generateReply(order)),
+      generateReply: async (order: DraftOrder) =>
+        await onDrafted(order, await (isWorkerBroken ? generateReplyOfBrokenWorker : generateReply)(order)),
     }),
     system.taskQueue,
   );
@@ -78,6 +84,7 @@ afterAll(async () => {
 
 beforeEach(async () => {
   onDrafted = async (_order, draft) => draft;
+  isWorkerBroken = false;
   Object.assign(limits, DEFAULTS);
   models().clear();
   await configure(['deepseek:m-one']);
@@ -348,7 +355,67 @@ describe('what people see meanwhile', () => {
   });
 });
 
+describe('a cold model, which takes 45 s three times (a fifteenth of it here) and loads anew when it is aborted', () => {
+  const LOAD_MS = 45_000 / SCALE;
+
+  /** When the first of the requests came, and how many there were. */
+  async function loadFor(text: string): Promise<{ phone: string; asks: number; tookMs: number }> {
+    const phone = newPhone();
+    models().program({ model: 'm-one', times: 3, delayMs: LOAD_MS, reply: 'warm' });
+    await kapso().customerSends({ from: phone, text });
+    await kapso().waitForVisible(phone, 1, 30_000);
+    expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
+    const asked = asksOf('m-one', text);
+    return { phone, asks: asked.length, tookMs: (kapso().visibleTo(phone)[0]?.atMs ?? 0) - (asked[0]?.atMs ?? 0) };
+  }
+
+  test('when its provider has a bound of its own, then the first attempt is long enough', async () => {
+    limits.providerAttemptMs = { ...limits.providerAttemptMs, deepseek: 120_000 / SCALE };
+    const { asks, tookMs } = await loadFor('a bound of its own');
+    expect(asks).toBe(1);
+    expect(tookMs).toBeLessThan(2 * LOAD_MS);
+  });
+
+  test('when it has the common bound, then the second attempt gets twice as long, and is answered', async () => {
+    const { phone, asks } = await loadFor('the common bound');
+    expect(asks).toBe(2);
+    expect(await repliesOf(system, phone)).toMatchObject([{ text: 'warm', attempts: 2 }]);
+  });
+
+  test('when the turn is too short for a second attempt, then the first gets all that is left of it', async () => {
+    limits.turnMs = ATTEMPT_MS + 1_500;
+    expect(await loadFor('a short turn')).toMatchObject({ asks: 1 });
+  });
+
+  test('when the worker that recorded the message is of 0.2, then each attempt has the same bound', async () => {
+    const text = 'recorded by 0.2';
+    // `undefined` is not in the activity's result.
+    Object.assign(limits, { turnMs: 3 * ATTEMPT_MS, providerAttemptMs: undefined });
+    const phone = newPhone();
+    models().program({ model: 'm-one', delayMs: LOAD_MS });
+    await kapso().customerSends({ from: phone, text });
+    expect(await outcomesOf(system, phone, 1, 20_000)).toEqual(['failed']);
+    expect(asksOf('m-one', text).length).toBeGreaterThan(1);
+  });
+});
+
 describe('failures of our own', () => {
+  test('when the code fails while it builds the prompt, then the turn fails at once with that cause, and the next one is answered', async () => {
+    const phone = newPhone();
+    await configure(['deepseek:m-one', 'openai:m-two']);
+    const before = [models().count('m-one'), models().count('m-two')];
+    isWorkerBroken = true;
+    await kapso().customerSends({ from: phone, text: 'hi' });
+    expect(await outcomesOf(system, phone, 1, 5_000)).toEqual(['failed']);
+    const text = "the prompt could not be built (RangeError): this is a bug in Parley; see the worker's log, and answer by hand";
+    expect((await conversationOf(phone)).attention).toMatchObject([{ kind: 'turn_failed', text }]);
+    expect(await summariesOf(phone, 'activity')).toEqual(['reply via deepseek']);
+    expect([models().count('m-one'), models().count('m-two')]).toEqual(before);
+    isWorkerBroken = false;
+    await kapso().customerSends({ from: phone, text: 'and now?' });
+    expect(await outcomesOf(system, phone, 2)).toEqual(['failed', 'answered']);
+  });
+
   test('when they take longer than the turn may, then the turn is not over, and the draft that was stored is sent', async () => {
     const phone = newPhone();
     limits.turnMs = 1_500;

@@ -52,6 +52,15 @@ describe('settings', () => {
     expect(readSettings({ SEALION_URL: 'http://localhost:11434/v1/' }).SEALION_URL).toBe('http://localhost:11434/v1');
   });
 
+  test('when no time zone is set, then it is the machine’s; names have any letter case', () => {
+    expect(readSettings({}).TIME_ZONE).toBe(Intl.DateTimeFormat().resolvedOptions().timeZone);
+    for (const TIME_ZONE of ['Europe/Berlin', 'america/mexico_city', 'UTC']) expect(problemsOf({ TIME_ZONE })).toEqual([]);
+  });
+
+  test.each(['Mars/Phobos', '+01:00', 'Berlin', 'UTC+1'])('%s is no TIME_ZONE', (TIME_ZONE) => {
+    expect(problemsOf({ TIME_ZONE })).toEqual(['TIME_ZONE: must be a time zone such as Europe/Berlin']);
+  });
+
   test('when the longest wait is shorter than the quiet period, then it is rejected', () => {
     expect(problemsOf({ REPLY_QUIET_MS: '6000', REPLY_QUIET_MAX_MS: '1000' })).toEqual([
       'REPLY_QUIET_MAX_MS: must not be smaller than REPLY_QUIET_MS',

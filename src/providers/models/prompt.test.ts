@@ -1,3 +1,4 @@
+import { randomNumbers } from '../../../test/support/random';
 import { strictTemplateProblem } from '../../sandbox/models/strict';
 import { buildPrompt, type PromptParts, type SaidMessage, withoutOlderHalf } from './prompt';
 
@@ -90,17 +91,6 @@ describe('a prompt that was too long', () => {
     expect(withoutOlderHalf([customer(null), customer(null), customer('now')], 1)?.length).toBeLessThan(3);
   });
 });
-
-/** Numbers from 0 to 1, the same ones for the same seed (mulberry32). */
-function randomNumbers(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
-  };
-}
 
 test('when 200 random conversations are asked, then strict templates take each, and nothing that was said is missing', () => {
   for (let seed = 1; seed <= 200; seed += 1) {
