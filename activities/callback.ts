@@ -5,7 +5,7 @@ import type { Database } from '../src/platform/database';
 import type { Logger } from '../src/platform/logger';
 import type { WorkerMetrics } from '../src/platform/metrics';
 import { type CallbackAnswer, type CallbackClient, isKestraResume } from '../src/providers/callback/client';
-import { findCall, requestCallAttention } from '../src/record/calls';
+import { findCall, recordCallbackFailure } from '../src/record/calls';
 
 /** Timeout of one delivery. The Standard Webhooks specification recommends 15 to 30 s for a receiver's response. */
 export const CALLBACK_TIMEOUT_MS = 15_000;
@@ -23,8 +23,11 @@ const NOT_PAUSED_RETRY_MS = 2_000;
 const PASSING_4XX = new Set([408, 409, 425, 429]);
 const GONE = 410;
 
-/** Whether the result was delivered. `gone`: the receiver responded with 410; `no_address`: the call has no callback URL, or no longer has a row. */
-export type CallbackDelivery = { delivered: true } | { delivered: false; reason: 'gone' | 'no_address' };
+/**
+ * Whether the result was delivered. `gone`: the receiver responded with 410; `no_address`: the call has no callback URL, or no longer has a
+ * row; `resumed`: the first callback has resumed the execution, which waits for no update.
+ */
+export type CallbackDelivery = { delivered: true } | { delivered: false; reason: 'gone' | 'no_address' | 'resumed' };
 
 export type CallbackErrorType =
   | 'CallbackError.NotDone'
@@ -34,8 +37,8 @@ export type CallbackErrorType =
   | 'CallbackError.Unavailable';
 
 export interface CallbackActivities {
-  /** Makes one delivery attempt. @throws ApplicationFailure of a CallbackErrorType */
-  deliverCallback(order: { callId: string }): Promise<CallbackDelivery>;
+  /** Makes one delivery attempt; `isUpdate`: of a result that a late report has improved. @throws ApplicationFailure of a CallbackErrorType */
+  deliverCallback(order: { callId: string; isUpdate?: boolean }): Promise<CallbackDelivery>;
   /** Marks the call as needing a person. */
   recordFailedCallback(order: { callId: string; reason: string }): Promise<void>;
 }
@@ -58,14 +61,15 @@ export function createCallbackActivities({
   refusalsForMs = REFUSALS_FOR_MS,
 }: CallbackDependencies): CallbackActivities {
   return {
-    async deliverCallback({ callId }) {
+    async deliverCallback({ callId, isUpdate = false }) {
       const row = await findCall(db, callId);
       if (!row?.callbackUrl) return { delivered: false, reason: 'no_address' };
       if (row.doneAt === null) throw passing('CallbackError.NotDone', 'the call is not done');
-      const answer = await callbacks.post(row.callbackUrl, callView(row));
-      const { attempt, scheduledTimestampMs } = Context.current().info;
-      logger.info({ callId, attempt, ...answer }, 'callback');
       const isKestra = URL.canParse(row.callbackUrl) && isKestraResume(new URL(row.callbackUrl));
+      if (isUpdate && isKestra) return { delivered: false, reason: 'resumed' };
+      const answer = await callbacks.post(row.callbackUrl, { ...callView(row), isUpdate });
+      const { attempt, scheduledTimestampMs } = Context.current().info;
+      logger.info({ callId, isUpdate, attempt, ...answer }, 'callback');
       const refusalsAreFinal = Date.now() - scheduledTimestampMs >= refusalsForMs;
       return countResult(() => judge(answer, { isKestra, refusalsAreFinal }));
     },
@@ -73,7 +77,7 @@ export function createCallbackActivities({
     async recordFailedCallback({ callId, reason }) {
       logger.error({ callId, reason }, 'callback not delivered; the call needs attention');
       metrics.callbackTried('given_up');
-      await requestCallAttention(db, callId);
+      await recordCallbackFailure(db, callId);
     },
   };
 

@@ -11,7 +11,7 @@ import type { VapiClient } from '../src/providers/vapi/client';
 import { readCall } from '../src/providers/vapi/report';
 import { adoptProviderCall } from '../src/record/call-adoption';
 import { writeCallNote } from '../src/record/call-notes';
-import { type CallEnding, endingFromFacts } from '../src/record/call-outcome';
+import { type CallEnding, callEnding } from '../src/record/call-outcome';
 import {
   claimPlacement,
   findSoughtPlacement,
@@ -185,7 +185,11 @@ export function createVoiceActivities(dependencies: VoiceDependencies): VoiceAct
       if (providerCallId) await adoptProviderCall(db, { callId, providerCallId });
       const facts = await findCallFacts(db, callId);
       if (!facts) throw new Error(`call ${callId} is not in the database`);
-      const { result: written, isNew } = await writeCallResult(db, callId, ending ?? endingFromFacts(facts));
+      const { result: written, isNew } = await writeCallResult(
+        db,
+        callId,
+        ending ?? callEnding({ ...facts, endedReason: facts.endedReason ?? undefined }),
+      );
       if (isNew) {
         const { outcome, endedReason, durationSeconds } = written;
         logger.info({ workflowId: workflowId(), callId, outcome, endedReason }, 'call concluded');

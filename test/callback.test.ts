@@ -6,18 +6,22 @@ import type { AddressInfo } from 'node:net';
 import { buffer } from 'node:stream/consumers';
 import { WorkflowFailedError } from '@temporalio/client';
 import { Webhook } from 'standardwebhooks';
+import { z } from 'zod';
 import { createCallbackActivities } from '../activities/callback';
 import { callViewSchema } from '../src/api/views/call';
 import { type Database, openDatabase } from '../src/platform/database';
 import { createLogger } from '../src/platform/logger';
 import { createWorkerMetrics } from '../src/platform/metrics';
 import { createCallbackClient } from '../src/providers/callback/client';
-import { CALLBACK_WORKFLOW, type CallbackInput, callbackWorkflowId } from '../workflows/contract';
+import { CALLBACK_WORKFLOW, type CallbackInput, callbackUpdateStart, callbackWorkflowId } from '../workflows/contract';
 import { type TestDatabase, testDatabase } from './support/engine';
 import { type InProcessWorker, startInProcessWorker } from './support/in-process-worker';
 
 const SECRET = `whsec_${randomBytes(32).toString('base64')}`;
 const REFUSALS_FOR_MS = 1_500;
+
+/** What is posted: the call as the API shows it, and whether it is an update. */
+const callbackSchema = callViewSchema.extend({ isUpdate: z.boolean() }).strict();
 
 let database: TestDatabase;
 let db: Database;
@@ -85,16 +89,20 @@ async function call(path: string, statuses: number[], fields: { doneAt?: Date | 
   return id;
 }
 
-async function run(callId: string, options: Omit<CallbackInput, 'callId'> = {}) {
+async function run(callId: string, options: Omit<CallbackInput, 'callId'> = {}, workflowId = callbackWorkflowId(callId)) {
   return await worker.client.workflow.start(CALLBACK_WORKFLOW, {
-    workflowId: callbackWorkflowId(callId),
+    workflowId,
     taskQueue: worker.taskQueue,
-    args: [{ callId, ...options }],
+    args: [{ ...options, callId }],
   });
 }
 
 const at = (path: string) => received.filter((request) => request.path === path);
-const needsAttention = async (id: string) => (await db.orm.vapiCallResult.findUniqueOrThrow({ where: { id } })).needsAttention;
+const needsAttention = async (id: string) => {
+  const row = await db.orm.vapiCallResult.findUniqueOrThrow({ where: { id } });
+  expect(row.callbackFailedAt !== null).toBe(row.needsAttention);
+  return row.needsAttention;
+};
 
 test('when the receiver fails twice and then takes it, then it has the flat, signed result under one id', async () => {
   const callId = await call('/fails-twice', [500, 503, 200]);
@@ -103,9 +111,10 @@ test('when the receiver fails twice and then takes it, then it has the flat, sig
   expect(requests).toHaveLength(3);
   expect(new Set(requests.map(({ headers }) => headers['webhook-id']))).toEqual(new Set([`call-${callId}`]));
   for (const { headers, body } of requests) {
-    const posted = callViewSchema.strict().parse(new Webhook(SECRET).verify(body, headers as Record<string, string>));
+    const posted = callbackSchema.parse(new Webhook(SECRET).verify(body, headers as Record<string, string>));
     expect(posted).toMatchObject({
       callId,
+      isUpdate: false,
       done: true,
       outcome: 'completed',
       to: '+15550100123',
@@ -118,9 +127,31 @@ test('when the receiver fails twice and then takes it, then it has the flat, sig
       raw: null,
       links: { self: `/api/v1/vapi/calls/${callId}`, recording: null },
     });
-    expect(Object.keys(JSON.parse(body)).sort()).toEqual(Object.keys(callViewSchema.shape).sort());
+    expect(Object.keys(JSON.parse(body)).sort()).toEqual(Object.keys(callbackSchema.shape).sort());
   }
   expect(await needsAttention(callId)).toBe(false);
+});
+
+test('when a late report has improved the result, then the update is marked, and has an id of its own', async () => {
+  const callId = await call('/improved', [200]);
+  expect(await (await run(callId)).result()).toEqual({ delivered: true });
+  const { workflowId, args } = callbackUpdateStart(callId, worker.taskQueue);
+  expect(await (await run(callId, args[0], workflowId)).result()).toEqual({ delivered: true });
+  const posted = at('/improved').map(({ headers, body }) => {
+    const { isUpdate } = callbackSchema.parse(new Webhook(SECRET).verify(body, headers as Record<string, string>));
+    return [headers['webhook-id'], isUpdate];
+  });
+  expect(posted).toEqual([
+    [`call-${callId}`, false],
+    [`call-${callId}-update`, true],
+  ]);
+});
+
+test('when the execution of a Kestra flow was resumed, then it is told of no update', async () => {
+  const path = '/api/v1/main/executions/e2/resume';
+  const callId = await call(path, [204]);
+  expect(await (await run(callId, { isUpdate: true })).result()).toEqual({ delivered: false, reason: 'resumed' });
+  expect(at(path)).toEqual([]);
 });
 
 test('when a Kestra flow is not paused yet, then it is asked again soon', async () => {

@@ -26,9 +26,10 @@ const text = (max: number) =>
 export const startBody = z
   .strictObject({
     to: phoneSchema,
+    workspaceId: orNull(z.guid()).meta({ description: 'The workspace whose conversation hears of the call. Default: the first one.' }),
     assistantId: orNull(vapiId).meta({ description: 'Default: VAPI_ASSISTANT_ID.' }),
     phoneNumberId: orNull(vapiId).meta({
-      description: "Vapi's id of the number to call from. Default: VAPI_PHONE_NUMBER_ID.",
+      description: "Vapi's id of the number to call from. Default: the workspace's number, or VAPI_PHONE_NUMBER_ID.",
     }),
     variables: orNull(freeObject).meta({ description: `Values of the assistant's template variables; at most ${MAX_DEPTH} levels deep.` }),
     metadata: orNull(freeObject).meta({ description: `Returned with the result; at most ${MAX_DEPTH} levels deep.` }),
@@ -118,16 +119,20 @@ const since = z
     example: '2026-11-21T10:00:00+01:00',
     override: { type: 'string', format: 'date-time' },
   });
+const workspaceId = z.guid().optional().meta({ description: 'Only calls of this workspace.' });
 const page = { limit: integerParameter(1, 100).optional().meta({ description: 'Default 50.' }), before: cursor.optional() };
 export const listQuery = z.strictObject({
   ...page,
+  workspaceId,
   status: text(40).optional(),
   outcome: text(40).optional(),
   serviceRequestId: text(200).optional(),
   needsAttention: booleanParameter.optional().meta({ description: 'Only those that need a person, or only the others.' }),
   since: since.optional(),
 });
-export const pageQuery = z.strictObject(page);
+export const pageQuery = z.strictObject({ ...page, workspaceId });
+
+export const attentionBody = z.strictObject({ clear: z.literal(true) }).meta({ id: 'CallAttention' });
 export const phoneParameter = z.object({
   phone: phoneSchema.meta({
     description: 'A phone number with its country code, in any spelling; write the plus as %2B, or omit it.',

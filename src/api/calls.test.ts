@@ -179,6 +179,87 @@ describe('the number', () => {
   });
 });
 
+describe('two workspaces', () => {
+  const newWorkspace = async (vapiPhoneNumberId: string | null = null) =>
+    await api.db.orm.workspace.create({ data: { name: 'w', kapsoPhoneNumberId: randomUUID(), vapiPhoneNumberId } });
+
+  afterEach(() => api.db.orm.workspace.deleteMany());
+
+  test('when there is none, then a call belongs to none', async () => {
+    expect((await placeCall(api, { to: newNumber() })).body).toMatchObject({ workspaceId: null });
+  });
+
+  test('when a request names one, then the call belongs to it and comes from its number; otherwise to the first one', async () => {
+    const [first, second] = [await newWorkspace(), await newWorkspace('number-2')];
+    const place = async (fields: object) => (await placeCall(api, { to: newNumber(), ...fields })).body;
+    expect(await place({})).toMatchObject({ workspaceId: first.id, phoneNumberId: 'number-1' });
+    expect(await place({ workspaceId: null })).toMatchObject({ workspaceId: first.id });
+    expect(await place({ workspaceId: first.id })).toMatchObject({ workspaceId: first.id, phoneNumberId: 'number-1' });
+    expect(await place({ workspaceId: second.id })).toMatchObject({ workspaceId: second.id, phoneNumberId: 'number-2' });
+    const own = await place({ workspaceId: second.id, phoneNumberId: 'number-3' });
+    expect(own).toMatchObject({ workspaceId: second.id, phoneNumberId: 'number-3' });
+    const { body } = await request(api, 'GET', `${CALLS}/${own.callId}`);
+    expect(body.workspaceId).toBe(second.id);
+  });
+
+  test('when a request names one that does not exist, then it is 422 and nothing is stored', async () => {
+    const to = newNumber();
+    const { status, body } = await request<Problem>(api, 'POST', CALLS, {
+      body: { to, workspaceId: randomUUID() },
+      headers: { 'Idempotency-Key': randomUUID() },
+    });
+    expect([status, body.detail]).toEqual([422, 'workspaceId: there is no such workspace']);
+    expect(await api.db.orm.vapiCallResult.count({ where: { toNumber: to } })).toBe(0);
+  });
+
+  test('when the same key names another workspace, then it is another request', async () => {
+    const [key, to, { id: workspaceId }] = [randomUUID(), newNumber(), await newWorkspace()];
+    expect([(await placeCall(api, { to }, key)).status, (await placeCall(api, { to, workspaceId }, key)).status]).toEqual([202, 409]);
+  });
+
+  test('when calls of one are listed, then those of the other are left out', async () => {
+    const [first, second] = [await newWorkspace(), await newWorkspace()];
+    const to = newNumber();
+    const [one, other] = await Promise.all([first, second].map(async ({ id }) => await aRow({ toNumber: to, workspaceId: id })));
+    const list = async (path: string) => (await request<Page>(api, 'GET', `${CALLS}${path}`)).body.data.map(({ callId }) => callId);
+    for (const path of ['', `/by-phone/${to}`]) {
+      expect(await list(`${path}?workspaceId=${first.id}`)).toEqual([one]);
+      expect(await list(`${path}?workspaceId=${second.id}`)).toEqual([other]);
+    }
+    expect((await list(`/by-phone/${to}`)).sort()).toEqual([one, other].sort());
+  });
+});
+
+describe('attention', () => {
+  const clear = (callId: string, body: unknown = { clear: true }) => request(api, 'POST', `${CALLS}/${callId}/attention`, { body });
+
+  test('when a person has looked, then it is cleared, by either id, and again', async () => {
+    const providerCallId = `vapi-${randomUUID()}`;
+    const fields = { outcome: 'unknown', doneAt: new Date(), needsAttention: true, callbackFailedAt: new Date() };
+    const [callId, other] = [await aRow({ ...fields, providerCallId }), await aRow(fields)];
+    for (const id of [providerCallId, callId]) {
+      const { status, body } = await clear(id);
+      expect([status, body]).toEqual([200, expect.objectContaining({ callId, needsAttention: false, outcome: 'unknown' })]);
+    }
+    const rowOf = (id: string) => api.db.orm.vapiCallResult.findUnique({ where: { id } });
+    expect(await rowOf(callId)).toMatchObject({ needsAttention: false, callbackFailedAt: null });
+    expect(await rowOf(other)).toMatchObject({ needsAttention: true });
+  });
+
+  test.each([{}, { clear: false }, { clear: true, all: true }, [], null])(
+    'when the body is %j, then it is 400, and nothing is cleared',
+    async (body) => {
+      const callId = await aRow({ outcome: 'unknown', doneAt: new Date(), needsAttention: true });
+      expect((await clear(callId, body)).status).toBe(400);
+      expect((await request(api, 'GET', `${CALLS}/${callId}`)).body).toMatchObject({ needsAttention: true });
+    },
+  );
+
+  test('when there is no such call, then it is 404', async () => {
+    expect((await clear(randomUUID())).status).toBe(404);
+  });
+});
+
 describe('null', () => {
   test('when optional fields are null, then it is the request without them', async () => {
     const key = randomUUID();

@@ -17,9 +17,20 @@ import { fromRecord } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
 import { callbackProblem, callbackSettings } from '../providers/callback/client';
 import { vapiId } from '../providers/vapi/id';
-import { type Call, type CallFilter, findCall, findCallByProviderId, findCalls, findOrCreateCall, getCall } from '../record/calls';
-import type { Identity } from '../record/identity';
 import {
+  type Call,
+  type CallFilter,
+  clearCallAttention,
+  findCall,
+  findCallByProviderId,
+  findCalls,
+  findOrCreateCall,
+  getCall,
+} from '../record/calls';
+import type { Identity } from '../record/identity';
+import { type CallWorkspace, findCallWorkspace } from '../record/workspaces';
+import {
+  attentionBody,
   callIdParameter,
   listQuery,
   pageQuery,
@@ -66,6 +77,9 @@ export function callRoutes(dependencies: CallDependencies): Router {
   router.get('/', (request, response) => listCalls(dependencies, request, response));
   router.get('/by-phone/:phone', (request, response) => listCallsByPhone(dependencies, request, response));
   router.get('/:callId', (request, response) => showCall(dependencies, request, response));
+  router.post('/:callId/attention', express.json({ limit: BODY_LIMIT_BYTES, type: () => true }), (request, response) =>
+    clearAttention(dependencies, request, response),
+  );
   router.delete('/:callId', (request, response) => endCall(dependencies, request, response));
   return router;
 }
@@ -79,7 +93,8 @@ async function startCall(dependencies: CallDependencies, request: Request, respo
   const identity = dependencies.identity();
   if (!identity) throw new ApiError(503, 'still starting; please retry', RETRY_AFTER);
   if (!settings.VAPI_API_KEY) throw new ApiError(422, 'voice calls are not configured (VAPI_API_KEY)');
-  const placement = placementOf(body, settings);
+  const workspace = await fromRecord(findCallWorkspace(db, body.workspaceId));
+  const placement = placementOf(body, workspace, settings);
   const callId = identity.callId({ caller: keyHash(request), idempotencyKey });
   const requestHash = hashOf(body);
   const call = await fromRecord(findOrCreateCall(db, { ...body, ...placement, id: callId, requestHash }));
@@ -92,19 +107,21 @@ async function startCall(dependencies: CallDependencies, request: Request, respo
 }
 
 interface Placement {
+  workspaceId: string | undefined;
   assistantId: string;
   phoneNumberId: string;
 }
 
 /** @throws ApiError 422 for a valid request that cannot be carried out here */
-function placementOf(body: StartBody, settings: Settings): Placement {
+function placementOf(body: StartBody, workspace: CallWorkspace | undefined, settings: Settings): Placement {
   const assistantId = body.assistantId ?? settings.VAPI_ASSISTANT_ID;
-  const phoneNumberId = body.phoneNumberId ?? settings.VAPI_PHONE_NUMBER_ID;
+  const phoneNumberId = body.phoneNumberId ?? workspace?.vapiPhoneNumberId ?? settings.VAPI_PHONE_NUMBER_ID;
+  if (body.workspaceId !== undefined && !workspace) throw new ApiError(422, 'workspaceId: there is no such workspace');
   if (!assistantId) throw new ApiError(422, 'assistantId: is missing, and VAPI_ASSISTANT_ID is not set');
   if (!phoneNumberId) throw new ApiError(422, 'phoneNumberId: is missing, and VAPI_PHONE_NUMBER_ID is not set');
   const refusal = body.callbackUrl === undefined ? undefined : callbackProblem(body.callbackUrl, callbackSettings(settings));
   if (refusal !== undefined) throw new ApiError(422, `callbackUrl: ${refusal}`);
-  return { assistantId, phoneNumberId };
+  return { workspaceId: workspace?.id, assistantId, phoneNumberId };
 }
 
 /** Hash of the parsed request with sorted keys: a flow that renders the same body again may order them differently. */
@@ -206,21 +223,30 @@ async function endCall(dependencies: CallDependencies, request: Request, respons
   response.status(call.doneAt === null ? 202 : 200).json(callView(call));
 }
 
+async function clearAttention({ db, logger }: CallDependencies, request: Request, response: Response): Promise<void> {
+  parsed(noQuery, request.query);
+  parsed(attentionBody, request.body);
+  const call = await requestedCall(db, request);
+  await fromRecord(clearCallAttention(db, call.id));
+  logger.info({ callId: call.id }, 'attention of the call cleared');
+  response.json(callView({ ...call, needsAttention: false }));
+}
+
 async function listCalls({ db }: CallDependencies, request: Request, response: Response): Promise<void> {
   const { limit, before, ...filter } = parsed(listQuery, request.query);
   response.json(await readPage(db, filter, { limit, before }));
 }
 
 async function listCallsByPhone({ db }: CallDependencies, request: Request, response: Response): Promise<void> {
-  const page = parsed(pageQuery, request.query);
+  const { workspaceId, ...page } = parsed(pageQuery, request.query);
   const { phone: number } = parsed(phoneParameter, request.params);
-  response.json(await readPage(db, { number }, page));
+  response.json(await readPage(db, { number, workspaceId }, page));
 }
 
 async function readPage(
   db: Database,
   filter: CallFilter,
-  { limit = 50, before }: z.output<typeof pageQuery>,
+  { limit = 50, before }: Omit<z.output<typeof pageQuery>, 'workspaceId'>,
 ): Promise<z.output<typeof callPage>> {
   const { rows, hasMore } = await fromRecord(findCalls(db, filter, { limit, before }));
   const last = rows.at(-1);
@@ -299,6 +325,26 @@ export const callPaths: ZodOpenApiPathsObject = {
         202: { description: 'Its end was requested; wait for it with GET.', ...json(callViewSchema) },
         ...guardedProblems,
         ...problems({ 404: 'No such call.', 409: 'The call is not running.' }),
+      },
+    },
+  },
+  '/api/v1/vapi/calls/{callId}/attention': {
+    post: {
+      tags: ['Calls'],
+      security: [{ bearer: [] }],
+      operationId: 'clearCallAttention',
+      summary: 'Say that a person has looked at a call',
+      description: 'Sets `needsAttention` to false. Safe to repeat.',
+      requestParams: { path: callIdParameter },
+      requestBody: { required: true, content: { 'application/json': { schema: attentionBody, example: { clear: true } } } },
+      responses: {
+        200: { description: 'The call.', ...json(callViewSchema) },
+        ...guardedProblems,
+        ...problems({
+          404: 'No such call.',
+          413: 'The body is larger than 256 KB.',
+          415: 'Unsupported content encoding or charset.',
+        }),
       },
     },
   },

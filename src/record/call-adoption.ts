@@ -38,6 +38,7 @@ export async function adoptProviderCall(
             answered_at = COALESCE(r.answered_at, s.answered_at), ended_at = COALESCE(r.ended_at, s.ended_at),
             duration_seconds = COALESCE(r.duration_seconds, s.duration_seconds), cost = COALESCE(r.cost, s.cost),
             transcript = COALESCE(r.transcript, s.transcript), messages = COALESCE(r.messages, s.messages),
+            customer_spoke = COALESCE(r.customer_spoke, s.customer_spoke),
             recording_url = COALESCE(r.recording_url, s.recording_url), summary = COALESCE(r.summary, s.summary),
             structured_data = COALESCE(r.structured_data, s.structured_data),
             success_evaluation = COALESCE(r.success_evaluation, s.success_evaluation),

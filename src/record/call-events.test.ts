@@ -126,3 +126,44 @@ describe('an event', () => {
     expect(await rowOf(callId)).toMatchObject({ status: 'ended', endedReason: 'voicemail', endedAt: new Date(T0) });
   });
 });
+
+describe('the workspace of a call that others placed', () => {
+  const newWorkspace = async (vapiPhoneNumberId: string | null) =>
+    (await db.orm.workspace.create({ data: { name: 'w', kapsoPhoneNumberId: randomUUID(), vapiPhoneNumberId } })).id;
+  const inbound = (providerCallId: string, status: string, phoneNumberId?: string) =>
+    statusUpdate(providerCallId, status, { direction: 'inbound', ...(phoneNumberId === undefined ? {} : { phoneNumberId }) });
+
+  afterEach(() => db.orm.workspace.deleteMany());
+
+  test('when somebody calls a number of a workspace, then the call belongs to it, otherwise to the first one', async () => {
+    const [first, second] = [await newWorkspace(null), await newWorkspace('line-2')];
+    for (const [number, workspaceId] of [
+      ['line-2', second],
+      ['line-of-nobody', first],
+      [undefined, first],
+    ] as const) {
+      const callId = randomUUID();
+      await keepCallEvent(db, inbound(newProviderCallId(), 'ringing', number), callId);
+      expect(await rowOf(callId)).toMatchObject({ workspaceId });
+    }
+  });
+
+  test('when only a later event names the number, then the call moves to its workspace, and stays there', async () => {
+    const [first, second] = [await newWorkspace(null), await newWorkspace('line-2')];
+    const [callId, providerCallId] = [randomUUID(), newProviderCallId()];
+    await keepCallEvent(db, inbound(providerCallId, 'ringing'), callId);
+    expect(await rowOf(callId)).toMatchObject({ workspaceId: first });
+    await keepCallEvent(db, inbound(providerCallId, 'in-progress', 'line-2'), callId);
+    await keepCallEvent(db, inbound(providerCallId, 'ended'), callId);
+    expect(await rowOf(callId)).toMatchObject({ workspaceId: second, phoneNumberId: 'line-2', status: 'ended' });
+  });
+
+  test('when a call of ours uses the number of another workspace, then it stays with its own', async () => {
+    const [first, second] = [await newWorkspace(null), await newWorkspace('line-2')];
+    const providerCallId = newProviderCallId();
+    const callId = await insertOwnCall(db, { workspaceId: first, providerCallId });
+    await keepCallEvent(db, statusUpdate(providerCallId, 'ringing', { phoneNumberId: 'line-2' }), randomUUID());
+    expect(await rowOf(callId)).toMatchObject({ workspaceId: first, phoneNumberId: 'line-2' });
+    expect(second).not.toBe(first);
+  });
+});

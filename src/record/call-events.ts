@@ -12,6 +12,7 @@ import { type CallEvent, callWorkflowId } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
 import { adoptProviderCall } from './call-adoption';
 import { higherStatus } from './call-status';
+import { workspaceOfVapiNumber } from './workspaces';
 
 /** The part of a row that decides where a fact belongs. */
 export interface CallRow {
@@ -94,10 +95,12 @@ async function insertForeignRow(db: Database, event: CallEvent, callId: string):
   const { providerCallId, status, direction, fromNumber, toNumber, assistantId, phoneNumberId, maxDurationSeconds } = event;
   await db.query(sql`
     INSERT INTO vapi_call_results
-      (id, workflow_id, provider_call_id, direction, status, from_number, to_number, assistant_id, phone_number_id, max_duration_seconds)
+      (id, workflow_id, provider_call_id, direction, status, from_number, to_number, assistant_id, phone_number_id, max_duration_seconds,
+      workspace_id)
     VALUES (${callId}::uuid, ${callWorkflowId(callId)}, ${providerCallId}, ${direction}::call_direction,
       ${status === 'scheduled' ? status : 'queued'}, ${fromNumber ?? null},
-      ${toNumber ?? null}, ${assistantId ?? null}, ${phoneNumberId ?? null}, COALESCE(${maxDurationSeconds ?? null}::int, 600))
+      ${toNumber ?? null}, ${assistantId ?? null}, ${phoneNumberId ?? null}, COALESCE(${maxDurationSeconds ?? null}::int, 600),
+      ${workspaceOfVapiNumber(phoneNumberId)})
     ON CONFLICT DO NOTHING`);
 }
 
@@ -126,6 +129,9 @@ async function applyEvent(db: Database, event: CallEvent, callId: string): Promi
           from_number = COALESCE(r.from_number, ${fromNumber ?? null}), to_number = COALESCE(r.to_number, ${toNumber ?? null}),
           assistant_id = COALESCE(r.assistant_id, ${assistantId ?? null}),
           phone_number_id = COALESCE(r.phone_number_id, ${phoneNumberId ?? null}),
+          -- An event may be the first to name the number of a call that others placed.
+          workspace_id = CASE WHEN r.request_hash IS NULL AND r.phone_number_id IS NULL AND ${phoneNumberId !== undefined}
+            THEN ${workspaceOfVapiNumber(phoneNumberId)} ELSE r.workspace_id END,
           updated_at = now()
       WHERE r.id = ${callId}::uuid AND r.provider_call_id = ${providerCallId} AND r.done_at IS NULL
         AND NOT ${providerCallId} = ANY(r.former_provider_call_ids)

@@ -26,7 +26,31 @@ describe('outcome of a call', () => {
     ['call.in-progress.twilio-completed-call', 'completed'],
     ['call.ringing.hook-executed-say', 'completed'],
   ])('when the reason is %s, then it is %s and no error', (reason, outcome) => {
-    expect(callOutcome(reason, false)).toEqual({ outcome, error: null });
+    expect(callOutcome({ endedReason: reason, wasInProgress: false })).toEqual({ outcome, error: null });
+  });
+
+  test.each([
+    'assistant-ended-call',
+    'assistant-said-end-call-phrase',
+    'customer-ended-call',
+    'exceeded-max-duration',
+    'silence-timed-out',
+    'vonage-completed',
+    'call.in-progress.sip-completed-call',
+  ])('when the reason is %s and the person said nothing, then nobody answered; if that is not known, it is a talk', (endedReason) => {
+    const outcome = (customerSpoke?: boolean) => callOutcome({ endedReason, wasInProgress: true, customerSpoke });
+    expect(outcome(false)).toEqual({ outcome: 'no_answer', error: null });
+    for (const spoke of [true, undefined]) expect(outcome(spoke)).toEqual({ outcome: 'completed', error: null });
+  });
+
+  test.each([
+    ['assistant-forwarded-call', 'completed'],
+    ['voicemail', 'voicemail'],
+    ['manually-canceled', 'canceled'],
+    ['call.in-progress.error-transfer-failed', 'transfer_failed'],
+    ['pipeline-error-openai-llm-failed', 'failed'],
+  ])('when the reason is %s and the person said nothing, then it is %s all the same', (endedReason, outcome) => {
+    expect(callOutcome({ endedReason, wasInProgress: true, customerSpoke: false }).outcome).toBe(outcome);
   });
 
   test.each([
@@ -46,23 +70,26 @@ describe('outcome of a call', () => {
     ['call.in-progress.error-assistant-did-not-receive-customer-audio', 'media'],
     ['some.reason-that-nobody-heard-of', 'unknown'],
   ])('when the reason is %s, then it failed, and the error says %s', (reason, category) => {
-    expect(callOutcome(reason, false)).toEqual({ outcome: 'failed', error: `${category}: ${reason}` });
+    expect(callOutcome({ endedReason: reason, wasInProgress: false })).toEqual({ outcome: 'failed', error: `${category}: ${reason}` });
   });
 
   test('when it failed in conversation, then the error says so, because a person was spoken to', () => {
-    expect(callOutcome('pipeline-error-openai-llm-failed', true).error).toBe(
+    expect(callOutcome({ endedReason: 'pipeline-error-openai-llm-failed', wasInProgress: true }).error).toBe(
       'provider: pipeline-error-openai-llm-failed (in conversation)',
     );
   });
 
   test.each([undefined, ''])('when there is no reason (%j), then it is unknown, whatever else happened', (reason) => {
-    expect(callOutcome(reason, true)).toEqual({ outcome: 'unknown', error: null });
+    expect(callOutcome({ endedReason: reason, wasInProgress: true })).toEqual({ outcome: 'unknown', error: null });
   });
 
   test('when the reasons of the fixtures are read, then each has its outcome', () => {
     const outcomes = readdirSync(FIXTURES)
       .filter((file) => /^(status-update\.ended|end-of-call-report)/.test(file))
-      .map((file) => [file, callOutcome(JSON.parse(readFileSync(join(FIXTURES, file), 'utf8')).message.endedReason, false).outcome]);
+      .map((file) => {
+        const { endedReason } = JSON.parse(readFileSync(join(FIXTURES, file), 'utf8')).message;
+        return [file, callOutcome({ endedReason, wasInProgress: false }).outcome];
+      });
     expect(Object.fromEntries(outcomes)).toEqual({
       'end-of-call-report.busy.json': 'busy',
       'end-of-call-report.completed.json': 'completed',

@@ -1,4 +1,4 @@
-/** Derives the outcome of a call from Vapi's ended reason. Pure, and open to new reasons. */
+/** Derives the outcome of a call from Vapi's ended reason and from whether anybody spoke. Pure, and open to new reasons. */
 
 /** `unknown`: how, or whether, it ended could not be determined. */
 export type CallOutcome =
@@ -24,7 +24,17 @@ export interface CallEnding {
 /** The cause of a failure, as far as the reason tells. */
 type FailureCategory = 'account' | 'platform' | 'provider' | 'config' | 'telephony' | 'media' | 'unknown';
 
-type Rule = { matches: RegExp } & (
+/** What a rule looks at. */
+export interface EndedCall {
+  endedReason: string | undefined;
+  /** Whether the call was in progress, as far as is known. */
+  wasInProgress: boolean;
+  /** Whether the person on the phone said anything; undefined if no report tells. */
+  customerSpoke?: boolean | undefined;
+}
+
+/** `isSilent`: matches only if it is known that the person said nothing. */
+type Rule = { matches: RegExp; isSilent?: true } & (
   | { outcome: Exclude<CallOutcome, 'failed' | 'unknown'> }
   | { outcome: 'failed'; category: FailureCategory }
 );
@@ -38,6 +48,13 @@ const RULES: readonly Rule[] = [
   { outcome: 'invalid_number', matches: /^twilio-reported-customer-misdialed$/ },
   { outcome: 'canceled', matches: /^(manually-canceled|scheduled-call-deleted|call-deleted)$/ },
   { outcome: 'transfer_failed', matches: /^call\.forwarding\.|error-transfer-failed$|error-warm-transfer-/ },
+  // Somebody picked up, or something did, and said nothing. A call that the assistant forwarded may have been a talk with a colleague.
+  {
+    outcome: 'no_answer',
+    isSilent: true,
+    matches:
+      /^assistant-(ended-call.*|said-end-call-phrase)$|^customer-ended-call|^exceeded-max-duration$|^silence-timed-out$|^vonage-completed$|^call\.in-progress\.(twilio|sip)-completed-call$/,
+  },
   {
     outcome: 'completed',
     matches:
@@ -55,23 +72,26 @@ const RULES: readonly Rule[] = [
  * Classifies a call that has ended. `error` is set only for `failed`: category and reason, and whether there had been a conversation
  * (then a second call would not be the first that this person gets).
  */
-export function callOutcome(endedReason: string | undefined, wasInProgress: boolean): { outcome: CallOutcome; error: string | null } {
+export function callOutcome({ endedReason, wasInProgress, customerSpoke }: EndedCall): { outcome: CallOutcome; error: string | null } {
   if (!endedReason) return { outcome: 'unknown', error: null };
-  const rule = RULES.find(({ matches }) => matches.test(endedReason));
+  const rule = RULES.find(({ matches, isSilent }) => matches.test(endedReason) && (!isSilent || customerSpoke === false));
   if (rule && rule.outcome !== 'failed') return { outcome: rule.outcome, error: null };
   const category: FailureCategory = rule?.category ?? 'unknown';
   return { outcome: 'failed', error: `${category}: ${endedReason}${wasInProgress ? ' (in conversation)' : ''}` };
 }
 
+/** Outcomes of calls that reached nobody, even if a machine or a silent person picked up. */
+export const UNANSWERED: readonly CallOutcome[] = ['no_answer', 'busy', 'voicemail', 'invalid_number'];
+
 /** Failures of our account or configuration: a person must act. */
 const NEEDS_A_PERSON = /^(?:account|config):/;
 
-/** The ending according to the stored facts. */
-export function endingFromFacts({ endedReason, wasInProgress }: { endedReason: string | null; wasInProgress: boolean }): CallEnding {
-  const { outcome, error } = callOutcome(endedReason ?? undefined, wasInProgress);
+/** The ending of a call. */
+export function callEnding(call: EndedCall): CallEnding {
+  const { outcome, error } = callOutcome(call);
   return {
     outcome,
-    endedReason,
+    endedReason: call.endedReason ?? null,
     ...(error === null ? {} : { error }),
     needsAttention: outcome === 'unknown' || NEEDS_A_PERSON.test(error ?? ''),
   };

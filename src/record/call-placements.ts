@@ -127,6 +127,7 @@ export async function forgetPlacement(db: Database, { callId, providerCallId }: 
       cost: null,
       transcript: null,
       messages: Prisma.DbNull,
+      customerSpoke: null,
       recordingUrl: null,
       summary: null,
       structuredData: Prisma.DbNull,

@@ -1,9 +1,10 @@
 /** The result of a call. */
 import type { CallResult } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
-import type { CallEnding } from './call-outcome';
+import { type CallEnding, UNANSWERED } from './call-outcome';
 import { NOT_DIALLED, nothingDialled } from './call-placements';
 import { conversationWith } from './contacts';
+import { firstWorkspace } from './workspaces';
 
 /** A result, with what its notifications need. */
 export type WrittenResult = CallResult & { callbackUrl: string | null; conversationId: string | null };
@@ -26,7 +27,9 @@ export async function writeCallResult(
       outcome = CASE WHEN ${isNotDialled} THEN 'failed' ELSE ${ending.outcome} END,
       error = CASE WHEN ${isNotDialled} THEN ${NOT_DIALLED} ELSE ${ending.error ?? null} END,
       needs_attention = ${ending.needsAttention}, ended_at = COALESCE(ended_at, now()), done_at = now(), updated_at = now(),
-      conversation_id = ${conversationWith(sql`CASE WHEN direction = 'inbound' THEN from_number ELSE to_number END`)}
+      answered_at = CASE WHEN ${UNANSWERED.includes(ending.outcome)} THEN NULL ELSE answered_at END,
+      conversation_id = ${conversationWith(sql`CASE WHEN direction = 'inbound' THEN from_number ELSE to_number END`, sql`vapi_call_results.workspace_id`)},
+      workspace_id = COALESCE(workspace_id, ${firstWorkspace})
     WHERE id = ${callId}::uuid AND done_at IS NULL
     RETURNING ${resultColumns}`);
   if (written) return { result: written, isNew: true };

@@ -13,6 +13,8 @@ export interface NewCall {
   id: string;
   /** E.164. */
   to: string;
+  /** Undefined if there is no workspace. */
+  workspaceId: string | undefined;
   assistantId: string;
   phoneNumberId: string;
   variables?: object | undefined;
@@ -26,13 +28,14 @@ export interface NewCall {
 
 /** Creates the row of an outbound call, or finds the one that an earlier request with the same id created. */
 export async function findOrCreateCall(db: Database, call: NewCall): Promise<Call> {
-  const { id, to, variables, metadata, serviceRequestId, callbackUrl, ...fields } = call;
+  const { id, to, workspaceId, variables, metadata, serviceRequestId, callbackUrl, ...fields } = call;
   const row = {
     ...fields,
     id,
     workflowId: callWorkflowId(id),
     direction: 'outbound' as const,
     toNumber: to,
+    workspaceId: workspaceId ?? null,
     variables: (variables ?? Prisma.DbNull) as Prisma.InputJsonObject,
     metadata: (metadata ?? Prisma.DbNull) as Prisma.InputJsonObject,
     serviceRequestId: serviceRequestId ?? null,
@@ -70,6 +73,7 @@ export async function findRecordedCall(db: Database, keys: { id?: string; provid
 
 /** Undefined fields do not filter. */
 export interface CallFilter {
+  workspaceId?: string | undefined;
   status?: string | undefined;
   outcome?: string | undefined;
   serviceRequestId?: string | undefined;
@@ -82,10 +86,11 @@ export interface CallFilter {
 /** Ordered by creation time, newest first; `before`: time and id of the last row of the previous page. */
 export async function findCalls(
   db: Database,
-  { status, outcome, serviceRequestId, needsAttention, since, number }: CallFilter,
+  { workspaceId, status, outcome, serviceRequestId, needsAttention, since, number }: CallFilter,
   { limit, before }: { limit: number; before?: { at: Date; id: string } | undefined },
 ): Promise<Page<Call>> {
   const wanted = {
+    ...(workspaceId ? { workspaceId } : {}),
     ...(status ? { status } : {}),
     ...(outcome ? { outcome } : {}),
     ...(serviceRequestId ? { serviceRequestId } : {}),
@@ -104,9 +109,14 @@ export async function findCalls(
 
 const spellings = (number: string) => phoneSpellings(number).map((digits) => `+${digits}`);
 
-/** Marks the call as needing a person. */
-export async function requestCallAttention(db: Database, id: string): Promise<void> {
-  await db.orm.vapiCallResult.updateMany({ where: { id }, data: { needsAttention: true } });
+/** Marks the call as needing a person, because its callback was given up. */
+export async function recordCallbackFailure(db: Database, id: string): Promise<void> {
+  await db.orm.vapiCallResult.updateMany({ where: { id }, data: { needsAttention: true, callbackFailedAt: new Date() } });
+}
+
+/** A person has looked: the call needs nobody any more. */
+export async function clearCallAttention(db: Database, id: string): Promise<void> {
+  await db.orm.vapiCallResult.updateMany({ where: { id }, data: { needsAttention: false, callbackFailedAt: null } });
 }
 
 /** What is known about a call so far. */
@@ -118,6 +128,8 @@ export interface CallFacts {
   hasReport: boolean;
   /** Whether there was a conversation. */
   wasInProgress: boolean;
+  /** Whether the person on the phone said anything; undefined if no report tells. */
+  customerSpoke?: boolean | undefined;
 }
 
 /** The columns that `factsOf` reads. */
@@ -128,18 +140,20 @@ export const factColumns = {
   startedAt: true,
   answeredAt: true,
   rawPayload: true,
+  customerSpoke: true,
 } satisfies Prisma.VapiCallResultSelect;
 
 type FactRow = Prisma.VapiCallResultGetPayload<{ select: typeof factColumns }>;
 
 /** The facts in a row. */
-export function factsOf({ providerCallId, status, endedReason, startedAt, answeredAt, rawPayload }: FactRow): CallFacts {
+export function factsOf({ providerCallId, status, endedReason, startedAt, answeredAt, rawPayload, customerSpoke }: FactRow): CallFacts {
   return {
     providerCallId,
     status,
     endedReason,
     hasReport: rawPayload !== null,
     wasInProgress: startedAt !== null || answeredAt !== null,
+    customerSpoke: customerSpoke ?? undefined,
   };
 }
 

@@ -226,9 +226,11 @@ describe('a call and a chat', () => {
     ['22995123456', '+2290195123456'],
     ['15550100', '+15550100'],
   ])('when somebody chats from %s and is called at %s, then the call finds the conversation', async (phone, number) => {
-    const { phoneNumberId } = await newWorkspace();
-    const { conversationId } = await receive(phoneNumberId, { phone }, message('hi'));
-    await recorder.db.orm.conversation.updateMany({ where: { id: { not: conversationId } }, data: { lastMessageAt: new Date(0) } });
-    expect(await forEach(conversationWith(sql`number`), [number, phone, '+15550199'])).toEqual([conversationId, conversationId, null]);
+    const [workspace, other] = [await newWorkspace(), await newWorkspace()];
+    const { conversationId } = await receive(workspace.phoneNumberId, { phone }, message('hi'));
+    const { conversationId: elsewhere } = await receive(other.phoneNumberId, { phone }, message('hello'));
+    const found = (workspaceId: string) => forEach(conversationWith(sql`number`, sql`${workspaceId}::uuid`), [number, phone, '+15550199']);
+    expect(await found(workspace.id)).toEqual([conversationId, conversationId, null]);
+    expect(await found(other.id)).toEqual([elsewhere, elsewhere, null]);
   });
 });

@@ -16,7 +16,9 @@ import { isConflict, isUniqueViolation } from '../platform/database-errors';
 import { phoneMatchingKey, phoneSpellings, SPELLING_RULES } from '../platform/phone';
 import type { Identity } from './identity';
 import { mergeContact } from './merge-contacts';
+
 import { type KnownAlias, type KnownContact, type NamedAliases, type ResolvedSender, resolveSender } from './same-person';
+import { firstWorkspace } from './workspaces';
 
 /** Who wrote, according to a delivery. */
 export interface Sender {
@@ -49,11 +51,11 @@ export function joinAliases({ phone, businessScopedUserId }: ContactIdentity): P
       AND by_user_id.workspace_id = w.id AND by_user_id.stated_at IS NOT NULL`;
 }
 
-/** The newest conversation, in any workspace, with the person who has this phone number, in whatever spelling. */
-export function conversationWith(number: Prisma.Sql): Prisma.Sql {
+/** The conversation of a workspace (null: the first one) with the person who has this phone number, in whatever spelling. */
+export function conversationWith(number: Prisma.Sql, workspaceId: Prisma.Sql): Prisma.Sql {
   return sql`(
     SELECT c.id FROM contact_aliases a JOIN conversations c ON c.contact_id = a.contact_id
-    WHERE a.kind = 'phone' AND a.value = ${matchingKeySql(number)} ORDER BY c.last_message_at DESC NULLS LAST LIMIT 1)`;
+    WHERE a.kind = 'phone' AND a.value = ${matchingKeySql(number)} AND a.workspace_id = COALESCE(${workspaceId}, ${firstWorkspace}))`;
 }
 
 /** `phoneMatchingKey` as an SQL expression. */

@@ -55,7 +55,7 @@ const NEVER_STARTED = 'never-started';
 export async function closeUnplacedCalls(db: Database, callIds: readonly string[]): Promise<string[]> {
   const closed = await db.query<{ id: string }>(sql`
     UPDATE vapi_call_results SET status = 'ended', outcome = 'failed', ended_reason = ${NEVER_STARTED}, done_at = now(), updated_at = now(),
-      error = 'the call was accepted and never started; nothing was dialled', conversation_id = ${conversationWith(sql`to_number`)}
+      error = 'the call was accepted and never started; nothing was dialled', conversation_id = ${conversationWith(sql`to_number`, sql`vapi_call_results.workspace_id`)}
     WHERE id = ANY(${callIds}::uuid[]) AND ${nothingDialled} AND done_at IS NULL
     RETURNING id`);
   return closed.map(({ id }) => id);

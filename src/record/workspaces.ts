@@ -56,11 +56,31 @@ function chosenSettings(settings: Settings): Record<string, boolean | number | s
   return Object.fromEntries(Object.entries(all).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])));
 }
 
+/** The id of the first workspace; null while there is none. */
+export const firstWorkspace = sql`(SELECT id FROM workspaces ORDER BY created_at, id LIMIT 1)`;
+
+/** The part of a workspace that a call needs. */
+export interface CallWorkspace {
+  id: string;
+  /** Vapi's id of the number that its calls come from. */
+  vapiPhoneNumberId: string | null;
+}
+
+/** The workspace with this id, or else the first one; undefined if there is none. */
+export async function findCallWorkspace(db: Database, id: string | undefined): Promise<CallWorkspace | undefined> {
+  const rows = await db.query<CallWorkspace>(sql`
+    SELECT id, vapi_phone_number_id AS "vapiPhoneNumberId" FROM workspaces WHERE id = COALESCE(${id ?? null}::uuid, ${firstWorkspace})`);
+  return rows[0];
+}
+
+/** The workspace that has this number at Vapi, or else the first one, as an SQL expression. */
+export function workspaceOfVapiNumber(phoneNumberId: string | undefined): Prisma.Sql {
+  return sql`COALESCE((SELECT id FROM workspaces WHERE vapi_phone_number_id = ${phoneNumberId ?? null}), ${firstWorkspace})`;
+}
+
 /** A condition on `workspaces w`. Messages without a number belong to the first workspace. */
 export function isWorkspaceOf(phoneNumberId: string): Prisma.Sql {
-  return phoneNumberId === UNASSIGNED_NUMBER
-    ? sql`w.id = (SELECT id FROM workspaces ORDER BY created_at, id LIMIT 1)`
-    : sql`w.kapso_phone_number_id = ${phoneNumberId}`;
+  return phoneNumberId === UNASSIGNED_NUMBER ? sql`w.id = ${firstWorkspace}` : sql`w.kapso_phone_number_id = ${phoneNumberId}`;
 }
 
 /** Whether a workspace has the number. */

@@ -3,7 +3,7 @@
  * recently and is still running: it gets a plain signal, which is cheaper and faster than a signal with everything that a start needs
  * (docs/decisions/0005).
  */
-import { type Client, WorkflowNotFoundError, type WorkflowStartOptions } from '@temporalio/client';
+import { type Client, WorkflowExecutionAlreadyStartedError, WorkflowNotFoundError, type WorkflowStartOptions } from '@temporalio/client';
 import type { SignalDefinition } from '@temporalio/common';
 
 /** Timeout for all signals of a webhook together; its sender waits at most 10 s. */
@@ -30,6 +30,8 @@ export interface SignalOrder<Fact> {
 export interface WorkflowSignaller {
   /** Resolves once Temporal has stored the signal. Rejects with the client's error, shortly after the deadline at the latest. */
   tell<Fact>(order: SignalOrder<Fact>, deadlineMs: number): Promise<void>;
+  /** Starts a workflow unless its id was used before. Rejects as `tell` does. */
+  startOnce(workflowType: string, start: WorkflowStartOptions, deadlineMs: number): Promise<void>;
 }
 
 /** Limits of the memory. Every field has a default. */
@@ -78,5 +80,16 @@ export function createWorkflowSignaller(
     remember(start.workflowId);
   }
 
-  return { tell: (order, deadlineMs) => temporal.connection.withDeadline(deadlineMs, () => tell(order)) };
+  async function startOnce(workflowType: string, start: WorkflowStartOptions): Promise<void> {
+    try {
+      await temporal.workflow.start(workflowType, start);
+    } catch (error) {
+      if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
+    }
+  }
+
+  return {
+    tell: (order, deadlineMs) => temporal.connection.withDeadline(deadlineMs, () => tell(order)),
+    startOnce: (type, start, deadlineMs) => temporal.connection.withDeadline(deadlineMs, () => startOnce(type, start)),
+  };
 }

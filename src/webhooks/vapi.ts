@@ -6,7 +6,16 @@
 import { WorkflowExecutionAlreadyStartedError } from '@temporalio/client';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
-import { CALL_WORKFLOW, type CallReported, type CallTimings, callInput, callReported, callStart } from '../../workflows/contract';
+import {
+  CALL_WORKFLOW,
+  CALLBACK_WORKFLOW,
+  type CallReported,
+  type CallTimings,
+  callbackUpdateStart,
+  callInput,
+  callReported,
+  callStart,
+} from '../../workflows/contract';
 import { ApiError, logged, RETRY_AFTER, webhookProblems } from '../http/errors';
 import { jsonResponse, type ReceivedWebhook, type Webhook, type WebhookNote, type WebhookResponse } from '../http/webhook-ingress';
 import type { Settings } from '../platform/config';
@@ -184,8 +193,8 @@ async function keepRefused(error: unknown, webhook: ReceivedWebhook, options: Va
 }
 
 /**
- * Stores the fact, then signals the workflow. Duplicates are signalled again, in case the first signal was lost with its process; the
- * workflow ignores what it already knows. Returns our id of the call.
+ * Stores the fact, then signals the workflow, or has the callback of a finished call told of an improvement. Duplicates are handed over
+ * again, in case the first attempt was lost with its process; what is known already changes nothing. Returns our id of the call.
  * @throws DatabaseAwayError if the database is slow, or an error of the database or Temporal
  */
 export async function handOverFact(
@@ -193,13 +202,13 @@ export async function handOverFact(
   settings: CallTimings,
   dependencies: HandOverDependencies,
 ): Promise<string> {
-  const { db, identity } = dependencies;
+  const { db, identity, signaller, taskQueue } = dependencies;
   const keep = async () => {
     const kept = await keepCallEvent(db, event, identity.callId({ providerCallId: event.providerCallId }));
-    if (report && !kept.isFormer) await keepCallReport(db, kept.row.callId, report);
-    return kept;
+    return { ...kept, report: report && !kept.isFormer ? await keepCallReport(db, kept.row.callId, report) : undefined };
   };
-  const { row, isFormer } = await fromRecord(keep(), RECORD_TIMEOUT_MS);
+  const { row, isFormer, report: kept } = await fromRecord(keep(), RECORD_TIMEOUT_MS);
+  if (kept?.owesUpdate) await signaller.startOnce(CALLBACK_WORKFLOW, callbackUpdateStart(kept.callId, taskQueue), signalDeadlineMs());
   // No workflow follows an abandoned placement or a finished call.
   if (isFormer || row.doneAt !== null) return row.callId;
   const { providerCallId, type, status, endedReason, atMs } = event;

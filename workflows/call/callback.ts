@@ -12,11 +12,11 @@ import type { CallbackDelivery } from '../../activities';
 import { type CallbackInput, callbackWorkflowId } from '../contract';
 import { callbackRecords, callbacks } from '../proxies';
 
-export async function callbackWorkflow({ callId, giveUpAfterMs }: CallbackInput): Promise<CallbackDelivery> {
+export async function callbackWorkflow({ callId, isUpdate, giveUpAfterMs }: CallbackInput): Promise<CallbackDelivery> {
   try {
     const bound = giveUpAfterMs === undefined ? {} : { scheduleToCloseTimeout: giveUpAfterMs };
-    const options = { summary: "post the call's result", ...bound };
-    const delivery = await callbacks.deliverCallback.executeWithOptions(options, [{ callId }]);
+    const options = { summary: isUpdate ? "post the call's improved result" : "post the call's result", ...bound };
+    const delivery = await callbacks.deliverCallback.executeWithOptions(options, [{ callId, ...(isUpdate ? { isUpdate } : {}) }]);
     setCurrentDetails(delivery.delivered ? 'delivered' : `not delivered: ${delivery.reason}`);
     return delivery;
   } catch (error) {

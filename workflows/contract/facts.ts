@@ -54,6 +54,8 @@ export interface CallReport extends CallParties {
   cost?: number;
   transcript?: string;
   messages?: CallMessage[];
+  /** Whether the person on the phone said anything; missing if the report does not tell. */
+  customerSpoke?: boolean;
   /** Identifies the recording; not a download URL. */
   recordingUrl?: string;
   summary?: string;

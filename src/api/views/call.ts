@@ -25,7 +25,8 @@ export const callViewSchema = z
       example: 'ended',
     }),
     done: z.boolean().meta({
-      description: 'Whether the result is final. A late report then only fills missing fields, or replaces the outcome unknown',
+      description:
+        'Whether there is a result. A report that comes later can still fill missing fields, replace the outcome unknown, or tell that nobody spoke: see improvedAt',
       example: true,
     }),
     outcome: z.string().nullable().meta({
@@ -45,6 +46,7 @@ export const callViewSchema = z
     assistantId: z.string().nullable().meta({ description: "Vapi's id of the assistant", example: 'assistant-1' }),
     phoneNumberId: z.string().nullable().meta({ description: "Vapi's id of the number that was used", example: 'number-1' }),
     serviceRequestId: z.string().nullable().meta({ description: 'The reference given in the request', example: 'SR-1001' }),
+    workspaceId: z.guid().nullable().meta({ description: 'The workspace that the call belongs to', example: null }),
     conversationId: z.guid().nullable().meta({ description: 'The WhatsApp conversation with the same person', example: null }),
     metadata: z
       .record(z.string(), z.unknown())
@@ -52,9 +54,10 @@ export const callViewSchema = z
       .meta({ description: 'The metadata given in the request', example: { ticket: 'T-7' } }),
     createdAt: isoTime.meta({ description: 'When the call became known here', example: '2026-11-21T10:00:00.000Z' }),
     startedAt: isoTime.nullable().meta({ description: 'When the call began', example: '2026-11-21T10:00:02.000Z' }),
-    answeredAt: isoTime.nullable().meta({ description: 'When the conversation began', example: '2026-11-21T10:00:09.000Z' }),
+    answeredAt: isoTime.nullable().meta({ description: 'When somebody answered; null if nobody did', example: '2026-11-21T10:00:09.000Z' }),
     endedAt: isoTime.nullable().meta({ description: 'When the call ended', example: '2026-11-21T10:01:14.000Z' }),
-    doneAt: isoTime.nullable().meta({ description: 'When the result became final', example: '2026-11-21T10:01:20.000Z' }),
+    doneAt: isoTime.nullable().meta({ description: 'When the result was written', example: '2026-11-21T10:01:20.000Z' }),
+    improvedAt: isoTime.nullable().meta({ description: 'When a late report last improved the result; null if none has', example: null }),
     durationSeconds: z.int().nullable().meta({ description: 'Length of the call in whole seconds', example: 72 }),
     cost: z.number().nullable().meta({ description: 'Cost of the call in US dollars', example: 0.12 }),
     summary: z.string().nullable().meta({ description: 'Summary of the conversation', example: 'The customer confirmed the appointment.' }),
@@ -100,6 +103,7 @@ export function callView(row: Call, include: readonly CallInclude[] = []): CallV
     assistantId: row.assistantId,
     phoneNumberId: row.phoneNumberId,
     serviceRequestId: row.serviceRequestId,
+    workspaceId: row.workspaceId,
     conversationId: row.conversationId,
     metadata: objectOrNull(row.metadata),
     createdAt: row.createdAt.toISOString(),
@@ -107,6 +111,7 @@ export function callView(row: Call, include: readonly CallInclude[] = []): CallV
     answeredAt: iso(row.answeredAt),
     endedAt: iso(row.endedAt),
     doneAt: iso(row.doneAt),
+    improvedAt: iso(row.improvedAt),
     // Versions before 0.3 stored fractions.
     durationSeconds: row.durationSeconds === null ? null : Math.round(row.durationSeconds),
     cost: row.cost,

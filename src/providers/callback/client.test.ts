@@ -10,7 +10,7 @@ import { type Address, callbackProblem, checkCallbackUrl, createCallbackClient, 
 
 const SECRET = `whsec_${Buffer.alloc(32, 7).toString('base64')}`;
 const CALL_ID = '5f0c3b8e-1d2a-8c4b-a6f7-0123456789ab';
-const body = { callId: CALL_ID, outcome: 'completed', done: true };
+const body = { callId: CALL_ID, outcome: 'completed', done: true, isUpdate: false };
 
 const servers: Server[] = [];
 

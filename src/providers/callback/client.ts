@@ -47,6 +47,8 @@ export interface CallbackBody {
   callId: string;
   outcome: string | null;
   done: boolean;
+  /** The second message about a call, after a late report; it has an id of its own. */
+  isUpdate: boolean;
 }
 
 export interface CallbackClient {
@@ -182,7 +184,7 @@ interface Message {
 function signedMessage(body: CallbackBody, signingSecret: string | undefined): Message | undefined {
   if (signingSecret === undefined) return undefined;
   const text = JSON.stringify(body);
-  const id = `call-${body.callId}`;
+  const id = `call-${body.callId}${body.isUpdate ? '-update' : ''}`;
   const now = new Date();
   return {
     headers: {

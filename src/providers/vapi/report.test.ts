@@ -124,6 +124,7 @@ describe('invalid data', () => {
       providerCallId: 'c1',
       direction: 'outbound',
       status: 'ended',
+      customerSpoke: false,
       transcript: 'AI: hi',
       isEnded: true,
       providerContext: {},
@@ -263,5 +264,67 @@ describe('secrets', () => {
   test('when metadata contains a secret, then it is removed at any depth', () => {
     const metadata = { order: 7, nested: [{ apiKey: 'FAKE' }], accessToken: 'FAKE', 'phoneNumber.twilioAuthToken': 'FAKE' };
     expect(readCall({ id: 'c1', metadata })?.providerContext.metadata).toEqual({ order: 7, nested: [{}] });
+  });
+});
+
+describe('facts that stand only inside the call', () => {
+  const facts = {
+    endedReason: 'customer-ended-call',
+    startedAt: '2026-11-20T15:00:10.000Z',
+    endedAt: '2026-11-20T15:01:10.000Z',
+    cost: 0.09,
+    analysis: { summary: 'All well.', structuredData: { ok: true }, successEvaluation: 'true' },
+    artifact: {
+      transcript: 'AI: hi\nUser: hello\n',
+      messages: [{ role: 'user', message: 'hello' }],
+      recordingUrl: 'https://r.example.test/x.wav',
+    },
+  };
+  const report = (message: object, call: object) => readReport({ type: 'end-of-call-report', ...message, call: { id: 'c1', ...call } });
+
+  test('when the message has none, then they are read there, as if they stood in the message', () => {
+    const inside = report({}, facts);
+    const { providerContext: _context, ...read } = report(facts, {}) ?? {};
+    expect(read).toMatchObject({ summary: 'All well.', customerSpoke: true, durationSeconds: 60, cost: 0.09 });
+    expect(inside).toMatchObject(read);
+  });
+
+  test('when the message has others, then these count', () => {
+    const stale = { ...facts, endedReason: 'silence-timed-out', cost: 0, analysis: { summary: 'Old.' }, artifact: { messages: [] } };
+    expect(report(facts, stale)).toMatchObject({ ...report(facts, {}), providerContext: {} });
+  });
+
+  test('when the call inside is a snapshot of a live one, then its running costs are no result', () => {
+    expect(report({ endedReason: 'customer-busy' }, { status: 'ringing', cost: 0.01 })).not.toHaveProperty('cost');
+  });
+
+  test('when a status-update names no status or no reason, then those of the call inside are read', () => {
+    const ended = readCallEvent({ type: 'status-update', call: { id: 'c1', status: 'ended', ...facts } }, 'status-update');
+    expect(ended).toMatchObject({ status: 'ended', endedReason: facts.endedReason, endedAt: facts.endedAt, startedAt: facts.startedAt });
+    const live = readCallEvent({ type: 'status-update', status: 'in-progress', call: { id: 'c1', ...facts } }, 'status-update');
+    expect(live).not.toHaveProperty('endedReason');
+  });
+});
+
+describe('whether the person on the phone spoke', () => {
+  const spoke = (endedReason: string, artifact: object) =>
+    readReport({ type: 'end-of-call-report', endedReason, artifact, call: { id: 'c1' } })?.customerSpoke;
+  const bot = { role: 'bot', message: 'Are you there?' };
+
+  test.each<[string, object, boolean | undefined]>([
+    ['a line of the user', { messages: [bot, { role: 'user', message: 'Yes.' }] }, true],
+    ['lines of the assistant alone', { messages: [{ role: 'system', message: 'Be kind.' }, bot] }, false],
+    ['an empty line of the user', { messages: [bot, { role: 'user', message: ' ' }] }, false],
+    ['a transcript with a line of the user', { transcript: 'AI: Hello?\nUser: Yes.\n' }, true],
+    ['a transcript without one', { transcript: 'AI: Hello?\n' }, false],
+    ['a transcript in another form', { transcript: 'Hello? Yes.' }, undefined],
+    ['no messages', { messages: [] }, undefined],
+    ['nothing', {}, undefined],
+  ])('when the report has %s, then it says %p', (_what, artifact, expected) => {
+    expect(spoke('customer-ended-call', artifact)).toBe(expected);
+  });
+
+  test('when Vapi itself says that nobody spoke and there are no messages, then nobody did', () => {
+    expect([spoke('silence-timed-out', { messages: [] }), spoke('silence-timed-out', {})]).toEqual([false, undefined]);
   });
 });

@@ -208,7 +208,7 @@ export function readCall(body: unknown): CallReport | undefined {
   if (!parsed.success) return undefined;
   const call = parsed.data;
   const isEnded = call.status === 'ended' || call.endedReason !== undefined || call.endedAt !== undefined;
-  return reportOf(call, call, call, isEnded);
+  return reportOf([call], { status: call.status, isEnded }, { call, sides: call });
 }
 
 /** Parses an end-of-call-report (the value of `message`). Undefined if it names no call. */
@@ -216,46 +216,100 @@ export function readReport(message: unknown): CallReport | undefined {
   const parsed = messageOfCallSchema.safeParse(message);
   if (!parsed.success) return undefined;
   const { call, type, timestamp, ...result } = parsed.data;
-  // The embedded call is an older snapshot; its status is unreliable.
-  return reportOf({ ...result, status: 'ended' }, call, result, true, { type, timestamp });
+  return reportOf([result, factsInside(call)], { status: 'ended', isEnded: true }, { call, sides: result, envelope: { type, timestamp } });
+}
+
+/**
+ * The facts in the call inside a message. It is a snapshot, usually an older one: its status is unreliable, and unless it shows the end,
+ * its costs are running totals.
+ */
+function factsInside(call: Call): Result {
+  const { status: _status, ...facts } = call;
+  if (facts.endedAt !== undefined || facts.endedReason !== undefined) return facts;
+  const { cost: _cost, costs: _costs, costBreakdown: _breakdown, durationMs: _ms, durationSeconds: _seconds, ...lasting } = facts;
+  return lasting;
 }
 
 /** Parses a status-update or a report (the value of `message`) as a fact. Undefined if it names no call. */
 export function readCallEvent(message: unknown, type: CallEvent['type']): CallEvent | undefined {
   const parsed = messageOfCallSchema.safeParse(message);
   if (!parsed.success) return undefined;
-  const { call, timestamp, status, endedReason, startedAt, endedAt, ...sides } = parsed.data;
+  const { call, timestamp, ...sides } = parsed.data;
+  // A message that names no status has at least that of the call inside. It may be outdated, but statuses only rise.
+  const status = sides.status ?? call.status;
+  const isOver = type === 'end-of-call-report' || status === 'ended';
   return omitUndefined({
     ...partiesOf(call, sides),
     type,
     status: type === 'status-update' ? status : undefined,
-    endedReason,
-    startedAt,
-    endedAt,
+    endedReason: sides.endedReason ?? (isOver ? call.endedReason : undefined),
+    startedAt: sides.startedAt ?? call.startedAt,
+    endedAt: sides.endedAt ?? (isOver ? call.endedAt : undefined),
     atMs: timestamp === undefined ? Date.now() : Date.parse(timestamp),
   });
 }
 
-function reportOf(result: Result, call: Call, sides: Sides, isEnded: boolean, envelope: Record<string, unknown> = {}): CallReport {
-  const { analysis, artifact } = result;
+interface ReportedCall {
+  call: Call;
+  sides: Sides;
+  /** Fields of the message itself, to be kept as they are. */
+  envelope?: Record<string, unknown>;
+}
+
+/** `sources`: where the facts are, the first that has one decides. */
+function reportOf(
+  sources: readonly Result[],
+  { status, isEnded }: { status: string | undefined; isEnded: boolean },
+  { call, sides, envelope = {} }: ReportedCall,
+): CallReport {
+  const endedReason = firstOf(sources, (source) => source.endedReason);
+  const startedAt = firstOf(sources, (source) => source.startedAt);
+  const endedAt = firstOf(sources, (source) => source.endedAt);
   return omitUndefined({
     ...partiesOf(call, sides),
-    status: result.status,
-    endedReason: result.endedReason,
-    startedAt: result.startedAt,
-    endedAt: result.endedAt,
-    durationSeconds: durationOf(result),
-    cost: result.cost ?? result.costBreakdown?.total,
-    transcript: artifact?.transcript ?? result.transcript,
-    messages: conversationOf(artifact?.messages) ?? conversationOf(result.messages),
-    recordingUrl: recordingOf(result),
-    summary: analysis?.summary ?? result.summary,
-    structuredData: structuredDataOf(result),
-    successEvaluation: analysis?.successEvaluation,
+    status,
+    endedReason,
+    startedAt,
+    endedAt,
+    durationSeconds: firstOf(sources, (source) => durationOf({ ...source, startedAt, endedAt })),
+    cost: firstOf(sources, ({ cost, costBreakdown: breakdown }) => cost ?? breakdown?.total),
+    transcript: firstOf(sources, ({ artifact, transcript }) => artifact?.transcript ?? transcript),
+    messages: firstOf(sources, ({ artifact, messages }) => conversationOf(artifact?.messages) ?? conversationOf(messages)),
+    customerSpoke: isEnded ? didCustomerSpeak(sources, endedReason) : undefined,
+    recordingUrl: firstOf(sources, recordingOf),
+    summary: firstOf(sources, ({ analysis, summary }) => analysis?.summary ?? summary),
+    structuredData: firstOf(sources, structuredDataOf),
+    successEvaluation: firstOf(sources, ({ analysis }) => analysis?.successEvaluation),
     isEnded,
     providerContext: contextOf(call, sides),
-    raw: rawOf(result, call, envelope),
+    raw: rawOf(sources, status, call, envelope),
   });
+}
+
+function firstOf<T>(sources: readonly Result[], read: (source: Result) => T | undefined): T | undefined {
+  for (const source of sources) {
+    const found = read(source);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+/**
+ * Whether the person on the phone said anything: by the messages, or the lines of the transcript (`AI: …`, `User: …`). An empty list proves
+ * nothing, because an account may store no conversations; only Vapi's own verdict of silence gives it a meaning.
+ */
+function didCustomerSpeak(sources: readonly Result[], endedReason: string | undefined): boolean | undefined {
+  const lists = sources.flatMap(({ artifact, messages }) => [artifact?.messages ?? [], messages ?? []]);
+  const said = lists.flat().map(({ role, message, content }) => ({ role, text: message ?? content ?? '' }));
+  const transcripts = sources.flatMap(({ artifact, transcript }) => [artifact?.transcript ?? '', transcript ?? '']);
+  if (said.some(({ role, text: words }) => role === 'user' && words.trim() !== '')) return true;
+  if (transcripts.some((lines) => /^\s*User:\s*\S/m.test(lines))) return true;
+  const isTold = said.length > 0 || transcripts.some((lines) => /^\s*AI:/m.test(lines));
+  return isTold || (endedReason === 'silence-timed-out' && hasMessages(sources)) ? false : undefined;
+}
+
+function hasMessages(sources: readonly Result[]): boolean {
+  return sources.some(({ artifact, messages }) => artifact?.messages !== undefined || messages !== undefined);
 }
 
 function partiesOf(call: Call, sides: Sides): CallParties {
@@ -356,8 +410,23 @@ function contextOf(call: Call, sides: Sides): Record<string, unknown> {
   });
 }
 
-function rawOf(result: Result, call: Call, envelope: Record<string, unknown>): Record<string, unknown> {
-  const { status, endedReason, startedAt, endedAt, cost, costs, costBreakdown: breakdown, analysis, artifact, destination } = result;
+function rawOf(
+  sources: readonly Result[],
+  status: string | undefined,
+  call: Call,
+  envelope: Record<string, unknown>,
+): Record<string, unknown> {
+  const {
+    endedReason,
+    startedAt,
+    endedAt,
+    cost,
+    costs,
+    costBreakdown: breakdown,
+    analysis,
+    artifact,
+    destination,
+  } = Object.assign({}, ...sources.toReversed().map((source) => omitUndefined(source))) as Result;
   const { id, type, createdAt, updatedAt } = call;
   const { messages: _messages, transcript: _transcript, ...restOfArtifact } = artifact ?? {};
   const raw = { ...envelope, status, endedReason, startedAt, endedAt, cost, costs, costBreakdown: breakdown, analysis, destination };
