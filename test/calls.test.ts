@@ -6,6 +6,7 @@ import { Webhook } from 'standardwebhooks';
 import { type Receiver, startReceiver } from '../src/sandbox/receiver';
 import type { PlayName, Schedule } from '../src/sandbox/vapi/plays';
 import { callbackWorkflowId } from '../workflows/contract';
+import { countActions } from './support/actions';
 import { historyOf, newNumber, placeCall, request, resultOf } from './support/calls';
 import { eventually, outcomesOf } from './support/expectations';
 import { testWith } from './support/programs';
@@ -19,7 +20,7 @@ let callbacks: Receiver;
 /** The longest road begins first: a placement that Vapi never answers is given up after 30 s. */
 let hanging: { callId: string; to: string };
 /** The next: a request to end a call is given up after 26 s. */
-let unendable: { callId: string };
+let unendable: Record<'mute' | 'talking' | 'forgetful', string>;
 
 const vapi = () => system.sandbox.vapi;
 const toOf = (to: string) => ({ when: (asked: { number: string | undefined }) => asked.number === to });
@@ -38,7 +39,8 @@ beforeAll(async () => {
   vapi().play({ ...toOf(to), play: 'no-events' });
   const { body } = await placeCall(system, { to });
   hanging = { callId: body.callId, to };
-  unendable = await cancelledInVain();
+  const all = await Promise.all([cancelledInVain(mute), cancelledInVain(), cancelledInVain(undefined, { takesEffect: false, times: 2 })]);
+  unendable = { mute: all[0], talking: all[1], forgetful: all[2] };
 });
 
 afterAll(async () => {
@@ -52,17 +54,22 @@ async function callTo(to: string, more: Record<string, unknown> = {}) {
   return body.callId;
 }
 
-/** Vapi tells nothing of the call until it is over, and names no way to end it as often as one activity asks. */
-async function cancelledInVain() {
+/** Vapi tells nothing of the call until it is over. */
+const mute: Schedule = (events) => events.filter(({ type, status }) => type === 'end-of-call-report' || status === 'ended');
+
+/** A long call that is cancelled. By default, Vapi names no way to end it as often as one activity asks. */
+async function cancelledInVain(schedule?: Schedule, fault: object = { answer: '404', times: 4 }): Promise<string> {
   const to = newNumber();
-  const schedule: Schedule = (events) => events.filter(({ type, status }) => type === 'end-of-call-report' || status === 'ended');
   vapi().play({ ...toOf(to), play: 'answered', talkMs: 300_000, schedule });
-  vapi().fault({ ...toOf(to), on: 'end', answer: '404', times: 4 });
+  vapi().fault({ ...toOf(to), on: 'end', ...fault });
   const callId = await callTo(to);
   await vapi().waitForStatus(callId, 'in-progress', 15_000);
+  if (!schedule) await eventually(async () => expect(await statusOf(callId)).toBe('in-progress'));
   await request(system, 'DELETE', `/api/v1/vapi/calls/${callId}`);
-  return { callId };
+  return callId;
 }
+
+const statusOf = async (callId: string) => (await request(system, 'GET', `/api/v1/vapi/calls/${callId}`)).body.status;
 
 async function playedCall(play: PlayName, more: Record<string, unknown> = {}) {
   const to = newNumber();
@@ -384,14 +391,48 @@ describe('what must not be found', () => {
   });
 });
 
-describe('a call that Vapi cannot end yet', () => {
-  test('when it is seen in another state later, then its end is asked for again, only then, and it ends', async () => {
-    const { callId } = unendable;
-    expect(await resultOf(system, callId, 60_000)).toMatchObject({ status: 'ended', endedReason: 'manually-canceled' });
+describe('a call that Vapi does not end', () => {
+  async function activitiesOf(callId: string): Promise<string[]> {
     const { events } = await system.temporal.workflow.getHandle(`call-${callId}`).fetchHistory();
-    const asked = (events ?? []).flatMap(({ activityTaskScheduledEventAttributes: activity }) => activity?.activityType?.name ?? []);
-    expect(asked).toEqual(['dialCall', 'endCall', 'lookAtCall', 'endCall']);
-  }, 70_000);
+    return (events ?? []).flatMap(({ activityTaskScheduledEventAttributes: activity }) => activity?.activityType?.name ?? []);
+  }
+
+  test.each([
+    ['gives no way to end it, and it is seen in another state later', 'mute', ['dialCall', 'endCall', 'lookAtCall', 'endCall']],
+    ['gives no way to end it, and it goes on', 'talking', ['dialCall', 'endCall', 'endCall']],
+    ['takes the request, and it goes on', 'forgetful', ['dialCall', 'endCall', 'endCall', 'endCall']],
+  ] as const)(
+    'when Vapi %s, then its end is asked for again until it ends',
+    async (_what, which, activities) => {
+      expect(await resultOf(system, unendable[which], 60_000)).toMatchObject({ status: 'ended', endedReason: 'manually-canceled' });
+      expect(await activitiesOf(unendable[which])).toEqual(activities);
+    },
+    70_000,
+  );
+});
+
+describe('what a call costs', () => {
+  test.each([
+    ['short', 150, { timers: 2, total: 11 }],
+    ['longer than a phone may ring', 6_000, { timers: 3, total: 12 }],
+  ])('when a call is answered and %s, then it takes at most 12 actions', async (_what, talkMs, expected) => {
+    const to = newNumber();
+    vapi().play({ ...toOf(to), play: 'answered', talkMs });
+    const callId = await callTo(to);
+    expect(await resultOf(system, callId)).toMatchObject({ outcome: 'completed', hasRecording: true });
+    const history = await system.temporal.workflow.getHandle(`call-${callId}`).fetchHistory();
+    // The signals: answered, ended, reported. The markers: the patch, and the activity that writes the result.
+    expect(countActions(history)).toEqual({
+      starts: 1,
+      signals: 3,
+      activities: 1,
+      markers: 2,
+      upserts: 2,
+      updates: 0,
+      children: 0,
+      ...expected,
+    });
+  });
 });
 
 describe('a placement that Vapi never answers', () => {

@@ -18,6 +18,8 @@ import { workspaceOfVapiNumber } from './workspaces';
 export interface CallRow {
   callId: string;
   workflowId: string;
+  /** Whether a request of ours placed it; then its workflow ran before its first event. */
+  isOwn: boolean;
   providerCallId: string | null;
   formerProviderCallIds: string[];
   status: string;
@@ -40,7 +42,7 @@ export interface KeptCallEvent {
 /** An id can move to another row between two statements, but each of these moves happens only once. */
 const ATTEMPTS = 5;
 
-const rowColumns = sql`r.id AS "callId", r.workflow_id AS "workflowId", r.provider_call_id AS "providerCallId",
+const rowColumns = sql`r.id AS "callId", r.workflow_id AS "workflowId", r.request_hash IS NOT NULL AS "isOwn", r.provider_call_id AS "providerCallId",
   r.former_provider_call_ids AS "formerProviderCallIds", r.status, r.outcome, r.needs_attention AS "needsAttention",
   r.max_duration_seconds AS "maxDurationSeconds", r.answered_at AS "answeredAt", r.done_at AS "doneAt"`;
 

@@ -9,12 +9,14 @@ import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import {
   CALL_WORKFLOW,
   CALLBACK_WORKFLOW,
+  type CallEvent,
   type CallReported,
   type CallTimings,
   callbackUpdateStart,
   callInput,
   callReported,
   callStart,
+  statusRank,
 } from '../../workflows/contract';
 import { ApiError, logged, RETRY_AFTER, webhookProblems } from '../http/errors';
 import { jsonResponse, type ReceivedWebhook, type Webhook, type WebhookNote, type WebhookResponse } from '../http/webhook-ingress';
@@ -210,7 +212,7 @@ export async function handOverFact(
   const { row, isFormer, report: kept } = await fromRecord(keep(), RECORD_TIMEOUT_MS);
   if (kept?.owesUpdate) await signaller.startOnce(CALLBACK_WORKFLOW, callbackUpdateStart(kept.callId, taskQueue), signalDeadlineMs());
   // No workflow follows an abandoned placement or a finished call.
-  if (isFormer || row.doneAt !== null) return row.callId;
+  if (isFormer || row.doneAt !== null || isNoNews(event, row)) return row.callId;
   const { providerCallId, type, status, endedReason, atMs } = event;
   const fact: CallReported = {
     providerCallId,
@@ -221,6 +223,15 @@ export async function handOverFact(
   };
   await tellWorkflow(row, fact, settings, dependencies);
   return row.callId;
+}
+
+/**
+ * Whether the fact changes nothing in the workflow of a call of ours, which waits for an answer from the request on, and finds Vapi's id of
+ * the call in the row. Each signal costs an action.
+ */
+function isNoNews({ type, status = '' }: CallEvent, { isOwn, status: current }: CallRow): boolean {
+  const rank = statusRank(status);
+  return isOwn && type === 'status-update' && (rank < statusRank('in-progress') || rank < statusRank(current));
 }
 
 async function tellWorkflow(

@@ -3,6 +3,7 @@ import { ActivityFailure, condition } from '@temporalio/workflow';
 import type { CallEnding, CallLook } from '../../activities';
 import type { CallInput } from '../contract';
 import { voice } from '../proxies';
+import type { Alarm } from './alarm';
 import { phaseOf, type ShownCall, showAttention, showPhase, waitSummary } from './view';
 
 /** Vapi's maximum for `maxDurationSeconds`, for calls whose own limit is unknown. */
@@ -11,9 +12,18 @@ const LONGEST_CALL_MS = 43_200_000;
 /** Ended reasons of calls that Vapi did not dial because no slot was free (Vapi, ended reasons). */
 const NO_FREE_SLOT = /concurrency-limit-reached$/;
 
+/** Pause before Vapi is asked again to end a call, in milliseconds; doubled each time up to the longest. */
+export const FIRST_END_PAUSE_MS = 5_000;
+const LONGEST_END_PAUSE_MS = 60_000;
+
+/** 1: a call that a worker of 0.1 or 0.2 began. It sets a timer and a search attribute for each status, and asks for its end once per state. */
+export type CallFlow = 1 | 2;
+
 /** The part of a call that following uses. */
 export interface FollowedCall extends ShownCall {
   readonly input: CallInput;
+  readonly flow: CallFlow;
+  readonly alarm: Alarm;
   readonly statusSinceMs: number;
   readonly placedAtMs: number;
   endedReason: string | undefined;
@@ -24,6 +34,9 @@ export interface FollowedCall extends ShownCall {
   isEndAsked: boolean;
   /** The state in which Vapi gave no way to end the call; it is asked again in the next one. */
   noWayToEndIn: string | undefined;
+  /** Flow 2: when Vapi is asked to end the call, if it still is live by then, and the pause before the next time. */
+  askEndAtMs: number;
+  endPauseMs: number;
   /** Applies a status if it is higher than the current one. */
   raiseStatus(status: string): void;
 }
@@ -37,14 +50,24 @@ export async function followCall(call: FollowedCall): Promise<CallOver> {
     if (call.hasReport || hadNoSlot(call)) return overByRecord(call);
     if (mayAskForEnd(call)) await askForEnd(call);
     const { status } = call;
-    const waitMs = deadlineMs(call) - Date.now();
     showPhase(call, phaseOf(status));
     const hasNews = () => call.hasReport || call.status !== status || mayAskForEnd(call);
-    const wasInTime = waitMs > 0 && (await condition(hasNews, waitMs, { summary: waitSummary(status) }));
-    if (wasInTime || hasNews()) continue;
+    if ((await isInTime(call, hasNews)) || hasNews()) continue;
     const over = await lookAtVapi(call);
     if (over) return over;
   }
+}
+
+/** Waits for news until the deadline of the current state. False if the deadline is over; true, with news or without, if not. */
+async function isInTime(call: FollowedCall, hasNews: () => boolean): Promise<boolean> {
+  const untilMs = deadlineMs(call);
+  const waitMs = untilMs - Date.now();
+  if (waitMs <= 0) return false;
+  const summary = waitSummary(call.status);
+  if (call.flow < 2) return await condition(hasNews, waitMs, { summary });
+  const mayAskLater = call.isEndRequested && isLive(call);
+  await call.alarm.wait(hasNews, mayAskLater ? Math.min(untilMs, call.askEndAtMs) : untilMs, summary);
+  return Date.now() < untilMs;
 }
 
 /** How long the current state may last without news. The last deadline ends the call. */
@@ -95,9 +118,16 @@ function hadNoSlot({ input, providerCallId, endedReason }: FollowedCall): boolea
   return input.dials && providerCallId !== undefined && NO_FREE_SLOT.test(endedReason ?? '');
 }
 
-function mayAskForEnd({ providerCallId, status, isEndRequested, isEndAsked, noWayToEndIn }: FollowedCall): boolean {
-  const isLive = providerCallId !== undefined && status !== 'ended';
-  return isEndRequested && isLive && !isEndAsked && noWayToEndIn !== status;
+function mayAskForEnd(call: FollowedCall): boolean {
+  const { flow, status, isEndRequested, isEndAsked, noWayToEndIn, askEndAtMs } = call;
+  if (!isEndRequested || !isLive(call)) return false;
+  if (flow < 2) return !isEndAsked && noWayToEndIn !== status;
+  // In a new state there may be a way; otherwise again and again, also if Vapi took the request and the call goes on.
+  return Date.now() >= askEndAtMs || (noWayToEndIn !== undefined && noWayToEndIn !== status);
+}
+
+function isLive({ providerCallId, status }: FollowedCall): boolean {
+  return providerCallId !== undefined && status !== 'ended';
 }
 
 /** Asks Vapi to end the call; the end is then reported like any other. Does not wait for the response if the call ends by itself. */
@@ -108,13 +138,16 @@ async function askForEnd(call: FollowedCall): Promise<void> {
   const answered = voice.endCall.executeWithOptions({ summary: 'end the call' }, [{ providerCallId }]).then(
     () => {
       call.isEndAsked = true;
+      call.noWayToEndIn = undefined;
     },
     (error: unknown) => {
       if (!(error instanceof ActivityFailure)) throw error;
       // The call continues, and is followed to its own end.
+      if (call.flow < 2 || call.noWayToEndIn === undefined) showAttention(true);
       call.noWayToEndIn = status;
-      showAttention(true);
     },
   );
   await Promise.race([answered, condition(() => call.hasReport || call.status === 'ended')]);
+  call.askEndAtMs = Date.now() + call.endPauseMs;
+  call.endPauseMs = Math.min(2 * call.endPauseMs, LONGEST_END_PAUSE_MS);
 }

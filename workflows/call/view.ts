@@ -17,7 +17,7 @@ export function showPhase({ input, providerCallId, status, endedReason, hasRepor
     [
       `Voice call · ${input.dials ? 'placed by us' : 'followed; not placed by this run'}`,
       `**${phase}**`,
-      `status ${status}${endedReason ? ` · ended: ${endedReason}` : ''}${hasReport ? ' · report received' : ''}`,
+      `status ${input.dials && status === 'queued' && providerCallId ? 'queued or ringing' : status}${endedReason ? ` · ended: ${endedReason}` : ''}${hasReport ? ' · report received' : ''}`,
       `call ${input.callId} · at Vapi ${providerCallId ?? 'not known yet'}`,
     ].join('\n\n'),
   );
@@ -44,7 +44,8 @@ export function showResult({ status, outcome, needsAttention }: CallResult): voi
 
 /** The phase of a followed call. */
 export function phaseOf(status: string): string {
-  return status === 'ended' ? 'ended; waiting for the report' : `following: ${status}`;
+  if (status === 'ended') return 'ended; waiting for the report';
+  return status === 'in-progress' || status === 'forwarding' ? `following: ${status}` : 'waiting for an answer';
 }
 
 /** The summary of the timer of a state. */

@@ -13,6 +13,14 @@ export interface CallReported {
   atMs: number;
 }
 
+/** Vapi's statuses, from lowest to highest. Any other status is stored, but never applied. */
+export const CALL_STATUSES = ['scheduled', 'queued', 'ringing', 'in-progress', 'forwarding', 'ended'] as const;
+
+/** The place of a status in that order; -1 for one that is not known. */
+export function statusRank(status: string): number {
+  return (CALL_STATUSES as readonly string[]).indexOf(status);
+}
+
 export interface CallInput {
   /** Our id, the key of the row. The phone number is in the database only. */
   callId: string;

@@ -27,6 +27,9 @@ export interface VapiApiOptions {
   recordingForMs?: number | undefined;
 }
 
+/** The response to a request that is accepted and then forgotten. */
+const WITHOUT_EFFECT: SimulatedResponse = { status: 200, body: { success: true } };
+
 const MIN_WAV_SECONDS = 0.2;
 const MAX_WAV_SECONDS = 2;
 
@@ -149,7 +152,7 @@ export class VapiApi {
     const name = fault.answer ?? 'success';
     const isSuccess = name === 'success' || name === 'stale';
     await this.#timers.sleep(fault.delayBeforeMs ?? 0);
-    const answer = isSuccess || fault.takesEffect === true ? act(name === 'stale') : undefined;
+    const answer = (fault.takesEffect ?? isSuccess) ? act(name === 'stale') : isSuccess ? WITHOUT_EFFECT : undefined;
     await this.#timers.sleep(fault.delayAfterMs ?? 0);
     if (name === 'hang' || name === 'cut') {
       this.counts.unanswered += 1;

@@ -124,7 +124,7 @@ export const vapiFaultSchema = z.strictObject({
    * `stale`: the call as it was when it was placed, or an empty list.
    */
   answer: z.enum(['success', 'hang', 'cut', 'stale', ...errorNames]).optional(),
-  /** Whether the call is placed or ended regardless of the response (default: only with `success`). */
+  /** Whether the call is placed or ended: regardless of an error (true), or not even with `success` (false). Default: only with `success`. */
   takesEffect: z.boolean().optional(),
   /** Retry-After header of an error response, in seconds. */
   retryAfterSeconds: z.number().int().min(0).optional(),
