@@ -15,10 +15,10 @@ export interface ShownCall {
 export function showPhase({ input, providerCallId, status, endedReason, hasReport }: ShownCall, phase: string): void {
   setCurrentDetails(
     [
-      `Voice call · ${input.dials ? 'placed by us' : 'followed; not placed by this run'}`,
+      `call ${input.callId} · at Vapi ${providerCallId ?? 'not known yet'}`,
       `**${phase}**`,
       `status ${input.dials && status === 'queued' && providerCallId ? 'queued or ringing' : status}${endedReason ? ` · ended: ${endedReason}` : ''}${hasReport ? ' · report received' : ''}`,
-      `call ${input.callId} · at Vapi ${providerCallId ?? 'not known yet'}`,
+      `${input.dials ? 'placed by us' : 'followed; not placed by this run'}`,
     ].join('\n\n'),
   );
 }

@@ -70,6 +70,8 @@ export interface ConversationSnapshot {
   mode: string;
   sessionTimeoutMs: number;
   lastReply: string;
+  /** Why the last turn got no reply. */
+  lastFailure?: string;
   followUps?: CallEnded[];
   /** The conversation's behaviour, see `Recorded.flow`; 1 when missing. */
   flow?: number;

@@ -29,6 +29,8 @@ const SETTLE_FOR_MS = 24 * 60 * 60_000;
 /** Flow 1: if Kapso is unreachable when the confirmation timeout expires, it is queried again after this long. */
 const ASK_AGAIN_MS = 2 * 60_000;
 
+const IN_DOUBT = 'unknown whether the reply was delivered';
+
 /** A reply in the outbox. */
 export interface OutboxReply {
   messageId: string;
@@ -60,7 +62,11 @@ export class Delivery {
 
   /** Reports about earlier replies: a late failure needs a person. */
   applyReports(): void {
-    if ([...this.#reports.values()].includes('failed')) this.#view.showAttention(true);
+    const statuses = [...this.#reports.values()];
+    if (statuses.includes('failed')) {
+      this.#view.failed('WhatsApp did not deliver the reply');
+      this.#view.showAttention(true);
+    } else if (statuses.length > 0) this.#view.hasNotFailed(IN_DOUBT);
     this.#reports.clear();
   }
 
@@ -79,6 +85,8 @@ export class Delivery {
             return await this.#giveUp(reply, 'send: proven not delivered, too often');
         }
         if (verdict.status === 'sent') this.#showSent(reply, verdict.needsAttention);
+        if (verdict.status === 'failed') this.#view.failed(verdict.reason);
+        if (verdict.status === 'unconfirmed') this.#view.failed(IN_DOUBT);
         if (verdict.status !== 'pending') return verdict.status === 'sent';
         if (verdict.retryAfterMs > 0) await sleep(verdict.retryAfterMs, { summary: `send again: ${verdict.reason}` });
       }
@@ -110,6 +118,7 @@ export class Delivery {
   }
 
   async #giveUp({ conversationId, answeredIds }: OutboxReply, reason: string): Promise<false> {
+    this.#view.failed(reason);
     this.#view.showAttention(true);
     await failTurn({ conversationId, messageIds: answeredIds, reason }, 'reply not delivered: needs attention');
     return false;

@@ -20,16 +20,21 @@ const NOTHING_YET = {
 } as const satisfies ConversationTotals;
 
 /** The part of a snapshot that belongs to the view. */
-type ViewSnapshot = Pick<ConversationSnapshot, 'totals' | 'attention' | 'mode' | 'lastReply' | 'conversationId'>;
+type ViewSnapshot = Pick<ConversationSnapshot, 'totals' | 'attention' | 'mode' | 'lastReply' | 'lastFailure' | 'conversationId'>;
+
+/** The bold line stays readable; the database has the whole cause. */
+const MAX_CAUSE_LENGTH = 300;
 
 export class ConversationView {
   readonly totals: ConversationTotals;
   conversationId: string | undefined;
-  lastReply: string;
   readonly #phoneNumberId: string;
   readonly #inbox: Inbox;
   #attention: boolean;
   #mode: string;
+  #lastReply: string;
+  /** Why the customer got no reply to the last turn. */
+  #lastFailure: string | undefined;
   #phase = 'waiting for a message';
 
   constructor(phoneNumberId: string, inbox: Inbox, snapshot: ViewSnapshot | undefined) {
@@ -38,7 +43,8 @@ export class ConversationView {
     this.totals = snapshot?.totals ?? { ...NOTHING_YET };
     this.#attention = snapshot?.attention ?? false;
     this.#mode = snapshot?.mode ?? 'ai';
-    this.lastReply = snapshot?.lastReply ?? 'none yet';
+    this.#lastReply = snapshot?.lastReply ?? 'none yet';
+    this.#lastFailure = snapshot?.lastFailure;
     this.conversationId = snapshot?.conversationId;
   }
 
@@ -54,16 +60,34 @@ export class ConversationView {
     upsertSearchAttributes([{ key: attentionAttribute, value: attention }]);
   }
 
+  /** `by`: who wrote the reply that went out. It cures what failed before. */
+  replied(by: string): void {
+    this.#lastReply = by;
+    this.#lastFailure = undefined;
+  }
+
+  /** `cause`: without personal data. */
+  failed(cause: string): void {
+    this.#lastFailure = cause.slice(0, MAX_CAUSE_LENGTH);
+  }
+
+  /** The cause has turned out to be none. */
+  hasNotFailed(cause: string): void {
+    if (this.#lastFailure === cause) this.#lastFailure = undefined;
+  }
+
+  /** Sets the details, which are no command: a replay is not concerned. */
   showPhase(phase: string): void {
     this.#phase = phase;
     const { messages, replies, failedTurns } = this.totals;
+    const failure = this.#lastFailure === undefined ? '' : ` · last turn failed: ${this.#lastFailure}`;
     setCurrentDetails(
       [
-        `WhatsApp conversation · number id ${this.#phoneNumberId}`,
-        `**${phase}**${this.#attention ? ' · needs attention' : ''}`,
+        `conversation ${this.conversationId ?? '(not stored yet)'}`,
+        `**${phase}${failure}**${this.#attention ? ' · needs attention' : ''}`,
         `messages ${messages} · replies ${replies} · failed turns ${failedTurns} · waiting ${this.#inbox.size}`,
-        `mode ${this.#mode} · last reply ${this.lastReply}`,
-        this.conversationId ? `conversation ${this.conversationId}` : '',
+        `mode ${this.#mode} · last reply ${this.#lastReply}`,
+        `WhatsApp number id ${this.#phoneNumberId}`,
       ].join('\n\n'),
     );
   }
@@ -86,7 +110,8 @@ export class ConversationView {
       totals: this.result(),
       attention: this.#attention,
       mode: this.#mode,
-      lastReply: this.lastReply,
+      lastReply: this.#lastReply,
+      ...(this.#lastFailure === undefined ? {} : { lastFailure: this.#lastFailure }),
       ...(conversationId ? { conversationId } : {}),
     };
   }

@@ -447,7 +447,7 @@ class Conversation {
     totals.completionTokens += draft.completionTokens ?? 0;
     if (isDelivered) {
       totals.replies += 1;
-      this.#view.lastReply = `by ${draft.provider} (${draft.model})`;
+      this.#view.replied(`by ${draft.provider} (${draft.model})`);
     } else {
       totals.failedTurns += 1;
       this.#view.showAttention(true);
@@ -457,6 +457,7 @@ class Conversation {
   async #turnFailed({ recorded: { conversationId } }: Turn, messageIds: string[], reason: string): Promise<void> {
     await failTurn({ conversationId, messageIds, reason }, 'no reply: needs attention');
     this.#view.totals.failedTurns += 1;
+    this.#view.failed(reason);
     this.#view.showAttention(true);
   }
 
@@ -466,7 +467,7 @@ class Conversation {
     if (!call?.followUpId) return;
     const { conversationId, sendConfirmMs } = call;
     const reply = { messageId: call.followUpId, conversationId, sendConfirmMs, answeredIds: [], flow: this.#flow };
-    if (await this.#delivery.deliver(reply)) this.#view.lastReply = 'after a voice call';
+    if (await this.#delivery.deliver(reply)) this.#view.replied('after a voice call');
     else this.#view.showAttention(true);
     this.#lastActivityMs = Date.now();
   }
