@@ -1,10 +1,12 @@
 /** Schemas of requests to the voice API. */
 import { z } from 'zod';
+import { CALL_STATUSES } from '../../workflows/contract';
 import { ApiError } from '../http/errors';
 import { booleanParameter, integerParameter, orNull } from '../http/requests';
 import { phoneSchema } from '../platform/phone';
 import { boundedJson, MAX_DEPTH } from '../platform/text';
 import { vapiId } from '../providers/vapi/id';
+import { CALL_OUTCOMES } from '../record/call-outcome';
 import { CALL_INCLUDES } from './views/call';
 
 /** Below the minute after which proxies usually close an idle request. */
@@ -93,8 +95,9 @@ const include = z
     description: `Large fields to include, comma-separated: ${CALL_INCLUDES.join(', ')}.`,
     override: { type: 'string', pattern: '^((transcript|messages|raw)(,(transcript|messages|raw))*)?$' },
   });
+const waitSeconds = integerParameter(0, MAX_WAIT_SECONDS);
 export const showQuery = z.strictObject({
-  wait: integerParameter(0, MAX_WAIT_SECONDS)
+  wait: waitSeconds
     .optional()
     .meta({ description: 'Seconds to wait for the result; if there is none by then, the response has `done: false`.' }),
   include: include.optional(),
@@ -124,11 +127,15 @@ const page = { limit: integerParameter(1, 100).optional().meta({ description: 'D
 export const listQuery = z.strictObject({
   ...page,
   workspaceId,
-  status: text(40).optional(),
-  outcome: text(40).optional(),
-  serviceRequestId: text(200).optional(),
+  status: z.enum(CALL_STATUSES).optional().meta({ description: 'Only those in this state.' }),
+  outcome: z.enum(CALL_OUTCOMES).optional().meta({ description: 'Only those that ended in this way.' }),
+  serviceRequestId: text(200).optional().meta({ description: 'Only those that were started with this reference.' }),
   needsAttention: booleanParameter.optional().meta({ description: 'Only those that need a person, or only the others.' }),
   since: since.optional(),
+  wait: waitSeconds.optional().meta({
+    description:
+      'Seconds to wait until every call with this `serviceRequestId`, which is then required, is done; if some are not by then, the response has `done: false`.',
+  }),
 });
 export const pageQuery = z.strictObject({ ...page, workspaceId });
 

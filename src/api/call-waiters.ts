@@ -15,8 +15,8 @@ export interface WaiterCounts {
 export interface CallWaiters {
   /** Resolves to true once the workflow has ended; to false after `timeoutMs`, when `left` aborts, or when the process stops. Never rejects. */
   wait(workflowId: string, timeoutMs: number, left: AbortSignal): Promise<boolean>;
-  /** Just waits: resolves after `timeoutMs`, when `left` aborts, or when the process stops. */
-  rest(timeoutMs: number, left: AbortSignal): Promise<void>;
+  /** Just waits. Resolves to true after `timeoutMs`; to false when `left` aborts or when the process stops. */
+  rest(timeoutMs: number, left: AbortSignal): Promise<boolean>;
   counts(): WaiterCounts;
   /** Ends all waits, and any that begin later. */
   close(): void;
@@ -80,6 +80,7 @@ export function createCallWaiters({ temporal, logger }: { temporal: Client; logg
 
     async rest(timeoutMs, left) {
       if (!isClosed && !left.aborted) await stay(resting, timeoutMs, left);
+      return !isClosed && !left.aborted;
     },
 
     counts: () => ({

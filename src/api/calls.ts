@@ -10,13 +10,14 @@ import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import { CALL_WORKFLOW, callInput, callStart, endRequested, QUEUE_FOR_MS } from '../../workflows/contract';
 import { ApiError, guardedProblems, problems, RETRY_AFTER } from '../http/errors';
 import { keyHash } from '../http/rate-limits';
-import { clientLeft, noQuery, parsed } from '../http/requests';
+import { clientLeft, noQuery, parsed, parsedQuery } from '../http/requests';
 import type { Settings } from '../platform/config';
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
 import { callbackProblem, callbackSettings } from '../providers/callback/client';
 import { vapiId } from '../providers/vapi/id';
+import { CALL_OUTCOMES, type CallOutcome } from '../record/call-outcome';
 import {
   type Call,
   type CallFilter,
@@ -29,6 +30,7 @@ import {
 } from '../record/calls';
 import type { Identity } from '../record/identity';
 import { type CallWorkspace, findCallWorkspace } from '../record/workspaces';
+import { createProgressWaiters, isDone, type ProgressWaiters } from './call-progress';
 import {
   attentionBody,
   callIdParameter,
@@ -68,13 +70,29 @@ const callPage = z
   })
   .meta({ id: 'CallPage', description: 'Newest first.' });
 
+const count = z.int().min(0);
+const callList = callPage
+  .extend({
+    done: z
+      .boolean()
+      .nullable()
+      .meta({ description: 'Whether there are calls with this `serviceRequestId`, and all of them are done; null without one.' }),
+    pending: count.nullable().meta({ description: 'How many of them are not done.' }),
+    counts: z
+      .object(Object.fromEntries(CALL_OUTCOMES.map((outcome) => [outcome, count])) as Record<CallOutcome, typeof count>)
+      .nullable()
+      .meta({ description: 'How many of them ended with each outcome. Other filters and pages change neither this nor `done`.' }),
+  })
+  .meta({ id: 'CallList', description: 'Newest first.' });
+
 /** Routes under `/api/v1/vapi/calls`. */
 export function callRoutes(dependencies: CallDependencies): Router {
   const router = Router();
+  const progress = createProgressWaiters(dependencies);
   router.post('/', express.json({ limit: BODY_LIMIT_BYTES, type: () => true }), (request, response) =>
     startCall(dependencies, request, response),
   );
-  router.get('/', (request, response) => listCalls(dependencies, request, response));
+  router.get('/', (request, response) => listCalls(dependencies.db, progress, request, response));
   router.get('/by-phone/:phone', (request, response) => listCallsByPhone(dependencies, request, response));
   router.get('/:callId', (request, response) => showCall(dependencies, request, response));
   router.post('/:callId/attention', express.json({ limit: BODY_LIMIT_BYTES, type: () => true }), (request, response) =>
@@ -86,7 +104,7 @@ export function callRoutes(dependencies: CallDependencies): Router {
 
 async function startCall(dependencies: CallDependencies, request: Request, response: Response): Promise<void> {
   const { settings, db, logger } = dependencies;
-  parsed(noQuery, request.query);
+  parsedQuery(noQuery, request.query);
   const { 'Idempotency-Key': idempotencyKey } = parsed(startHeaders, { 'Idempotency-Key': request.get('Idempotency-Key') });
   refuseUnsafeText(request.body);
   const body = parsed(startBody, request.body);
@@ -173,7 +191,7 @@ async function tryStart(
 
 async function showCall(dependencies: CallDependencies, request: Request, response: Response): Promise<void> {
   const left = clientLeft(response);
-  const { wait = 0, include: parts = [] } = parsed(showQuery, request.query);
+  const { wait = 0, include: parts = [] } = parsedQuery(showQuery, request.query);
   const call = await requestedCall(dependencies.db, request);
   const current = call.doneAt !== null || wait === 0 ? call : await waitUntilDone(dependencies, call, wait * 1_000, left);
   if (!left.aborted) response.set('Cache-Control', 'no-store').json(callView(current, parts));
@@ -206,7 +224,7 @@ async function requestedCall(db: Database, request: Request): Promise<Call> {
 
 async function endCall(dependencies: CallDependencies, request: Request, response: Response): Promise<void> {
   const { db, temporal, logger } = dependencies;
-  parsed(noQuery, request.query);
+  parsedQuery(noQuery, request.query);
   const call = await requestedCall(db, request);
   if (call.doneAt === null) {
     try {
@@ -224,7 +242,7 @@ async function endCall(dependencies: CallDependencies, request: Request, respons
 }
 
 async function clearAttention({ db, logger }: CallDependencies, request: Request, response: Response): Promise<void> {
-  parsed(noQuery, request.query);
+  parsedQuery(noQuery, request.query);
   parsed(attentionBody, request.body);
   const call = await requestedCall(db, request);
   await fromRecord(clearCallAttention(db, call.id));
@@ -232,13 +250,25 @@ async function clearAttention({ db, logger }: CallDependencies, request: Request
   response.json(callView({ ...call, needsAttention: false }));
 }
 
-async function listCalls({ db }: CallDependencies, request: Request, response: Response): Promise<void> {
-  const { limit, before, ...filter } = parsed(listQuery, request.query);
-  response.json(await readPage(db, filter, { limit, before }));
+async function listCalls(db: Database, waiters: ProgressWaiters, request: Request, response: Response): Promise<void> {
+  const left = clientLeft(response);
+  const { limit, before, wait, ...filter } = parsedQuery(listQuery, request.query);
+  const { serviceRequestId } = filter;
+  if (serviceRequestId === undefined) {
+    if (wait !== undefined) throw new ApiError(400, 'wait: needs serviceRequestId, which says what to wait for');
+    const page = await readPage(db, filter, { limit, before });
+    response.json({ ...page, done: null, pending: null, counts: null } satisfies z.input<typeof callList>);
+    return;
+  }
+  const progress = await waiters.wait({ serviceRequestId, workspaceId: filter.workspaceId }, (wait ?? 0) * 1_000, left);
+  if (left.aborted) return;
+  const page = await readPage(db, filter, { limit, before });
+  const { pending, counts } = progress;
+  response.set('Cache-Control', 'no-store').json({ ...page, done: isDone(progress), pending, counts } satisfies z.input<typeof callList>);
 }
 
 async function listCallsByPhone({ db }: CallDependencies, request: Request, response: Response): Promise<void> {
-  const { workspaceId, ...page } = parsed(pageQuery, request.query);
+  const { workspaceId, ...page } = parsedQuery(pageQuery, request.query);
   const { phone: number } = parsed(phoneParameter, request.params);
   response.json(await readPage(db, { number, workspaceId }, page));
 }
@@ -285,9 +315,9 @@ export const callPaths: ZodOpenApiPathsObject = {
       tags: ['Calls'],
       security: [{ bearer: [] }],
       operationId: 'listCalls',
-      summary: 'List calls, newest first',
+      summary: 'List calls, newest first, or wait for all calls with one reference',
       requestParams: { query: listQuery },
-      responses: { 200: { description: 'A page.', ...json(callPage) }, ...guardedProblems },
+      responses: { 200: { description: 'A page, and the progress of the reference.', ...json(callList) }, ...guardedProblems },
     },
   },
   '/api/v1/vapi/calls/by-phone/{phone}': {

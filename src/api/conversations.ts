@@ -3,9 +3,10 @@ import { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import { ApiError, guardedProblems, problems } from '../http/errors';
-import { booleanParameter, integerParameter, noQuery, parsed } from '../http/requests';
+import { booleanParameter, integerParameter, noQuery, parsedQuery } from '../http/requests';
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
+import { phoneSchema } from '../platform/phone';
 import {
   ConversationMode,
   type ConversationRow,
@@ -41,6 +42,11 @@ export const conversationsQuery = z.strictObject({
   before: conversationCursor.optional(),
   needsAttention: booleanParameter.optional().meta({ description: 'Only those that need a person, or only the others.' }),
   mode: z.enum(ConversationMode).optional().meta({ description: 'Only those with this mode.' }),
+  phone: phoneSchema.optional().meta({
+    description:
+      'Only those with the person who has this number, in any spelling with its country code; write the plus as %2B, or omit it.',
+    example: '+15550100',
+  }),
 });
 export const messagesQuery = z.strictObject({ limit, before: position.optional() });
 
@@ -171,8 +177,8 @@ export function conversationRoutes(db: Database): Router {
 }
 
 async function listConversations(db: Database, request: Request, response: Response): Promise<void> {
-  const { mode, needsAttention, limit: most, before } = parsed(conversationsQuery, request.query);
-  const { rows, hasMore } = await fromRecord(findConversations(db, { mode, needsAttention }, { limit: most, before }));
+  const { limit: most, before, ...filter } = parsedQuery(conversationsQuery, request.query);
+  const { rows, hasMore } = await fromRecord(findConversations(db, filter, { limit: most, before }));
   const last = rows.at(-1);
   response.json({
     data: rows.map(conversationView),
@@ -182,7 +188,7 @@ async function listConversations(db: Database, request: Request, response: Respo
 
 async function showConversation(db: Database, request: Request, response: Response): Promise<void> {
   const id = conversationId(request);
-  parsed(noQuery, request.query);
+  parsedQuery(noQuery, request.query);
   const row = await fromRecord(findConversation(db, id));
   if (!row) throw new ApiError(404, 'no such conversation');
   response.json(conversationView(row));
@@ -190,7 +196,7 @@ async function showConversation(db: Database, request: Request, response: Respon
 
 async function listMessages(db: Database, request: Request, response: Response): Promise<void> {
   const id = conversationId(request);
-  const { limit: most, before } = parsed(messagesQuery, request.query);
+  const { limit: most, before } = parsedQuery(messagesQuery, request.query);
   const page = await fromRecord(findMessages(db, id, { limit: most, before }));
   if (!page) throw new ApiError(404, 'no such conversation');
   const data = page.rows.map(messageView);

@@ -340,7 +340,7 @@ describe('lists', () => {
     expect(second.body).toMatchObject({ data: [{ id: ids[2], result: 'taken' }], next: null });
     expect(await signalledTo(ana.phone)).toEqual([ana.wamid, later.wamid]);
     expect((await get<Page>('?replayed=false')).body.data.map(({ id }) => id)).toEqual([ids[3], ids[0]]);
-    expect((await replayAll('?reason=nothing_of_this_kind')).body).toEqual({ data: [], next: null });
+    expect((await replayAll('?reason=direction_unknown')).body).toEqual({ data: [], next: null });
   });
 });
 

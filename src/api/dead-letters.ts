@@ -4,11 +4,12 @@ import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import type { DeadLetter } from '../../prisma/generated/client';
 import { ApiError, guardedProblems, problems } from '../http/errors';
-import { booleanParameter, clientLeft, integerParameter, noQuery, parsed } from '../http/requests';
+import { booleanParameter, clientLeft, integerParameter, noQuery, parsedQuery } from '../http/requests';
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
 import {
+  DEAD_LETTER_REASONS,
   DEAD_LETTER_SOURCES,
   type DeadLetterPosition,
   deleteDeadLetter,
@@ -33,11 +34,7 @@ const cursor = z
 const EXAMPLE_CURSOR = '1790000000000_2f0c2d5e-4a55-4b8c-9a1e-0c5d7c7f1a10';
 
 const filters = {
-  reason: z
-    .string()
-    .regex(/^[a-z_]{1,64}$/)
-    .optional()
-    .meta({ description: 'Only those with this reason.', example: 'no_sender' }),
+  reason: z.enum(DEAD_LETTER_REASONS).optional().meta({ description: 'Only those with this reason.', example: 'no_sender' }),
   source: z.enum(DEAD_LETTER_SOURCES).optional().meta({ description: 'Only those from this source.' }),
 };
 export const deadLettersQuery = z.strictObject({
@@ -158,7 +155,7 @@ export function deadLetterRoutes(dependencies: DeadLetterDependencies): Router {
 }
 
 async function list({ db }: DeadLetterDependencies, request: Request, response: Response): Promise<void> {
-  const { limit, before, ...filter } = parsed(deadLettersQuery, request.query);
+  const { limit, before, ...filter } = parsedQuery(deadLettersQuery, request.query);
   const rows = await fromRecord(listDeadLetters(db, filter, { limit: limit + 1, before }));
   const last = rows[limit - 1];
   response.json({
@@ -189,7 +186,7 @@ async function replayOne({ db, replay }: DeadLetterDependencies, request: Reques
 /** One after the other, in order of arrival, because several may be from one person. */
 async function replayAll({ db, replay }: DeadLetterDependencies, request: Request, response: Response): Promise<void> {
   const left = clientLeft(response);
-  const { limit, after, ...filter } = parsed(replayQuery, request.query);
+  const { limit, after, ...filter } = parsedQuery(replayQuery, request.query);
   const untilMs = Date.now() + REPLAY_ALL_MS;
   const positions = await fromRecord(listOpenDeadLetters(db, filter, { limit: limit + 1, after }));
   const data: z.input<typeof replaySchema>[] = [];
@@ -217,7 +214,7 @@ function cursorOf({ at, id }: DeadLetterPosition): string {
 /** @throws ApiError 404, also for a string that cannot be an id */
 async function letterOf(db: Database, request: Request): Promise<DeadLetter> {
   const { data } = deadLetterParameters.safeParse(request.params);
-  parsed(noQuery, request.query);
+  parsedQuery(noQuery, request.query);
   const letter = data ? await fromRecord(findDeadLetter(db, data.id)) : null;
   if (!letter) throw new ApiError(404, 'no such dead letter');
   return letter;

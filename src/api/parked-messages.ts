@@ -3,7 +3,7 @@ import { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import { guardedProblems } from '../http/errors';
-import { booleanParameter, integerParameter, parsed } from '../http/requests';
+import { booleanParameter, integerParameter, parsedQuery } from '../http/requests';
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
 import { findParkedMessages, type ParkedMessageRow } from '../record/parked-messages';
@@ -76,7 +76,7 @@ export function parkedMessageRoutes(db: Database): Router {
 }
 
 async function listParkedMessages(db: Database, request: Request, response: Response): Promise<void> {
-  const { limit, before, released } = parsed(listQuery, request.query);
+  const { limit, before, released } = parsedQuery(listQuery, request.query);
   const { rows, hasMore } = await fromRecord(findParkedMessages(db, { isReleased: released }, { limit, before }));
   const last = rows.at(-1);
   response.json({

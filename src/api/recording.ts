@@ -10,7 +10,7 @@ import { type Response as ApiResponse, type Request, type RequestHandler, Router
 import { z } from 'zod';
 import type { ZodOpenApiPathItemObject } from 'zod-openapi';
 import { ApiError, guardedProblems, problems } from '../http/errors';
-import { clientLeft, noQuery, parsed } from '../http/requests';
+import { clientLeft, noQuery, parsedQuery } from '../http/requests';
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
 import { withDeadline } from '../platform/deadline';
@@ -53,7 +53,7 @@ export function recordingRoutes(dependencies: RecordingDependencies): Router {
 export function recordingHandler({ db, vapi, logger }: RecordingDependencies): RequestHandler {
   return async (request, response) => {
     const left = clientLeft(response);
-    parsed(noQuery, request.query);
+    parsedQuery(noQuery, request.query);
     const { id, providerCallId } = await findRecording(db, request.params.callId);
     if (left.aborted) return;
     if (vapi.apiKey === undefined) throw new ApiError(503, 'recordings cannot be fetched: no API key is set (VAPI_API_KEY)');

@@ -1,13 +1,31 @@
 /** Parses requests with the schemas of the OpenAPI document. */
-import type { Response } from 'express';
+import type { Request, Response } from 'express';
 import { z } from 'zod';
+import { cutText } from '../platform/text';
 import { ApiError } from './errors';
+
+/** Longest name of an unknown parameter in an error, in characters. */
+const MAX_NAME = 40;
 
 /** Parses `input`. @throws ApiError 400 that names each invalid field, never its value */
 export function parsed<T extends z.ZodType>(schema: T, input: unknown): z.output<T> {
   const result = schema.safeParse(input);
   if (result.success) return result.data;
   throw new ApiError(400, result.error.issues.map((issue) => [...issue.path.map(String), issue.message].join(': ')).join('; '));
+}
+
+/**
+ * Parses a query. Strict, because a misspelt filter would return everything, and a repeated one has no meaning.
+ * @throws ApiError 400 that names each invalid parameter and what is allowed, never a value
+ */
+export function parsedQuery<T extends z.ZodObject>(schema: T, query: Request['query']): z.output<T> {
+  const known = Object.keys(schema.shape);
+  const problems = Object.entries(query).flatMap(([name, value]) => {
+    if (!known.includes(name)) return [`${cutText(name, MAX_NAME)}: is not a parameter here (${known.join(', ') || 'there are none'})`];
+    return Array.isArray(value) ? [`${name}: must be given once`] : [];
+  });
+  if (problems.length > 0) throw new ApiError(400, problems.join('; '));
+  return parsed(schema, query);
 }
 
 /** An integer in a query. Digits only: `Number` would also accept `0x10`, `1e1` and an empty string. */
@@ -28,7 +46,7 @@ export function orNull<T extends z.ZodType>(schema: T) {
 /** A boolean in a query. */
 export const booleanParameter = z.enum(['true', 'false']).transform((value) => value === 'true');
 
-/** The query of an operation without parameters. Queries are strict everywhere: a misspelt filter would return everything. */
+/** The query of an operation without parameters. */
 export const noQuery = z.strictObject({});
 
 /** Aborts when the client disconnects, or at once if it already has. Call it before awaiting anything. */

@@ -1,16 +1,18 @@
 /** Derives the outcome of a call from Vapi's ended reason and from whether anybody spoke. Pure, and open to new reasons. */
 
-/** `unknown`: how, or whether, it ended could not be determined. */
-export type CallOutcome =
-  | 'completed'
-  | 'no_answer'
-  | 'busy'
-  | 'voicemail'
-  | 'invalid_number'
-  | 'canceled'
-  | 'transfer_failed'
-  | 'failed'
-  | 'unknown';
+/** All outcomes. `unknown`: how, or whether, it ended could not be determined. */
+export const CALL_OUTCOMES = [
+  'completed',
+  'no_answer',
+  'busy',
+  'voicemail',
+  'invalid_number',
+  'canceled',
+  'transfer_failed',
+  'failed',
+  'unknown',
+] as const;
+export type CallOutcome = (typeof CALL_OUTCOMES)[number];
 
 /** How a call ended. */
 export interface CallEnding {

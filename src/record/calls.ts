@@ -1,12 +1,21 @@
 /** Rows of calls: created once, read by their keys, listed newest first. */
 import { Prisma, type VapiCallResult } from '../../prisma/generated/client';
-import { callWorkflowId } from '../../workflows/contract';
-import type { Database } from '../platform/database';
+import { type CallStatus, callWorkflowId } from '../../workflows/contract';
+import { type Database, sql } from '../platform/database';
 import { phoneSpellings } from '../platform/phone';
+import { CALL_OUTCOMES, type CallOutcome } from './call-outcome';
 import { type Page, pageOf } from './page';
 
 /** The whole row of a call. */
 export type Call = VapiCallResult;
+
+/** Columns that may be many kilobytes long. Lists do not read them. */
+const largeColumns = { transcript: true, messages: true, rawPayload: true, providerContext: true, variables: true } satisfies {
+  [K in keyof Call]?: true;
+};
+export type LargeCallFields = Pick<Call, keyof typeof largeColumns>;
+/** A call without its large columns. */
+export type CallSummary = Omit<Call, keyof typeof largeColumns>;
 
 /** A requested call. */
 export interface NewCall {
@@ -74,8 +83,8 @@ export async function findRecordedCall(db: Database, keys: { id?: string; provid
 /** Undefined fields do not filter. */
 export interface CallFilter {
   workspaceId?: string | undefined;
-  status?: string | undefined;
-  outcome?: string | undefined;
+  status?: CallStatus | undefined;
+  outcome?: CallOutcome | undefined;
   serviceRequestId?: string | undefined;
   needsAttention?: boolean | undefined;
   since?: Date | undefined;
@@ -88,7 +97,7 @@ export async function findCalls(
   db: Database,
   { workspaceId, status, outcome, serviceRequestId, needsAttention, since, number }: CallFilter,
   { limit, before }: { limit: number; before?: { at: Date; id: string } | undefined },
-): Promise<Page<Call>> {
+): Promise<Page<CallSummary>> {
   const wanted = {
     ...(workspaceId ? { workspaceId } : {}),
     ...(status ? { status } : {}),
@@ -103,8 +112,44 @@ export async function findCalls(
     where: { AND: [wanted, older] },
     orderBy: [{ createdAt: 'desc' }, { id: 'desc' }],
     take: limit + 1,
+    omit: largeColumns,
   });
   return pageOf(rows, limit);
+}
+
+/** Names calls that were placed for one purpose; in any workspace if none is given. */
+export interface CallReference {
+  serviceRequestId: string;
+  workspaceId?: string | undefined;
+}
+
+/** How far the calls with one reference are. */
+export interface CallProgress {
+  /** Calls that are not done. */
+  pending: number;
+  /** Calls that are done, by outcome. */
+  counts: Record<CallOutcome, number>;
+  /** Workflows of calls that are not done, newest first; the newest ones only. */
+  awaited: string[];
+}
+
+/** With at most `awaited` workflows. */
+export async function findCallProgress(
+  db: Database,
+  { serviceRequestId, workspaceId }: CallReference,
+  { awaited }: { awaited: number },
+): Promise<CallProgress> {
+  const inWorkspace = workspaceId === undefined ? sql`TRUE` : sql`workspace_id = ${workspaceId}::uuid`;
+  const [row] = await db.query<Pick<CallProgress, 'pending' | 'awaited'> & { done: Partial<CallProgress['counts']> | null }>(sql`
+    WITH calls AS MATERIALIZED (
+      SELECT workflow_id, created_at, done_at, COALESCE(outcome, 'unknown') AS outcome
+      FROM vapi_call_results WHERE service_request_id = ${serviceRequestId} AND ${inWorkspace})
+    SELECT (SELECT count(*)::int FROM calls WHERE done_at IS NULL) AS pending,
+      (SELECT json_object_agg(outcome, count) FROM (SELECT outcome, count(*)::int FROM calls WHERE done_at IS NOT NULL GROUP BY 1) c) AS done,
+      ARRAY(SELECT workflow_id FROM calls WHERE done_at IS NULL ORDER BY created_at DESC LIMIT ${awaited}) AS awaited`);
+  if (!row) throw new Error('counting the calls failed');
+  const counts = Object.fromEntries(CALL_OUTCOMES.map((outcome) => [outcome, row.done?.[outcome] ?? 0]));
+  return { pending: row.pending, counts: counts as CallProgress['counts'], awaited: row.awaited };
 }
 
 const spellings = (number: string) => phoneSpellings(number).map((digits) => `+${digits}`);

@@ -1,6 +1,7 @@
 /** Lists of conversations and messages, newest first, in pages. */
 import type { Prisma } from '../../prisma/generated/client';
 import type { Database } from '../platform/database';
+import { phoneMatchingKey } from '../platform/phone';
 import { type Page, pageOf } from './page';
 
 export { ConversationMode, MessageDirection, MessageOutcome, MessageStatus } from '../../prisma/generated/client';
@@ -50,16 +51,21 @@ export type MessageRow = Prisma.MessageGetPayload<{ select: typeof messageColumn
 export interface ConversationFilter {
   mode?: ConversationRow['mode'] | undefined;
   needsAttention?: boolean | undefined;
+  /** The person's number, in any spelling. */
+  phone?: string | undefined;
 }
 
 /** Ordered by the time of the last message; `before`: time and id of the last row of the previous page. */
 export async function findConversations(
   db: Database,
-  { mode, needsAttention }: ConversationFilter,
+  { mode, needsAttention, phone }: ConversationFilter,
   { limit, before }: { limit: number; before?: { at: Date; id: string } | undefined },
 ): Promise<Page<ConversationRow>> {
+  // First, because PostgreSQL might otherwise read all conversations in the order of the list to find the few of one number.
+  const contacts = phone === undefined ? undefined : await findContacts(db, phone);
   const rows = await db.orm.conversation.findMany({
     where: {
+      ...(contacts ? { contactId: { in: contacts } } : {}),
       // Every conversation has a message and so this time. PostgreSQL cannot derive an index bound from the OR below.
       lastMessageAt: before ? { lte: before.at } : { not: null },
       ...(mode ? { mode } : {}),
@@ -71,6 +77,15 @@ export async function findConversations(
     select: conversationColumns,
   });
   return pageOf(rows, limit);
+}
+
+/** Ids of the contacts with this number, one per workspace at most. */
+async function findContacts(db: Database, phone: string): Promise<string[]> {
+  const aliases = await db.orm.contactAlias.findMany({
+    where: { kind: 'phone', value: phoneMatchingKey(phone) },
+    select: { contactId: true },
+  });
+  return aliases.map(({ contactId }) => contactId);
 }
 
 /** Null if there is no such conversation. If it was merged into another one, that other one. */

@@ -3,6 +3,7 @@ import { type TestDatabase, testDatabase } from '../../test/support/engine';
 import { type Database, openDatabase } from '../platform/database';
 import {
   type ConversationLetter,
+  type DeadLetterReason,
   deleteOldDeadLetters,
   findDeadLetter,
   keepDeadLetter,
@@ -100,7 +101,7 @@ describe('storing', () => {
       conversationId: 'no uuid',
       workflowId: odd,
       detail: odd,
-      reason: odd,
+      reason: odd as DeadLetterReason,
       phoneNumberId: odd,
     };
     const id = await keepDeadLetter(db, letter);

@@ -12,10 +12,22 @@ import { clearDeadLetterAttention } from './attention';
 export const DEAD_LETTER_SOURCES = ['kapso', 'vapi', 'conversation'] as const;
 export type DeadLetterSource = (typeof DEAD_LETTER_SOURCES)[number];
 
+/** Short codes of letters and underscores: they are metric labels. */
+export const DEAD_LETTER_REASONS = [
+  'not_json',
+  'too_deep',
+  'unreadable',
+  'no_id',
+  'no_sender',
+  'odd_number_id',
+  'direction_unknown',
+  'record_refused',
+] as const;
+export type DeadLetterReason = (typeof DEAD_LETTER_REASONS)[number];
+
 /** Common fields of all letters. */
 interface LetterFacts {
-  /** A short code of letters and underscores: it is a metric label. */
-  reason: string;
+  reason: DeadLetterReason;
   /** The reason in words, without personal data. */
   detail: string;
   phoneNumberId?: string;
@@ -234,7 +246,7 @@ export async function deleteDeadLetter(db: Database, { id, workflowId }: Pick<De
 }
 
 /** Stores why a replay failed. */
-export async function renewReason(db: Database, id: string, { reason, detail }: Pick<LetterFacts, 'reason' | 'detail'>): Promise<void> {
+export async function renewReason(db: Database, id: string, { reason, detail }: { reason: string; detail: string }): Promise<void> {
   await db.orm.deadLetter.updateMany({ where: { id }, data: { reason, detail } });
 }
 

@@ -15,6 +15,7 @@ export interface CallReported {
 
 /** Vapi's statuses, from lowest to highest. Any other status is stored, but never applied. */
 export const CALL_STATUSES = ['scheduled', 'queued', 'ringing', 'in-progress', 'forwarding', 'ended'] as const;
+export type CallStatus = (typeof CALL_STATUSES)[number];
 
 /** The place of a status in that order; -1 for one that is not known. */
 export function statusRank(status: string): number {

@@ -3,7 +3,9 @@
  * missing field, but not on null (measured).
  */
 import { z } from 'zod';
-import type { Call } from '../../record/calls';
+import { CALL_STATUSES } from '../../../workflows/contract';
+import { CALL_OUTCOMES, type CallOutcome } from '../../record/call-outcome';
+import type { CallSummary, LargeCallFields } from '../../record/calls';
 
 /** Large or personal fields: null unless requested. */
 export const CALL_INCLUDES = ['transcript', 'messages', 'raw'] as const;
@@ -21,7 +23,7 @@ export const callViewSchema = z
       .nullable()
       .meta({ description: "Vapi's id of the call; null until known", example: '01990000-0000-7000-8000-000000000001' }),
     status: z.string().meta({
-      description: 'The state of the call: scheduled, queued, ringing, in-progress, forwarding, ended; open to new values',
+      description: `The state of the call: ${CALL_STATUSES.join(', ')}; open to new values`,
       example: 'ended',
     }),
     done: z.boolean().meta({
@@ -29,11 +31,7 @@ export const callViewSchema = z
         'Whether there is a result. A report that comes later can still fill missing fields, replace the outcome unknown, or tell that nobody spoke: see improvedAt',
       example: true,
     }),
-    outcome: z.string().nullable().meta({
-      description:
-        'How the call ended: completed, no_answer, busy, voicemail, invalid_number, canceled, transfer_failed, failed, unknown; null until done',
-      example: 'completed',
-    }),
+    outcome: z.enum(CALL_OUTCOMES).nullable().meta({ description: 'How the call ended; null until done', example: 'completed' }),
     endedReason: z.string().nullable().meta({ description: 'The reason, as Vapi names it', example: 'customer-ended-call' }),
     error: z.string().nullable().meta({
       description: 'For a failed call: the category (account, platform, provider, config, telephony, media, unknown) and the reason',
@@ -84,8 +82,8 @@ export const callViewSchema = z
 
 export type CallView = z.output<typeof callViewSchema>;
 
-/** The view of a row; `include`: the large fields to include. */
-export function callView(row: Call, include: readonly CallInclude[] = []): CallView {
+/** The view of a row; `include`: the large fields to include, which must have been read. */
+export function callView(row: CallSummary & Partial<LargeCallFields>, include: readonly CallInclude[] = []): CallView {
   const self = `/api/v1/vapi/calls/${row.id}`;
   const hasRecording = row.recordingUrl !== null;
   return {
@@ -93,7 +91,7 @@ export function callView(row: Call, include: readonly CallInclude[] = []): CallV
     providerCallId: row.providerCallId,
     status: row.status,
     done: row.doneAt !== null,
-    outcome: row.outcome,
+    outcome: row.outcome as CallOutcome | null,
     endedReason: row.endedReason,
     error: row.error,
     needsAttention: row.needsAttention,
@@ -119,9 +117,9 @@ export function callView(row: Call, include: readonly CallInclude[] = []): CallV
     structuredData: row.structuredData,
     successEvaluation: row.successEvaluation,
     hasRecording,
-    transcript: include.includes('transcript') ? row.transcript : null,
-    messages: include.includes('messages') ? row.messages : null,
-    raw: include.includes('raw') ? row.rawPayload : null,
+    transcript: include.includes('transcript') ? (row.transcript ?? null) : null,
+    messages: include.includes('messages') ? (row.messages ?? null) : null,
+    raw: include.includes('raw') ? (row.rawPayload ?? null) : null,
     links: { self, recording: hasRecording ? `${self}/recording` : null },
   };
 }
