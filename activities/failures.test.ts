@@ -66,7 +66,7 @@ describe('a permanent failure', () => {
   ])('when a provider answers %s, then the cause is named: no credit there', (_what, status, error) => {
     const failure = answered(status, error, { 'retry-after': '1' });
     expect(failure).toMatchObject({ type: 'ModelError.NoCredit', nonRetryable: true });
-    expect(failure.message).toBe(`deepseek (deepseek-chat) answered ${status}: no credit there; top the account up`);
+    expect(failure.message).toBe(`no credit at deepseek (deepseek-chat), which answered ${status}: top the account up`);
   });
 
   test.each([

@@ -67,7 +67,8 @@ export function modelFailure(choice: ModelChoice, error: unknown): ApplicationFa
 function statusFailure(who: string, error: APIError, status: number): ApplicationFailure {
   const said = `${who} answered ${status}`;
   if (error.code === 'content_filter' || error.code === 'content_policy_violation') return contentRefused(who, 'filter');
-  if (saysNoCredit(error, status)) return permanentModelFailure('ModelError.NoCredit', `${said}: no credit there; top the account up`);
+  if (saysNoCredit(error, status))
+    return permanentModelFailure('ModelError.NoCredit', `no credit at ${who}, which answered ${status}: top the account up`);
   if (isTooLong(error)) {
     const advice = 'shorten the system prompt, or use a model with a larger context';
     return permanentModelFailure('ModelError.TooLong', `${said}: the conversation is too long for it; ${advice}`);

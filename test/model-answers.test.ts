@@ -153,9 +153,18 @@ const AGAIN: Record<string, Answer> = {
 
 /** Not passing: asked once. The cause as the record has it, in the last place. */
 const FINAL: Record<string, [Answer, string]> = {
-  'no money': [fails(402, { message: 'the account has no money left', code: 'invalid_request_error' }), '402: no credit there; top'],
-  'an insufficient balance': [fails(400, { message: 'Insufficient Balance' }), '400: no credit there; top the account up'],
-  'no quota under status 200': [json({ error: { code: 'insufficient_quota' } }), '200: no credit there; top the account up'],
+  'no money': [
+    fails(402, { message: 'the account has no money left', code: 'invalid_request_error' }),
+    'no credit at openai (m-last), which answered 402: top the account up',
+  ],
+  'an insufficient balance': [
+    fails(400, { message: 'Insufficient Balance' }),
+    'no credit at openai (m-last), which answered 400: top the account up',
+  ],
+  'no quota under status 200': [
+    json({ error: { code: 'insufficient_quota' } }),
+    'no credit at openai (m-last), which answered 200: top the account up',
+  ],
   'a wrong key': [fails(401), '401: check the API key'],
   'no permission': [fails(403), '403: check the API key and what it may use'],
   'no such model': [fails(404), "404: check the model's name"],
@@ -223,7 +232,7 @@ describe('an answer that is final', () => {
     const played = await playAll(answers, 'last');
     expect(played).toMatchObject(each(answers, { outcomes: ['failed'], read: [], by: [], asked: 1 }));
     for (const [kind, [, cause]] of Object.entries(FINAL)) {
-      expect([kind, JSON.stringify(played[kind]?.attention)]).toEqual([kind, expect.stringContaining('openai (m-last) ')]);
+      expect([kind, JSON.stringify(played[kind]?.attention)]).toEqual([kind, expect.stringContaining('openai (m-last)')]);
       expect([kind, JSON.stringify(played[kind]?.attention)]).toEqual([kind, expect.stringContaining(cause)]);
     }
   });

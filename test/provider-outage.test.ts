@@ -273,7 +273,7 @@ describe('several providers', () => {
     await kapso().customerSends({ from: phone, text: 'hi' });
     expect(await outcomesOf(system, phone, 1, 5_000)).toEqual(['failed']);
     const text =
-      'no model can answer: deepseek (m-one) answered 429: no credit there; top the account up; ' +
+      'no model can answer: no credit at deepseek (m-one), which answered 429: top the account up; ' +
       'openai (m-two) answered 401: check the API key and what it may use';
     expect((await conversationOf(phone)).attention).toMatchObject([{ kind: 'turn_failed', text }]);
   });
