@@ -63,7 +63,7 @@ describe('a permanent failure', () => {
     ['400 that speaks of the credit balance', 400, { message: 'Your credit balance is too low' }],
     ['403 that speaks of credits', 403, { message: 'Your team does not have any credits yet' }],
     ['400 with an insufficient balance', 400, { message: 'Insufficient Balance' }],
-  ])('when a provider answers %s, then the cause is named: no credit there', (_what, status, error) => {
+  ])('when a provider answers %s, then the cause is named: no credit at this provider', (_what, status, error) => {
     const failure = answered(status, error, { 'retry-after': '1' });
     expect(failure).toMatchObject({ type: 'ModelError.NoCredit', nonRetryable: true });
     expect(failure.message).toBe(`no credit at deepseek (deepseek-chat), which answered ${status}: top the account up`);

@@ -37,8 +37,8 @@ export interface PromptMaterial {
 }
 
 /**
- * The system prompt, the last messages that the customer has seen or written in the private chat (those of the turn last, in the order in
- * which they were written: one may have been delivered late), and the draft that the turn already has: the reply to its
+ * The system prompt, the customer's name, the last messages that the customer has seen or written in the private chat (those of the turn
+ * last, in the order in which they were written: one may have been delivered late), and the draft that the turn already has: the reply to its
  * last message, or to one of `lostReplyToIds` (see `DraftOrder`). Any other reply to an earlier message was left by a terminated workflow
  * and does not count. Undefined if the conversation or its settings do not exist.
  */
