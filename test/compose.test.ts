@@ -29,7 +29,9 @@ const file = parse(readRoot('docker-compose.yml'), { merge: true }) as { service
 const services = Object.entries(file.services);
 const dockerfile = readRoot('Dockerfile');
 const production = readRoot('docs/production.md');
-const settings = [...readRoot('.env.example').matchAll(/^([A-Z][A-Z0-9_]*)=/gm)].map((match) => match[1] ?? '');
+const namesIn = (text = '') => [...text.matchAll(/^([A-Z][A-Z0-9_]*)=/gm)].map((match) => match[1] ?? '');
+const [forParley, forCompose] = readRoot('.env.example').split('# --- Docker Compose only');
+const settings = namesIn(forParley);
 
 const LONG_RUNNING = ['api', 'postgres', 'temporal', 'temporal-ui', 'worker'];
 const ONE_SHOT = ['databases', 'migrate', 'temporal-namespace', 'temporal-schema'];
@@ -134,6 +136,11 @@ describe('docker-compose.yml', () => {
     expect(unexplained).toEqual([]);
   });
 
+  it('when a name is for Compose only, then .env.example has it, and docs/production.md explains it', () => {
+    const own = [...new Set(interpolations.map((match) => match[1] ?? ''))].filter((name) => !settings.includes(name));
+    expect(namesIn(forCompose).sort()).toEqual(own.sort());
+  });
+
   it('when a setting stands in .env.example, then the containers get it', () => {
     const given = [service('api'), service('worker')].flatMap(({ environment }) => Object.keys(environment ?? {}));
     expect(settings.filter((name) => !given.includes(name) && !NOT_HANDED_ON.includes(name))).toEqual([]);
@@ -189,7 +196,12 @@ describe('Dockerfile', () => {
 
   it('when a process of the image runs, then every package it imports is a production dependency and every file is in the image', () => {
     const { dependencies } = JSON.parse(readRoot('package.json')) as { dependencies: Record<string, string> };
-    const { packages, files } = imports(['src/processes/server.ts', 'src/processes/worker.ts', 'src/processes/migrate.ts']);
+    const { packages, files } = imports([
+      'src/processes/server.ts',
+      'src/processes/worker.ts',
+      'src/processes/migrate.ts',
+      'src/local/commands/doctor.ts',
+    ]);
     expect(files).toContain('src/platform/config.ts');
     expect(packages.filter((name) => !(name in dependencies))).toEqual([]);
     const leftOut = ['src/sandbox/', 'src/local/embedded/', 'test/'];

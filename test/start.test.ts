@@ -6,6 +6,8 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { freePort } from '../src/local/embedded/ports';
+import { createLogger } from '../src/platform/logger';
+import { startSandbox } from '../src/sandbox/sandbox';
 
 let dataDir: string;
 let environment: Record<string, string>;
@@ -191,6 +193,8 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   expect(unreported.output()).toContain("ended; waiting for Vapi's report (up to 10 s, then Parley queries Vapi)");
 
   // What an operator asks of it, without naming an address.
+  const doctor = run('doctor');
+  expect([await doctor.exited, doctor.output()]).toEqual([[0, null], expect.stringMatching(/^ok +Test webhook [\s\S]*^ok +Replies +on:/m)]);
   const balance = run('balance');
   expect(await balance.exited).toEqual([0, null]);
   expect(balance.output()).toMatch(/total +5\nanswered +5\n.*balanced +true/s);
@@ -209,6 +213,35 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   await third.exited;
   expect(third.output()).toContain('stopped; the data is kept for the next start');
 }, 240_000);
+
+test('when Kapso is real, then nothing is simulated, what is missing is said by name, and chat sends nothing', async () => {
+  const log = createLogger('kapso', 'silent');
+  const kapso = await startSandbox({ port: 0, webhookUrls: [], webhookSecret: 'secret', phoneNumberId: '200000000000002', log });
+  const keys = {
+    KAPSO_API_KEY: 'a-real-key',
+    KAPSO_BASE_URL: kapso.url,
+    KAPSO_PHONE_NUMBER_ID: '200000000000002',
+    KAPSO_WEBHOOK_SECRET: 'secret',
+  };
+  Object.assign(environment, keys);
+  const start = run('start');
+  try {
+    await start.says('Stop         Ctrl-C');
+    expect(start.output()).toMatch(
+      /Replies +OFF: CHATBOT_ENABLED is not true; AI_ENABLED is not true; no model has an API key.*no webhook to Parley/,
+    );
+    expect(start.output()).toMatch(/Simulated +nothing\n +Off +voice calls \(set VAPI_API_KEY\)/);
+    expect(start.output()).not.toContain('npm run chat');
+    const customer = run('chat');
+    customer.child.stdin.end('Where is my order?\n');
+    expect([await customer.exited, customer.output()]).toEqual([[1, null], expect.stringContaining('WhatsApp is not simulated here')]);
+    expect(kapso.kapso.counts()).toMatchObject({ inbound: 0, sends: 0 });
+  } finally {
+    await pressCtrlC(start);
+    await kapso.close();
+    for (const name of Object.keys(keys)) delete environment[name];
+  }
+}, 120_000);
 
 test.each([
   ['answers are off', { AI_ENABLED: 'false' }, 'no reply: answers are off (CHATBOT_ENABLED, AI_ENABLED)'],
@@ -235,7 +268,7 @@ test.each([
   60_000,
 );
 
-const COMMANDS = ['start', 'chat', 'call', 'balance', 'retention', 'migrate', 'bench', 'record-histories', 'api', 'worker'];
+const COMMANDS = ['start', 'chat', 'call', 'balance', 'retention', 'migrate', 'bench', 'doctor', 'record-histories', 'api', 'worker'];
 
 test.each(COMMANDS)(
   'when %s is asked for help, then it says what it does, its options and where its settings come from',

@@ -13,6 +13,7 @@ const instanceSchema = z.object({
   phoneNumberId: z.string().nullish(),
   simulatesWhatsApp: z.boolean().default(false),
   simulatesCalls: z.boolean().default(false),
+  environment: z.record(z.string(), z.string()).default({}),
   pid: z.number().int(),
 });
 export type Instance = z.output<typeof instanceSchema>;

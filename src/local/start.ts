@@ -4,14 +4,16 @@
  */
 import { exitWithError, readArguments } from '../platform/command-line';
 import { loadEnvFile, readSettings, requireSettings, type Settings } from '../platform/config';
-import { createLanguageModels } from '../providers/models/client';
+import { checkModels, checkReplies, readWorkspace } from './checks/answers';
+import { checkWhatsApp } from './checks/whatsapp';
 import { claimDataDir, generatedApiKey, publishInstance, recordProcesses, releaseDataDir } from './embedded/instance';
 import type { RecordedProcess } from './embedded/leftovers';
 import { createSupervisor, type Supervisor } from './embedded/supervisor';
+import { localHost } from './local-host';
 import { startSandbox } from './sandbox-service';
 import { migrate, startApi, startDatabase, startTemporal, startWorker } from './services';
 import { chooseApiPort, type Environment, type InstanceInfo, type StartContext } from './start-context';
-import { readWorkspace, saySummary } from './summary';
+import { saySummary } from './summary';
 import { say, sayError, shortPath } from './terminal';
 
 /** One Ctrl-C reaches this process twice: from the terminal and from npm. */
@@ -151,17 +153,14 @@ async function startAll(context: StartContext): Promise<void> {
     phoneNumberId,
     simulatesWhatsApp,
     simulatesCalls,
+    environment: { ...temporal.environment, ...sandbox.environment },
   };
   context.publish(instance);
-  const { available: availableProviders } = createLanguageModels(readSettings(environment));
+  const running = readSettings(environment);
   const workspace = await readWorkspace(databaseUrl, phoneNumberId);
-  saySummary({ ...instance, simulated, off, ...workspace, availableProviders });
-}
-
-/** The host under which this machine reaches a server that listens on `host`. */
-function localHost(host: string): string {
-  if (['0.0.0.0', '::'].includes(host)) return '127.0.0.1';
-  return host.includes(':') ? `[${host}]` : host;
+  const [models, whatsApp] = await Promise.all([checkModels(running, workspace), checkWhatsApp(running, apiUrl)]);
+  const replies = checkReplies(running, workspace, [...models, ...whatsApp]);
+  saySummary({ ...instance, simulated, off, findings: [...models, ...whatsApp, replies] });
 }
 
 loadEnvFile();

@@ -50,6 +50,23 @@ export async function applyMigrations(databaseUrl: string, { onProgress }: Migra
   });
 }
 
+/** The migrations that the database at `databaseUrl` does not have yet. @throws Error if it cannot be reached */
+export async function pendingMigrations(databaseUrl: string): Promise<string[]> {
+  const client = await connect(databaseUrl);
+  try {
+    const { rows: tables } = await client.query<{ name: string | null }>(`SELECT to_regclass('_prisma_migrations')::text AS name`);
+    const done = tables[0]?.name
+      ? await client.query<{ migration_name: string }>('SELECT migration_name FROM _prisma_migrations WHERE finished_at IS NOT NULL')
+      : { rows: [] };
+    const applied = new Set(done.rows.map(({ migration_name }) => migration_name));
+    const entries = await readdir(MIGRATIONS_DIR, { withFileTypes: true });
+    const names = entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
+    return names.sort().filter((name) => !applied.has(name));
+  } finally {
+    await client.end();
+  }
+}
+
 /**
  * The SQL that takes the migrated schema to `schema.prisma`; empty if they match.
  * Runs the migrations in a temporary database on the server of `databaseUrl`; does not touch the database named in the URL.

@@ -18,14 +18,18 @@ export async function ensureFirstWorkspace(db: PrismaClient, settings: Settings)
   if (Object.keys(chosen).length > 0) await db.chatbotSettings.update({ where: { workspaceId }, data: chosen });
 }
 
+/** Whether and how a workspace answers. */
+export interface WorkspaceState {
+  chatbotEnabled: boolean;
+  aiEnabled: boolean;
+  providerChain: string[];
+  model: string | null;
+}
+
 /** The current state of the workspace of a number; undefined if there is none. */
-export async function workspaceState(
-  db: PrismaClient,
-  kapsoPhoneNumberId: string,
-): Promise<{ answers: boolean; providerChain: string[] } | undefined> {
-  const settings = await db.chatbotSettings.findFirst({ where: { workspace: { kapsoPhoneNumberId } } });
-  if (!settings) return undefined;
-  return { answers: settings.chatbotEnabled && settings.aiEnabled, providerChain: settings.providerChain };
+export async function workspaceState(db: PrismaClient, kapsoPhoneNumberId: string): Promise<WorkspaceState | undefined> {
+  const select = { chatbotEnabled: true, aiEnabled: true, providerChain: true, model: true } as const;
+  return (await db.chatbotSettings.findFirst({ where: { workspace: { kapsoPhoneNumberId } }, select })) ?? undefined;
 }
 
 /** The choice of models of a business number. */

@@ -19,14 +19,15 @@ import {
   type UnreadableEvent,
 } from '../providers/kapso/events';
 import { isSigned, signaturesIn } from '../providers/kapso/signature';
+import { KAPSO_WEBHOOK_PATHS } from '../providers/kapso/webhook-paths';
 import { lettersOf } from './dead-letters';
 import { type Events, type HandedOver, type HandOverDependencies, handOver } from './hand-over';
 
 /** Meta's largest webhook (Meta's webhook reference). */
 const BODY_LIMIT_MIB = 3;
 
-/** Existing senders use all three. */
-export const WEBHOOK_PATHS = ['/webhook/kapso', '/api/webhook/kapso', '/api/whatsapp/webhook'];
+/** Of the provider's folder, which `npm run doctor` can use. */
+export const WEBHOOK_PATHS: string[] = [...KAPSO_WEBHOOK_PATHS];
 
 const receivedSchema = z.object({ received: z.literal(true) }).meta({ id: 'Received' });
 const handshakeSchema = z.object({

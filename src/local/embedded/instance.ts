@@ -31,6 +31,8 @@ export interface RunningInstance {
   simulatesWhatsApp: boolean;
   /** True if the sandbox simulates voice calls, so that no real phone rings. */
   simulatesCalls: boolean;
+  /** What its processes have in place of the settings, with the sandbox's secrets. */
+  environment: Record<string, string | undefined>;
   pid: number;
   pids: Record<string, number>;
 }

@@ -17,6 +17,11 @@ export function signatureOf(header: string | string[] | undefined): Buffer | und
   return hex === undefined ? undefined : Buffer.from(hex, 'hex');
 }
 
+/** The signature of a body, in hex, as Kapso makes it. */
+export function signatureFor(rawBody: Buffer, secret: string): string {
+  return createHmac('sha256', secret).update(rawBody).digest('hex');
+}
+
 /** Whether `signature` was made with one of the secrets, in constant time. */
 export function isSigned(rawBody: Buffer, signature: Buffer, secrets: readonly string[]): boolean {
   return secrets.filter((secret) => timingSafeEqual(createHmac('sha256', secret).update(rawBody).digest(), signature)).length > 0;

@@ -18,6 +18,7 @@ import {
 import { type ChatEvent, type ChatLine, Chats, type VisibleMessage } from './chats';
 import { type CustomerKind, customerContent } from './customer-content';
 import { KapsoApi, type KapsoApiOptions, type SendRecord } from './http-api';
+import { KapsoPlatform } from './platform';
 import type { KapsoFault } from './requests';
 import { StatusWebhooks } from './statuses';
 import { KapsoStore, type RememberedMessage } from './store';
@@ -76,6 +77,8 @@ export interface KapsoCounts {
 
 /** Simulates Kapso. Methods never throw because of Parley's responses. */
 export class KapsoDouble {
+  /** What Kapso says of the project's numbers and webhooks. */
+  readonly platform: KapsoPlatform;
   readonly #options: KapsoDoubleOptions;
   readonly #store: KapsoStore;
   readonly #chats: Chats;
@@ -110,7 +113,9 @@ export class KapsoDouble {
       deliver: (event) => this.#deliver(event),
       onStatus: (wamid) => this.#changes.notify(wamid),
     });
-    this.#api = new KapsoApi(options, { ...shared, statuses, changes: this.#changes });
+    const urls = typeof options.webhookUrls === 'function' ? [] : options.webhookUrls;
+    this.platform = new KapsoPlatform({ phoneNumberId: options.phoneNumberId, urls, secret: options.webhookSecret });
+    this.#api = new KapsoApi(options, { ...shared, statuses, changes: this.#changes, platform: this.platform });
   }
 
   /** Sends a message as a customer; resolves when the webhook has been accepted or abandoned. */

@@ -6,6 +6,7 @@ import { type SimulatedResponse, sendResponse, withholdResponse, withRetryAfter 
 import type { Changes, Timers } from '../waiting';
 import { customerKey, invalidParameter, isPhone, KAPSO_ERRORS } from './bodies';
 import type { Chats } from './chats';
+import type { KapsoPlatform } from './platform';
 import { type KapsoFault, type KapsoRequest, markReadSchema, readableText, type SendBody, sendSchema } from './requests';
 import { type StatusDelays, type StatusWebhooks, statusPlan } from './statuses';
 import { freshWamid, type KapsoStore, type ListQuery } from './store';
@@ -32,6 +33,7 @@ export interface KapsoApiOptions {
 
 /** Dependencies of the API. */
 export interface KapsoApiParts {
+  platform: KapsoPlatform;
   store: KapsoStore;
   chats: Chats;
   statuses: StatusWebhooks;
@@ -82,6 +84,7 @@ export class KapsoApi {
     router.get('/meta/whatsapp/v24.0/:phoneNumberId/messages', (request, response) => this.#list(request, response));
     router.get('/platform/v1/whatsapp/messages', (request, response) => this.#list(request, response));
     router.get('/platform/v1/whatsapp/messages/:wamid', (request, response) => this.#one(request, response));
+    router.use('/platform/v1', this.#parts.platform.routes());
     return router;
   }
 

@@ -1,0 +1,67 @@
+/** Whether a message to the configured number would be answered now: the number's settings, its models, and the way to it. */
+import type { Settings } from '../../platform/config';
+import { openDatabase } from '../../platform/database';
+import { namedChain, usableChain } from '../../providers/models/chain';
+import { createLanguageModels, type ModelChoice } from '../../providers/models/client';
+import { listModels } from '../../providers/models/model-list';
+import { isFatal, modelProblem } from '../../providers/models/problems';
+import { type WorkspaceState, workspaceState } from '../../record/workspaces';
+import { about, type Finding, problemsIn } from './finding';
+
+const models = about('Models');
+const replies = about('Replies');
+
+/** The workspace of the configured number; undefined if there is none. @throws if the database cannot be used */
+export async function readWorkspace(databaseUrl: string, phoneNumberId: string | undefined): Promise<WorkspaceState | undefined> {
+  if (phoneNumberId === undefined) return undefined;
+  const database = openDatabase(databaseUrl);
+  try {
+    return await workspaceState(database.orm, phoneNumberId);
+  } finally {
+    await database.close();
+  }
+}
+
+/** Each model of the workspace's chain, with its end and its provider's own list. Asks the providers. */
+export async function checkModels(settings: Settings, workspace: WorkspaceState | undefined, nowMs = Date.now()): Promise<Finding[]> {
+  const chain = workspace ?? { providerChain: settings.AI_PROVIDERS ?? [], model: null };
+  const languageModels = createLanguageModels(settings);
+  const usable = usableChain(chain, languageModels);
+  if (usable.length === 0) return [noModel(namedChain(chain, languageModels.available))];
+  const lists = await listModels(
+    settings,
+    usable.map(({ provider }) => provider),
+  );
+  const checked = usable.map((choice) => ({ choice, problem: modelProblem(choice, nowMs, lists.get(choice.provider)) }));
+  // With another model in the chain, one that is gone costs time but no reply.
+  const answers = checked.some(({ problem }) => !problem || !isFatal(problem));
+  const findings = checked.map(({ choice, problem }) => {
+    if (!problem) return models.ok(`${labelOf(choice)}: no end is known within 30 days`);
+    return isFatal(problem) && !answers ? models.problem(problem.text) : models.warning(problem.text);
+  });
+  const skipped = namedChain(chain, languageModels.available).filter(({ provider }) => !languageModels.available.includes(provider));
+  return [...findings, ...skipped.map((choice) => models.warning(`${labelOf(choice)} has no API key and is skipped`))];
+}
+
+function noModel(named: ModelChoice[]): Finding {
+  if (named.length === 0) return models.problem('no model has an API key: set one, such as OPENAI_API_KEY');
+  return models.problem(`no model of the chain has an API key (${named.map(labelOf).join(', ')}): set one, or AI_PROVIDERS=default`);
+}
+
+function labelOf({ provider, model }: ModelChoice): string {
+  return `${provider} (${model})`;
+}
+
+/** The verdict: `before` are the findings of everything that a reply needs. */
+export function checkReplies(settings: Settings, workspace: WorkspaceState | undefined, before: readonly Finding[]): Finding {
+  if (settings.KAPSO_API_KEY === undefined) return replies.note('off: WhatsApp is off (KAPSO_API_KEY)');
+  const missing = [...switchesOf(settings, workspace), ...problemsIn(before)];
+  if (missing.length === 0) return replies.ok('on: a message to the number would be answered now');
+  return replies.problem(`OFF: ${missing.join('; ')}`);
+}
+
+function switchesOf({ KAPSO_PHONE_NUMBER_ID: phoneNumberId }: Settings, workspace: WorkspaceState | undefined): string[] {
+  if (phoneNumberId === undefined) return [];
+  if (!workspace) return [`the database does not know the number ${phoneNumberId} yet: start Parley with it once`];
+  return [...(workspace.chatbotEnabled ? [] : ['CHATBOT_ENABLED is not true']), ...(workspace.aiEnabled ? [] : ['AI_ENABLED is not true'])];
+}

@@ -1,0 +1,87 @@
+/** The services behind Parley, and its own processes: the database, Temporal, the API and the worker. */
+import { searchAttributes } from '../../../workflows/contract';
+import type { Settings } from '../../platform/config';
+import { withDeadline } from '../../platform/deadline';
+import { sendRequest } from '../../platform/http-request';
+import { pendingMigrations } from '../../platform/migrations';
+import { isTemporalReachable, openTemporalClient, temporalConfig } from '../../platform/temporal';
+import { messageOf } from '../instance-file';
+import { about, type Finding } from './finding';
+
+const TIMEOUT_MS = 5_000;
+/** Temporal's TaskQueueType of workflow tasks. */
+const WORKFLOW_TASKS = 1;
+
+const database = about('Database');
+const temporal = about('Temporal');
+const api = about('API');
+const worker = about('Worker');
+
+/** Whether the database is there, and of this version. */
+export async function checkDatabase(databaseUrl: string): Promise<Finding> {
+  try {
+    const pending = await pendingMigrations(databaseUrl);
+    if (pending.length === 0) return database.ok('reachable, and all migrations are applied');
+    return database.problem(`${pending.length} migrations are missing: run npm run migrate`);
+  } catch (error) {
+    // The message of a refused login names the role, never the password.
+    return database.problem(`cannot be used (${messageOf(error)}): check DATABASE_URL, and that the server runs`);
+  }
+}
+
+/** Whether Temporal is there with its namespace and search attributes, and whether a worker takes its tasks. */
+export async function checkTemporal(environment: Record<string, string | undefined>, taskQueue: string): Promise<Finding[]> {
+  const client = openTemporalClient(temporalConfig(environment));
+  const { namespace } = client.options;
+  const { connection } = client;
+  try {
+    if (!(await isTemporalReachable(client, TIMEOUT_MS)))
+      return [temporal.problem('cannot be reached: check TEMPORAL_ADDRESS, TLS and the key, and that the server runs')];
+    const within = async <T>(ask: () => Promise<T>): Promise<T | undefined> =>
+      await connection.withDeadline(Date.now() + TIMEOUT_MS, ask).catch(() => undefined);
+    if (!(await within(() => connection.workflowService.describeNamespace({ namespace }))))
+      return [temporal.problem(`has no namespace ${namespace}, or does not let us in: check TEMPORAL_NAMESPACE and the key`)];
+    const listed = await within(() => connection.operatorService.listSearchAttributes({ namespace }));
+    const queue = await within(() =>
+      connection.workflowService.describeTaskQueue({ namespace, taskQueue: { name: taskQueue }, taskQueueType: WORKFLOW_TASKS }),
+    );
+    return [attributesFinding(listed?.customAttributes), workerFinding(taskQueue, queue?.pollers?.length ?? 0)];
+  } finally {
+    await connection.close();
+  }
+}
+
+function attributesFinding(known: object | null | undefined): Finding {
+  if (!known) return temporal.note('reachable; it does not say which search attributes it has (docs/production.md lists those needed)');
+  const missing = Object.values(searchAttributes).filter((name) => !(name in known));
+  if (missing.length === 0) return temporal.ok('reachable, with all search attributes');
+  return temporal.problem(`lacks the search attributes ${missing.join(', ')}: start the API once, or add them (docs/production.md)`);
+}
+
+function workerFinding(taskQueue: string, pollers: number): Finding {
+  if (pollers > 0) return worker.ok(`a worker takes the tasks of the queue ${taskQueue}`);
+  return worker.problem(`no worker takes the tasks of the queue ${taskQueue}: start one (npm start or npm run worker)`);
+}
+
+/** Whether the API at `apiUrl` is ready. */
+export async function checkApi(apiUrl: string): Promise<Finding> {
+  try {
+    const { status } = await withDeadline(TIMEOUT_MS, (signal) => sendRequest(`${apiUrl}/readyz`, { method: 'GET', headers: {}, signal }));
+    if (status === 200) return api.ok(`ready at ${apiUrl}`);
+    return api.problem(`${apiUrl}/readyz responded with ${status}: its body names what the API is waiting for`);
+  } catch {
+    return api.problem(`nothing responds at ${apiUrl}: start Parley (npm start or npm run api), or check PORT and HOST`);
+  }
+}
+
+/** Whether the settings of voice calls are complete. */
+export function checkCalls(settings: Settings): Finding {
+  const calls = about('Calls');
+  if (settings.VAPI_API_KEY === undefined) return calls.note('voice calls are off: VAPI_API_KEY is not set');
+  if (settings.VAPI_WEBHOOK_SECRET.length === 0)
+    return calls.problem('VAPI_WEBHOOK_SECRET is not set, so every event of a call is refused: set the secret that Vapi is to send');
+  const names = ['VAPI_ASSISTANT_ID', 'VAPI_PHONE_NUMBER_ID', 'PUBLIC_URL'] as const;
+  const missing = names.filter((name) => settings[name] === undefined);
+  if (missing.length === 0) return calls.ok('all settings are there');
+  return calls.warning(`without ${missing.join(', ')}, each request must name them, or events go elsewhere (.env.example)`);
+}

@@ -1,0 +1,160 @@
+/** WhatsApp from the outside in: Kapso's key and number, its webhook, and one signed webhook on the way that Kapso's take. */
+
+import type { Settings } from '../../platform/config';
+import { whatsAppState } from '../../platform/config';
+import { withDeadline } from '../../platform/deadline';
+import { sendRequest } from '../../platform/http-request';
+import { type KapsoProject, type KapsoRows, listNumbers, listWebhooks, type NumberWebhook } from '../../providers/kapso/platform';
+import { signatureFor } from '../../providers/kapso/signature';
+import { KAPSO_WEBHOOK_PATHS } from '../../providers/kapso/webhook-paths';
+import { about, type Finding } from './finding';
+
+/** Without `received`, no message arrives; without the others, Parley does not learn what became of its own. */
+const RECEIVED = 'whatsapp.message.received';
+const STATUS_EVENTS = ['sent', 'delivered', 'read', 'failed'].map((status) => `whatsapp.message.${status}`);
+
+const TEST_TIMEOUT_MS = 10_000;
+
+const kapso = about('Kapso');
+const webhooks = about('Webhook');
+const test = about('Test webhook');
+
+type WhatsAppSettings = Pick<
+  Settings,
+  'KAPSO_API_KEY' | 'KAPSO_BASE_URL' | 'KAPSO_PHONE_NUMBER_ID' | 'KAPSO_WEBHOOK_SECRET' | 'PUBLIC_URL' | 'SANDBOX_URL'
+>;
+
+/** Checks everything between the customer's phone and the API. `apiUrl`: the API on this machine. */
+export async function checkWhatsApp(settings: WhatsAppSettings, apiUrl: string): Promise<Finding[]> {
+  const { KAPSO_API_KEY: apiKey, KAPSO_BASE_URL: baseUrl, KAPSO_PHONE_NUMBER_ID: phoneNumberId } = settings;
+  if (apiKey === undefined) return [kapso.note('WhatsApp is off: KAPSO_API_KEY is not set')];
+  if (phoneNumberId === undefined)
+    return [kapso.problem("KAPSO_PHONE_NUMBER_ID is not set: set Kapso's id of your number, not the number itself")];
+  const project = { baseUrl, apiKey };
+  const numbers = await checkNumber(project, phoneNumberId);
+  if (numbers.some(({ level }) => level === 'problem')) return numbers;
+  const { webhook, findings } = await checkWebhook(project, phoneNumberId, settings);
+  return [...numbers, ...findings, await checkDelivery(settings, webhook?.url ?? addressOf(settings, apiUrl))];
+}
+
+async function checkNumber(project: KapsoProject, phoneNumberId: string): Promise<Finding[]> {
+  const numbers = await listNumbers(project);
+  if (numbers.kind !== 'rows') return [kapso.problem(failureOf(numbers))];
+  const number = numbers.rows.find(({ id }) => id === phoneNumberId);
+  if (!number)
+    return [
+      kapso.problem(
+        `the key works, but its project has no number ${phoneNumberId} (it has ${numbers.rows.length}): check KAPSO_PHONE_NUMBER_ID, and that the key is of the same project`,
+      ),
+    ];
+  if (number.takesMessages === false)
+    return [kapso.problem(`Kapso does not process messages to the number ${phoneNumberId}: switch its inbound processing on in Kapso`)];
+  return [kapso.ok(`the key works, and its project has the number ${phoneNumberId}`)];
+}
+
+function failureOf(answer: Exclude<KapsoRows<unknown>, { kind: 'rows' }>): string {
+  if (answer.kind === 'unreachable') return `Kapso could not be asked (${answer.reason}): check the network and KAPSO_BASE_URL`;
+  const isKey = answer.status === 401 || answer.status === 403;
+  return isKey ? `Kapso refuses the key (${answer.status}): check KAPSO_API_KEY` : `Kapso responded with ${answer.status}: try again`;
+}
+
+async function checkWebhook(
+  project: KapsoProject,
+  phoneNumberId: string,
+  settings: WhatsAppSettings,
+): Promise<{ webhook?: NumberWebhook; findings: Finding[] }> {
+  const listed = await listWebhooks(project, phoneNumberId);
+  if (listed.kind !== 'rows') return { findings: [webhooks.problem(failureOf(listed))] };
+  const webhook = mostLikelyOurs(listed.rows, settings.PUBLIC_URL);
+  const path = KAPSO_WEBHOOK_PATHS[0];
+  if (!webhook)
+    return {
+      findings: [
+        webhooks.problem(
+          `the number has no webhook to Parley (of ${listed.rows.length}): add one in Kapso, to ${settings.PUBLIC_URL ?? 'https://<your address>'}${path}`,
+        ),
+      ],
+    };
+  const findings = webhookFindings(webhook, settings);
+  return { webhook, findings: findings.length > 0 ? findings : [webhooks.ok(`Kapso sends to ${plainUrl(webhook.url)}`)] };
+}
+
+/** A webhook to one of our paths: the one at PUBLIC_URL, else one that is active. Another program may have webhooks of its own. */
+function mostLikelyOurs(rows: readonly NumberWebhook[], publicUrl: string | undefined): NumberWebhook | undefined {
+  const ours = rows.filter(({ url }) => URL.canParse(url) && KAPSO_WEBHOOK_PATHS.some((path) => new URL(url).pathname.endsWith(path)));
+  const isPublic = ({ url }: NumberWebhook) => publicUrl !== undefined && url.startsWith(`${publicUrl}/`);
+  return ours.find(isPublic) ?? ours.find(({ isActive }) => isActive) ?? ours[0];
+}
+
+function webhookFindings(webhook: NumberWebhook, settings: WhatsAppSettings): Finding[] {
+  const { url, kind, events, isActive, payloadVersion, isBuffered, secret } = webhook;
+  const findings: Finding[] = [];
+  const isSimulated = whatsAppState(settings) === 'simulated';
+  if (!isActive)
+    findings.push(
+      webhooks.problem('the webhook is paused, after too many failures or by hand: resume it in Kapso, which never does so by itself'),
+    );
+  if (new URL(url).protocol !== 'https:' && !isSimulated)
+    findings.push(webhooks.problem('its address is not https: Kapso sends to https only'));
+  if (kind !== 'meta' && !events.includes(RECEIVED))
+    findings.push(webhooks.problem(`it has no event ${RECEIVED}, so no message arrives: add the event in Kapso`));
+  const missing = STATUS_EVENTS.filter((event) => !events.includes(event));
+  if (kind !== 'meta' && missing.length > 0)
+    findings.push(webhooks.warning(`without ${missing.join(', ')}, Parley does not learn what became of its replies: add them in Kapso`));
+  if (kind === 'meta')
+    findings.push(webhooks.warning('its kind is meta, whose signature Kapso does not document: make one of the kind kapso'));
+  if (payloadVersion !== undefined && payloadVersion !== 'v2')
+    findings.push(webhooks.problem(`its payload version is ${payloadVersion}: set v2`));
+  if (isBuffered)
+    findings.push(
+      webhooks.warning(
+        'it is buffered, which delays each message by seconds: switch buffering off; Parley waits for a quiet moment itself',
+      ),
+    );
+  if (secret !== undefined && !settings.KAPSO_WEBHOOK_SECRET.includes(secret))
+    findings.push(webhooks.problem('its secret is not in KAPSO_WEBHOOK_SECRET, so its webhooks are refused: set the same on both sides'));
+  return findings;
+}
+
+function addressOf({ PUBLIC_URL }: WhatsAppSettings, apiUrl: string): string {
+  return `${PUBLIC_URL ?? apiUrl}${KAPSO_WEBHOOK_PATHS[0]}`;
+}
+
+/**
+ * Sends one signed webhook to the address that Kapso's go to. Its event is one that neither Kapso nor Meta has, and its body has no message,
+ * no person and no number: Parley verifies it, sees that it is not for it, and stores nothing. The handshake would need no signature.
+ */
+async function checkDelivery({ KAPSO_WEBHOOK_SECRET: [secret] }: WhatsAppSettings, url: string): Promise<Finding> {
+  const where = plainUrl(url);
+  if (secret === undefined) return test.problem('KAPSO_WEBHOOK_SECRET is not set, so every webhook is refused');
+  const body = JSON.stringify({ test: 'npm run doctor' });
+  const headers = {
+    'Content-Type': 'application/json',
+    'X-Webhook-Event': 'parley.test',
+    'X-Webhook-Signature': signatureFor(Buffer.from(body), secret),
+  };
+  try {
+    const answer = await withDeadline(TEST_TIMEOUT_MS, (signal) => sendRequest(url, { method: 'POST', headers, body, signal }));
+    if (answer.status === 401)
+      return test.problem(`${where} refuses our signature: the API there has another KAPSO_WEBHOOK_SECRET, or was not restarted since`);
+    if (answer.status !== 200 || !isReceipt(answer.text))
+      return test.problem(`${where} responded with ${answer.status}, and not as Parley does: check the address, the tunnel and the proxy`);
+    return test.ok(`a signed webhook reached Parley at ${where}`);
+  } catch {
+    return test.problem(`${where} cannot be reached: check the address, the tunnel and the proxy, and that Parley runs`);
+  }
+}
+
+function isReceipt(text: string): boolean {
+  try {
+    return (JSON.parse(text) as { received?: unknown } | null)?.received === true;
+  } catch {
+    return false;
+  }
+}
+
+/** Without what may be secret: a password, a query. */
+function plainUrl(url: string): string {
+  const { origin, pathname } = new URL(url);
+  return `${origin}${pathname}`;
+}

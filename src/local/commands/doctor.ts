@@ -1,0 +1,115 @@
+/**
+ * `npm run doctor` checks a set-up from the settings to the way that WhatsApp's messages take, and prints one line for each check, with what
+ * to do. Checks a running `npm start`, or what the settings name. Changes nothing. Exits with 1 if something does not work.
+ */
+import { readArguments, runCommand } from '../../platform/command-line';
+import { loadEnvFile, readSettings, requireWhatsAppSetting, type Settings, SettingsError } from '../../platform/config';
+import { checkModels, checkReplies, readWorkspace } from '../checks/answers';
+import { about, type Finding, type Level } from '../checks/finding';
+import { checkApi, checkCalls, checkDatabase, checkTemporal } from '../checks/services';
+import { checkWhatsApp } from '../checks/whatsapp';
+import { type Instance, readInstanceFile, TerminalError } from '../instance-file';
+import { localHost } from '../local-host';
+import { say } from '../terminal';
+
+const HELP = `usage: npm run doctor
+
+Checks the settings, the database, Temporal, the API, the worker, Kapso's key, number and webhook, one signed test webhook on the way
+that Kapso's take, the models, and voice calls. Prints one line each, with what to do. Nothing is changed, and nobody gets a message.
+
+  -h, --help  show this help
+
+exit status: 0 if nothing is wrong; 1 if something does not work; 2 for wrong arguments`;
+
+const MARKS: Record<Level, string> = { ok: 'ok', note: '-', warning: 'warning', problem: 'PROBLEM' };
+
+type Environment = Record<string, string | undefined>;
+
+/** What is checked: a running `npm start`, or the processes that the settings describe. */
+interface SetUp {
+  settings: Settings;
+  environment: Environment;
+  apiUrl: string;
+}
+
+async function main(args: string[]): Promise<number> {
+  if (readArguments(args, { help: HELP, options: {} }) === undefined) return 0;
+  loadEnvFile();
+  let problems = 0;
+  // biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
+  for await (const finding of examine(process.env)) {
+    sayFinding(finding);
+    if (finding.level === 'problem') problems += 1;
+  }
+  say(problems === 0 ? '\nNothing is wrong.' : `\n${problems} ${problems === 1 ? 'thing is' : 'things are'} wrong.`);
+  return problems === 0 ? 0 : 1;
+}
+
+function sayFinding({ subject, level, text }: Finding): void {
+  say(`${MARKS[level].padEnd(8)} ${subject.padEnd(12)} ${text}`);
+}
+
+/** Yields each finding as soon as it is known. */
+async function* examine(environment: Environment): AsyncGenerator<Finding> {
+  const settings = about('Settings');
+  let found: SetUp;
+  try {
+    const read = readSettings(environment);
+    const instance = findInstance(read);
+    found = setUpOf(read, environment, instance);
+    requireWhatsAppSetting(found.settings, 'KAPSO_API_KEY');
+    requireWhatsAppSetting(found.settings, 'KAPSO_WEBHOOK_SECRET');
+    yield settings.ok(`valid; ${instance ? 'npm start is running' : 'npm start is not running here: checking what the settings name'}`);
+  } catch (error) {
+    if (!(error instanceof SettingsError)) throw error;
+    for (const problem of error.problems) yield settings.problem(problem);
+    return;
+  }
+  yield* examineServices(found);
+}
+
+async function* examineServices({ settings, environment, apiUrl }: SetUp): AsyncGenerator<Finding> {
+  const { DATABASE_URL: databaseUrl, KAPSO_PHONE_NUMBER_ID: phoneNumberId } = settings;
+  if (databaseUrl === undefined) {
+    yield about('Database').problem('DATABASE_URL is not set, and npm start, which has a database of its own, is not running: start it');
+    yield* await checkWhatsApp(settings, apiUrl);
+    yield* await checkModels(settings, undefined);
+    return;
+  }
+  const database = await checkDatabase(databaseUrl);
+  const temporal = await checkTemporal(environment, settings.TEMPORAL_TASK_QUEUE);
+  const services = [database, ...temporal, await checkApi(apiUrl)];
+  yield* services;
+  const whatsApp = await checkWhatsApp(settings, apiUrl);
+  yield* whatsApp;
+  const workspace = database.level === 'ok' ? await readWorkspace(databaseUrl, phoneNumberId) : undefined;
+  const models = settings.KAPSO_API_KEY === undefined ? [] : await checkModels(settings, workspace);
+  yield* models;
+  yield checkCalls(settings);
+  yield checkReplies(settings, workspace, [...services, ...whatsApp, ...models]);
+}
+
+function findInstance({ DATA_DIR }: Settings): Instance | undefined {
+  try {
+    return readInstanceFile(DATA_DIR);
+  } catch (error) {
+    if (error instanceof TerminalError) return undefined;
+    throw error;
+  }
+}
+
+/** The settings as the running processes have them. */
+function setUpOf(settings: Settings, given: Environment, instance: Instance | undefined): SetUp {
+  if (!instance) {
+    return { settings, environment: given, apiUrl: `http://${localHost(settings.HOST ?? '0.0.0.0')}:${settings.PORT}` };
+  }
+  const { apiUrl, databaseUrl } = instance;
+  const environment = {
+    ...given,
+    ...instance.environment,
+    DATABASE_URL: databaseUrl,
+  };
+  return { settings: readSettings(environment), environment, apiUrl };
+}
+
+runCommand(main);
