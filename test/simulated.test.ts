@@ -2,6 +2,7 @@
  * Nothing simulated may reach a real person, and no simulated customer a real record. `system.sandbox` stands for the real Kapso here; the
  * simulation is another sandbox, whose address the worker knows as SANDBOX_URL.
  */
+import { freePort } from '../src/local/embedded/ports';
 import { createLogger } from '../src/platform/logger';
 import { type Sandbox, startSandbox } from '../src/sandbox/sandbox';
 import { callWorkflowId } from '../workflows/contract';
@@ -12,6 +13,7 @@ import { type System, startProcess, VAPI_WEBHOOK_SECRET } from './support/system
 
 let simulation: Sandbox;
 let system: System;
+let workerPort: number;
 
 beforeAll(async () => {
   const log = createLogger('simulation', 'error');
@@ -20,11 +22,14 @@ beforeAll(async () => {
     timings: { queueMs: 10, ringMs: 20, talkMs: 50, reportMs: 20 },
   };
   simulation = await startSandbox({ port: 0, webhookUrls: [], webhookSecret: 's', phoneNumberId: '1', log, vapi });
+  workerPort = await freePort(0);
   system = await startSuite('simulated', {
     environment: () => ({
       SANDBOX_URL: simulation.url,
       VAPI_BASE_URL: simulation.vapiUrl,
-      AI_PROVIDERS: 'sandbox',
+      // DeepSeek has no key.
+      AI_PROVIDERS: 'sandbox,deepseek:deepseek-chat',
+      WORKER_HEALTH_PORT: String(workerPort),
       CALL_FOLLOW_UP_TEXT: 'Thank you for the call!',
     }),
   });
@@ -53,8 +58,17 @@ test.each([
   },
 );
 
-test('when the worker has no real model, then it says so at its start', async () => {
+test('when the worker has no real model, then it says so at its start and on /readyz, and the API names the model that has ended', async () => {
   await system.workers[0]?.line('"level":"warn"', `nobody who writes to ${system.phoneNumberId} is answered`);
+  const readiness = async (url: string) => {
+    const answer = await fetch(`${url}/readyz`);
+    return { status: answer.status, body: await answer.json() };
+  };
+  expect(await readiness(`http://127.0.0.1:${workerPort}`)).toMatchObject({ status: 200, body: { warnings: [{ kind: 'no_model' }] } });
+  const ended = { kind: 'model_ended', text: expect.stringContaining('deepseek (deepseek-chat) ended on 2026-07-24') };
+  await eventually(async () =>
+    expect(await readiness(system.apiUrl)).toMatchObject({ status: 200, body: { ready: true, warnings: [ended] } }),
+  );
 });
 
 test('when a simulated call to the number of a real person ends, then their conversation has no note, and they get no text', async () => {

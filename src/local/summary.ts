@@ -24,7 +24,10 @@ export function saySummary(summary: Summary): void {
   if (temporalUiUrl !== undefined) sayRow('Temporal UI', temporalUiUrl);
   const replies = findings.at(-1);
   sayRow('Replies', replies?.text ?? '');
-  for (const { subject, text } of findings.filter(({ level }) => level === 'warning')) sayRow(subject, `warning: ${text}`);
+  for (const { subject, level, text } of findings) {
+    if (level === 'warning') sayRow(subject, `warning: ${text}`);
+    else if (level === 'ok' && subject === 'Models') sayRow(subject, text);
+  }
   sayRow('Simulated', simulated.length > 0 ? simulated.join('; ') : 'nothing');
   if (off.length > 0) sayRow('Off', off.join('; '));
   if (simulatesWhatsApp) sayRow('Try it', '`npm run chat` in another terminal: write as a customer');

@@ -36,7 +36,7 @@ export async function checkModels(settings: Settings, workspace: WorkspaceState 
   // With another model in the chain, one that is gone costs time but no reply.
   const answers = checked.some(({ problem }) => !problem || !isFatal(problem));
   const findings = checked.map(({ choice, problem }) => {
-    if (!problem) return models.ok(`${labelOf(choice)}: no end is known within 30 days`);
+    if (!problem) return models.ok(`${labelOf(choice)} is ${choice.provider === 'sandbox' ? 'simulated' : 'served, as far as is known'}`);
     return isFatal(problem) && !answers ? models.problem(problem.text) : models.warning(problem.text);
   });
   const skipped = namedChain(chain, languageModels.available).filter(({ provider }) => !languageModels.available.includes(provider));
