@@ -24,7 +24,7 @@ export async function startDatabase({ settings, supervisor, ports }: StartContex
 
 /** Applies pending migrations. */
 export async function migrate(databaseUrl: string): Promise<void> {
-  const applied = await applyMigrations(databaseUrl).catch((error: Error) => {
+  const applied = await applyMigrations(databaseUrl, { onNotice: say }).catch((error: Error) => {
     throw new Error(`migrating the database failed: ${error.message || error.name}`, { cause: error });
   });
   sayRow('Migrations', applied.length === 0 ? 'up to date' : `applied ${applied.join(', ')}`);

@@ -1,261 +1,219 @@
 /**
- * Runs Prisma migrations without downloading Prisma's schema-engine binary: uses the same engine compiled to WebAssembly, over the
- * PostgreSQL driver. Table (`_prisma_migrations`), checksums and folder are those of `prisma migrate deploy`, so the two are
- * interchangeable.
+ * Applies the migrations of prisma/migrations. Their files, the table `_prisma_migrations` and the checksums are those of
+ * `prisma migrate deploy`, so either can continue what the other began. Here a migration and its row are one transaction: a process that
+ * is killed leaves no trace, and the next one starts over.
  */
-import { randomBytes } from 'node:crypto';
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
-import { PrismaPg } from '@prisma/adapter-pg';
-import {
-  bindMigrationAwareSqlAdapterFactory,
-  ColumnTypeEnum,
-  type SqlMigrationAwareDriverAdapterFactory,
-  type SqlQuery,
-} from '@prisma/driver-adapter-utils';
-import type { MigrationDirectory, MigrationList, SchemaContainer } from '@prisma/schema-engine-wasm/schema_engine_bg';
-import * as engineGlue from '@prisma/schema-engine-wasm/schema_engine_bg';
-import { Client, DatabaseError, Pool, type QueryResult } from 'pg';
+import { createHash, randomUUID } from 'node:crypto';
+import { readdir, readFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { Client, DatabaseError } from 'pg';
 
-const PRISMA_DIR = resolve(__dirname, '../../prisma');
-const SCHEMA_PATH = join(PRISMA_DIR, 'schema.prisma');
-const MIGRATIONS_DIR = join(PRISMA_DIR, 'migrations');
-const NO_FILTERS = { externalTables: [], externalEnums: [] };
+export const MIGRATIONS_DIR = resolve(__dirname, '../../prisma/migrations');
 
-/** An arbitrary advisory-lock key. Must differ from Prisma's (72707369), which the engine takes while we hold ours. */
-const MIGRATION_LOCK_KEY = 4_021_507_233;
+/** Advisory locks that exclude Parley before 0.3 (an arbitrary key) and Prisma's own tool. Taken in this order, as Parley 0.2 does. */
+const MIGRATION_LOCK_KEYS = [4_021_507_233, 72_707_369];
 
 const CONNECT_TIMEOUT_MS = 10_000;
 
 const DATABASE_MISSING = '3D000';
 /** When two processes create the same database, the second gets "already exists" or violates the catalog's unique index. */
 const DATABASE_EXISTS = ['42P04', '23505'];
+const CANNOT_RUN_IN_TRANSACTION = '25001';
+/** A column, function, table, schema or other object already exists or no longer does: what a script meets when it runs again. */
+const ALREADY_DONE = ['42701', '42703', '42723', '42P07', '42P01', '42P06', '42710', '42704'];
 
 interface MigrateOptions {
+  /** Where the migrations are. */
+  dir?: string;
+  /** Called with each step that was taken. */
   onProgress?: (line: string) => void;
+  /** Called with what a person should know: a wait, or how the database and the files differ. */
+  onNotice?: (line: string) => void;
+}
+
+interface Migration {
+  name: string;
+  sql: string;
+  checksum: string;
+}
+
+/** A row of `_prisma_migrations`. */
+interface MigrationRow {
+  id: string;
+  name: string;
+  checksum: string;
+  /** False if Prisma's tool or Parley before 0.3 was killed or failed; this version only writes finished rows. */
+  isFinished: boolean;
+  /** The script's error. Null if the process was killed. */
+  logs: string | null;
 }
 
 /**
  * Applies all pending migrations to the database at `databaseUrl`; creates the database if it does not exist.
  * Safe to call from several processes at once: one applies, the others wait. Resolves to the migrations that this call applied.
- * @throws Error if the server is unreachable or a migration fails (it stays marked as failed, as with Prisma's own tool)
+ * @throws Error if the server is unreachable, the database belongs to another program, or a migration fails; that one leaves no trace
  */
-export async function applyMigrations(databaseUrl: string, { onProgress }: MigrateOptions = {}): Promise<string[]> {
-  if (await createDatabaseIfMissing(databaseUrl)) onProgress?.('created the database');
-  return withMigrationLock(databaseUrl, async () => {
-    const migrationsList = await readMigrations();
-    const applied = await withEngine(databaseUrl, (engine) => engine.applyMigrations({ migrationsList, filters: NO_FILTERS }));
-    for (const name of applied.appliedMigrationNames) onProgress?.(`applied ${name}`);
-    return applied.appliedMigrationNames;
+export async function applyMigrations(databaseUrl: string, options: MigrateOptions = {}): Promise<string[]> {
+  const { dir = MIGRATIONS_DIR, onProgress = ignore, onNotice = ignore } = options;
+  if (await createDatabaseIfMissing(databaseUrl)) onProgress('created the database');
+  const migrations = await readMigrations(dir);
+  return withConnection(databaseUrl, async (client) => {
+    await takeMigrationLocks(client, onNotice);
+    await createTableIfMissing(client);
+    const rows = await readRows(client);
+    if (rows.length > 0 && !rows.some(({ name }) => migrations.some((migration) => migration.name === name))) throw foreignDatabase();
+    reportDifferences(migrations, rows, onNotice);
+    const applied: string[] = [];
+    for (const migration of migrations) {
+      const own = rows.filter((row) => row.name === migration.name);
+      if (own.some((row) => row.isFinished)) continue;
+      const wasPending = await applyMigration(client, migration, own[0]);
+      if (wasPending) applied.push(migration.name);
+      if (wasPending) onProgress(`applied ${migration.name}`);
+      else onNotice(`${migration.name} had been applied by a process that was killed before it could record that; recorded it`);
+    }
+    return applied;
   });
 }
 
 /** The migrations that the database at `databaseUrl` does not have yet. @throws Error if it cannot be reached */
 export async function pendingMigrations(databaseUrl: string): Promise<string[]> {
-  const client = await connect(databaseUrl);
-  try {
-    const { rows: tables } = await client.query<{ name: string | null }>(`SELECT to_regclass('_prisma_migrations')::text AS name`);
-    const done = tables[0]?.name
-      ? await client.query<{ migration_name: string }>('SELECT migration_name FROM _prisma_migrations WHERE finished_at IS NOT NULL')
-      : { rows: [] };
-    const applied = new Set(done.rows.map(({ migration_name }) => migration_name));
-    const entries = await readdir(MIGRATIONS_DIR, { withFileTypes: true });
-    const names = entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
-    return names.sort().filter((name) => !applied.has(name));
-  } finally {
-    await client.end();
-  }
-}
-
-/**
- * The SQL that takes the migrated schema to `schema.prisma`; empty if they match.
- * Runs the migrations in a temporary database on the server of `databaseUrl`; does not touch the database named in the URL.
- */
-export async function diffFromMigrations(databaseUrl: string): Promise<string> {
-  const scratch = new URL(databaseUrl);
-  scratch.pathname = `/parley_scratch_${randomBytes(4).toString('hex')}`;
-  try {
-    await applyMigrations(scratch.href);
-    return await diffFromDatabase(scratch.href);
-  } finally {
-    await withServerConnection(databaseUrl, (client) =>
-      client.query(`DROP DATABASE IF EXISTS ${client.escapeIdentifier(databaseName(scratch.href))}`),
-    );
-  }
-}
-
-/** The SQL that takes the database at `databaseUrl` to `schema.prisma`; empty if they match. */
-export async function diffFromDatabase(databaseUrl: string): Promise<string> {
-  const schema = await readSchema();
-  const from = { tag: 'schemaDatasource' as const, files: [schema], configDir: PRISMA_DIR };
-  const to = { tag: 'schemaDatamodel' as const, files: [schema] };
-  // Check the exit code: for "no difference" the engine still prints a comment.
-  const result = await withEngine(databaseUrl, (engine) => engine.diff({ from, to, script: true, exitCode: true, filters: NO_FILTERS }));
-  return result.exitCode === 0 ? '' : (result.stdout ?? '');
-}
-
-/**
- * Writes the diff to `prisma/migrations/<UTC time>_<name>/migration.sql`.
- * Resolves to the path, or to undefined if there is no difference.
- * @throws Error if `name` has characters other than a-z, 0-9 and _
- */
-export async function writeMigration(databaseUrl: string, name: string): Promise<string | undefined> {
-  if (!/^[a-z0-9_]+$/.test(name)) throw new Error(`the name of a migration may only contain a-z, 0-9 and _: "${name}"`);
-  const sql = await diffFromMigrations(databaseUrl);
-  if (sql === '') return undefined;
-  const stamp = new Date().toISOString().replace(/\D/g, '').slice(0, 14);
-  const path = join(MIGRATIONS_DIR, `${stamp}_${name}`, 'migration.sql');
-  await mkdir(dirname(path), { recursive: true });
-  await writeFile(path, sql);
-  return path;
-}
-
-type Engine = Awaited<ReturnType<typeof engineGlue.SchemaEngine.new>>;
-
-async function withEngine<T>(databaseUrl: string, use: (engine: Engine) => Promise<T>): Promise<T> {
-  const { SchemaEngine } = await loadEngine();
-  // One connection: the engine takes a session lock and expects later statements in the same session.
-  const pool = new Pool({ connectionString: databaseUrl, max: 1, connectionTimeoutMillis: CONNECT_TIMEOUT_MS });
-  const { path, content } = await readSchema();
-  const ignoreLog = () => undefined;
-  try {
-    const adapter = bindMigrationAwareSqlAdapterFactory(migrationAdapter(pool));
-    const engine = await SchemaEngine.new({ datamodels: [[path, content]] }, ignoreLog, adapter);
-    try {
-      return await use(engine);
-    } finally {
-      engine.free();
-    }
-  } catch (error) {
-    throw engineError(error);
-  } finally {
-    await pool.end();
-  }
-}
-
-/** PostgreSQL's type OIDs of "char" (the catalogs' one-letter type) and text. */
-const CHAR_TYPE = 18;
-const TEXT_TYPE = 25;
-
-/** The indexes of a result's "char" columns, keyed by its rows: the only object that the driver and the adapter share. */
-type CharColumns = WeakMap<object, number[]>;
-
-/**
- * Prisma's adapter with two fixes for migrations. It splits a script at every semicolon, even inside strings, comments and function
- * bodies; PostgreSQL accepts the script as a whole. And it rejects "char" columns, which the engine reads as characters.
- */
-function migrationAdapter(pool: Pool): SqlMigrationAwareDriverAdapterFactory {
-  const charColumns: CharColumns = new WeakMap();
-  reportCharAsText(pool, charColumns);
-  const factory = new PrismaPg(pool);
-  const connect = async () => {
-    const adapter = await factory.connect();
-    const executeScript = async (script: string) => {
-      await pool.query(script);
-    };
-    const queryRaw = async (query: SqlQuery) => {
-      const result = await adapter.queryRaw(query);
-      for (const column of charColumns.get(result.rows) ?? []) result.columnTypes[column] = ColumnTypeEnum.Character;
-      return result;
-    };
-    return Object.assign(Object.create(adapter) as typeof adapter, { executeScript, queryRaw });
-  };
-  return { provider: factory.provider, adapterName: factory.adapterName, connect, connectToShadowDb: connect };
-}
-
-function reportCharAsText(pool: Pool, charColumns: CharColumns): void {
-  const query = pool.query.bind(pool) as (...args: unknown[]) => Promise<QueryResult>;
-  const queryWithText = async (...args: unknown[]) => {
-    const result = await query(...args);
-    const fields = result.fields ?? [];
-    const columns = fields.flatMap((field, index) => (field.dataTypeID === CHAR_TYPE ? [index] : []));
-    for (const column of columns) Object.assign(fields[column] ?? {}, { dataTypeID: TEXT_TYPE });
-    if (columns.length > 0) charColumns.set(result.rows, columns);
-    return result;
-  };
-  Object.assign(pool, { query: queryWithText as Pool['query'] });
-}
-
-function engineError(error: unknown): Error {
-  const message = error instanceof Error ? error.message : String(error);
-  return new Error(`the migration engine failed: ${message.trim()}`, { cause: error });
-}
-
-/** The generated WebAssembly bindings' entry points that their types omit. */
-interface GlueInternals {
-  __wbg_set_wasm(exports: object): void;
-}
-/** Built into Node, but not part of this project's type libraries. */
-declare const WebAssembly: {
-  instantiate(bytes: Uint8Array, imports: Record<string, object>): Promise<{ instance: { exports: { __wbindgen_start(): void } } }>;
-};
-
-let engineLoaded: Promise<typeof engineGlue> | undefined;
-
-/** The package expects a bundler that can import .wasm files; this instantiates the module by hand. */
-function loadEngine(): Promise<typeof engineGlue> {
-  engineLoaded ??= (async () => {
-    const gluePath = require.resolve('@prisma/schema-engine-wasm/schema_engine_bg');
-    const bytes = await readFile(join(dirname(gluePath), 'schema_engine_bg.wasm'));
-    const { instance } = await WebAssembly.instantiate(bytes, { './schema_engine_bg.js': withUnrefTimers() });
-    (engineGlue as unknown as GlueInternals).__wbg_set_wasm(instance.exports);
-    instance.exports.__wbindgen_start();
-    return engineGlue;
-  })();
-  return engineLoaded;
-}
-
-/** The engine leaves the 10 s timer of its lock running when it is done; it must not keep the process alive. */
-function withUnrefTimers(): Record<string, unknown> {
-  const entries = Object.entries(engineGlue).map(([name, value]: [string, unknown]) => {
-    if (!name.startsWith('__wbg_setTimeout_') || typeof value !== 'function') return [name, value];
-    return [name, (...args: unknown[]) => (value(...args) as NodeJS.Timeout).unref()];
+  const migrations = await readMigrations(MIGRATIONS_DIR);
+  return withConnection(databaseUrl, async (client) => {
+    const { rows: tables } = await client.query<{ exists: boolean }>(`SELECT to_regclass('_prisma_migrations') IS NOT NULL AS exists`);
+    const rows = tables[0]?.exists ? await readRows(client) : [];
+    const applied = new Set(rows.filter(({ isFinished }) => isFinished).map(({ name }) => name));
+    return migrations.map(({ name }) => name).filter((name) => !applied.has(name));
   });
-  return Object.fromEntries(entries);
 }
 
-async function readSchema(): Promise<SchemaContainer> {
-  return { path: SCHEMA_PATH, content: await readFile(SCHEMA_PATH, 'utf8') };
+/** Drops the database that `databaseUrl` names, if it exists. */
+export async function dropDatabase(databaseUrl: string): Promise<void> {
+  await withServerConnection(databaseUrl, (client) =>
+    client.query(`DROP DATABASE IF EXISTS ${client.escapeIdentifier(databaseName(databaseUrl))}`),
+  );
 }
 
-async function readMigrations(): Promise<MigrationList> {
-  const entries = await readdir(MIGRATIONS_DIR, { withFileTypes: true });
+function ignore(): void {}
+
+async function readMigrations(dir: string): Promise<Migration[]> {
+  const entries = await readdir(dir, { withFileTypes: true });
   const names = entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
-  return {
-    baseDir: MIGRATIONS_DIR,
-    lockfile: {
-      path: 'migration_lock.toml',
-      content: await readFile(join(MIGRATIONS_DIR, 'migration_lock.toml'), 'utf8').catch(() => null),
-    },
-    shadowDbInitScript: '',
-    migrationDirectories: await Promise.all(names.sort().map(readMigration)),
-  };
+  return Promise.all(names.sort().map((name) => readMigration(dir, name)));
 }
 
-async function readMigration(name: string): Promise<MigrationDirectory> {
-  const path = 'migration.sql';
+async function readMigration(dir: string, name: string): Promise<Migration> {
+  const text = await readFile(join(dir, name, 'migration.sql'), 'utf8');
+  // A checkout may have changed the line ends.
+  const sql = text.replaceAll('\r\n', '\n');
+  return { name, sql, checksum: createHash('sha256').update(sql).digest('hex') };
+}
+
+/** Waits for whoever is migrating. The session holds the locks: PostgreSQL frees them when the work of a killed process has ended. */
+async function takeMigrationLocks(client: Client, onNotice: (line: string) => void): Promise<void> {
+  for (const key of MIGRATION_LOCK_KEYS) {
+    const { rows } = await client.query<{ taken: boolean }>('SELECT pg_try_advisory_lock($1) AS taken', [key]);
+    if (rows[0]?.taken) continue;
+    onNotice('waiting for another process that is migrating this database');
+    await client.query('SELECT pg_advisory_lock($1)', [key]);
+  }
+}
+
+/** @throws Error if the database has tables, but not this one */
+async function createTableIfMissing(client: Client): Promise<void> {
+  const { rows } = await client.query<{ isMissing: boolean; isEmpty: boolean }>(`
+    SELECT to_regclass('_prisma_migrations') IS NULL AS "isMissing",
+           NOT EXISTS (SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+                        WHERE nspname = current_schema() AND relkind IN ('r', 'p', 'v', 'm')
+                          AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e')
+           ) AS "isEmpty"`);
+  if (!rows[0]?.isMissing) return;
+  if (!rows[0].isEmpty) throw foreignDatabase();
+  // As Prisma creates it. IF NOT EXISTS is not needed, because the lock is held.
+  await client.query(`
+    CREATE TABLE _prisma_migrations (
+      id VARCHAR(36) PRIMARY KEY NOT NULL,
+      checksum VARCHAR(64) NOT NULL,
+      finished_at TIMESTAMPTZ,
+      migration_name VARCHAR(255) NOT NULL,
+      logs TEXT,
+      rolled_back_at TIMESTAMPTZ,
+      started_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+      applied_steps_count INTEGER NOT NULL DEFAULT 0
+    )`);
+}
+
+/** Another program's tables must not be mixed with ours. */
+function foreignDatabase(): Error {
+  return new Error("the database belongs to another program: it has tables, but none of Parley's migrations; use an empty database");
+}
+
+async function readRows(client: Client): Promise<MigrationRow[]> {
+  const { rows } = await client.query<MigrationRow>(`
+    SELECT id, migration_name AS name, checksum, finished_at IS NOT NULL AS "isFinished", logs
+      FROM _prisma_migrations WHERE rolled_back_at IS NULL ORDER BY started_at`);
+  return rows;
+}
+
+/** Neither difference stops a migration: a release must be able to run on the schema of the next one. */
+function reportDifferences(migrations: Migration[], rows: MigrationRow[], onNotice: (line: string) => void): void {
+  for (const { name, checksum } of rows.filter((row) => row.isFinished)) {
+    const migration = migrations.find((candidate) => candidate.name === name);
+    if (migration === undefined)
+      onNotice(`warning: the database has ${name}, which this version does not know; a newer version applied it`);
+    else if (migration.checksum !== checksum) {
+      onNotice(`warning: ${name} was changed after it had been applied; this database does not have the change`);
+    }
+  }
+}
+
+/**
+ * Applies one migration in one transaction. `unfinished` is its row that Parley before 0.3 or Prisma's tool left.
+ * Resolves to false if that process had applied it and was killed before it finished the row.
+ */
+async function applyMigration(client: Client, migration: Migration, unfinished: MigrationRow | undefined): Promise<boolean> {
+  const { name, sql, checksum } = migration;
   try {
-    const value = await readFile(join(MIGRATIONS_DIR, name, path), 'utf8');
-    return { path: name, migrationFile: { path, content: { tag: 'ok', value } } };
+    await client.query('BEGIN');
+    await client.query('UPDATE _prisma_migrations SET rolled_back_at = now() WHERE migration_name = $1 AND rolled_back_at IS NULL', [name]);
+    await client.query(sql);
+    if (client.getTransactionStatus() !== 'T')
+      throw new Error('its script ends the transaction; remove BEGIN, COMMIT and ROLLBACK from it');
+    await client.query(
+      `INSERT INTO _prisma_migrations (id, checksum, migration_name, finished_at, applied_steps_count)
+       VALUES ($1, $2, $3, clock_timestamp(), 1)`,
+      [randomUUID(), checksum, name],
+    );
+    await client.query('COMMIT');
+    return true;
   } catch (error) {
-    return { path: name, migrationFile: { path, content: { tag: 'error', value: String(error) } } };
+    // Fails if the connection is lost, which has the same effect.
+    await client.query('ROLLBACK').catch(ignore);
+    if (unfinished === undefined || !wasApplied(error, unfinished, checksum)) throw migrationError(name, error);
+    await client.query('UPDATE _prisma_migrations SET finished_at = now(), applied_steps_count = 1 WHERE id = $1', [unfinished.id]);
+    return false;
   }
 }
 
-async function withMigrationLock<T>(databaseUrl: string, work: () => Promise<T>): Promise<T> {
-  const client = await connect(databaseUrl);
-  try {
-    // A session lock: PostgreSQL releases it when the connection closes, even if the process crashes.
-    await client.query('SELECT pg_advisory_lock($1)', [MIGRATION_LOCK_KEY]);
-    return await work();
-  } finally {
-    await client.end();
-  }
+/**
+ * Whether a killed process had applied the script. PostgreSQL ran the whole script as one transaction, and nothing has changed the
+ * schema since, so it would now succeed if it had been rolled back.
+ */
+function wasApplied(error: unknown, { logs, checksum }: MigrationRow, currentChecksum: string): boolean {
+  const foundItsWorkDone = error instanceof DatabaseError && ALREADY_DONE.includes(error.code ?? '');
+  return foundItsWorkDone && logs === null && checksum === currentChecksum;
+}
+
+function migrationError(name: string, error: unknown): Error {
+  const { message, hint, code } = error as { message: string; hint?: string; code?: string };
+  const advice =
+    code === CANNOT_RUN_IN_TRANSACTION ? 'Each migration is one transaction, so it must use a statement that can run in one' : hint;
+  return new Error(`${name} failed and left no trace: ${message}${advice === undefined ? '' : `. ${advice}`}`, { cause: error });
 }
 
 async function createDatabaseIfMissing(databaseUrl: string): Promise<boolean> {
   try {
-    await (await connect(databaseUrl)).end();
+    await withConnection(databaseUrl, async () => undefined);
     return false;
   } catch (error) {
     if (!(error instanceof DatabaseError) || error.code !== DATABASE_MISSING) throw error;
@@ -283,18 +241,17 @@ function databaseName(databaseUrl: string): string {
 async function withServerConnection(databaseUrl: string, use: (client: Client) => Promise<unknown>): Promise<void> {
   const url = new URL(databaseUrl);
   url.pathname = '/postgres';
-  const client = await connect(url.href);
+  await withConnection(url.href, use);
+}
+
+async function withConnection<T>(url: string, use: (client: Client) => Promise<T>): Promise<T> {
+  const client = new Client({ connectionString: url, connectionTimeoutMillis: CONNECT_TIMEOUT_MS, application_name: 'parley-migrate' });
+  // Without a listener, a connection that breaks between two queries would crash the process. The next query reports it.
+  client.on('error', ignore);
+  await client.connect();
   try {
-    await use(client);
+    return await use(client);
   } finally {
     await client.end();
   }
-}
-
-async function connect(url: string): Promise<Client> {
-  const client = new Client({ connectionString: url, connectionTimeoutMillis: CONNECT_TIMEOUT_MS, application_name: 'parley-migrate' });
-  // Without a listener, a connection that breaks between two queries would crash the process. The next query reports it.
-  client.on('error', () => undefined);
-  await client.connect();
-  return client;
 }

@@ -3,7 +3,7 @@
  */
 import { readArguments, runCommand, UsageError } from '../platform/command-line';
 import { loadEnvFile, readSettings, requireSettings } from '../platform/config';
-import { applyMigrations, writeMigration } from '../platform/migrations';
+import { applyMigrations } from '../platform/migrations';
 
 const HELP = `usage: npm run migrate
        npm run migrate -- new <name>
@@ -29,11 +29,14 @@ async function main(args: string[]): Promise<number> {
 }
 
 async function apply(databaseUrl: string): Promise<void> {
-  const applied = await applyMigrations(databaseUrl, { onProgress: say });
+  const applied = await applyMigrations(databaseUrl, { onProgress: say, onNotice: say });
   if (applied.length === 0) say('nothing to apply');
 }
 
 async function write(databaseUrl: string, name: string): Promise<void> {
+  const { writeMigration } = await import('../../prisma/schema-engine').catch((error: unknown) => {
+    throw new Error('writing a migration needs the development dependencies: run npm install', { cause: error });
+  });
   const path = await writeMigration(databaseUrl, name);
   say(path === undefined ? 'schema.prisma and the migrations match: nothing to write' : `wrote ${path}`);
 }
