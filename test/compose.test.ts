@@ -183,7 +183,7 @@ describe('docs/production.md', () => {
 
 describe('Dockerfile', () => {
   it('when the image runs, then not as root, with an exact Node version, and Node gets the signals', () => {
-    expect(dockerfile).toMatch(/^ARG NODE_IMAGE=node:20\.\d+\.\d+-\w+-slim$/m);
+    expect(dockerfile).toMatch(/^ARG NODE_IMAGE=node:26\.\d+\.\d+-\w+-slim$/m);
     expect(dockerfile.match(/^FROM .*/gm)).toEqual([
       expect.stringMatching(/^FROM \$\{NODE_IMAGE\} /),
       ...Array(3).fill(expect.stringMatching(/^FROM base /)),
@@ -192,6 +192,13 @@ describe('Dockerfile', () => {
     expect(dockerfile).toMatch(/^STOPSIGNAL SIGTERM$/m);
     expect(dockerfile).toMatch(/^HEALTHCHECK /m);
     expect(dockerfile.trimEnd().split('\n').at(-1)).toBe('CMD ["node", "--import", "tsx", "src/processes/server.ts"]');
+  });
+
+  it('when CI runs the main suites on newer versions of Node, then on the version of the image too', () => {
+    const version = /^ARG NODE_IMAGE=node:([\d.]+)-/m.exec(dockerfile)?.[1];
+    const versions = /^for version in ([\d. ]+); do/m.exec(readRoot('.ci/run'))?.[1]?.split(' ');
+    expect(versions).toContain(version);
+    expect(versions).toContainEqual(expect.stringMatching(/^24\./));
   });
 
   it('when a process of the image runs, then every package it imports is a production dependency and every file is in the image', () => {
