@@ -39,6 +39,6 @@ EXPOSE 3000
 STOPSIGNAL SIGTERM
 # For the API, the default command; docker-compose.yml sets the worker's own check, and the migrations need none.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-  CMD ["node", "--eval", "fetch('http://127.0.0.1:' + (process.env.PORT || 3000) + '/readyz').then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]
+  CMD ["node", "--eval", "fetch('http://127.0.0.1:' + (process.env.PORT || 3000) + '/healthz').then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]
 # Exec form and without npm, so that SIGTERM reaches Node.
 CMD ["node", "--import", "tsx", "src/processes/server.ts"]
