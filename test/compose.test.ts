@@ -44,6 +44,7 @@ const NOT_HANDED_ON = [
   // `npm start` only.
   ...[
     'DATA_DIR',
+    'LOG_FILE_MAX_MB',
     'POSTGRES_PORT',
     'SANDBOX_PORT',
     'SANDBOX_URL',
@@ -81,6 +82,8 @@ describe('docker-compose.yml', () => {
 
   it.each(LONG_RUNNING)('when %s runs, then it has a health check, is started again, and has its own time to stop', (name) => {
     expect(service(name).healthcheck?.test?.[0]).toBe('CMD');
+    // Not ready is no reason for a restart: both processes wait for their servers.
+    expect(service(name).healthcheck?.test?.join()).not.toContain('readyz');
     expect(service(name).restart).toBe('unless-stopped');
   });
 
@@ -182,6 +185,11 @@ describe('docs/production.md', () => {
 });
 
 describe('Dockerfile', () => {
+  it('when an orchestrator checks the image, then it asks whether the process is alive, not whether it is ready', () => {
+    const [check = ''] = /^HEALTHCHECK[\s\S]*?CMD .*$/m.exec(dockerfile) ?? [];
+    expect([check.includes('/healthz'), check.includes('/readyz')]).toEqual([true, false]);
+  });
+
   it('when the image runs, then not as root, with an exact Node version, and Node gets the signals', () => {
     expect(dockerfile).toMatch(/^ARG NODE_IMAGE=node:26\.\d+\.\d+-\w+-slim$/m);
     expect(dockerfile.match(/^FROM .*/gm)).toEqual([

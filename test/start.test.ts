@@ -25,6 +25,8 @@ beforeAll(async () => {
     string,
   ];
   environment = { PATH, HOME, TEMPORAL_CLI_PATH, DATA_DIR: dataDir, PORT, POSTGRES_PORT, SANDBOX_PORT, TEMPORAL_PORT, TEMPORAL_UI_PORT };
+  // A proxy that is not there: nothing on this machine may be asked through it, by us or by a child process.
+  for (const name of ['http_proxy', 'HTTP_PROXY', 'https_proxy', 'HTTPS_PROXY', 'grpc_proxy']) environment[name] = 'http://127.0.0.1:9';
   if (XDG_CACHE_HOME) environment.XDG_CACHE_HOME = XDG_CACHE_HOME;
 });
 
@@ -330,4 +332,16 @@ test('when a setting is wrong, then start names it and ends', async () => {
   const [code] = await wrong.exited;
   delete environment.AI_ENABLED;
   expect([code, wrong.output()]).toEqual([78, expect.stringContaining('AI_ENABLED')]);
+});
+
+test.each([
+  ['DATABASE_URL', 'postgresql://127.0.0.1:1/parley', /^DATABASE_URL: no PostgreSQL answers at 127\.0\.0\.1:1 \(ECONNREFUSED\)$/m],
+  ['TEMPORAL_ADDRESS', '127.0.0.1:1', /^TEMPORAL_ADDRESS: no Temporal server answers at 127\.0\.0\.1:1/m],
+])('when nothing answers at %s, then start names the setting in one line and ends', async (name, value, words) => {
+  environment[name] = value;
+  const start = run('start');
+  const [code] = await start.exited;
+  delete environment[name];
+  expect([code, start.output()]).toEqual([1, expect.stringMatching(words)]);
+  expect(start.output()).not.toContain('{"level"');
 });

@@ -1,5 +1,5 @@
 /** Which requests take a proxy. */
-import { readProxies, SettingsError } from './config';
+import { loadEnvFile, readProxies, SettingsError } from './config';
 import { proxyFor } from './proxies';
 
 const PROXY = 'http://proxy.example:3128';
@@ -66,4 +66,22 @@ test.each([
 test.each(['ftp://proxy.example', 'socks5://proxy.example:1080', 'http://'])('when a proxy is %s, then it is rejected by name', (value) => {
   expect(() => readProxies({ https_proxy: value })).toThrow(SettingsError);
   expect(() => readProxies({ https_proxy: value })).toThrow('HTTPS_PROXY');
+});
+
+test('when a proxy is set, then libraries and child processes that read the variables themselves learn that this machine is excepted', () => {
+  // biome-ignore lint/style/noProcessEnv: as a shell sets it
+  const environment = process.env;
+  const before = { ...environment };
+  try {
+    for (const name of Object.keys(environment)) if (/_proxy$/i.test(name)) delete environment[name];
+    loadEnvFile();
+    expect([environment.no_proxy, environment.NO_PROXY]).toEqual([undefined, undefined]);
+    Object.assign(environment, { grpc_proxy: PROXY, NO_PROXY: 'one.example' });
+    loadEnvFile();
+    for (const name of ['no_proxy', 'NO_PROXY'])
+      expect(environment[name]?.split(',')).toEqual(expect.arrayContaining(['one.example', 'localhost', '127.0.0.1', '::1']));
+  } finally {
+    for (const name of Object.keys(environment)) delete environment[name];
+    Object.assign(environment, before);
+  }
 });
