@@ -15,6 +15,7 @@ import {
 import type { SchemaContainer } from '@prisma/schema-engine-wasm/schema_engine_bg';
 import * as engineGlue from '@prisma/schema-engine-wasm/schema_engine_bg';
 import { Pool, type QueryResult } from 'pg';
+import { connectionOptions } from '../src/platform/database';
 import { applyMigrations, dropDatabase, MIGRATIONS_DIR } from '../src/platform/migrations';
 
 const SCHEMA_PATH = join(__dirname, 'schema.prisma');
@@ -68,7 +69,7 @@ type Engine = Awaited<ReturnType<typeof engineGlue.SchemaEngine.new>>;
 export async function withEngine<T>(databaseUrl: string, use: (engine: Engine) => Promise<T>): Promise<T> {
   const { SchemaEngine } = await loadEngine();
   // One connection: the engine takes a session lock and expects later statements in the same session.
-  const pool = new Pool({ connectionString: databaseUrl, max: 1, connectionTimeoutMillis: CONNECT_TIMEOUT_MS });
+  const pool = new Pool({ ...connectionOptions(databaseUrl), max: 1, connectionTimeoutMillis: CONNECT_TIMEOUT_MS });
   const { path, content } = await readSchema();
   const ignoreLog = () => undefined;
   try {

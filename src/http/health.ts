@@ -25,6 +25,9 @@ const readySchema = z
       .array(z.object({ kind: z.string(), text: z.string() }))
       .optional()
       .meta({ description: 'What a person should look at; does not affect `ready`. Left out if there is nothing.' }),
+    missingSearchAttributes: z.array(z.string()).optional().meta({
+      description: 'Search attributes that the Temporal namespace lacks and that Parley could not add; no workflow can start without them.',
+    }),
   })
   .meta({ id: 'Readiness' });
 
@@ -73,10 +76,13 @@ export interface HealthOptions {
   isStarted(): boolean;
   /** What does not keep the process from being ready, but needs a person. */
   warnings(): { kind: string; text: string }[];
+  /** Search attributes without which the startup cannot complete. */
+  missingSearchAttributes(): string[];
 }
 
 /** Routes of health and metrics. */
-export function healthRoutes({ temporal, db, metrics, countWaiters, countRecord, isStarted, warnings }: HealthOptions): Router {
+export function healthRoutes(options: HealthOptions): Router {
+  const { temporal, db, metrics, countWaiters, countRecord, isStarted, warnings, missingSearchAttributes } = options;
   const router = Router();
   router.get('/healthz', (_request, response) => {
     response.json({ alive: true } satisfies z.input<typeof aliveSchema>);
@@ -88,7 +94,12 @@ export function healthRoutes({ temporal, db, metrics, countWaiters, countRecord,
     ]);
     const started = isStarted();
     const ready = temporalIsUp && databaseIsUp && started;
-    const body: z.input<typeof readySchema> = { ready, temporal: temporalIsUp, postgres: databaseIsUp, started, ...some(warnings()) };
+    const missing = started ? [] : missingSearchAttributes();
+    const body: z.input<typeof readySchema> = {
+      ...{ ready, temporal: temporalIsUp, postgres: databaseIsUp, started },
+      ...some(warnings()),
+      ...(missing.length > 0 && { missingSearchAttributes: missing }),
+    };
     response.status(ready ? 200 : 503).json(body);
   });
   const counts = sharedWhileRunning(countRecord);

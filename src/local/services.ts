@@ -1,5 +1,7 @@
 /** The services of `npm start`: PostgreSQL and Temporal, unless the settings name external ones, and the two production processes. */
+import { ConnectionProblem, databaseProblem } from '../platform/connection-problems';
 import { applyMigrations } from '../platform/migrations';
+import { openTemporalClient, reachTemporal, temporalConfig } from '../platform/temporal';
 import { logFile } from './embedded/instance';
 import { startPostgres } from './embedded/postgres';
 import { findTemporalCli } from './embedded/temporal-cli';
@@ -25,6 +27,8 @@ export async function startDatabase({ settings, supervisor, ports }: StartContex
 /** Applies pending migrations. */
 export async function migrate(databaseUrl: string): Promise<void> {
   const applied = await applyMigrations(databaseUrl, { onNotice: say }).catch((error: Error) => {
+    const problem = databaseProblem(error, databaseUrl);
+    if (problem instanceof ConnectionProblem) throw problem;
     throw new Error(`migrating the database failed: ${error.message || error.name}`, { cause: error });
   });
   sayRow('Migrations', applied.length === 0 ? 'up to date' : `applied ${applied.join(', ')}`);
@@ -33,7 +37,10 @@ export async function migrate(databaseUrl: string): Promise<void> {
 /** Starts the embedded Temporal server unless TEMPORAL_ADDRESS is set. Returns the environment that connects to it. */
 export async function startTemporal(context: StartContext): Promise<{ environment: Environment; uiUrl: string | undefined }> {
   const { settings, environment, supervisor, ports } = context;
-  if (settings.TEMPORAL_ADDRESS !== undefined) return { environment: {}, uiUrl: undefined };
+  if (settings.TEMPORAL_ADDRESS !== undefined) {
+    await checkTemporal(environment);
+    return { environment: {}, uiUrl: undefined };
+  }
   const cliPath = await findTemporalCli({ setting: settings.TEMPORAL_CLI_PATH, environment, onProgress: say });
   const port = await choosePort(settings.TEMPORAL_PORT, ports);
   const uiPort = await choosePort(settings.TEMPORAL_UI_PORT, ports);
@@ -50,6 +57,17 @@ export async function startTemporal(context: StartContext): Promise<{ environmen
   const remote = Object.keys(environment).filter((name) => /^TEMPORAL_(API_KEY|TLS|GRPC_META)/.test(name));
   const cleared = Object.fromEntries(remote.map((name) => [name, '']));
   return { environment: { ...cleared, TEMPORAL_ADDRESS: temporal.address }, uiUrl: temporal.uiUrl };
+}
+
+/** Before anything waits for it. @throws ConnectionProblem */
+async function checkTemporal(environment: Environment): Promise<void> {
+  const config = temporalConfig(environment);
+  const client = openTemporalClient(config);
+  try {
+    await reachTemporal(client, config);
+  } finally {
+    await client.connection.close();
+  }
 }
 
 /** Starts the API process and waits until `/readyz` succeeds. */

@@ -1,7 +1,8 @@
 /** PostgreSQL access: Prisma's models and prepared SQL statements over one pool. The caller that opens it closes it. */
 import { PrismaPg } from '@prisma/adapter-pg';
-import { Pool, type PoolClient, type QueryResultRow } from 'pg';
+import { type ClientConfig, Pool, type PoolClient, type QueryResultRow } from 'pg';
 import { Prisma, PrismaClient } from '../../prisma/generated/client';
+import { databaseProblem } from './connection-problems';
 
 /** Limits for the connections of one process. Every field has a default. */
 export interface DatabaseOptions {
@@ -54,11 +55,26 @@ export function isOneOf(column: Prisma.Sql, ids: readonly string[]): Prisma.Sql 
   return ids.length === 1 ? sql`${column} = ${ids[0]}::uuid` : sql`${column} = ANY(${ids}::uuid[])`;
 }
 
+/** Modes that the driver treats like verify-full unless the URL has `uselibpqcompat=true`. */
+const CHECKING_MODES = ['prefer', 'require', 'verify-ca'];
+
+/**
+ * How the driver connects to `databaseUrl`: what every connection of ours must share. Writes `verify-full` where that is what the driver
+ * does anyway: it would warn on standard error, and its next major version will check less.
+ */
+export function connectionOptions(databaseUrl: string): Pick<ClientConfig, 'connectionString'> {
+  const url = new URL(databaseUrl);
+  const isLenient = url.searchParams.get('uselibpqcompat') === 'true';
+  if (isLenient || !CHECKING_MODES.includes(url.searchParams.get('sslmode') ?? '')) return { connectionString: databaseUrl };
+  url.searchParams.set('sslmode', 'verify-full');
+  return { connectionString: url.href };
+}
+
 /** Opens the database at `url`. It connects on the first query, so an unreachable server fails there, not here. */
 export function openDatabase(url: string, options: DatabaseOptions = {}): Database {
   const statementTimeoutMs = options.statementTimeoutMs ?? 15_000;
   const pool = new Pool({
-    connectionString: url,
+    ...connectionOptions(url),
     max: options.poolSize ?? 10,
     connectionTimeoutMillis: options.connectTimeoutMs ?? 5_000,
     idleTimeoutMillis: options.idleTimeoutMs ?? 60_000,
@@ -150,4 +166,13 @@ export async function isDatabaseReachable(db: Database, timeoutMs: number): Prom
   const reachable = await Promise.race([responded, timeout]);
   clearTimeout(timer);
   return reachable;
+}
+
+/** Waits until the database at `databaseUrl` answers a query. @throws ConnectionProblem, or an error of another kind as it is */
+export async function reachDatabase(db: Database, databaseUrl: string): Promise<void> {
+  try {
+    await db.query(sql`SELECT 1`);
+  } catch (error) {
+    throw databaseProblem(error, databaseUrl);
+  }
 }

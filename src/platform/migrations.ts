@@ -7,6 +7,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { Client, DatabaseError } from 'pg';
+import { connectionOptions } from './database';
 
 export const MIGRATIONS_DIR = resolve(__dirname, '../../prisma/migrations');
 
@@ -245,7 +246,7 @@ async function withServerConnection(databaseUrl: string, use: (client: Client) =
 }
 
 async function withConnection<T>(url: string, use: (client: Client) => Promise<T>): Promise<T> {
-  const client = new Client({ connectionString: url, connectionTimeoutMillis: CONNECT_TIMEOUT_MS, application_name: 'parley-migrate' });
+  const client = new Client({ ...connectionOptions(url), connectionTimeoutMillis: CONNECT_TIMEOUT_MS, application_name: 'parley-migrate' });
   // Without a listener, a connection that breaks between two queries would crash the process. The next query reports it.
   client.on('error', ignore);
   await client.connect();

@@ -2,6 +2,7 @@
 import { Client, Connection, type ConnectionOptions } from '@temporalio/client';
 import { type ClientConnectConfig, loadClientConnectConfig } from '@temporalio/envconfig';
 import { readProxies, SettingsError } from './config';
+import { temporalProblem } from './connection-problems';
 import { proxyFor, proxyLogin } from './proxies';
 
 /** How to reach Temporal. The options are those of a worker's connection. */
@@ -17,14 +18,21 @@ const DEFAULT_ADDRESS = 'localhost:7233';
 export function temporalConfig(environment: Record<string, string | undefined>): TemporalConfig {
   const present = Object.fromEntries(Object.entries(environment).filter((entry): entry is [string, string] => Boolean(entry[1]?.trim())));
   const { connectionOptions, namespace = 'default' } = loadClientConnectConfig({ disableFile: true, overrideEnvVars: present });
-  const proxy = temporalProxy(connectionOptions.address ?? DEFAULT_ADDRESS, environment);
+  const proxy = temporalProxy(addressOf(connectionOptions), environment);
   return { connectionOptions: { ...connectionOptions, ...(proxy && { proxy }) }, namespace };
+}
+
+/** `host:port`. @throws SettingsError */
+function addressOf({ address = DEFAULT_ADDRESS }: { address?: string }): string {
+  const bare = address.replace(/^https?:\/\//, '');
+  if (!/^(\[[\da-fA-F:.]+\]|[^\s:/@[\]]+)(:\d{1,5})?$/.test(bare) || !URL.canParse(`https://${bare}`))
+    throw new SettingsError(['TEMPORAL_ADDRESS: must be host:port']);
+  return /:\d+$/.test(bare) ? bare : `${bare}:7233`;
 }
 
 /** gRPC over TLS or not, it is a tunnel (CONNECT), so HTTPS_PROXY applies. */
 function temporalProxy(address: string, environment: Record<string, string | undefined>): TemporalConfig['connectionOptions']['proxy'] {
-  const target = `https://${address}`;
-  const proxy = URL.canParse(target) ? proxyFor(new URL(target), readProxies(environment)) : undefined;
+  const proxy = proxyFor(new URL(`https://${address}`), readProxies(environment));
   if (proxy === undefined) return undefined;
   if (proxy.protocol !== 'http:')
     throw new SettingsError(['HTTPS_PROXY: Temporal can be reached through an http:// proxy only; list its host in NO_PROXY']);
@@ -45,8 +53,7 @@ function clientOptions({ proxy, ...options }: TemporalConfig['connectionOptions'
   const { channelArgs, ...rest } = options as ConnectionOptions;
   const direct = { ...channelArgs, 'grpc.enable_http_proxy': 0 };
   if (!proxy) return { ...rest, channelArgs: direct };
-  const { address = DEFAULT_ADDRESS } = rest;
-  const target = /:\d+$/.test(address) ? address : `${address}:7233`;
+  const target = addressOf(rest);
   const { username = '', password = '' } = proxy.basicAuth ?? {};
   return {
     ...rest,
@@ -67,5 +74,17 @@ export async function isTemporalReachable(client: Client, timeoutMs: number): Pr
     return true;
   } catch {
     return false;
+  }
+}
+
+/** Timeout in ms for the first request at a start. */
+const REACH_TIMEOUT_MS = 5_000;
+
+/** Waits until Temporal knows the namespace. @throws ConnectionProblem, or an error of another kind as it is */
+export async function reachTemporal(client: Client, { connectionOptions, namespace }: TemporalConfig): Promise<void> {
+  try {
+    await client.connection.withDeadline(Date.now() + REACH_TIMEOUT_MS, () => client.workflowService.describeNamespace({ namespace }));
+  } catch (error) {
+    throw temporalProblem(error, { address: addressOf(connectionOptions), namespace });
   }
 }

@@ -38,19 +38,13 @@ export interface AppDependencies {
   handOverDependencies(): HandOverDependencies | undefined;
   /** Shown on /readyz. */
   warnings?(): ModelWarning[];
+  missingSearchAttributes?(): string[];
 }
 
 /** Builds the application as a request listener; the caller starts the server. */
-export function createApp({
-  settings,
-  db,
-  temporal,
-  logger,
-  metrics,
-  waiters,
-  handOverDependencies,
-  warnings = () => [],
-}: AppDependencies): RequestListener {
+export function createApp(dependencies: AppDependencies): RequestListener {
+  const { settings, db, temporal, logger, metrics, waiters, handOverDependencies } = dependencies;
+  const { warnings = () => [], missingSearchAttributes = () => [] } = dependencies;
   const limits = createRateLimits(settings);
   const findPath = pathFinder(apiPaths);
   const secrets = settings.KAPSO_WEBHOOK_SECRET;
@@ -88,6 +82,7 @@ export function createApp({
       countRecord: () => countRecord(db),
       isStarted: () => handOverDependencies() !== undefined,
       warnings,
+      missingSearchAttributes,
     }),
   );
   app.use(['/openapi.json', '/docs'], limits.open);

@@ -3,6 +3,7 @@
  */
 import { readArguments, runCommand, UsageError } from '../platform/command-line';
 import { loadEnvFile, readSettings, requireSettings } from '../platform/config';
+import { databaseProblem } from '../platform/connection-problems';
 import { applyMigrations } from '../platform/migrations';
 
 const HELP = `usage: npm run migrate
@@ -23,8 +24,12 @@ async function main(args: string[]): Promise<number> {
   loadEnvFile();
   // biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
   const settings = requireSettings(readSettings(process.env), { DATABASE_URL: 'it is the database to migrate' });
-  if (name === undefined) await apply(settings.DATABASE_URL);
-  else await write(settings.DATABASE_URL, name);
+  try {
+    if (name === undefined) await apply(settings.DATABASE_URL);
+    else await write(settings.DATABASE_URL, name);
+  } catch (error) {
+    throw databaseProblem(error, settings.DATABASE_URL);
+  }
   return 0;
 }
 

@@ -5,7 +5,7 @@ import { searchAttributes } from '../../workflows/contract';
 /** Values of Temporal's IndexedValueType. */
 const KEYWORD = 2;
 const BOOL = 5;
-const REQUIRED_ATTRIBUTES = {
+const REQUIRED_ATTRIBUTES: Record<string, number> = {
   [searchAttributes.workspace]: KEYWORD,
   [searchAttributes.mode]: KEYWORD,
   [searchAttributes.attention]: BOOL,
@@ -13,27 +13,42 @@ const REQUIRED_ATTRIBUTES = {
   [searchAttributes.callOutcome]: KEYWORD,
 };
 
-/** gRPC status codes. */
-const ALREADY_EXISTS = 6;
-const PERMISSION_DENIED = 7;
-const UNIMPLEMENTED = 12;
+/** Search attributes are missing, and the server does not let us add them. Until somebody does, no workflow can start. */
+export class MissingSearchAttributesError extends Error {
+  override name = 'MissingSearchAttributesError';
+  constructor(
+    readonly missing: string[],
+    namespace: string,
+    cause: unknown,
+  ) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    super(
+      `the namespace ${namespace} has no search attributes ${missing.join(', ')}, and they could not be added (${reason}); add them with Temporal's own tools (docs/production.md)`,
+      { cause },
+    );
+  }
+}
 
 /**
- * Registers the missing search attributes. Does nothing where the server does not permit it: on Temporal Cloud they are created
- * with its own tools (docs/production.md).
- * @throws if Temporal is unreachable or rejects the request for another reason
+ * Registers the missing search attributes. Where the server does not permit it (on Temporal Cloud they are created with its own tools, see
+ * docs/production.md), or has no room for them, they must be there already.
+ * @throws MissingSearchAttributesError, or the client's error if Temporal is unreachable
  */
 export async function ensureSearchAttributes(client: Client): Promise<void> {
-  const { operatorService } = client.connection;
+  const missing = await findMissing(client);
+  if (missing.length === 0) return;
   const { namespace } = client.options;
+  const added = Object.fromEntries(missing.map((name) => [name, REQUIRED_ATTRIBUTES[name] ?? KEYWORD]));
   try {
-    const { customAttributes } = await operatorService.listSearchAttributes({ namespace });
-    const missing = Object.entries(REQUIRED_ATTRIBUTES).filter(([name]) => !(name in (customAttributes ?? {})));
-    if (missing.length > 0) await operatorService.addSearchAttributes({ namespace, searchAttributes: Object.fromEntries(missing) });
+    await client.connection.operatorService.addSearchAttributes({ namespace, searchAttributes: added });
   } catch (error) {
-    const { code } = error as { code?: number };
-    // Another process registered them first, or we are not allowed to.
-    if (code === ALREADY_EXISTS || code === PERMISSION_DENIED || code === UNIMPLEMENTED) return;
-    throw error;
+    // Another process may have registered them first.
+    const stillMissing = await findMissing(client);
+    if (stillMissing.length > 0) throw new MissingSearchAttributesError(stillMissing, namespace, error);
   }
+}
+
+async function findMissing(client: Client): Promise<string[]> {
+  const { customAttributes } = await client.connection.operatorService.listSearchAttributes({ namespace: client.options.namespace });
+  return Object.keys(REQUIRED_ATTRIBUTES).filter((name) => !(name in (customAttributes ?? {})));
 }

@@ -6,11 +6,11 @@ import type { Client } from '@temporalio/client';
 import { createCallWaiters } from '../api/call-waiters';
 import { refuseUnread } from '../http/errors';
 import { loadEnvFile, readSettings, requireSettings, requireWhatsAppSetting, type Settings } from '../platform/config';
-import { type Database, openDatabase } from '../platform/database';
+import { type Database, openDatabase, reachDatabase } from '../platform/database';
 import { createStartupRetry, onShutdown, runProcess } from '../platform/lifecycle';
 import { createLogger, type Logger } from '../platform/logger';
 import { createApiMetrics } from '../platform/metrics';
-import { openTemporalClient, temporalConfig } from '../platform/temporal';
+import { openTemporalClient, reachTemporal, temporalConfig } from '../platform/temporal';
 import { createLanguageModels } from '../providers/models/client';
 import { loadIdentity } from '../record/identity';
 import { ensureFirstWorkspace } from '../record/workspaces';
@@ -20,7 +20,7 @@ import { createWorkflowSignaller } from '../webhooks/signaller';
 import { createStatusKeeper } from '../webhooks/statuses';
 import { createApp } from './app';
 import { type ModelWatch, watchModels } from './model-watch';
-import { ensureSearchAttributes } from './search-attributes';
+import { ensureSearchAttributes, MissingSearchAttributesError } from './search-attributes';
 
 /** How long requests may take to finish at shutdown. */
 const SHUTDOWN_LIMIT_MS = 15_000;
@@ -46,7 +46,9 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
     onConnectionLost: (error) => logger.warn({ error }, 'connection to PostgreSQL lost'),
     onQuery: metrics.queryEnded,
   });
-  const temporal = openTemporalClient(temporalConfig(environment));
+  const temporalSettings = temporalConfig(environment);
+  const temporal = openTemporalClient(temporalSettings);
+  let missingSearchAttributes: string[] = [];
   let handOverDependencies: HandOverDependencies | undefined;
   const waiters = createCallWaiters({ temporal, logger });
   let modelWatch: ModelWatch | undefined;
@@ -54,6 +56,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
     ...{ settings, db, temporal, logger, metrics, waiters },
     handOverDependencies: () => handOverDependencies,
     warnings: () => modelWatch?.warnings() ?? [],
+    missingSearchAttributes: () => missingSearchAttributes,
   });
   const server = createServer(SLOW_SENDER_LIMITS, app).listen({ port: settings.PORT, host: settings.HOST });
   server.keepAliveTimeout = KEEP_ALIVE_MS;
@@ -69,7 +72,14 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   });
   await once(server, 'listening');
   logger.info({ port: settings.PORT }, 'api listening');
-  handOverDependencies = await prepare({ settings, db, temporal, logger, signal: stopping.signal });
+  const connectTemporal = async () => {
+    await reachTemporal(temporal, temporalSettings);
+    await ensureSearchAttributes(temporal).catch((error: unknown) => {
+      if (error instanceof MissingSearchAttributesError) missingSearchAttributes = error.missing;
+      throw error;
+    });
+  };
+  handOverDependencies = await prepare({ settings, db, temporal, connectTemporal, logger, signal: stopping.signal });
   keepReleasingParkedMessages(handOverDependencies, stopping.signal);
   modelWatch = watchModels({ settings, models: createLanguageModels(settings), db, logger, signal: stopping.signal, callsModels: false });
   logger.info('api ready');
@@ -77,19 +87,21 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
 
 /** Sets up what webhooks need: the identity key, the first workspace, the search attributes. Retries until it succeeds. */
 async function prepare(parts: {
-  settings: Settings;
+  settings: Settings & { DATABASE_URL: string };
   db: Database;
   temporal: Client;
+  connectTemporal(): Promise<void>;
   logger: Logger;
   signal: AbortSignal;
 }): Promise<HandOverDependencies> {
-  const { settings, db, temporal, logger, signal } = parts;
+  const { settings, db, temporal, connectTemporal, logger, signal } = parts;
   const retry = createStartupRetry(logger, signal);
   const identity = await retry('PostgreSQL is not ready', async () => {
+    await reachDatabase(db, settings.DATABASE_URL);
     await ensureFirstWorkspace(db.orm, settings);
     return await loadIdentity(db.orm);
   });
-  await retry('Temporal is not ready', () => ensureSearchAttributes(temporal));
+  await retry('Temporal is not ready', connectTemporal);
   return {
     ...{ db, identity, logger },
     signaller: createWorkflowSignaller(temporal),

@@ -20,12 +20,13 @@ import {
   type Settings,
   whatsAppState,
 } from '../platform/config';
-import { type Database, openDatabase } from '../platform/database';
+import { type Database, openDatabase, reachDatabase } from '../platform/database';
 import { withDeadline } from '../platform/deadline';
+import { sendRequest } from '../platform/http-request';
 import { createStartupRetry, onShutdown, runProcess } from '../platform/lifecycle';
 import { createLogger, type Logger } from '../platform/logger';
 import { createWorkerMetrics, type ProcessMetrics, type WorkerMetrics } from '../platform/metrics';
-import { openTemporalClient, temporalConfig } from '../platform/temporal';
+import { openTemporalClient, reachTemporal, temporalConfig } from '../platform/temporal';
 import { callbackSettings, createCallbackClient } from '../providers/callback/client';
 import { createKapsoClient, type KapsoClient, unconfiguredKapso } from '../providers/kapso/client';
 import { createLanguageModels, type LanguageModels } from '../providers/models/client';
@@ -35,7 +36,7 @@ import { loadIdentity } from '../record/identity';
 import { ensureFirstWorkspace } from '../record/workspaces';
 import { type ModelWarning, type ModelWatch, watchModels } from './model-watch';
 import { ensureRetentionSchedule } from './schedules';
-import { ensureSearchAttributes } from './search-attributes';
+import { ensureSearchAttributes, MissingSearchAttributesError } from './search-attributes';
 import { deploymentOptions } from './worker-deployment';
 import { compression, polls, slots, stickyTimeout } from './worker-tuning';
 import { workflowBundle } from './workflow-bundle';
@@ -52,7 +53,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   const metrics = createWorkerMetrics(() => readSdkMetrics(sdkMetricsAddress));
   const stopping = new AbortController();
   const background = createBackgroundWork();
-  const running: { worker?: Worker; finished?: Promise<void>; health?: Server; modelWatch?: ModelWatch } = {};
+  const running: RunningParts & { finished?: Promise<void>; health?: Server } = {};
   const db = openDatabase(settings.DATABASE_URL, {
     onConnectionLost: (error) => logger.warn({ error }, 'connection to PostgreSQL lost'),
     onQuery: metrics.queryEnded,
@@ -66,11 +67,13 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
     await db.close();
   });
   if (settings.WORKER_HEALTH_PORT)
-    running.health = serveHealth(settings.WORKER_HEALTH_PORT, settings.HOST, metrics, {
-      isReady: () => running.worker?.getState() === 'RUNNING',
-      warnings: () => running.modelWatch?.warnings() ?? [],
-    });
-  running.worker = await startWorker({ settings, environment, db, background, logger, metrics, signal: stopping.signal });
+    running.health = serveHealth(settings.WORKER_HEALTH_PORT, settings.HOST, metrics, () => readinessOf(running));
+  const onMissingAttributes = (names: string[]) => {
+    running.missingAttributes = names;
+  };
+  running.worker = await startWorker({
+    ...{ settings, environment, db, background, logger, metrics, onMissingAttributes, signal: stopping.signal },
+  });
   running.finished = running.worker.run();
   const watched = { settings, models: createLanguageModels(settings), db, logger, signal: stopping.signal };
   running.modelWatch = watchModels({ ...watched, callsModels: true });
@@ -80,12 +83,14 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
 }
 
 async function startWorker(parts: {
-  settings: Settings;
+  settings: Settings & { DATABASE_URL: string };
   environment: NodeJS.ProcessEnv;
   db: Database;
   background: BackgroundWork;
   logger: Logger;
   metrics: WorkerMetrics;
+  /** Called before each new attempt to start. */
+  onMissingAttributes(names: string[]): void;
   signal: AbortSignal;
 }): Promise<Worker> {
   const { settings, environment, db, background, logger, metrics, signal } = parts;
@@ -103,11 +108,18 @@ async function startWorker(parts: {
   });
   const bundle = await workflowBundle();
   const identity = await retry('PostgreSQL is not ready', async () => {
+    await reachDatabase(db, settings.DATABASE_URL);
     await ensureFirstWorkspace(db.orm, settings);
     return await loadIdentity(db.orm);
   });
   const client = openTemporalClient(config);
-  await retry('Temporal is not ready', () => ensureSearchAttributes(client));
+  await retry('Temporal is not ready', async () => {
+    await reachTemporal(client, config);
+    await ensureSearchAttributes(client).catch((error: unknown) => {
+      if (error instanceof MissingSearchAttributesError) parts.onMissingAttributes(error.missing);
+      throw error;
+    });
+  });
   await retry('Temporal is not ready', () => ensureRetentionSchedule(client, settings, logger));
   await client.connection.close();
   const connection = await retry('Temporal is not ready', () => NativeConnection.connect({ ...config.connectionOptions, ...compression }));
@@ -202,23 +214,38 @@ const SDK_METRICS_TIMEOUT_MS = 1_000;
 
 async function readSdkMetrics(address: string | undefined): Promise<string> {
   if (!address) return '';
-  return await withDeadline(SDK_METRICS_TIMEOUT_MS, async (signal) => await (await fetch(`http://${address}/metrics`, { signal })).text());
+  const get = (signal: AbortSignal) => sendRequest(`http://${address}/metrics`, { method: 'GET', headers: {}, signal });
+  return (await withDeadline(SDK_METRICS_TIMEOUT_MS, get)).text;
+}
+
+interface Readiness {
+  ready: boolean;
+  /** Search attributes that the Temporal namespace lacks and that we could not add. */
+  missingSearchAttributes?: string[];
+  /** What needs a person, but does not keep the worker from being ready. */
+  warnings?: ModelWarning[];
+}
+
+interface RunningParts {
+  worker?: Worker;
+  modelWatch?: ModelWatch;
+  missingAttributes?: string[];
+}
+
+function readinessOf({ worker, modelWatch, missingAttributes }: RunningParts): Readiness {
+  const warnings = modelWatch?.warnings() ?? [];
+  if (worker) return { ready: worker.getState() === 'RUNNING', ...(warnings.length > 0 ? { warnings } : {}) };
+  return { ready: false, ...(missingAttributes && { missingSearchAttributes: missingAttributes }) };
 }
 
 /** Serves `/healthz` and `/readyz` for orchestrators and `/metrics` for Prometheus. */
-function serveHealth(
-  port: number,
-  host: string | undefined,
-  metrics: ProcessMetrics,
-  { isReady, warnings }: { isReady(): boolean; warnings(): ModelWarning[] },
-): Server {
+function serveHealth(port: number, host: string | undefined, metrics: ProcessMetrics, readiness: () => Readiness): Server {
   const server = createServer((request, response) => {
     const path = request.url?.split('?', 1)[0];
     if (path === '/metrics') return void sendMetrics(response, metrics);
-    const ready = path !== '/readyz' || isReady();
-    response.writeHead(ready ? 200 : 503, { 'Content-Type': 'application/json' });
-    const readiness = () => ({ ready, ...(warnings().length > 0 ? { warnings: warnings() } : {}) });
-    response.end(JSON.stringify(path === '/readyz' ? readiness() : { alive: true }));
+    const state = path === '/readyz' ? readiness() : { alive: true, ready: true };
+    response.writeHead(state.ready ? 200 : 503, { 'Content-Type': 'application/json' });
+    response.end(JSON.stringify(path === '/readyz' ? state : { alive: true }));
   });
   return server.listen({ port, host });
 }

@@ -7,8 +7,12 @@ import { join } from 'node:path';
 import { Client } from 'pg';
 import { readArguments, runCommand } from '../../platform/command-line';
 import { loadEnvFile, readSettings } from '../../platform/config';
+import { databaseProblem } from '../../platform/connection-problems';
+import { connectionOptions } from '../../platform/database';
 import { readInstanceFile } from '../instance-file';
 import { say } from '../terminal';
+
+const CONNECT_TIMEOUT_MS = 10_000;
 
 const HELP = `usage: npm run balance
 
@@ -24,8 +28,10 @@ async function main(args: string[]): Promise<number> {
   loadEnvFile();
   // biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
   const settings = readSettings(process.env);
-  const client = new Client({ connectionString: settings.DATABASE_URL ?? readInstanceFile(settings.DATA_DIR).databaseUrl });
-  await client.connect();
+  const databaseUrl = settings.DATABASE_URL ?? readInstanceFile(settings.DATA_DIR).databaseUrl;
+  const client = await connect(databaseUrl).catch((error: unknown) => {
+    throw databaseProblem(error, databaseUrl);
+  });
   const { rows } = await client.query<Record<string, unknown>>(
     readFileSync(join(__dirname, '..', '..', '..', 'prisma', 'balance.sql'), 'utf8'),
   );
@@ -33,6 +39,12 @@ async function main(args: string[]): Promise<number> {
   const row = rows[0] ?? {};
   for (const [name, value] of Object.entries(row)) say(`${name.padEnd(12)} ${value}`);
   return row.balanced === true ? 0 : 1;
+}
+
+async function connect(databaseUrl: string): Promise<Client> {
+  const client = new Client({ ...connectionOptions(databaseUrl), connectionTimeoutMillis: CONNECT_TIMEOUT_MS });
+  await client.connect();
+  return client;
 }
 
 runCommand(main);
