@@ -16,7 +16,8 @@ import { createGunzip, createGzip } from 'node:zlib';
 import type { Database } from '../src/platform/database';
 import { deleteCalls, findDueMonths, type MonthOrder, readDueCalls } from '../src/record/call-retention';
 import { deleteOldDeadLetters } from '../src/record/dead-letters';
-import type { DueMonth } from '../workflows/contract';
+import { countExpired, deleteExpired } from '../src/record/expiry';
+import type { DueMonth, ExpiringRows } from '../workflows/contract';
 import { createOrphanActivities, type OrphanActivities, type OrphanDependencies } from './orphans';
 import { reportProgress } from './progress';
 
@@ -46,6 +47,17 @@ export interface RetentionActivities extends OrphanActivities {
   deleteMonth(order: MonthOrder): Promise<{ calls: number }>;
   /** Deletes dead letters that were last seen before. */
   deleteDeadLetters(order: { beforeMs: number; batchSize: number }): Promise<{ letters: number }>;
+  /** Deletes rows of this kind that were written before. */
+  deleteExpired(order: ExpiryOrder): Promise<{ rows: number }>;
+  /** How many rows `deleteExpired` would delete. */
+  countExpired(order: ExpiryOrder): Promise<{ rows: number }>;
+}
+
+/** Rows written before `beforeMs` (milliseconds since 1970); `batchSize` per statement. */
+export interface ExpiryOrder {
+  kind: ExpiringRows;
+  beforeMs: number;
+  batchSize: number;
 }
 
 interface Dependencies extends OrphanDependencies {
@@ -93,6 +105,20 @@ export function createRetentionActivities(dependencies: Dependencies): Retention
         reportProgress({ letters: letters + deleted });
       }
       return { letters };
+    },
+
+    async deleteExpired({ kind, beforeMs, batchSize }) {
+      let rows = 0;
+      for (let deleted = batchSize; deleted === batchSize; rows += deleted) {
+        deleted = await deleteExpired(db, kind, beforeMs, batchSize);
+        reportProgress({ rows: rows + deleted });
+      }
+      logger.info({ kind, rows }, 'old rows deleted');
+      return { rows };
+    },
+
+    async countExpired({ kind, beforeMs }) {
+      return { rows: await countExpired(db, kind, beforeMs) };
     },
   };
 }

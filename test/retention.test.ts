@@ -20,10 +20,11 @@ import {
   RETENTION_WORKFLOW,
   type RetentionInput,
   type RetentionProgress,
+  retentionInput,
   retentionScheduleId,
 } from '../workflows/contract';
 import { newNumber, placeCall, resultOf } from './support/calls';
-import { eventually, outcomesOf } from './support/expectations';
+import { eventually, newPhone, outcomesOf, workflowIdOf } from './support/expectations';
 import { startSuite } from './support/suite';
 import type { System } from './support/system';
 
@@ -450,20 +451,102 @@ test('when dead letters are old, then a run deletes them batch by batch; a dry r
   expect(await system.db.deadLetter.findMany()).toMatchObject([{ body: 6 }]);
 });
 
+test('when an old dead letter is deleted, then its conversation no longer asks for attention because of it', async () => {
+  const phone = newPhone();
+  await system.sandbox.kapso.deliver({ messages: [{ from: phone, id: `wamid.${randomUUID()}`, text: { body: 'hi' } }] });
+  await outcomesOf(system, phone, 1);
+  const workflowId = await workflowIdOf(system, phone);
+  const reason = (kind: string) => ({ kind, since: daysAgo(100).toISOString(), text: 'test' });
+  const attention = [reason('dead_letter'), reason('send_unconfirmed')];
+  await system.db.conversation.update({ where: { workflowId }, data: { needsAttention: true, attention } });
+  const letter = { source: 'conversation', reason: 'record_refused', detail: 'test', digest: randomUUID(), workflowId };
+  await system.db.deadLetter.create({ data: { ...letter, lastSeenAt: daysAgo(100) } });
+  expect(await run({ action: 'keep', deadLetterDays: 90 })).toMatchObject({ deadLetters: 1 });
+  const { attention: left } = await system.db.conversation.findUniqueOrThrow({ where: { workflowId } });
+  expect(left).toMatchObject([{ kind: 'send_unconfirmed' }]);
+});
+
+describe('what is only written', () => {
+  const expireDays = { statusEvents: 30, callEvents: 40, parkedMessages: 50 };
+
+  async function rows(days: number, count: number): Promise<void> {
+    const numbers = Array.from({ length: count }, (_, index) => index);
+    const createdAt = daysAgo(days);
+    const fact = { createdAt, occurredAt: createdAt };
+    const { db } = system;
+    await db.messageStatusEvent.createMany({ data: numbers.map(() => ({ ...fact, providerMessageId: randomUUID(), status: 'sent' })) });
+    await db.vapiCallEvent.createMany({ data: numbers.map(() => ({ ...fact, providerCallId: randomUUID(), type: 'status-update' })) });
+    const parked = { createdAt, phoneNumberId: 'nobody', workflowId: 'none', reason: 'test', message: {} };
+    await db.parkedMessage.createMany({ data: numbers.map(() => ({ ...parked, providerMessageId: randomUUID() })) });
+  }
+
+  const counts = async () => {
+    const { messageStatusEvent, vapiCallEvent, parkedMessage } = system.db;
+    return await Promise.all([messageStatusEvent.count(), vapiCallEvent.count(), parkedMessage.count()]);
+  };
+
+  beforeEach(async () => {
+    const { messageStatusEvent, vapiCallEvent, parkedMessage } = system.db;
+    await Promise.all([messageStatusEvent.deleteMany(), vapiCallEvent.deleteMany(), parkedMessage.deleteMany()]);
+  });
+
+  test('when it is too old, then a run deletes it batch by batch, each kind after its own time', async () => {
+    for (const days of [29, 35, 45, 55]) await rows(days, 3);
+    const expired = { statusEvents: 9, callEvents: 6, parkedMessages: 3 };
+    expect(await run({ action: 'keep', expireDays, dryRun: true })).toMatchObject({ expired });
+    expect(await counts()).toEqual([12, 12, 12]);
+    expect(await run({ action: 'keep', expireDays, batchSize: 2 })).toMatchObject({ expired, isDone: true });
+    expect(await counts()).toEqual([3, 6, 9]);
+  });
+
+  test('when the run was begun by a version that did not know of it, then it stays', async () => {
+    await rows(400, 1);
+    expect(await run({ action: 'keep' })).toMatchObject({ expired: { statusEvents: 0, callEvents: 0, parkedMessages: 0 } });
+    expect(await counts()).toEqual([1, 1, 1]);
+  });
+
+  test('when a call cannot be archived, then its events stay for the next attempt, however old they are', async () => {
+    await calls(1, daysAgo(100));
+    await system.db.vapiCallEvent.updateMany({ data: { createdAt: daysAgo(100) } });
+    const allowDeletes = await refuseDeletes();
+    const handle = await start({ expireDays });
+    await refusedOnce(handle.workflowId);
+    expect(await system.db.vapiCallEvent.count()).toBe(2);
+    await allowDeletes();
+    expect(await handle.result()).toMatchObject({ removed: 1 });
+    expect((await archived())[0]?.events).toHaveLength(2);
+  }, 60_000);
+
+  test('when calls are archived later than their events would end, then the events wait for them', () => {
+    const settings = {
+      ...{ CALL_RETENTION_DAYS: 90, DEAD_LETTER_RETENTION_DAYS: 1, STATUS_EVENT_RETENTION_DAYS: 2 },
+      ...{ CALL_EVENT_RETENTION_DAYS: 30, PARKED_MESSAGE_RETENTION_DAYS: 3 },
+    };
+    const ends = { statusEvents: 2, parkedMessages: 3 };
+    expect(retentionInput({ ...settings, CALL_RETENTION_ACTION: 'archive' }).expireDays).toEqual({ ...ends, callEvents: 97 });
+    expect(retentionInput({ ...settings, CALL_RETENTION_ACTION: 'keep' }).expireDays).toEqual({ ...ends, callEvents: 30 });
+  });
+});
+
 describe('the schedule', () => {
   const handle = () => system.temporal.schedule.getHandle(retentionScheduleId(system.taskQueue));
   const settings = (days: number) => ({
     CALL_RETENTION_DAYS: days,
     CALL_RETENTION_ACTION: 'archive' as const,
     DEAD_LETTER_RETENTION_DAYS: 90,
+    STATUS_EVENT_RETENTION_DAYS: 90,
+    CALL_EVENT_RETENTION_DAYS: 365,
+    PARKED_MESSAGE_RETENTION_DAYS: 90,
     TEMPORAL_TASK_QUEUE: system.taskQueue,
   });
+
+  const expireDays = { statusEvents: 90, callEvents: 365, parkedMessages: 90 };
 
   test('when a worker has started, then the schedule is there, daily and never twice at once', async () => {
     const { action, policies, info } = await handle().describe();
     expect(action).toMatchObject({
       workflowType: RETENTION_WORKFLOW,
-      args: [{ days: 45, action: 'archive', deadLetterDays: 90 }],
+      args: [{ days: 45, action: 'archive', deadLetterDays: 90, expireDays }],
       taskQueue: system.taskQueue,
     });
     expect(policies.overlap).toBe('SKIP');
@@ -475,10 +558,10 @@ describe('the schedule', () => {
     await handle().pause('not now');
     await Promise.all([1, 2, 3].map(() => ensureRetentionSchedule(system.temporal, settings(30), silent)));
     const { action, state } = await handle().describe();
-    expect([action.args, state.paused]).toEqual([[{ days: 30, action: 'archive', deadLetterDays: 90 }], true]);
+    expect([action.args, state.paused]).toEqual([[{ days: 30, action: 'archive', deadLetterDays: 90, expireDays }], true]);
     await handle().delete();
     await Promise.all([1, 2, 3].map(() => ensureRetentionSchedule(system.temporal, settings(45), silent)));
-    expect((await handle().describe()).action.args).toEqual([{ days: 45, action: 'archive', deadLetterDays: 90 }]);
+    expect((await handle().describe()).action.args).toEqual([{ days: 45, action: 'archive', deadLetterDays: 90, expireDays }]);
   });
 
   test('when schedules may not be made, then there is a warning and no crash', async () => {

@@ -96,7 +96,10 @@ export const callbackRecords = proxyActivities<Pick<Activities, 'recordFailedCal
 });
 
 export const retention = proxyActivities<
-  Pick<Activities, 'findDueCalls' | 'findOrphans' | 'closeUnplaced' | 'followAgain' | 'deleteDeadLetters'>
+  Pick<
+    Activities,
+    'findDueCalls' | 'findOrphans' | 'closeUnplaced' | 'followAgain' | 'deleteDeadLetters' | 'deleteExpired' | 'countExpired'
+  >
 >({
   // One pass over an index, a request to Temporal for each call of a batch, or batches, each reported.
   startToCloseTimeout: '5 minutes',

@@ -1,10 +1,18 @@
 /**
- * Once a day: handles open calls without a workflow, archives or deletes old calls, month by month, and deletes old dead letters.
+ * Once a day: handles open calls without a workflow, archives or deletes old calls, month by month, and deletes other rows that are too old.
  */
 import { ActivityFailure, setCurrentDetails, setHandler } from '@temporalio/workflow';
 import type { ClosedCall } from '../activities/orphans';
 import { startCallback } from './call/callback';
-import { type CallPosition, type DueMonth, type Orphan, type RetentionInput, type RetentionProgress, retentionProgress } from './contract';
+import {
+  type CallPosition,
+  type DueMonth,
+  EXPIRING_ROWS,
+  type Orphan,
+  type RetentionInput,
+  type RetentionProgress,
+  retentionProgress,
+} from './contract';
 import { archives, retention, telling, voice } from './proxies';
 
 const DAY_MS = 24 * 60 * 60_000;
@@ -24,6 +32,7 @@ export async function retentionWorkflow(input: RetentionInput): Promise<Retentio
     files: [],
     orphans: { unplaced: 0, unfollowed: 0, stopped: 0 },
     deadLetters: 0,
+    expired: { statusEvents: 0, callEvents: 0, parkedMessages: 0 },
     isDone: false,
   };
   setHandler(retentionProgress, () => progress);
@@ -34,6 +43,7 @@ export async function retentionWorkflow(input: RetentionInput): Promise<Retentio
   if (progress.dryRun) progress.files = progress.action === 'archive' ? [folder] : [];
   else for (const month of months) await remove(month, input, progress);
   await deleteDeadLetters(input, progress);
+  await deleteExpired(input, progress);
   progress.isDone = true;
   showProgress(progress);
   return progress;
@@ -132,7 +142,21 @@ async function deleteDeadLetters(
   progress.deadLetters = (await retention.deleteDeadLetters.executeWithOptions(options, [{ beforeMs, batchSize }])).letters;
 }
 
-function showProgress({ action, dryRun, due, removed, files, orphans, deadLetters, isDone }: RetentionProgress): void {
+/** After the calls, so that a call that could not be archived keeps its events. Runs begun by versions before 0.3 have no `expireDays`. */
+async function deleteExpired(
+  { expireDays, batchSize = DEFAULT_BATCH }: RetentionInput,
+  { dryRun, expired }: Pick<RetentionProgress, 'dryRun' | 'expired'>,
+): Promise<void> {
+  if (expireDays === undefined) return;
+  for (const kind of EXPIRING_ROWS) {
+    const order = { kind, beforeMs: Date.now() - expireDays[kind] * DAY_MS, batchSize };
+    const options = { summary: `${dryRun ? 'count' : 'delete'} ${kind} from before ${new Date(order.beforeMs).toISOString()}` };
+    const { countExpired, deleteExpired: run } = retention;
+    expired[kind] = (await (dryRun ? countExpired : run).executeWithOptions(options, [order])).rows;
+  }
+}
+
+function showProgress({ action, dryRun, due, removed, files, orphans, deadLetters, expired, isDone }: RetentionProgress): void {
   const total = due.reduce((sum, { calls }) => sum + calls, 0);
   setCurrentDetails(
     [
@@ -141,6 +165,7 @@ function showProgress({ action, dryRun, due, removed, files, orphans, deadLetter
       `never dialled: ${orphans.unplaced}${dryRun ? '' : ' (closed as failed)'}`,
       `nobody followed them: ${orphans.unfollowed}, their workflow was stopped: ${orphans.stopped}${dryRun ? '' : ' (followed to their end now)'}`,
       ...(deadLetters > 0 ? [`old dead letters: ${deadLetters} (deleted)`] : []),
+      ...EXPIRING_ROWS.filter((kind) => expired[kind] > 0).map((kind) => `${kind}: ${expired[kind]} too old${dryRun ? '' : ' (deleted)'}`),
       ...files.map((file) => `file: ${file}`),
     ].join('\n\n'),
   );

@@ -6,7 +6,7 @@ import { exitWithError, readArguments } from '../platform/command-line';
 import { loadEnvFile, readSettings, requireSettings, type Settings } from '../platform/config';
 import { checkModels, checkReplies, readWorkspace } from './checks/answers';
 import { checkWhatsApp } from './checks/whatsapp';
-import { claimDataDir, generatedApiKey, publishInstance, recordProcesses, releaseDataDir } from './embedded/instance';
+import { claimDataDir, generatedApiKey, publishInstance, recordProcesses, releaseDataDir, rotateLogs } from './embedded/instance';
 import type { RecordedProcess } from './embedded/leftovers';
 import { createSupervisor, type Supervisor } from './embedded/supervisor';
 import { localHost } from './local-host';
@@ -15,6 +15,8 @@ import { migrate, startApi, startDatabase, startTemporal, startWorker } from './
 import { chooseApiPort, type Environment, type InstanceInfo, type StartContext } from './start-context';
 import { saySummary } from './summary';
 import { say, sayError, shortPath } from './terminal';
+
+const LOG_CHECK_INTERVAL_MS = 10_000;
 
 /** One Ctrl-C reaches this process twice: from the terminal and from npm. */
 const SAME_KEYPRESS_MS = 700;
@@ -37,6 +39,7 @@ async function main(args: string[], environment: Environment): Promise<void> {
   process.umask(0o077);
   say(`Parley is starting. Data: ${shortPath(DATA_DIR)}, logs: ${shortPath(DATA_DIR)}/logs`);
   if (leftovers.length > 0) say(`an earlier start was killed; stopped the processes that it left running: ${leftovers.join(', ')}`);
+  boundLogs(settings);
   const publisher = createPublisher(DATA_DIR);
   const supervisor = createSupervisor({
     say,
@@ -58,6 +61,19 @@ async function main(args: string[], environment: Environment): Promise<void> {
     if (ending === undefined) sayError(error);
     await end(1);
   }
+}
+
+/** Keeps the log files bounded, also while everything runs for months. */
+function boundLogs({ DATA_DIR, LOG_FILE_MAX_MB }: Settings): void {
+  const rotate = () => {
+    try {
+      rotateLogs(DATA_DIR, LOG_FILE_MAX_MB * 1_048_576);
+    } catch {
+      // There is no folder yet, or no room on the disk: the next time.
+    }
+  };
+  rotate();
+  setInterval(rotate, LOG_CHECK_INTERVAL_MS).unref();
 }
 
 /** Keeps the two state files in DATA_DIR up to date as processes start and exit. */

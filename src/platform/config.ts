@@ -101,6 +101,7 @@ export const settingsSchema = z.object({
     .default('.data')
     .transform((dir) => resolve(dir)),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info'),
+  LOG_FILE_MAX_MB: z.coerce.number({ error: 'must be a number of megabytes' }).min(1, 'must be at least 1').max(10_000).default(10),
   DEBUG_WEBHOOK: flag.default(false),
   API_KEYS: commaList.default([]),
   WORKER_HEALTH_PORT: port.optional(),
@@ -184,6 +185,9 @@ export const settingsSchema = z.object({
   CALL_RETENTION_DAYS: days.default(90),
   CALL_RETENTION_ACTION: z.enum(['archive', 'delete', 'keep'], { error: 'must be archive, delete or keep' }).default('archive'),
   DEAD_LETTER_RETENTION_DAYS: days.default(90),
+  STATUS_EVENT_RETENTION_DAYS: days.default(90),
+  CALL_EVENT_RETENTION_DAYS: days.default(365),
+  PARKED_MESSAGE_RETENTION_DAYS: days.default(90),
   CALL_FOLLOW_UP_TEXT: z.string().max(4_096).optional(),
   CALLBACK_ALLOWED_HOSTS: hostList.default([]),
   CALLBACK_SIGNING_SECRET: z

@@ -8,10 +8,7 @@ import type { Logger } from '../platform/logger';
 /** gRPC status codes worth a retry: the server is unreachable or not ready yet. */
 const TRANSIENT_CODES = new Set([4 /* DEADLINE_EXCEEDED */, 14 /* UNAVAILABLE */]);
 
-type RetentionSettings = Pick<
-  Settings,
-  'CALL_RETENTION_DAYS' | 'CALL_RETENTION_ACTION' | 'DEAD_LETTER_RETENTION_DAYS' | 'TEMPORAL_TASK_QUEUE'
->;
+type RetentionSettings = Parameters<typeof retentionInput>[0] & Pick<Settings, 'TEMPORAL_TASK_QUEUE'>;
 
 /**
  * Creates the retention schedule if it is missing, and updates its action if the settings have changed; an operator's changes to

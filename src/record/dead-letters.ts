@@ -250,11 +250,18 @@ export async function renewReason(db: Database, id: string, { reason, detail }: 
   await db.orm.deadLetter.updateMany({ where: { id }, data: { reason, detail } });
 }
 
-/** Deletes up to `batch` letters last seen before `beforeMs` (milliseconds since 1970), replayed or not. Returns the number. */
+/**
+ * Deletes up to `batch` letters last seen before `beforeMs` (milliseconds since 1970), replayed or not, and with them the reasons for
+ * attention that they were. Returns the number.
+ */
 export async function deleteOldDeadLetters(db: Database, beforeMs: number, batch: number): Promise<number> {
-  const deleted = await db.query<{ id: string }>(sql`
-    DELETE FROM dead_letters WHERE id IN (
-      SELECT id FROM dead_letters WHERE last_seen_at < ${new Date(beforeMs)} ORDER BY last_seen_at LIMIT ${batch}
-    ) RETURNING id`);
-  return deleted.length;
+  return await db.transaction(async (transaction) => {
+    const deleted = await transaction.query<{ workflowId: string | null }>(sql`
+      DELETE FROM dead_letters WHERE id IN (
+        SELECT id FROM dead_letters WHERE last_seen_at < ${new Date(beforeMs)} ORDER BY last_seen_at LIMIT ${batch}
+      ) RETURNING workflow_id AS "workflowId"`);
+    const workflowIds = new Set(deleted.flatMap(({ workflowId }) => workflowId ?? []));
+    for (const workflowId of workflowIds) await clearDeadLetterAttention(transaction, workflowId);
+    return deleted.length;
+  });
 }

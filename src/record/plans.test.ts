@@ -7,7 +7,9 @@ import { randomUUID } from 'node:crypto';
 import { Client } from 'pg';
 import { type TestDatabase, testDatabase } from '../../test/support/engine';
 import { ANSWER_LIMITS } from '../../test/support/recorder';
+import { EXPIRING_ROWS } from '../../workflows/contract';
 import type { Database } from '../platform/database';
+import { countExpired, deleteExpired } from './expiry';
 import { createIdentity } from './identity';
 import { recordDeliveries } from './inbound';
 import { loadPromptMaterial } from './prompts';
@@ -105,6 +107,11 @@ test('when a database is new, then recording a message reads no table as a whole
   const order = { ...workflow, deliveries: [{ contact, messages: [message] }] };
   const rules = { identity: createIdentity('plans'), answerLimits: ANSWER_LIMITS, hasModel: () => true };
   expect(await planned((db) => recordDeliveries(db, order, rules), known)).toEqual({ statements: 3, reads: [] });
+});
+
+test.each(EXPIRING_ROWS)('when old %s are deleted, then no table is read as a whole', async (kind) => {
+  expect(await planned((db) => deleteExpired(db, kind, 0, 500))).toEqual({ statements: 1, reads: [] });
+  expect(await planned((db) => countExpired(db, kind, 0))).toEqual({ statements: 1, reads: [] });
 });
 
 test.each([

@@ -1,5 +1,12 @@
-/** Retention of calls: the input and the progress of a run. */
+/** Retention: the input and the progress of a run. */
 import { defineQuery } from '@temporalio/workflow';
+
+/**
+ * Rows that have an end of their own: reports about replies, reports about calls (those of a call usually go with it), and messages to a
+ * number without a workspace.
+ */
+export type ExpiringRows = 'statusEvents' | 'callEvents' | 'parkedMessages';
+export const EXPIRING_ROWS: readonly ExpiringRows[] = ['statusEvents', 'callEvents', 'parkedMessages'];
 
 export interface RetentionInput {
   /** Calls done more than this many days ago are archived or deleted. */
@@ -10,6 +17,8 @@ export interface RetentionInput {
   dryRun?: boolean;
   /** Dead letters that were last seen longer ago are deleted. Not set by versions before 0.2: they stay. */
   deadLetterDays?: number;
+  /** Rows written more than this many days ago are deleted. Not set by versions before 0.3: they stay. */
+  expireDays?: Record<ExpiringRows, number>;
   /** Calls per statement (default 500). */
   batchSize?: number;
   /** Minimum age of an open call to be checked (default: one hour). By then its workflow should be running. */
@@ -59,6 +68,8 @@ export interface RetentionProgress {
   orphans: Record<OrphanReason, number>;
   /** Dead letters deleted. */
   deadLetters: number;
+  /** Other rows deleted, or in a dry run to be deleted. */
+  expired: Record<ExpiringRows, number>;
   isDone: boolean;
 }
 
@@ -73,15 +84,27 @@ export function retentionScheduleId(taskQueue: string): string {
   return taskQueue === DEFAULT_TASK_QUEUE ? RETENTION_SCHEDULE : `${RETENTION_SCHEDULE}-${taskQueue}`;
 }
 
+/** Events of a call are older than its end. Those of a call that is still to be archived must not go before it. */
+const CALL_EVENT_MARGIN_DAYS = 7;
+
 /** The input of a run, from the settings. */
 export function retentionInput(settings: {
   CALL_RETENTION_DAYS: number;
   CALL_RETENTION_ACTION: RetentionInput['action'];
   DEAD_LETTER_RETENTION_DAYS: number;
+  STATUS_EVENT_RETENTION_DAYS: number;
+  CALL_EVENT_RETENTION_DAYS: number;
+  PARKED_MESSAGE_RETENTION_DAYS: number;
 }): RetentionInput {
+  const { CALL_RETENTION_DAYS: days, CALL_RETENTION_ACTION: action, CALL_EVENT_RETENTION_DAYS } = settings;
   return {
-    days: settings.CALL_RETENTION_DAYS,
-    action: settings.CALL_RETENTION_ACTION,
+    days,
+    action,
     deadLetterDays: settings.DEAD_LETTER_RETENTION_DAYS,
+    expireDays: {
+      statusEvents: settings.STATUS_EVENT_RETENTION_DAYS,
+      callEvents: action === 'keep' ? CALL_EVENT_RETENTION_DAYS : Math.max(CALL_EVENT_RETENTION_DAYS, days + CALL_EVENT_MARGIN_DAYS),
+      parkedMessages: settings.PARKED_MESSAGE_RETENTION_DAYS,
+    },
   };
 }

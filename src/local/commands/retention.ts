@@ -1,11 +1,13 @@
 /**
- * `npm run retention` runs the call retention now by triggering its schedule; `npm run retention -- --dry-run` only prints what a run
+ * `npm run retention` runs the retention now by triggering its schedule; `npm run retention -- --dry-run` only prints what a run
  * would do. A worker does the work, because it has the database and the files; this command starts and displays it.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Client, ScheduleNotFoundError, ScheduleOverlapPolicy, WorkflowNotFoundError } from '@temporalio/client';
 import {
   type DueMonth,
+  EXPIRING_ROWS,
+  type ExpiringRows,
   RETENTION_WORKFLOW,
   type RetentionProgress,
   retentionInput,
@@ -14,14 +16,15 @@ import {
 } from '../../../workflows/contract';
 import { readArguments, runCommand } from '../../platform/command-line';
 import { loadEnvFile, readSettings, type Settings } from '../../platform/config';
-import { openTemporalClient, temporalConfig } from '../../platform/temporal';
+import { ConnectionProblem } from '../../platform/connection-problems';
+import { openTemporalClient, reachTemporal, temporalConfig } from '../../platform/temporal';
 import { readInstanceFile } from '../instance-file';
 import { say } from '../terminal';
 
 const HELP = `usage: npm run retention [-- --dry-run]
 
-Archives or deletes old calls and deletes old dead letters (CALL_RETENTION_*, DEAD_LETTER_RETENTION_DAYS) now instead of at night. A running
-worker does it; this command starts it and shows its progress. Ctrl-C leaves it running.
+Archives or deletes old calls and other old rows (the *_RETENTION_* settings) now instead of at night. A running worker does it; this
+command starts it and shows its progress. Ctrl-C leaves it running.
 
   --dry-run   show what a run would do, without changing anything
   -h, --help  show this help
@@ -40,8 +43,10 @@ async function main(args: string[]): Promise<number> {
   // biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
   const environment = process.env;
   const settings = readSettings(environment);
-  const client = openTemporalClient(temporalConfig(withLocalTemporal(environment, settings)));
+  const config = temporalConfig(withLocalTemporal(environment, settings));
+  const client = openTemporalClient(config);
   try {
+    await reachTemporal(client, config);
     const workflowId = line.values['dry-run'] ? await startDryRun(client, settings) : await triggerRun(client, settings);
     say(`workflow in the Temporal UI: ${workflowId}`);
     printResult(await follow(client, workflowId));
@@ -138,7 +143,7 @@ function progressLine({ due, removed, action }: RetentionProgress): string {
 }
 
 function printResult(progress: RetentionProgress): void {
-  const { action, dryRun, due, removed, files, orphans, deadLetters, cutoffAtMs } = progress;
+  const { action, dryRun, due, removed, files, orphans, deadLetters, expired, cutoffAtMs } = progress;
   say('');
   if (action === 'keep') say('calls are kept (CALL_RETENTION_ACTION)');
   else say(`calls done before ${day(cutoffAtMs)}: ${due.reduce((sum, { calls }) => sum + calls, 0)}`);
@@ -151,14 +156,22 @@ function printResult(progress: RetentionProgress): void {
     if (action !== 'keep') say(`${action === 'archive' ? 'archived and deleted' : 'deleted'}: ${removed} calls with their events`);
     for (const file of files) say(`  ${file}`);
     if (deadLetters > 0) say(`dead letters deleted: ${deadLetters}`);
+    for (const kind of EXPIRING_ROWS) say(`${EXPIRED_WORDS[kind]} deleted: ${expired[kind]}`);
   }
 }
+
+const EXPIRED_WORDS: Record<ExpiringRows, string> = {
+  statusEvents: 'old reports about replies',
+  callEvents: 'old reports about calls',
+  parkedMessages: 'old messages to numbers without a workspace',
+};
 
 function orphanLine(what: string, calls: number, done: string): string {
   return `${what}: ${calls}${calls === 0 ? '' : done}`;
 }
 
-function sayDryRun({ action, due, files }: RetentionProgress): void {
+function sayDryRun({ action, due, files, expired }: RetentionProgress): void {
+  for (const kind of EXPIRING_ROWS) say(`${EXPIRED_WORDS[kind]} that a run would delete: ${expired[kind]}`);
   if (action === 'delete' && due.length > 0) say('a run would delete them with their events');
   for (const folder of due.length > 0 ? files : []) {
     say(`a run would write them to ${folder} on the worker's machine and then delete them:`);
@@ -178,6 +191,7 @@ function day(atMs: number): string {
 function reasonOf(error: unknown): string {
   if (error instanceof ScheduleNotFoundError) return 'there is no schedule yet; a worker creates it when it starts';
   if (!(error instanceof Error)) return String(error);
+  if (error instanceof ConnectionProblem) return error.message;
   return error.cause instanceof Error ? `${error.message} (${error.cause.message})` : error.message;
 }
 

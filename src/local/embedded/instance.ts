@@ -1,6 +1,17 @@
 /** The state files of `npm start` in DATA_DIR: the claim of the folder, the running processes, and generated secrets. */
 import { randomBytes } from 'node:crypto';
-import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { isRunning, type RecordedProcess, stopLeftovers } from './leftovers';
@@ -12,7 +23,6 @@ const API_KEY_FILE = 'api-key';
 const ONLY_OWNER = 0o600;
 /** Other users may traverse the folder but not list it: PostgreSQL's account has to when we run as root. */
 const TRAVERSE_ONLY = 0o711;
-const LOG_LIMIT_BYTES = 10 * 1024 * 1024;
 /** The command line of every `npm start` contains this. */
 const START_MARKS = ['start.ts'];
 
@@ -109,14 +119,29 @@ export function generatedApiKey(dataDir: string): string {
   return generated;
 }
 
-/** Path of the log file of `name`. Rotates a file larger than 10 MB to `.log.1`, replacing the previous one. */
+/** Path of the log file of `name`. */
 export function logFile(dataDir: string, name: string): string {
   const folder = join(dataDir, 'logs');
   mkdirSync(folder, { recursive: true });
-  const file = join(folder, `${name}.log`);
-  const size = statSync(file, { throwIfNoEntry: false })?.size ?? 0;
-  if (size > LOG_LIMIT_BYTES) renameSync(file, `${file}.1`);
-  return file;
+  return join(folder, `${name}.log`);
+}
+
+/**
+ * Moves the content of every log file larger than `maxBytes` to `.log.1`, replacing what is there. Copies and empties it, because the
+ * process that writes to it keeps it open; lines written in between are lost.
+ */
+export function rotateLogs(dataDir: string, maxBytes: number): void {
+  const folder = join(dataDir, 'logs');
+  for (const name of readdirSync(folder).filter((each) => each.endsWith('.log'))) {
+    const file = join(folder, name);
+    if ((statSync(file, { throwIfNoEntry: false })?.size ?? 0) <= maxBytes) continue;
+    try {
+      copyFileSync(file, `${file}.1`);
+    } finally {
+      // Also on a full disk, which this helps.
+      truncateSync(file);
+    }
+  }
 }
 
 function tryCreateStartFile(file: string): boolean {

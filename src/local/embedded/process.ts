@@ -120,6 +120,8 @@ function followFile(path: string, from: number, onLine: (line: string) => void):
   let unfinished = '';
   let open = true;
   const read = () => {
+    // Rotated (src/local/embedded/instance.ts): it begins anew.
+    if (open && fstatSync(file).size < position) position = 0;
     for (let size = 1; open && size > 0; ) {
       size = readSync(file, buffer, 0, READ_BYTES, position);
       position += size;
