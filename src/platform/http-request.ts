@@ -26,18 +26,24 @@ export interface HttpAnswer {
 /** Shorter than any request timeout: a failed connect proves that nothing was sent, an aborted request does not. */
 const CONNECT_TIMEOUT_MS = 5_000;
 
-/** Created with the first request, when `.env` has been read. */
-let processDispatcher: Dispatcher | undefined;
+/** Made with the first request, when `.env` has been read. */
+let way: { dispatcher: Dispatcher; isProxied(url: URL | string): boolean } | undefined;
 
-function dispatcherOfProcess(): Dispatcher {
-  processDispatcher ??= createDispatcher(proxiesOfProcess());
-  return processDispatcher;
+function wayOut(): NonNullable<typeof way> {
+  if (way !== undefined) return way;
+  const proxies = proxiesOfProcess();
+  const hasNone = proxies.HTTP_PROXY === undefined && proxies.HTTPS_PROXY === undefined;
+  const isProxied = (url: URL | string) => !hasNone && proxyFor(new URL(url), proxies) !== undefined;
+  way = { dispatcher: hasNone ? directDispatcher() : proxyingDispatcher(proxies, isProxied), isProxied };
+  return way;
 }
 
-/** Connects directly or through a proxy (src/platform/proxies.ts). */
-function createDispatcher(proxies: ProxySettings): Dispatcher {
-  const direct = new Agent({ connect: { timeout: CONNECT_TIMEOUT_MS } });
-  if (proxies.HTTP_PROXY === undefined && proxies.HTTPS_PROXY === undefined) return direct;
+function directDispatcher(): Dispatcher {
+  return new Agent({ connect: { timeout: CONNECT_TIMEOUT_MS } });
+}
+
+/** Connects through a proxy, except where src/platform/proxies.ts says that there is none. */
+function proxyingDispatcher(proxies: ProxySettings, isProxied: (url: URL | string) => boolean): Dispatcher {
   const proxied = new EnvHttpProxyAgent({
     httpProxy: proxies.HTTP_PROXY ?? '',
     httpsProxy: proxies.HTTPS_PROXY ?? '',
@@ -50,15 +56,15 @@ function createDispatcher(proxies: ProxySettings): Dispatcher {
     // The response to CONNECT belongs to the connecting.
     clientFactory: (origin, options) => new Pool(origin, { ...options, headersTimeout: CONNECT_TIMEOUT_MS }),
   });
-  return direct.compose(
+  return directDispatcher().compose(
     (dispatch) => (options, handler) =>
-      proxyFor(new URL(String(options.origin)), proxies) === undefined ? dispatch(options, handler) : proxied.dispatch(options, handler),
+      isProxied(String(options.origin)) ? proxied.dispatch(options, handler) : dispatch(options, handler),
   );
 }
 
 /** `fetch` over the process's proxies, for responses that are streamed. Does not follow redirects unless `init` says so. */
 export async function fetchStream(url: URL | string, init: RequestInit): Promise<Response> {
-  return await fetch(url, { redirect: 'manual', ...init, dispatcher: dispatcherOfProcess() });
+  return await fetch(url, { redirect: 'manual', ...init, dispatcher: wayOut().dispatcher });
 }
 
 /**
@@ -67,13 +73,15 @@ export async function fetchStream(url: URL | string, init: RequestInit): Promise
  * @throws undici's error, ProxyError or the signal's reason; `connectionFailure` classifies it
  */
 export async function sendRequest(url: string, { method, headers, body, signal, beforeSending }: HttpRequest): Promise<HttpAnswer> {
+  const { dispatcher, isProxied } = wayOut();
+  const isThroughProxy = isProxied(url);
   let hasBegun = false;
   const onStart = () => {
     beforeSending?.();
     hasBegun = true;
   };
   const response = request(url, {
-    dispatcher: dispatcherOfProcess().compose(callBefore(onStart)),
+    dispatcher: beforeSending || isThroughProxy ? dispatcher.compose(callBefore(onStart)) : dispatcher,
     method,
     // Responses are not decompressed here. Some servers reject requests without a user agent.
     headers: { 'user-agent': 'parley', ...headers, 'accept-encoding': 'identity' },
@@ -84,8 +92,8 @@ export async function sendRequest(url: string, { method, headers, body, signal, 
     ...(body === undefined ? {} : { body }),
   }).catch((error: unknown) => {
     // A proxy that refuses, or does not respond, fails with the same errors as a server, but before anything was sent.
-    const isProxys = !hasBegun && !signal.aborted && connectionFailure(error).kind === 'unknown';
-    throw isProxys ? new ProxyError(error) : error;
+    const isOfProxy = isThroughProxy && !hasBegun && !signal.aborted && connectionFailure(error).kind === 'unknown';
+    throw isOfProxy ? new ProxyError(error) : error;
   });
   // undici checks the signal only once it is connected (and then sends nothing), so race against the signal as well.
   const answer = await Promise.race([response, abortOf(signal)]);

@@ -16,11 +16,7 @@ const REQUIRED_ATTRIBUTES: Record<string, number> = {
 /** Search attributes are missing, and the server does not let us add them. Until somebody does, no workflow can start. */
 export class MissingSearchAttributesError extends Error {
   override name = 'MissingSearchAttributesError';
-  constructor(
-    readonly missing: string[],
-    namespace: string,
-    cause: unknown,
-  ) {
+  constructor(missing: string[], namespace: string, cause: unknown) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     super(
       `the namespace ${namespace} has no search attributes ${missing.join(', ')}, and they could not be added (${reason}); add them with Temporal's own tools (docs/production.md)`,
@@ -31,19 +27,21 @@ export class MissingSearchAttributesError extends Error {
 
 /**
  * Registers the missing search attributes. Where the server does not permit it (on Temporal Cloud they are created with its own tools, see
- * docs/production.md), or has no room for them, they must be there already.
+ * docs/production.md), or has no room for them, they must be there already. `onMissing` is told which are not there, or none.
  * @throws MissingSearchAttributesError, or the client's error if Temporal is unreachable
  */
-export async function ensureSearchAttributes(client: Client): Promise<void> {
-  const missing = await findMissing(client);
-  if (missing.length === 0) return;
+export async function ensureSearchAttributes(client: Client, onMissing: (names: string[]) => void = () => undefined): Promise<void> {
   const { namespace } = client.options;
+  const missing = await findMissing(client);
+  if (missing.length === 0) return onMissing([]);
   const added = Object.fromEntries(missing.map((name) => [name, REQUIRED_ATTRIBUTES[name] ?? KEYWORD]));
   try {
     await client.connection.operatorService.addSearchAttributes({ namespace, searchAttributes: added });
+    onMissing([]);
   } catch (error) {
     // Another process may have registered them first.
     const stillMissing = await findMissing(client);
+    onMissing(stillMissing);
     if (stillMissing.length > 0) throw new MissingSearchAttributesError(stillMissing, namespace, error);
   }
 }

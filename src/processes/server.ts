@@ -20,7 +20,7 @@ import { createWorkflowSignaller } from '../webhooks/signaller';
 import { createStatusKeeper } from '../webhooks/statuses';
 import { createApp } from './app';
 import { type ModelWatch, watchModels } from './model-watch';
-import { ensureSearchAttributes, MissingSearchAttributesError } from './search-attributes';
+import { ensureSearchAttributes } from './search-attributes';
 
 /** How long requests may take to finish at shutdown. */
 const SHUTDOWN_LIMIT_MS = 15_000;
@@ -74,9 +74,8 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   logger.info({ port: settings.PORT }, 'api listening');
   const connectTemporal = async () => {
     await reachTemporal(temporal, temporalSettings);
-    await ensureSearchAttributes(temporal).catch((error: unknown) => {
-      if (error instanceof MissingSearchAttributesError) missingSearchAttributes = error.missing;
-      throw error;
+    await ensureSearchAttributes(temporal, (names) => {
+      missingSearchAttributes = names;
     });
   };
   handOverDependencies = await prepare({ settings, db, temporal, connectTemporal, logger, signal: stopping.signal });

@@ -36,7 +36,7 @@ import { loadIdentity } from '../record/identity';
 import { ensureFirstWorkspace } from '../record/workspaces';
 import { type ModelWarning, type ModelWatch, watchModels } from './model-watch';
 import { ensureRetentionSchedule } from './schedules';
-import { ensureSearchAttributes, MissingSearchAttributesError } from './search-attributes';
+import { ensureSearchAttributes } from './search-attributes';
 import { deploymentOptions } from './worker-deployment';
 import { compression, polls, slots, stickyTimeout } from './worker-tuning';
 import { workflowBundle } from './workflow-bundle';
@@ -89,7 +89,6 @@ async function startWorker(parts: {
   background: BackgroundWork;
   logger: Logger;
   metrics: WorkerMetrics;
-  /** Called before each new attempt to start. */
   onMissingAttributes(names: string[]): void;
   signal: AbortSignal;
 }): Promise<Worker> {
@@ -115,10 +114,7 @@ async function startWorker(parts: {
   const client = openTemporalClient(config);
   await retry('Temporal is not ready', async () => {
     await reachTemporal(client, config);
-    await ensureSearchAttributes(client).catch((error: unknown) => {
-      if (error instanceof MissingSearchAttributesError) parts.onMissingAttributes(error.missing);
-      throw error;
-    });
+    await ensureSearchAttributes(client, parts.onMissingAttributes);
   });
   await retry('Temporal is not ready', () => ensureRetentionSchedule(client, settings, logger));
   await client.connection.close();
@@ -235,7 +231,7 @@ interface RunningParts {
 function readinessOf({ worker, modelWatch, missingAttributes }: RunningParts): Readiness {
   const warnings = modelWatch?.warnings() ?? [];
   if (worker) return { ready: worker.getState() === 'RUNNING', ...(warnings.length > 0 ? { warnings } : {}) };
-  return { ready: false, ...(missingAttributes && { missingSearchAttributes: missingAttributes }) };
+  return { ready: false, ...(missingAttributes?.length && { missingSearchAttributes: missingAttributes }) };
 }
 
 /** Serves `/healthz` and `/readyz` for orchestrators and `/metrics` for Prometheus. */
