@@ -35,14 +35,24 @@ afterAll(async () => {
 });
 
 async function startTheDatabase(): Promise<void> {
-  postgres = await startPostgres({ dataDir: join(folder, 'postgres'), port: postgresPort, fast: true });
+  postgres = await startPostgres({
+    dataDir: join(folder, 'postgres'),
+    port: postgresPort,
+    fast: true,
+    logFile: join(folder, 'postgres.log'),
+  });
 }
 
 async function startTheEngine(): Promise<void> {
   // biome-ignore lint/style/noProcessEnv: the run's own choice of the CLI
   const environment = process.env;
   const cliPath = await findTemporalCli({ setting: environment.TEMPORAL_CLI_PATH, environment, onProgress: () => undefined });
-  temporal = await startTemporalServer({ cliPath, port: temporalPort, dataFile: join(folder, 'temporal.sqlite') });
+  temporal = await startTemporalServer({
+    cliPath,
+    port: temporalPort,
+    dataFile: join(folder, 'temporal.sqlite'),
+    logFile: join(folder, 'temporal.log'),
+  });
 }
 
 const kapso = () => system.sandbox.kapso;

@@ -3,7 +3,7 @@ import { SANDBOX_API_KEY, SANDBOX_PHONE_NUMBER_ID, type Settings } from '../plat
 import { createLanguageModels } from '../providers/models/client';
 import { SANDBOX_ASSISTANT_ID, SANDBOX_VAPI_NUMBER_ID } from '../sandbox/vapi/bodies';
 import { sandboxSecrets } from './embedded/instance';
-import { runProcess, waitUntil } from './project-process';
+import { runProcess } from './project-process';
 import { simulatedCallTimings } from './simulated-calls';
 import { choosePort, type Environment, type StartContext } from './start-context';
 import { sayRow } from './terminal';
@@ -105,7 +105,7 @@ async function runSandbox(context: StartContext, providerSettings: Environment, 
     name: 'Sandbox',
     entry: 'src/sandbox/main.ts',
     environment,
-    waitUntilReady: (child, signal) => waitUntil(() => child.hasLogged('sandbox ready'), signal),
+    isReady: (hasLogged) => hasLogged('sandbox ready'),
   });
   const url = `http://127.0.0.1:${port}`;
   sayRow('Sandbox', url);

@@ -6,7 +6,7 @@ import { logFile } from './embedded/instance';
 import { startPostgres } from './embedded/postgres';
 import { findTemporalCli } from './embedded/temporal-cli';
 import { startTemporalServer } from './embedded/temporal-server';
-import { type ProjectProcess, runProcess, waitUntil } from './project-process';
+import { runProcess } from './project-process';
 import { choosePort, type Environment, type StartContext } from './start-context';
 import { say, sayRow } from './terminal';
 
@@ -72,8 +72,8 @@ async function checkTemporal(environment: Environment): Promise<void> {
 
 /** Starts the API process and waits until `/readyz` succeeds. */
 export async function startApi(context: StartContext, environment: Environment, apiUrl: string): Promise<void> {
-  const waitUntilReady = (_child: ProjectProcess, signal: AbortSignal) => waitUntil(() => answersOk(`${apiUrl}/readyz`), signal);
-  await runProcess(context, { name: 'API', entry: 'src/processes/server.ts', environment, waitUntilReady });
+  const isReady = () => answersOk(`${apiUrl}/readyz`);
+  await runProcess(context, { name: 'API', entry: 'src/processes/server.ts', environment, isReady });
   sayRow('API', apiUrl);
 }
 
@@ -81,8 +81,8 @@ export async function startApi(context: StartContext, environment: Environment, 
 export async function startWorker(context: StartContext, environment: Environment): Promise<void> {
   // The ready line has level info; at a stricter level there is no line to wait for.
   const silent = ['warn', 'error', 'silent'].includes(context.settings.LOG_LEVEL);
-  const waitUntilReady = (child: ProjectProcess, signal: AbortSignal) => waitUntil(() => silent || child.hasLogged('worker ready'), signal);
-  await runProcess(context, { name: 'Worker', entry: 'src/processes/worker.ts', environment, waitUntilReady });
+  const isReady = (hasLogged: (message: string) => boolean) => silent || hasLogged('worker ready');
+  await runProcess(context, { name: 'Worker', entry: 'src/processes/worker.ts', environment, isReady });
   sayRow('Worker', silent ? 'started' : 'ready');
 }
 

@@ -14,12 +14,9 @@ import { startSandbox } from './sandbox-service';
 import { migrate, startApi, startDatabase, startTemporal, startWorker } from './services';
 import { chooseApiPort, type Environment, type InstanceInfo, type StartContext } from './start-context';
 import { saySummary } from './summary';
-import { say, sayError, shortPath } from './terminal';
+import { onSignals, say, sayError, shortPath } from './terminal';
 
 const LOG_CHECK_INTERVAL_MS = 10_000;
-
-/** One Ctrl-C reaches this process twice: from the terminal and from npm. */
-const SAME_KEYPRESS_MS = 700;
 
 const HELP = `usage: npm start
 
@@ -104,18 +101,15 @@ async function stopEverything(supervisor: Supervisor, dataDir: string): Promise<
 }
 
 function endOnSignals(end: (exitCode: number) => Promise<void>, killAll: () => void): void {
-  let firstAtMs: number | undefined;
-  const onSignal = () => {
-    if (firstAtMs === undefined) {
-      firstAtMs = Date.now();
-      say('stopping; press Ctrl-C again to kill');
-      void end(0);
-    } else if (Date.now() - firstAtMs > SAME_KEYPRESS_MS) {
-      killAll();
-      process.exit(1);
-    }
+  const stop = () => {
+    say('stopping; press Ctrl-C again to kill');
+    void end(0);
   };
-  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, onSignal);
+  const kill = () => {
+    killAll();
+    process.exit(1);
+  };
+  onSignals(['SIGINT', 'SIGTERM', 'SIGHUP'], stop, kill);
   // A closed terminal must not crash this process while it is stopping.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
 }

@@ -7,6 +7,21 @@ export function say(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
+/** One Ctrl-C reaches a command up to three times: from the terminal, npm and the bootstrap. */
+const SAME_KEYPRESS_MS = 700;
+
+/** Calls `first` at the first of these signals, and `second` whenever one comes by another keypress. */
+export function onSignals(names: readonly NodeJS.Signals[], first: () => void, second: () => void): void {
+  let firstAtMs: number | undefined;
+  const onSignal = () => {
+    if (firstAtMs === undefined) {
+      firstAtMs = Date.now();
+      first();
+    } else if (Date.now() - firstAtMs > SAME_KEYPRESS_MS) second();
+  };
+  for (const name of names) process.on(name, onSignal);
+}
+
 /** Prints a name and a value in two columns. */
 export function sayRow(name: string, value: string): void {
   say(`  ${name.padEnd(12)} ${value}`);

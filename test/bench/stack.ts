@@ -99,14 +99,19 @@ export class Stack {
   }
 
   async #startPostgres(dir: string): Promise<EmbeddedPostgres> {
-    const postgres = await startPostgres({ dataDir: join(dir, 'postgres'), port: await freePort(0) });
+    const postgres = await startPostgres({ dataDir: join(dir, 'postgres'), port: await freePort(0), logFile: join(dir, 'postgres.log') });
     this.#started('PostgreSQL', postgres);
     return postgres;
   }
 
   async #startTemporal(dir: string): Promise<EmbeddedTemporal> {
     const dataFile = join(dir, 'temporal', 'temporal.db');
-    const temporal = await startTemporalServer({ cliPath: this.#options.cliPath, dataFile, port: await freePort(0) });
+    const temporal = await startTemporalServer({
+      cliPath: this.#options.cliPath,
+      dataFile,
+      port: await freePort(0),
+      logFile: join(dir, 'temporal.log'),
+    });
     this.#started('Temporal', temporal);
     return temporal;
   }

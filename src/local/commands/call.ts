@@ -11,7 +11,7 @@ import { loadEnvFile, readSettings } from '../../platform/config';
 import type { CallOutcome } from '../../record/call-outcome';
 import { type Instance, messageOf, readEvents, readInstanceFile, TerminalError, workflowsLink } from '../instance-file';
 import { simulatedCallTimings } from '../simulated-calls';
-import { say } from '../terminal';
+import { onSignals, say } from '../terminal';
 import { type CallTimeouts, currentWait, overdueText } from './call-waits';
 
 const callSchema = z.object({
@@ -48,8 +48,6 @@ const REQUEST_TIMEOUT_MS = 10_000;
 const TALK_SECONDS = 600;
 /** Time for the result of Parley's query to Vapi to arrive here. */
 const QUERY_MARGIN_MS = 5_000;
-/** One Ctrl-C reaches this process twice: from the terminal and from npm. */
-const SAME_KEYPRESS_MS = 700;
 
 /** Client for the calls of a running instance's API. */
 class CallApi {
@@ -197,20 +195,19 @@ function showEvent(event: CallEvent): void {
 /** The first Ctrl-C ends the call, the second this command. Returns a function that sets the call once it is placed. */
 function endOnCtrlC(api: CallApi): (call: Call) => void {
   let call: Call | undefined;
-  let pressedAtMs: number | undefined;
+  let isEnding = false;
   const end = ({ callId }: Call) => {
     api.end(callId).catch((error: unknown) => say(`  ending the call failed: ${messageOf(error)}`));
   };
-  process.on('SIGINT', () => {
-    if (pressedAtMs !== undefined && Date.now() - pressedAtMs > SAME_KEYPRESS_MS) process.exit(EXIT_INTERRUPTED);
-    if (pressedAtMs !== undefined) return;
-    pressedAtMs = Date.now();
+  const endCall = () => {
+    isEnding = true;
     say('\n  ending the call; press Ctrl-C again to quit');
     if (call !== undefined) end(call);
-  });
+  };
+  onSignals(['SIGINT'], endCall, () => process.exit(EXIT_INTERRUPTED));
   return (placed) => {
     call = placed;
-    if (pressedAtMs !== undefined) end(placed);
+    if (isEnding) end(placed);
   };
 }
 

@@ -9,20 +9,17 @@ import { chmod, chown, cp, mkdir, readFile, rename, rm, stat, symlink, writeFile
 import { createRequire } from 'node:module';
 import { arch, platform } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { Client } from 'pg';
 import { isRunning } from './leftovers';
 import { isFree } from './ports';
-import { type ServerProcess, spawnServer } from './process';
+import { type RunningServer, startServer } from './process';
 
 const run = promisify(execFile);
 
 /** When running as root: the folder for binaries and data if the postgres account cannot access the original folders. */
 const SHARED_HOME = '/var/lib/parley';
 const PASSWORD_FILE = 'parley.password';
-/** Long enough for crash recovery, whose duration max_wal_size limits. */
-const READY_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 15_000;
 
 /** Sized for a laptop: the database is small, and most of the time is spent waiting for models. */
@@ -54,17 +51,12 @@ export interface PostgresOptions {
   /** Called with notices for the user, for example that the data is stored in another folder. */
   onNotice?: (line: string) => void;
   /** The server's log is appended to this file. */
-  logFile?: string;
+  logFile: string;
 }
 
-/** A running embedded PostgreSQL server. */
-export interface EmbeddedPostgres {
+/** A running embedded PostgreSQL server. Stopped with all its connections; SIGKILL after 15 s. */
+export interface EmbeddedPostgres extends RunningServer {
   readonly url: string;
-  readonly pid: number;
-  /** Resolves with how the server exited. Never rejects. */
-  readonly ended: Promise<string>;
-  /** Closes all connections and shuts the server down cleanly; sends SIGKILL after 15 s. */
-  stop(): Promise<void>;
 }
 
 /** The account that runs the server when we are root, because PostgreSQL refuses to run as root. */
@@ -75,8 +67,7 @@ interface Owner {
 
 /**
  * Starts a server on 127.0.0.1 and waits until it accepts connections.
- * @throws Error if the port is taken, the platform has no binaries, another server uses the folder, or, with its last log lines, if the
- *   server exits early or is not ready within 60 s
+ * @throws Error if the port is taken, the platform has no binaries, or another server uses the folder, or as `startServer`
  */
 export async function startPostgres(options: PostgresOptions): Promise<EmbeddedPostgres> {
   if (!(await isFree(options.port))) throw new Error(`port ${options.port} is taken: PostgreSQL cannot listen there`);
@@ -87,44 +78,26 @@ export async function startPostgres(options: PostgresOptions): Promise<EmbeddedP
   await clearStalePidFile(dataDir);
   const password = (await readFile(join(dataDir, PASSWORD_FILE), 'utf8')).trim();
   const urlOf = (database: string) => `postgresql://postgres:${password}@127.0.0.1:${options.port}/${database}`;
-  const server = await spawnServer({
+  const server = await startServer({
+    name: 'PostgreSQL',
     command: join(native, 'bin', 'postgres'),
     args: ['-D', dataDir, '-p', String(options.port), ...settingArgs(options.fast === true)],
     environment: { LC_ALL: 'C' },
     cwd: dataDir,
     ...owner,
+    isReady: () => acceptsConnections(urlOf('postgres')),
+    // PostgreSQL's "fast" shutdown: it does not wait for clients to disconnect.
+    stopSignal: 'SIGINT',
+    stopGraceMs: STOP_TIMEOUT_MS,
     onSpawn: options.onSpawn,
     onLog: options.onLog,
     logFile: options.logFile,
   });
-  await waitUntilReady(server, urlOf('postgres'));
-  return {
-    url: urlOf(options.database ?? 'parley'),
-    pid: server.pid,
-    ended: server.ended,
-    // SIGINT is PostgreSQL's "fast" shutdown: it does not wait for clients to disconnect.
-    stop: () => server.stop('SIGINT', STOP_TIMEOUT_MS),
-  };
+  return { ...server, url: urlOf(options.database ?? 'parley') };
 }
 
 function settingArgs(fast: boolean): string[] {
   return [...SETTINGS, ...(fast ? FAST_SETTINGS : [])].flatMap((setting) => ['-c', setting]);
-}
-
-async function waitUntilReady(server: ServerProcess, url: string): Promise<void> {
-  const deadline = Date.now() + READY_TIMEOUT_MS;
-  let endedHow: string | undefined;
-  void server.ended.then((how) => {
-    endedHow = how;
-  });
-  while (!(await acceptsConnections(url))) {
-    if (endedHow !== undefined) throw new Error(`PostgreSQL exited at once (${endedHow}):\n${server.lastLines()}`);
-    if (Date.now() > deadline) {
-      await server.stop('SIGQUIT', 1_000);
-      throw new Error(`PostgreSQL was not ready within ${READY_TIMEOUT_MS / 1_000} s:\n${server.lastLines()}`);
-    }
-    await sleep(40);
-  }
 }
 
 async function acceptsConnections(url: string): Promise<boolean> {

@@ -1,58 +1,72 @@
 /**
- * Spawns a server process in its own process group, so that Ctrl-C in the terminal does not bypass the ordered shutdown. Remembers
- * its last output lines for error messages.
+ * Starts a server process in its own process group, so that Ctrl-C in the terminal does not bypass the ordered shutdown, and waits until it
+ * is ready. Remembers its last output lines for error messages.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, fstatSync, mkdirSync, openSync, readSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { createInterface } from 'node:readline';
 import { StringDecoder } from 'node:string_decoder';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 const RECENT_LINES = 15;
 const READ_INTERVAL_MS = 50;
 const READ_BYTES = 64 * 1024;
+/** Long enough for PostgreSQL's crash recovery, whose duration max_wal_size limits. */
+const READY_TIMEOUT_MS = 60_000;
+const READY_POLL_MS = 50;
 
-/** A running server process. */
-export interface ServerProcess {
+/** A server process that is ready. */
+export interface RunningServer {
   readonly pid: number;
   /** Resolves with how it exited ("exit code 1", "signal SIGKILL"). Never rejects. */
   readonly ended: Promise<string>;
-  /** Its last output lines. */
-  lastLines(): string;
-  /** Sends `signal` and waits for the exit; sends SIGKILL after `graceMs`. */
-  stop(signal: NodeJS.Signals, graceMs: number): Promise<void>;
+  /** Sends its stop signal and waits for the exit; sends SIGKILL after its grace period. */
+  stop(): Promise<void>;
 }
 
 /** The command of a server process. */
 export interface ServerCommand {
+  /** For error messages. */
+  name: string;
   command: string;
   args: string[];
   environment: Record<string, string | undefined>;
+  /** Polled until it holds. Must not throw. */
+  isReady(): boolean | Promise<boolean>;
+  stopSignal: NodeJS.Signals;
+  stopGraceMs: number;
   /** For a Node process: opens an IPC channel, whose end tells the child that this process exited. */
   channel?: boolean;
   cwd?: string;
   uid?: number;
   gid?: number;
+  /** Called with the pid as soon as the process exists, before it is ready, so that no process goes unrecorded. */
   onSpawn?: ((pid: number) => void) | undefined;
   onLog?: ((line: string) => void) | undefined;
-  /** Its output is appended to this file. */
-  logFile?: string | undefined;
+  /**
+   * Its output is appended to this file, to which it writes itself, so that it can go on if we are killed. With a pipe its next write would
+   * fail, and a logger that keeps retrying would prevent it from exiting.
+   */
+  logFile: string;
 }
 
-/** Starts the command. @throws Error if it cannot be executed */
-export async function spawnServer(options: ServerCommand): Promise<ServerProcess> {
-  const { command, args, environment, channel, cwd, uid, gid } = options;
-  const output = openOutput(options.logFile);
+/** Starts the server. @throws Error, with its last output lines, if it cannot be executed, exits early, or is not ready within 60 s */
+export async function startServer(options: ServerCommand): Promise<RunningServer> {
+  const { command, args, environment, channel, cwd, uid, gid, stopSignal, stopGraceMs, logFile } = options;
+  mkdirSync(dirname(logFile), { recursive: true });
+  const output = openSync(logFile, 'a');
+  const from = fstatSync(output).size;
   const child = spawn(command, args, {
     detached: true,
-    stdio: ['ignore', output.target, output.target, ...(channel === true ? (['ipc'] as const) : [])],
+    stdio: ['ignore', output, output, ...(channel === true ? (['ipc'] as const) : [])],
     env: environment,
     ...(cwd !== undefined && { cwd }),
     ...(uid !== undefined && { uid }),
     ...(gid !== undefined && { gid }),
   });
+  closeSync(output);
   const recentLines: string[] = [];
-  const follow = output.follow(child, (line) => {
+  const follower = followFile(logFile, from, (line) => {
     recentLines.push(line);
     if (recentLines.length > RECENT_LINES) recentLines.shift();
     options.onLog?.(line);
@@ -61,58 +75,37 @@ export async function spawnServer(options: ServerCommand): Promise<ServerProcess
     child.once('exit', (code, signal) => resolve(signal === null ? `exit code ${code}` : `signal ${signal}`));
     child.once('error', (error) => resolve(error.message));
   });
-  void ended.then(follow.end);
+  void ended.then(follower.end);
   await new Promise<void>((resolve, reject) => {
     child.once('spawn', resolve);
     child.once('error', reject);
   });
   const pid = child.pid ?? 0;
   options.onSpawn?.(pid);
-  const lastLines = () => {
-    follow.read();
-    return recentLines.join('\n');
-  };
-  return { pid, ended, lastLines, stop: (signal, graceMs) => stopChild(child, ended, signal, graceMs) };
-}
-
-interface Follower {
-  /** Reads the output written so far. */
-  read(): void;
-  end(): void;
-}
-
-interface Output {
-  target: number | 'pipe';
-  follow(child: ChildProcess, onLine: (line: string) => void): Follower;
-}
-
-/**
- * With a log file, the child writes to it directly and we read along, so the child can keep writing if we are killed. With a pipe its
- * next write would fail, and a logger that keeps retrying would prevent the child from exiting.
- */
-function openOutput(logFile: string | undefined): Output {
-  if (logFile === undefined) return { target: 'pipe', follow: followPipes };
-  mkdirSync(dirname(logFile), { recursive: true });
-  const target = openSync(logFile, 'a');
-  const from = fstatSync(target).size;
-  return {
-    target,
-    follow(_child, onLine) {
-      closeSync(target);
-      return followFile(logFile, from, onLine);
-    },
-  };
-}
-
-function followPipes(child: ChildProcess, onLine: (line: string) => void): Follower {
-  for (const stream of [child.stdout, child.stderr]) {
-    if (stream !== null) createInterface({ input: stream }).on('line', onLine);
+  const stop = () => stopChild(child, ended, stopSignal, stopGraceMs);
+  try {
+    await waitUntilReady(options, ended);
+  } catch (error) {
+    await stop();
+    throw new Error(`${(error as Error).message}; last log lines (all in ${logFile}):\n${recentLines.join('\n')}`);
   }
-  const nothing = () => undefined;
-  return { read: nothing, end: nothing };
+  return { pid, ended, stop };
 }
 
-function followFile(path: string, from: number, onLine: (line: string) => void): Follower {
+async function waitUntilReady({ name, isReady }: ServerCommand, ended: Promise<string>): Promise<void> {
+  let endedHow: string | undefined;
+  void ended.then((how) => {
+    endedHow = how;
+  });
+  const deadlineMs = Date.now() + READY_TIMEOUT_MS;
+  while (!(await isReady())) {
+    if (endedHow !== undefined) throw new Error(`${name} exited before it was ready (${endedHow})`);
+    if (Date.now() > deadlineMs) throw new Error(`${name} was not ready within ${READY_TIMEOUT_MS / 1_000} s`);
+    await sleep(READY_POLL_MS);
+  }
+}
+
+function followFile(path: string, from: number, onLine: (line: string) => void): { end(): void } {
   const file = openSync(path, 'r');
   const buffer = Buffer.alloc(READ_BYTES);
   const decoder = new StringDecoder('utf8');
@@ -137,7 +130,7 @@ function followFile(path: string, from: number, onLine: (line: string) => void):
     clearInterval(timer);
     closeSync(file);
   };
-  return { read, end };
+  return { end };
 }
 
 async function stopChild(child: ChildProcess, ended: Promise<string>, signal: NodeJS.Signals, graceMs: number): Promise<void> {

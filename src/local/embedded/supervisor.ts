@@ -2,21 +2,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { RecordedProcess } from './leftovers';
 import { sendSignal } from './leftovers';
+import type { RunningServer } from './process';
 
 const RESTART_DELAY_MS = 1_000;
 const MAX_RESTARTS = 5;
 const RESTART_WINDOW_MS = 60_000;
 
-/** A process that is running and can be stopped. */
-export interface RunningService {
-  readonly pid: number;
-  /** Resolves with how it exited ("exit code 1", "signal SIGKILL"). Never rejects. */
-  readonly ended: Promise<string>;
-  stop(): Promise<void>;
-}
-
 /** A service to keep running. */
-export interface Service<T extends RunningService = RunningService> {
+export interface Service<T extends RunningServer = RunningServer> {
   name: string;
   /** Texts in its command line, by which a later start recognises it. */
   marks: string[];
@@ -36,7 +29,7 @@ export interface SupervisorEvents {
 
 export interface Supervisor {
   /** Starts a service and supervises it. @throws the error of its first start */
-  run<T extends RunningService>(service: Service<T>): Promise<T>;
+  run<T extends RunningServer>(service: Service<T>): Promise<T>;
   /** Stops all services in reverse order, one after the other. Disables restarts. */
   stopAll(): Promise<void>;
   /** Sends SIGKILL to all services at once. */
@@ -48,7 +41,7 @@ interface SupervisedService {
   pid?: number;
   /** Resolves when the current start has finished, successfully or not. */
   starting?: Promise<unknown>;
-  running?: RunningService;
+  running?: RunningServer;
 }
 
 /** Creates a supervisor without services. */
@@ -60,7 +53,7 @@ export function createSupervisor(events: SupervisorEvents): Supervisor {
     const alive = services.filter((entry) => entry.pid !== undefined);
     events.onProcesses(alive.map(({ service, pid = 0 }) => ({ name: service.name, pid, marks: service.marks })).reverse());
   };
-  const start = async <T extends RunningService>(entry: SupervisedService, service: Service<T>): Promise<T> => {
+  const start = async <T extends RunningServer>(entry: SupervisedService, service: Service<T>): Promise<T> => {
     const starting = service.start((pid) => {
       entry.pid = pid;
       publish();

@@ -1,16 +1,13 @@
 /** Temporal on one machine: runs the Temporal CLI's development server, tuned for low latency. */
 import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { ConnectionLike } from '@temporalio/client';
 import { openTemporalClient } from '../../platform/temporal';
 import { freePort, isFree } from './ports';
-import { type ServerProcess, spawnServer } from './process';
+import { type RunningServer, startServer } from './process';
 
 const HOST = '127.0.0.1';
-const READY_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 10_000;
-const POLL_INTERVAL_MS = 50;
 const REQUEST_TIMEOUT_MS = 2_000;
 
 /** By default SQLite waits for the disk at every commit; with a write-ahead log it handles 2.5 times as many conversations per second. */
@@ -53,47 +50,44 @@ export interface TemporalServerOptions {
   onSpawn?: (pid: number) => void;
   onLog?: (line: string) => void;
   /** The server's log is appended to this file. */
-  logFile?: string;
+  logFile: string;
 }
 
-/** A running embedded Temporal server. */
-export interface EmbeddedTemporal {
+/** A running embedded Temporal server. Stopped with SIGTERM, and SIGKILL after 10 s. */
+export interface EmbeddedTemporal extends RunningServer {
   readonly address: string;
   /** Undefined if it was started without a UI. */
   readonly uiUrl: string | undefined;
-  readonly pid: number;
-  /** Resolves with how the server exited. Never rejects. */
-  readonly ended: Promise<string>;
-  /** Stops it with SIGTERM; sends SIGKILL after 10 s. */
-  stop(): Promise<void>;
 }
 
 /**
  * Starts a server on 127.0.0.1 and waits until it responds and has our search attributes.
- * @throws Error if the port is taken, or, with its last log lines, if the server exits early or is not ready within 60 s
+ * @throws Error if the port is taken, or as `startServer`
  */
 export async function startTemporalServer(options: TemporalServerOptions): Promise<EmbeddedTemporal> {
   // A server that cannot listen does not exit at once, and whichever server has the port would pass the readiness check.
   if (!(await isFree(options.port))) throw new Error(`port ${options.port} is taken: the Temporal server cannot listen there`);
   if (options.dataFile !== undefined) await mkdir(dirname(options.dataFile), { recursive: true });
-  const server = await spawnServer({
-    command: options.cliPath,
-    args: await serverArgs(options),
-    // Empty, because the CLI would read our TEMPORAL_* variables as its own settings.
-    environment: {},
-    onSpawn: options.onSpawn,
-    onLog: options.onLog,
-    logFile: options.logFile,
-  });
   const address = `${HOST}:${options.port}`;
-  await waitUntilReady(server, address, ['default', ...(options.namespaces ?? [])]);
-  return {
-    address,
-    uiUrl: options.uiPort === undefined ? undefined : `http://${HOST}:${options.uiPort}`,
-    pid: server.pid,
-    ended: server.ended,
-    stop: () => server.stop('SIGTERM', STOP_TIMEOUT_MS),
-  };
+  const { connection } = openTemporalClient({ connectionOptions: { address }, namespace: 'default' });
+  try {
+    const server = await startServer({
+      name: 'the Temporal server',
+      command: options.cliPath,
+      args: await serverArgs(options),
+      // Empty, because the CLI would read our TEMPORAL_* variables as its own settings.
+      environment: {},
+      isReady: () => isReady(connection, ['default', ...(options.namespaces ?? [])]),
+      stopSignal: 'SIGTERM',
+      stopGraceMs: STOP_TIMEOUT_MS,
+      onSpawn: options.onSpawn,
+      onLog: options.onLog,
+      logFile: options.logFile,
+    });
+    return { ...server, address, uiUrl: options.uiPort === undefined ? undefined : `http://${HOST}:${options.uiPort}` };
+  } finally {
+    await connection.close();
+  }
 }
 
 async function serverArgs(options: TemporalServerOptions): Promise<string[]> {
@@ -112,27 +106,6 @@ async function serverArgs(options: TemporalServerOptions): Promise<string[]> {
     ...Object.entries(SEARCH_ATTRIBUTES).flatMap(([name, type]) => ['--search-attribute', `${name}=${type}`]),
     ...dynamicConfig.flatMap(([key, value]) => ['--dynamic-config-value', `${key}=${JSON.stringify(value)}`]),
   ];
-}
-
-async function waitUntilReady(server: ServerProcess, address: string, namespaces: string[]): Promise<void> {
-  let endedHow: string | undefined;
-  void server.ended.then((how) => {
-    endedHow = how;
-  });
-  const deadline = Date.now() + READY_TIMEOUT_MS;
-  const { connection } = openTemporalClient({ connectionOptions: { address }, namespace: 'default' });
-  try {
-    while (!(await isReady(connection, namespaces))) {
-      if (endedHow !== undefined) throw new Error(`the Temporal server exited at once (${endedHow}):\n${server.lastLines()}`);
-      if (Date.now() > deadline) {
-        await server.stop('SIGTERM', 1_000);
-        throw new Error(`the Temporal server was not ready within ${READY_TIMEOUT_MS / 1_000} s:\n${server.lastLines()}`);
-      }
-      await sleep(POLL_INTERVAL_MS);
-    }
-  } finally {
-    await connection.close();
-  }
 }
 
 /** The server responds before its namespaces and search attributes exist; a workflow that starts in between would fail. */
