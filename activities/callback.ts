@@ -5,6 +5,7 @@ import type { Database } from '../src/platform/database';
 import type { Logger } from '../src/platform/logger';
 import type { WorkerMetrics } from '../src/platform/metrics';
 import { type CallbackAnswer, type CallbackClient, isKestraResume } from '../src/providers/callback/client';
+import { raiseAlert } from '../src/record/alerts';
 import { findCall, recordCallbackFailure } from '../src/record/calls';
 
 /** Timeout of one delivery. The Standard Webhooks specification recommends 15 to 30 s for a receiver's response. */
@@ -78,6 +79,11 @@ export function createCallbackActivities({
       logger.error({ callId, reason }, 'callback not delivered; the call needs attention');
       metrics.callbackTried('given_up');
       await recordCallbackFailure(db, callId);
+      await raiseAlert(db, {
+        cause: 'callback failed',
+        text: `callback failed: the result of a call was not delivered: ${reason}`,
+        subject: `call ${callId}`,
+      });
     },
   };
 

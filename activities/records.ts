@@ -5,6 +5,7 @@ import { isRefused } from '../src/platform/database-errors';
 import type { Logger } from '../src/platform/logger';
 import { usableChain } from '../src/providers/models/chain';
 import type { LanguageModels, ModelChoice } from '../src/providers/models/client';
+import { type NewAlert, raiseAlert } from '../src/record/alerts';
 import { clearAttention, raiseAttention } from '../src/record/attention';
 import { keepDeadLetters, type NewDeadLetter, type RefusedMessage } from '../src/record/dead-letters';
 import type { Identity } from '../src/record/identity';
@@ -147,6 +148,8 @@ export function createRecordActivities({
       throw ApplicationFailure.create({
         type: 'RecordError.UnknownNumber',
         message: `no workspace has the number id ${phoneNumberId}; its messages are parked until one has`,
+        // A wait, of which each message has already told: no warning of the SDK at every attempt.
+        category: 'BENIGN',
       });
     },
   };
@@ -155,7 +158,12 @@ export function createRecordActivities({
     // Without a model nobody is answered: a message then has its outcome at once.
     const hasModel = (context: InboundContext) => usableChain(context, models).length > 0;
     const recorded = await recordDeliveries(db, order, { identity, answerLimits, hasModel });
-    if (recorded.kind === 'unknown_number') return { kind: 'unknown_number', flow: FLOW };
+    if (recorded.kind === 'unknown_number') {
+      const { phoneNumberId, workflowId } = order;
+      logger.warn({ phoneNumberId, workflowId }, 'messages parked: no workspace has their number; they are delivered once one has');
+      await raiseAlert(db, parkedAlert(phoneNumberId));
+      return { kind: 'unknown_number', flow: FLOW };
+    }
     const { own, elsewhere, ownsConversation } = recorded;
     if (!own) return { kind: 'elsewhere', elsewhere, ownsConversation };
     const { context, answerableIds } = own;
@@ -200,6 +208,14 @@ export function createRecordActivities({
     const conversation = await db.orm.conversation.findUnique({ where: { workflowId }, select: { id: true } });
     if (conversation) await raiseAttention(db, { conversationId: conversation.id, kind: 'dead_letter', text: REFUSED_TEXT });
   }
+}
+
+function parkedAlert(phoneNumberId: string): NewAlert {
+  return {
+    cause: `messages parked: ${phoneNumberId}`,
+    text: 'messages parked: no workspace has their number; they are delivered once one has',
+    subject: `number id ${phoneNumberId}`,
+  };
 }
 
 /** Whether the same message would fail again: the database refuses it, or it has a value that no code of ours can take. */

@@ -9,6 +9,7 @@ import type { WorkerMetrics } from '../src/platform/metrics';
 import { MAX_TEXT_LENGTH } from '../src/providers/kapso/client';
 import type { VapiClient } from '../src/providers/vapi/client';
 import { readCall } from '../src/providers/vapi/report';
+import { raiseAlert } from '../src/record/alerts';
 import { adoptProviderCall } from '../src/record/call-adoption';
 import { writeCallNote } from '../src/record/call-notes';
 import { type CallEnding, callEnding } from '../src/record/call-outcome';
@@ -21,7 +22,7 @@ import {
   takeBackClaim,
 } from '../src/record/call-placements';
 import { keepCallReport } from '../src/record/call-reports';
-import { writeCallResult } from '../src/record/call-results';
+import { type WrittenResult, writeCallResult } from '../src/record/call-results';
 import { findCallFacts } from '../src/record/calls';
 import {
   type CallReport,
@@ -185,11 +186,10 @@ export function createVoiceActivities(dependencies: VoiceDependencies): VoiceAct
       if (providerCallId) await adoptProviderCall(db, { callId, providerCallId });
       const facts = await findCallFacts(db, callId);
       if (!facts) throw new Error(`call ${callId} is not in the database`);
-      const { result: written, isNew } = await writeCallResult(
-        db,
-        callId,
-        ending ?? callEnding({ ...facts, endedReason: facts.endedReason ?? undefined }),
-      );
+      const known = ending ?? callEnding({ ...facts, endedReason: facts.endedReason ?? undefined });
+      const { result: written, isNew } = await writeCallResult(db, callId, known);
+      // Also if an earlier attempt has written the result and then died.
+      if (written.needsAttention) await raiseCallAlert(db, written);
       if (isNew) {
         const { outcome, endedReason, durationSeconds } = written;
         logger.info({ workflowId: workflowId(), callId, outcome, endedReason }, 'call concluded');
@@ -277,4 +277,9 @@ async function fetchReport(vapi: VapiClient, providerCallId: string): Promise<Ca
   if (snapshot !== undefined && report?.providerCallId !== providerCallId)
     throw new Error('Vapi answered with something other than the call');
   return report;
+}
+
+async function raiseCallAlert(db: Database, { callId, outcome, endedReason }: WrittenResult): Promise<void> {
+  const cause = `call ${outcome}: ${endedReason ?? 'no reason known'}`;
+  await raiseAlert(db, { cause, text: `call needs attention: ${outcome}, ${endedReason ?? 'no reason known'}`, subject: `call ${callId}` });
 }

@@ -28,7 +28,7 @@ beforeAll(async () => {
   server = await makeCertificate(folder, 'server', 'DNS:localhost');
   stranger = await makeCertificate(folder, 'stranger', 'DNS:localhost');
   const dataDir = join(folder, 'postgres');
-  const start = async () => startPostgres({ dataDir, port: await freePort(0), fast: true });
+  const start = async () => startPostgres({ dataDir, port: await freePort(0), fast: true, logFile: join(folder, 'postgres.log') });
   postgres = await start();
   await postgres.stop();
   // The server's key must be the account's that runs it.

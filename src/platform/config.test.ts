@@ -67,6 +67,29 @@ describe('settings', () => {
     ]);
   });
 
+  test('when a setting is wrong in more than one way, then it has one line', () => {
+    expect(problemsOf({ SEND_CONFIRM_MS: '-1', REPLY_QUIET_MS: '-0.5', PORT: '0.5' })).toEqual([
+      expect.stringMatching(/^PORT: /),
+      expect.stringMatching(/^REPLY_QUIET_MS: must be a whole number/),
+      'SEND_CONFIRM_MS: must be at least 1000',
+    ]);
+  });
+
+  test.each([
+    [{ ALERT_WEBHOOK_URL: 'http://hooks.example.com/x' }, 'ALERT_WEBHOOK_URL: must begin with https:// and name no port'],
+    [{ ALERT_WEBHOOK_URL: 'https://hooks.example.com:8443/x' }, 'ALERT_WEBHOOK_URL: must begin with https:// and name no port'],
+    [{ ALERT_WHATSAPP_TO: '+15550100', KAPSO_PHONE_NUMBER_ID: '1' }, 'ALERT_WHATSAPP_TEMPLATE: must be set together with'],
+    [{ ALERT_WHATSAPP_TO: '+15550100', ALERT_WHATSAPP_TEMPLATE: 'a' }, 'KAPSO_PHONE_NUMBER_ID: is not set'],
+    [{ ALERT_WHATSAPP_LANGUAGE: 'English' }, 'ALERT_WHATSAPP_LANGUAGE: must be the language code'],
+  ])('when the settings of alerts are %j, then what does not fit is named', (settings, problem) => {
+    expect(problemsOf(settings)).toEqual([expect.stringContaining(problem)]);
+  });
+
+  test('when alerts may go to an internal address, then http and a port are fine', () => {
+    const settings = { ALERT_WEBHOOK_URL: 'http://10.0.0.5:8065/hooks/x', ALERT_WEBHOOK_INTERNAL: 'true' };
+    expect(readSettings(settings).ALERT_WEBHOOK_URL).toBe('http://10.0.0.5:8065/hooks/x');
+  });
+
   test('when an allowed host has a scheme or a path, then it is rejected; a port is optional', () => {
     const hosts = ['hooks.example.com', 'kestra:8080', '127.0.0.1:9000', '[::1]:9000'];
     expect(readSettings({ CALLBACK_ALLOWED_HOSTS: hosts.join() }).CALLBACK_ALLOWED_HOSTS).toEqual(hosts);
@@ -104,5 +127,7 @@ describe('settings', () => {
         return match ? [[match[1] ?? '', match[2] ?? '']] : [];
       });
     expect(readSettings(Object.fromEntries(entries))).toEqual(readSettings({}));
+    // Set, it would no longer give way to a program that has the port.
+    expect(Object.fromEntries(entries).PORT).toBe('');
   });
 });

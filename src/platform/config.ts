@@ -30,6 +30,9 @@ const proxyUrl = z
   .string()
   .transform((text) => (text.includes('://') ? text : `http://${text}`))
   .pipe(z.url({ protocol: /^https?$/, error: 'must be the http(s) URL of a proxy' }));
+const e164 = z.string().regex(/^\+[1-9]\d{6,14}$/, 'must be a number in E.164 format, such as +15550100');
+/** A key of Standard Webhooks. */
+const signingSecret = z.string().regex(/^whsec_[A-Za-z0-9+/]{32,}={0,2}$/, 'must be whsec_ followed by at least 24 bytes in base64');
 /** An id issued by a provider. */
 const providerId = z.string().regex(/^[\w.-]{1,64}$/, 'must be an id: letters, digits, "_", "." or "-"');
 const headerName = z
@@ -45,7 +48,12 @@ const days = z.coerce
   .int()
   .min(1, 'must be at least 1 day')
   .max(3_650, 'must be at most 3650 days');
-const milliseconds = (max: number) => z.coerce.number({ error: 'must be a number of milliseconds' }).int().min(0).max(max);
+const milliseconds = (max: number, min = 0) =>
+  z.coerce
+    .number({ error: 'must be a number of milliseconds' })
+    .int('must be a whole number of milliseconds')
+    .min(min, `must be at least ${min}`)
+    .max(max, `must be at most ${max}`);
 
 /** The supported model providers, in the order of the default chain. All speak the OpenAI chat protocol. */
 export const PROVIDER_NAMES = ['deepseek', 'openai', 'anthropic', 'grok', 'sealion', 'sandbox'] as const;
@@ -70,7 +78,7 @@ const MINUTE_MS = 60_000;
 const DAY_MS = 24 * 60 * MINUTE_MS;
 
 /** Timeout of a request to a model. */
-const modelTimeout = (max: number) => milliseconds(max).min(1_000, 'must be at least 1000');
+const modelTimeout = (max: number) => milliseconds(max, 1_000);
 
 /** An IANA name, in whatever letter case. Intl also takes offsets on some versions of Node, which know no summer time. */
 const timeZone = z.string().refine((name) => /^[a-z]/i.test(name) && isTimeZone(name), 'must be a time zone such as Europe/Berlin');
@@ -134,9 +142,7 @@ export const settingsSchema = z.object({
   REPLY_QUIET_MS: milliseconds(10 * MINUTE_MS).optional(),
   REPLY_QUIET_MAX_MS: milliseconds(10 * MINUTE_MS).optional(),
   SESSION_TIMEOUT_MS: milliseconds(7 * DAY_MS).optional(),
-  SEND_CONFIRM_MS: milliseconds(10 * MINUTE_MS)
-    .min(1_000, 'must be at least 1000')
-    .optional(),
+  SEND_CONFIRM_MS: milliseconds(10 * MINUTE_MS, 1_000).optional(),
 
   TIME_ZONE: timeZone.default(() => Intl.DateTimeFormat().resolvedOptions().timeZone),
   MODEL_TIMEOUT_MS: modelTimeout(5 * MINUTE_MS).default(30_000),
@@ -144,9 +150,7 @@ export const settingsSchema = z.object({
   ANSWER_WITHIN_HOURS: z.coerce.number({ error: 'must be a number of hours' }).int().min(1).max(24).default(12),
   REPLIES_PER_HOUR: z.coerce.number({ error: 'must be a number of replies' }).int().min(1).max(1_000).default(60),
   // Bounded by the workflow history: an hour of retries with six providers is about 8,000 events.
-  TURN_TIMEOUT_MS: milliseconds(60 * MINUTE_MS)
-    .min(1_000, 'must be at least 1000')
-    .default(15 * MINUTE_MS),
+  TURN_TIMEOUT_MS: milliseconds(60 * MINUTE_MS, 1_000).default(15 * MINUTE_MS),
   DEEPSEEK_API_KEY: z.string().optional(),
   DEEPSEEK_BASE_URL: httpUrl.default('https://api.deepseek.com/v1'),
   DEEPSEEK_TIMEOUT_MS: modelTimeout(15 * MINUTE_MS).optional(),
@@ -175,10 +179,7 @@ export const settingsSchema = z.object({
   VAPI_HMAC_SECRET_ENCODING: z.enum(['text', 'base64'], { error: 'must be text or base64' }).default('text'),
   VAPI_HMAC_TOLERANCE_SECONDS: seconds(24 * 60 * 60).default(300),
   VAPI_INBOUND_ASSISTANT_ID: providerId.optional(),
-  VAPI_TRANSFER_NUMBER: z
-    .string()
-    .regex(/^\+[1-9]\d{6,14}$/, 'must be a number in E.164 format, such as +15550100')
-    .optional(),
+  VAPI_TRANSFER_NUMBER: e164.optional(),
   PUBLIC_URL: httpUrl.optional(),
   CALL_REPORT_GRACE_SECONDS: seconds(60 * 60).default(90),
   CALL_RING_TIMEOUT_SECONDS: seconds(60 * 60).default(120),
@@ -190,11 +191,21 @@ export const settingsSchema = z.object({
   PARKED_MESSAGE_RETENTION_DAYS: days.default(90),
   CALL_FOLLOW_UP_TEXT: z.string().max(4_096).optional(),
   CALLBACK_ALLOWED_HOSTS: hostList.default([]),
-  CALLBACK_SIGNING_SECRET: z
-    .string()
-    .regex(/^whsec_[A-Za-z0-9+/]{32,}={0,2}$/, 'must be whsec_ followed by at least 24 bytes in base64')
-    .optional(),
+  CALLBACK_SIGNING_SECRET: signingSecret.optional(),
   CALLBACK_KESTRA_AUTHORIZATION: z.string().optional(),
+
+  ALERT_WEBHOOK_URL: httpUrl.optional(),
+  ALERT_WEBHOOK_INTERNAL: flag.default(false),
+  ALERT_SIGNING_SECRET: signingSecret.optional(),
+  ALERT_WHATSAPP_TO: e164.optional(),
+  ALERT_WHATSAPP_TEMPLATE: z
+    .string()
+    .regex(/^[a-z0-9_]{1,512}$/, 'must be the name of a template: a-z, 0-9 and _')
+    .optional(),
+  ALERT_WHATSAPP_LANGUAGE: z
+    .string()
+    .regex(/^[a-z]{2,3}(_[A-Z]{2})?$/, 'must be the language code of the template, such as en or pt_BR')
+    .default('en'),
 
   UNSIGNED_WEBHOOK_RATE_LIMIT_PER_MINUTE: z.coerce.number({ error: 'must be a number' }).int().min(1).default(600),
   API_RATE_LIMIT_PER_MINUTE: z.coerce.number({ error: 'must be a number' }).int().min(1).default(1_200),
@@ -214,10 +225,28 @@ export type Settings = z.output<typeof settingsSchema>;
 export type ProxySettings = Pick<Settings, 'HTTP_PROXY' | 'HTTPS_PROXY' | 'NO_PROXY'>;
 
 /** Adds the checks that involve more than one setting. */
-const consistentSettingsSchema = settingsSchema.refine(
-  ({ REPLY_QUIET_MS = 0, REPLY_QUIET_MAX_MS = Number.POSITIVE_INFINITY }) => REPLY_QUIET_MS <= REPLY_QUIET_MAX_MS,
-  { path: ['REPLY_QUIET_MAX_MS'], error: 'must not be smaller than REPLY_QUIET_MS' },
-);
+const consistentSettingsSchema = settingsSchema
+  .refine(({ REPLY_QUIET_MS = 0, REPLY_QUIET_MAX_MS = Number.POSITIVE_INFINITY }) => REPLY_QUIET_MS <= REPLY_QUIET_MAX_MS, {
+    path: ['REPLY_QUIET_MAX_MS'],
+    error: 'must not be smaller than REPLY_QUIET_MS',
+  })
+  .refine(({ ALERT_WEBHOOK_URL: url, ALERT_WEBHOOK_INTERNAL: mayBeInternal }) => url === undefined || mayBeInternal || isPlainHttps(url), {
+    path: ['ALERT_WEBHOOK_URL'],
+    error: 'must begin with https:// and name no port, unless ALERT_WEBHOOK_INTERNAL=true',
+  })
+  .refine(({ ALERT_WHATSAPP_TO: to, ALERT_WHATSAPP_TEMPLATE: template }) => (to === undefined) === (template === undefined), {
+    path: ['ALERT_WHATSAPP_TEMPLATE'],
+    error: 'must be set together with ALERT_WHATSAPP_TO',
+  })
+  .refine(({ ALERT_WHATSAPP_TO: to, KAPSO_PHONE_NUMBER_ID: from }) => to === undefined || from !== undefined, {
+    path: ['KAPSO_PHONE_NUMBER_ID'],
+    error: 'is not set; alerts to ALERT_WHATSAPP_TO are sent from this number',
+  });
+
+function isPlainHttps(text: string): boolean {
+  const { protocol, port } = new URL(text);
+  return protocol === 'https:' && port === '';
+}
 
 /** Invalid settings: one problem per setting, never with the value, which may be a secret. */
 export class SettingsError extends Error {
@@ -235,7 +264,9 @@ export function readSettings(environment: Record<string, string | undefined>): S
   const present = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== undefined && value.trim() !== ''));
   const parsed = consistentSettingsSchema.safeParse({ ...present, ...proxyVariables(environment) });
   if (parsed.success) return parsed.data;
-  throw new SettingsError(parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`));
+  // The first problem of a setting is enough to find it.
+  const problems = new Map(parsed.error.issues.toReversed().map((issue) => [issue.path.join('.'), issue.message]));
+  throw new SettingsError([...problems].reverse().map(([name, message]) => `${name}: ${message}`));
 }
 
 /** The proxies' variables in upper case. As with other programs, `https_proxy` wins over `HTTPS_PROXY`; both lists of exceptions count. */

@@ -34,6 +34,7 @@ import { requestTimeouts } from '../providers/models/timeouts';
 import { type CallServer, callServer, createVapiClient } from '../providers/vapi/client';
 import { loadIdentity } from '../record/identity';
 import { ensureFirstWorkspace } from '../record/workspaces';
+import { startAlerting } from './alerting';
 import { type ModelWarning, type ModelWatch, watchModels } from './model-watch';
 import { ensureRetentionSchedule } from './schedules';
 import { ensureSearchAttributes } from './search-attributes';
@@ -77,6 +78,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   running.finished = running.worker.run();
   const watched = { settings, models: createLanguageModels(settings), db, logger, signal: stopping.signal };
   running.modelWatch = watchModels({ ...watched, callsModels: true });
+  startAlerting({ settings, db, logger, signal: stopping.signal });
   const { deploymentName, buildId } = running.worker.options.workerDeploymentOptions?.version ?? {};
   logger.info({ taskQueue: settings.TEMPORAL_TASK_QUEUE, deploymentName, buildId, versioning: settings.WORKER_VERSIONING }, 'worker ready');
   await running.finished;

@@ -2,6 +2,7 @@
 import type { Prisma } from '../../prisma/generated/client';
 import type { AttentionKind } from '../../workflows/contract';
 import { type Database, type Statements, sql } from '../platform/database';
+import { attentionAlert } from './alerts';
 import { currentConversation } from './merged-conversations';
 
 /** The reasons that a sent reply cures: the customer has heard from us, and the model has seen the unanswered messages. */
@@ -52,11 +53,14 @@ export function unitedReasons(attention: Prisma.Sql, other: Prisma.Sql): Prisma.
       ORDER BY b.reason->>'kind', b.reason->>'subject', b.reason->>'since') u)`;
 }
 
-/** Adds a reason; nothing else of the conversation changes. */
+/** Adds a reason, and raises its alert; nothing else of the conversation changes. */
 export async function raiseAttention(db: Database, { conversationId, ...reason }: Reason & { conversationId: string }): Promise<void> {
   await db.query(sql`
-    UPDATE conversations c SET attention = ${withReason(sql`c.attention`, reason)}, needs_attention = true, updated_at = now()
-    WHERE id = ${currentConversation(conversationId)}`);
+    WITH raised AS (
+      UPDATE conversations c SET attention = ${withReason(sql`c.attention`, reason)}, needs_attention = true, updated_at = now()
+      WHERE id = ${currentConversation(conversationId)} RETURNING id
+    )
+    ${attentionAlert(reason, sql`SELECT id FROM raised`)}`);
 }
 
 /** Removes the reasons of these kinds. Returns whether others remain. */

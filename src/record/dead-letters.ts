@@ -6,6 +6,7 @@ import type { DeadLetter, Prisma } from '../../prisma/generated/client';
 import type { ContactIdentity, InboundMessage } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
 import { boundedJson, cutText } from '../platform/text';
+import { raisedAlert } from './alerts';
 import { clearDeadLetterAttention } from './attention';
 
 /** Where a dead letter arrived. */
@@ -77,8 +78,10 @@ export async function keepDeadLetters(db: Database, letters: readonly NewDeadLet
   const rows = [...new Map(letters.map(storable).map((row) => [row.digest, row])).values()];
   if (rows.length === 0) return [];
   const column = <K extends keyof Storable>(name: K) => rows.map((row) => row[name]);
+  const { reason, detail } = letters[0] ?? { reason: '', detail: '' };
+  const alert = { cause: `dead letter: ${reason}`, text: `dead letter: ${detail}` };
   const kept = await db.query<{ id: string }>(sql`
-    INSERT INTO dead_letters (source, reason, detail, event, phone_number_id, provider_message_id, workflow_id, conversation_id,
+    WITH kept AS (INSERT INTO dead_letters (source, reason, detail, event, phone_number_id, provider_message_id, workflow_id, conversation_id,
       body, raw_body, is_truncated, digest)
     SELECT source, reason, detail, event, phone_number_id, provider_message_id, workflow_id, conversation_id,
       body::jsonb, raw_body, is_truncated, digest
@@ -94,7 +97,11 @@ export async function keepDeadLetters(db: Database, letters: readonly NewDeadLet
       phone_number_id = EXCLUDED.phone_number_id, provider_message_id = EXCLUDED.provider_message_id,
       workflow_id = EXCLUDED.workflow_id, conversation_id = EXCLUDED.conversation_id,
       body = EXCLUDED.body, raw_body = EXCLUDED.raw_body, is_truncated = EXCLUDED.is_truncated
-    RETURNING id`);
+    RETURNING id, source), alerted AS (
+      -- Those of a conversation are a reason for its attention.
+      ${raisedAlert(alert, sql`SELECT 'dead letter ' || id AS subject FROM kept WHERE source <> 'conversation'`)}
+    )
+    SELECT id FROM kept`);
   return kept.map(({ id }) => id);
 }
 

@@ -11,6 +11,7 @@
 import type { Prisma } from '../../prisma/generated/client';
 import type { ReportedStatus, SendProgress, SendVerdict, StatusReport } from '../../workflows/contract';
 import { type Database, isOneOf, sql } from '../platform/database';
+import { attentionAlert } from './alerts';
 import { withoutCuredReasons, withoutReasons, withReason } from './attention';
 import { currentConversation } from './merged-conversations';
 
@@ -196,6 +197,7 @@ export async function raiseReply(
   const attention = failed
     ? withReason(withoutReasons(sql`c.attention`, [], sql`r.id::text`), reason)
     : withoutCuredReasons(sql`c.attention`, sql`r.created_at`, sql`r.id::text`);
+  const alerted = failed ? sql`, alerted AS (${attentionAlert(reason, sql`SELECT id FROM noted`)})` : sql``;
   const rows = await db.query<RaisedReply>(sql`
     WITH target AS (
       SELECT m.id, m.status AS previous, m.conversation_id, m.reply_to_id, m.text
@@ -227,8 +229,8 @@ export async function raiseReply(
           updated_at = now()
       FROM raised r
       WHERE c.id = r.conversation_id AND (${failed} OR r.previous < 'sent')
-      RETURNING c.needs_attention
-    )
+      RETURNING c.id, c.needs_attention
+    )${alerted}
     SELECT r.id AS "messageId", r.previous::text AS previous, r.status::text AS status, c.workflow_id AS "workflowId",
       COALESCE((SELECT needs_attention FROM noted), c.needs_attention) AS "needsAttention"
     FROM raised r JOIN conversations c ON c.id = r.conversation_id`);
@@ -328,8 +330,8 @@ export async function doubtReply(
   db: Database,
   { messageId, conversationId }: { messageId: string; conversationId: string },
 ): Promise<boolean> {
-  const text = 'unknown whether a reply was delivered, and Kapso cannot tell';
-  const attention = withReason(sql`c.attention`, { kind: 'send_unconfirmed', text, subject: messageId });
+  const reason = { kind: 'send_unconfirmed', text: 'unknown whether a reply was delivered, and Kapso cannot tell' } as const;
+  const attention = withReason(sql`c.attention`, { ...reason, subject: messageId });
   const rows = await db.query<unknown>(sql`
     WITH doubtful AS (
       SELECT id, reply_to_id FROM messages WHERE id = ${messageId}::uuid AND status = 'unconfirmed' FOR UPDATE
@@ -338,7 +340,9 @@ export async function doubtReply(
       WHERE i.turn_id = d.reply_to_id AND i.direction = 'inbound' AND i.outcome IS NULL
     ), noted AS (
       UPDATE conversations c SET attention = ${attention}, needs_attention = true, updated_at = now()
-      FROM doubtful WHERE c.id = ${currentConversation(conversationId)}
+      FROM doubtful WHERE c.id = ${currentConversation(conversationId)} RETURNING c.id
+    ), alerted AS (
+      ${attentionAlert(reason, sql`SELECT id FROM noted`)}
     )
     SELECT 1 FROM doubtful`);
   return rows.length > 0;
@@ -377,7 +381,8 @@ export async function failTurn(
   db: Database,
   { conversationId, workflowId, messageIds, reason }: { conversationId: string; workflowId: string; messageIds: string[]; reason: string },
 ): Promise<void> {
-  const attention = withReason(withoutReasons(sql`c.attention`, ['waiting_for_model']), { kind: 'turn_failed', text: reason });
+  const failure = { kind: 'turn_failed', text: reason } as const;
+  const attention = withReason(withoutReasons(sql`c.attention`, ['waiting_for_model']), failure);
   await db.query(sql`
     WITH own AS (
       SELECT id FROM messages WHERE ${isOneOf(sql`id`, messageIds)} AND ${isOf(workflowId)} ORDER BY id FOR UPDATE
@@ -385,7 +390,9 @@ export async function failTurn(
       UPDATE messages SET outcome = 'failed', failure = ${reason} WHERE id IN (SELECT id FROM own) AND outcome IS NULL
     ), abandoned AS (
       UPDATE messages SET status = 'failed', failure = ${reason} WHERE reply_to_id IN (SELECT id FROM own) AND status = 'pending'
+    ), noted AS (
+      UPDATE conversations c SET attention = ${attention}, needs_attention = true, updated_at = now()
+      WHERE id = ${currentConversation(conversationId)} RETURNING id
     )
-    UPDATE conversations c SET attention = ${attention}, needs_attention = true, updated_at = now()
-    WHERE id = ${currentConversation(conversationId)}`);
+    ${attentionAlert(failure, sql`SELECT id FROM noted`)}`);
 }

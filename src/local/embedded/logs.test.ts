@@ -3,17 +3,17 @@ import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { logFile, rotateLogs } from './instance';
-import { type ServerProcess, spawnServer } from './process';
+import { type RunningServer, startServer } from './process';
 
 let dataDir: string;
-let writer: ServerProcess | undefined;
+let writer: RunningServer | undefined;
 
 beforeEach(async () => {
   dataDir = await mkdtemp(join(tmpdir(), 'parley-logs-'));
 });
 
 afterEach(async () => {
-  await writer?.stop('SIGKILL', 1_000);
+  await writer?.stop();
   await rm(dataDir, { recursive: true, force: true });
 });
 
@@ -29,10 +29,14 @@ test('when a process writes on and on, then its log stays bounded, and what it s
       waiting.add(look);
       look();
     });
-  writer = await spawnServer({
+  writer = await startServer({
+    name: 'the writer',
     command: process.execPath,
     args: ['-e', "let n = 0; setInterval(() => process.stdout.write((n += 1) + ' ' + 'x'.repeat(200) + '\\n'), 5)"],
     environment: {},
+    isReady: () => true,
+    stopSignal: 'SIGKILL',
+    stopGraceMs: 1_000,
     logFile: file,
     onLog(line) {
       seen.push(Number.parseInt(line, 10));

@@ -61,13 +61,16 @@ export interface Address {
   family: number;
 }
 
+/** Resolves a host name to all its addresses. */
+export type Resolve = (hostname: string) => Promise<Address[]>;
+
 export interface CallbackClientOptions extends CallbackSettings {
   /** Timeout for one delivery, including the DNS look-up. */
   timeoutMs: number;
-  /** Resolves a host name to all its addresses (default: the system's resolver). */
-  resolve?: (hostname: string) => Promise<Address[]>;
+  /** Default: the system's resolver. */
+  resolve?: Resolve | undefined;
   /** Default: those of this process. */
-  proxies?: ProxySettings;
+  proxies?: ProxySettings | undefined;
 }
 
 /**
@@ -151,7 +154,6 @@ export function isKestraResume(url: URL): boolean {
 
 /** Creates a client with the operator's settings. */
 export function createCallbackClient(options: CallbackClientOptions): CallbackClient {
-  const resolve = options.resolve ?? ((hostname) => systemLookup(hostname, { all: true, verbatim: true }));
   return {
     async post(text, body) {
       const check = checkCallbackUrl(text, options.allowedHosts);
@@ -160,22 +162,34 @@ export function createCallbackClient(options: CallbackClientOptions): CallbackCl
         ? await kestraMessage(body, options.kestraAuthorization)
         : signedMessage(body, options.signingSecret);
       if (message === undefined) return { kind: 'forbidden', problem: 'no signing key is set (CALLBACK_SIGNING_SECRET)' };
-      try {
-        return await withDeadline(options.timeoutMs, async (signal) => {
-          const addresses = await rejectOnAbort(addressesOf(check.url, resolve), signal);
-          if (!check.mayBeInternal && !addresses.every(({ address }) => isPublicAddress(address)))
-            return { kind: 'forbidden', problem: 'the host of the callback URL resolves to an internal address' };
-          const proxied = findProxy(check.url, addresses, options.proxies ?? proxiesOfProcess());
-          return proxied ? await sendThrough(proxied, check.url, message, signal) : await send(check.url, message, addresses, signal);
-        });
-      } catch (error) {
-        return { kind: 'no_answer', reason: reasonOf(error) };
-      }
+      return await postChecked(check, message, options);
     },
   };
 }
 
-interface Message {
+/** Posts to a URL that was checked, at one of the addresses that its name has now, if they are public or may be internal. Never rejects. */
+export async function postChecked(
+  { url, mayBeInternal }: CallbackUrlCheck & { ok: true },
+  message: Message,
+  { timeoutMs, resolve = lookUp, proxies = proxiesOfProcess() }: Pick<CallbackClientOptions, 'timeoutMs' | 'resolve' | 'proxies'>,
+): Promise<CallbackAnswer> {
+  try {
+    return await withDeadline(timeoutMs, async (signal) => {
+      const addresses = await rejectOnAbort(addressesOf(url, resolve), signal);
+      if (!mayBeInternal && !addresses.every(({ address }) => isPublicAddress(address)))
+        return { kind: 'forbidden', problem: 'the host of the callback URL resolves to an internal address' };
+      const proxied = findProxy(url, addresses, proxies);
+      return proxied ? await sendThrough(proxied, url, message, signal) : await send(url, message, addresses, signal);
+    });
+  } catch (error) {
+    return { kind: 'no_answer', reason: reasonOf(error) };
+  }
+}
+
+const lookUp: Resolve = (hostname) => systemLookup(hostname, { all: true, verbatim: true });
+
+/** A request's headers and body. */
+export interface Message {
   headers: Record<string, string>;
   body: Buffer;
 }
@@ -185,15 +199,16 @@ function signedMessage(body: CallbackBody, signingSecret: string | undefined): M
   if (signingSecret === undefined) return undefined;
   const text = JSON.stringify(body);
   const id = `call-${body.callId}${body.isUpdate ? '-update' : ''}`;
+  return { headers: { 'Content-Type': 'application/json', ...signedHeaders(id, text, signingSecret) }, body: Buffer.from(text) };
+}
+
+/** The headers of Standard Webhooks for a body that is sent now. */
+export function signedHeaders(id: string, text: string, signingSecret: string): Record<string, string> {
   const now = new Date();
   return {
-    headers: {
-      'Content-Type': 'application/json',
-      'webhook-id': id,
-      'webhook-timestamp': String(Math.floor(now.getTime() / 1_000)),
-      'webhook-signature': new Webhook(signingSecret).sign(id, now, text),
-    },
-    body: Buffer.from(text),
+    'webhook-id': id,
+    'webhook-timestamp': String(Math.floor(now.getTime() / 1_000)),
+    'webhook-signature': new Webhook(signingSecret).sign(id, now, text),
   };
 }
 

@@ -14,7 +14,7 @@ export const MAX_TEXT_LENGTH = 4096;
 /** A minute or two of messages at Meta's default throughput of 80 messages/s. */
 const MAX_PAGES = 100;
 
-const SEND_PATH_VERSION = 'v24.0';
+export const SEND_PATH_VERSION = 'v24.0';
 
 export interface Recipient {
   /** Digits only. */
@@ -155,7 +155,7 @@ function sendBody({ recipient, text, correlationId }: TextSend): Record<string, 
 }
 
 /** Reads Meta's error object, Kapso's error string, or neither (such as the HTML page of an outage), in this order. */
-function readSendAnswer({ status: httpStatus, headers, text }: HttpAnswer): SendAnswer {
+export function readSendAnswer({ status: httpStatus, headers, text }: HttpAnswer): SendAnswer {
   const json = parseJson(text);
   if (httpStatus >= 200 && httpStatus < 300) {
     const message = accepted.safeParse(json);

@@ -1,0 +1,116 @@
+/**
+ * What somebody is to be told. Raised where it is found out, if possible in the same statement, so that no dying process loses it; sent by
+ * any worker. A cause is told once per hour and channel, with what has come together meanwhile.
+ */
+import type { Prisma } from '../../prisma/generated/client';
+import { type Statements, sql } from '../platform/database';
+import { maskPhoneNumbers } from '../platform/logger';
+
+/** Neither has a phone number or a message's text. */
+export interface NewAlert {
+  /** What must be cured; the same cause is told once per hour. */
+  cause: string;
+  /** For people: what has happened, and what to do. */
+  text: string;
+  /** What it is about, such as `conversation <id>`. */
+  subject?: string;
+}
+
+const MAX_CAUSE_LENGTH = 200;
+const MAX_TEXT_LENGTH = 500;
+
+/** A claim that is older was left by a process that died. Longer than the timeout of any channel. */
+export const CLAIM_SECONDS = 60;
+
+/** How often a cause is told. */
+const TOLD_EVERY_SECONDS = 60 * 60;
+
+/** What nobody could be told for this long is old news. */
+const TELL_FOR_HOURS = 24;
+
+/** Raises an alert. */
+export async function raiseAlert(db: Statements, { cause, text, subject }: NewAlert): Promise<void> {
+  await db.query(raisedAlert({ cause, text }, sql`SELECT ${subject ?? null}::text AS subject`));
+}
+
+/** The INSERT that raises an alert for the first row of `subjects`, a query with one column `subject`; if it has none, nothing is raised. */
+export function raisedAlert({ cause, text }: Omit<NewAlert, 'subject'>, subjects: Prisma.Sql): Prisma.Sql {
+  return sql`
+    INSERT INTO alerts AS a (cause, text, subject)
+    SELECT ${cause.slice(0, MAX_CAUSE_LENGTH)}, ${maskPhoneNumbers(text).slice(0, MAX_TEXT_LENGTH)}, s.subject FROM (${subjects}) s LIMIT 1
+    ON CONFLICT (cause) DO UPDATE SET text = EXCLUDED.text, subject = EXCLUDED.subject, occurrences = a.occurrences + 1, raised_at = now()`;
+}
+
+/** The alert for a conversation's reason for attention; `conversationIds` is a query with one column `id`. */
+export function attentionAlert({ kind, text }: { kind: string; text: string }, conversationIds: Prisma.Sql): Prisma.Sql {
+  const told = `${kind.replaceAll('_', ' ')}: ${text}`;
+  return raisedAlert(
+    { cause: causeOf(maskPhoneNumbers(told)), text: told },
+    sql`SELECT 'conversation ' || c.id AS subject FROM (${conversationIds}) c`,
+  );
+}
+
+/** What a text has in common with others of the same cause: without numbers of attempts, and without ids. */
+export function causeOf(text: string): string {
+  return text.replace(/ ?\(\d+ attempts\)/g, '').replace(/[\w.-]*\d[\w.-]{7,}/g, '#');
+}
+
+/** An alert that is to be sent now through a channel. */
+export interface ClaimedAlert {
+  cause: string;
+  text: string;
+  subject: string | null;
+  /** Occurrences, in total and not told yet. */
+  occurrences: number;
+  untold: number;
+  /** The same at every attempt, so that a receiver can drop duplicates. */
+  messageId: string;
+  /** 1 for the first. */
+  attempts: number;
+}
+
+/** Claims the oldest alert that is due in a channel, with one statement. Must be settled, postponed, or is due again after `CLAIM_SECONDS`. */
+export async function claimAlert(db: Statements, channel: string): Promise<ClaimedAlert | undefined> {
+  const rows = await db.query<ClaimedAlert>(sql`
+    WITH due AS (
+      SELECT a.* FROM alerts a LEFT JOIN alert_deliveries d ON d.cause = a.cause AND d.channel = ${channel}
+      WHERE a.occurrences > COALESCE(d.told, 0) AND a.raised_at > now() - ${TELL_FOR_HOURS} * interval '1 hour'
+        AND (d.not_before IS NULL OR d.not_before <= now())
+      ORDER BY a.raised_at LIMIT 1
+    ), claimed AS (
+      INSERT INTO alert_deliveries AS d (cause, channel, attempts, message_id, not_before)
+      SELECT cause, ${channel}, 1, gen_random_uuid(), now() + ${CLAIM_SECONDS} * interval '1 second' FROM due
+      ON CONFLICT (cause, channel) DO UPDATE SET attempts = d.attempts + 1, message_id = COALESCE(d.message_id, EXCLUDED.message_id),
+        not_before = EXCLUDED.not_before
+      WHERE d.not_before <= now()
+      RETURNING *
+    )
+    SELECT due.cause, due.text, due.subject, due.occurrences, due.occurrences - c.told AS untold, c.message_id AS "messageId", c.attempts
+    FROM claimed c JOIN due ON due.cause = c.cause`);
+  return rows[0];
+}
+
+/** The alert was told: the next message about its cause follows after an hour, if there is something to tell by then. */
+export async function settleAlert(db: Statements, channel: string, { cause, messageId, occurrences }: ClaimedAlert): Promise<void> {
+  await db.query(sql`
+    UPDATE alert_deliveries SET told = ${occurrences}, attempts = 0, message_id = NULL,
+      not_before = now() + ${TOLD_EVERY_SECONDS} * interval '1 second'
+    WHERE cause = ${cause} AND channel = ${channel} AND message_id = ${messageId}::uuid`);
+}
+
+/** The alert was not told; it is due again after `seconds`. */
+export async function postponeAlert(db: Statements, channel: string, { cause, messageId }: ClaimedAlert, seconds: number): Promise<void> {
+  await db.query(sql`
+    UPDATE alert_deliveries SET not_before = now() + ${seconds}::float8 * interval '1 second'
+    WHERE cause = ${cause} AND channel = ${channel} AND message_id = ${messageId}::uuid`);
+}
+
+/** Nobody knows whether the alert was told: it counts as told for an hour, and is told again after it. */
+export async function doubtAlert(db: Statements, channel: string, alert: ClaimedAlert): Promise<void> {
+  await postponeAlert(db, channel, alert, TOLD_EVERY_SECONDS);
+}
+
+/** Deletes alerts that were last raised more than `days` ago. */
+export async function deleteOldAlerts(db: Statements, days: number): Promise<void> {
+  await db.query(sql`DELETE FROM alerts WHERE raised_at < now() - ${days} * interval '1 day'`);
+}
