@@ -64,6 +64,11 @@ async function conversationOf(phone: string) {
   return { ...row, kinds: (row.attention as { kind: string }[]).map(({ kind }) => kind) };
 }
 
+async function alertsAbout(conversationId: string): Promise<string[]> {
+  const alerts = await system.db.alert.findMany({ where: { subject: `conversation ${conversationId}` } });
+  return alerts.map(({ text }) => text);
+}
+
 /** Writes, and waits until it is known what became of it. */
 async function exchange(phone: string, text: string, count: number): Promise<string | undefined> {
   await writeAsKapso({ from: phone, text });
@@ -79,7 +84,9 @@ describe('another automaton', () => {
     for (let count = 1; count <= 8; count += 1) outcomes.push(await exchange(phone, AWAY, count));
     expect(outcomes).toEqual(['answered', 'answered', 'answered', 'loop', 'loop', 'loop', 'loop', 'loop']);
     expect(kapso().visibleTo(phone)).toHaveLength(3);
-    expect(await conversationOf(phone)).toMatchObject({ kinds: ['loop'], needsAttention: true });
+    const { id, ...conversation } = await conversationOf(phone);
+    expect(conversation).toMatchObject({ kinds: ['loop'], needsAttention: true });
+    expect(await alertsAbout(id)).toEqual([expect.stringMatching(/^loop: /)]);
     // The workflow shows it, too.
     const query = `ParleyAttention = true AND WorkflowId = '${await workflowIdOf(system, phone)}'`;
     await eventually(async () => expect((await system.temporal.workflow.count(query)).count).toBe(1));
@@ -121,7 +128,9 @@ describe('an old message', () => {
     const asked = models().count('sandbox-model');
     await writeAsMeta({ from: phone, text: 'can I come by in ten minutes?', ageMs: 6 * 24 * HOUR_MS });
     expect(await outcomesOf(system, phone, 1)).toEqual(['too_old']);
-    expect(await conversationOf(phone)).toMatchObject({ kinds: ['too_old'], needsAttention: true, unreadCount: 1 });
+    const { id, ...conversation } = await conversationOf(phone);
+    expect(conversation).toMatchObject({ kinds: ['too_old'], needsAttention: true, unreadCount: 1 });
+    expect(await alertsAbout(id)).toEqual([expect.stringMatching(/^too old: /)]);
     expect(models().count('sandbox-model')).toBe(asked);
     expect(kapso().visibleTo(phone)).toEqual([]);
   });

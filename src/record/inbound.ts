@@ -3,6 +3,7 @@ import { Prisma } from '../../prisma/generated/client';
 import { type ContactIdentity, type InboundMessage, type MessagesReceived, readConversationWorkflowId } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
 import { isForeignKeyViolation } from '../platform/database-errors';
+import { attentionAlert } from './alerts';
 import { withReason } from './attention';
 import { createContact, joinAliases, type RecordingWorkflow, reconcileContact, type Sender, updateContact } from './contacts';
 import type { Identity } from './identity';
@@ -299,7 +300,7 @@ async function insertMessages(
     occurred_at: new Date(Math.min(message.sentAtMs, Date.now())).toISOString(),
     outcome: immediateOutcome(message, state, limits),
   }));
-  const attention = attentionOf(input, limits);
+  const { columns, alerts } = attentionOf(input, conversationId, limits);
   const ids = order.messages.map((message) => message.providerMessageId);
   // What this statement inserts and what stood there before it are disjoint: a statement does not see its own rows.
   const rows = await db.query<FoundMessage>(sql`
@@ -320,9 +321,9 @@ async function insertMessages(
       SELECT count(*) AS count FROM inserted WHERE outcome IS NULL OR outcome NOT IN ('history', 'group')
     ), noted AS (
       UPDATE conversations c SET unread_count = unread_count + (SELECT count FROM said), last_message_at = now(),
-        last_message_preview = ${preview(order.messages.findLast(isForUs) ?? order.messages.at(-1))}, updated_at = now()${attention}
+        last_message_preview = ${preview(order.messages.findLast(isForUs) ?? order.messages.at(-1))}, updated_at = now()${columns}
       WHERE id = ${conversationId}::uuid AND ((SELECT count FROM said) > 0 OR last_message_at IS NULL)
-    )
+    )${alerts}
     SELECT id, position, outcome::text, true AS "isNew" FROM inserted
     UNION ALL
     SELECT id, position, NULL, false FROM messages m WHERE ${isOpenFor(conversationId, order.workflowId)}
@@ -347,11 +348,15 @@ function openIds(rows: FoundMessage[]): string[] {
   return rows.filter(({ outcome }) => outcome === null).map(({ id }) => id);
 }
 
-/** Columns of conversation `c` to set as well, because of the messages that the statement inserts. */
-function attentionOf(messages: { outcome: string | null }[], limits: AnswerLimits): Prisma.Sql {
+/** What a statement does because of the messages that it inserts: columns of conversation `c` to set, and queries that raise the alerts. */
+function attentionOf(
+  messages: { outcome: string | null }[],
+  conversationId: string,
+  limits: AnswerLimits,
+): { columns: Prisma.Sql; alerts: Prisma.Sql } {
   const outcomes = [...new Set(messages.map(({ outcome }) => outcome))];
   const reasons = outcomes.flatMap((outcome) => attentionFor(outcome, limits) ?? []);
-  if (reasons.length === 0) return Prisma.empty;
+  if (reasons.length === 0) return { columns: Prisma.empty, alerts: Prisma.empty };
   // A message that was there before asks for nobody again.
   const isInserted = (kind: string) => sql`EXISTS (SELECT FROM inserted WHERE outcome = ${kind}::message_outcome)`;
   const attention = reasons.reduce(
@@ -362,7 +367,14 @@ function attentionOf(messages: { outcome: string | null }[], limits: AnswerLimit
     reasons.map(({ kind }) => isInserted(kind)),
     ' OR ',
   );
-  return sql`, attention = ${attention}, needs_attention = c.needs_attention OR ${raised}`;
+  const alerts = reasons.map((reason) => {
+    const alert = attentionAlert(reason, sql`SELECT ${conversationId}::text AS id WHERE ${isInserted(reason.kind)}`);
+    return sql`, ${Prisma.raw(`${reason.kind}_alert`)} AS (${alert})`;
+  });
+  return {
+    columns: sql`, attention = ${attention}, needs_attention = c.needs_attention OR ${raised}`,
+    alerts: Prisma.join(alerts, ' '),
+  };
 }
 
 /**
