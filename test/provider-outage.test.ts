@@ -45,6 +45,8 @@ let worker: InProcessWorker;
 /** The activity of a worker that cannot tell the time, so that its code fails while it builds a prompt. */
 let generateReplyOfBrokenWorker: ModelActivities['generateReply'];
 let isWorkerBroken = false;
+/** The orders of all attempts. */
+const attempts: DraftOrder[] = [];
 /** What becomes of a draft that was stored, on its way back to the workflow; a test may lose it. */
 let onDrafted: (order: DraftOrder, draft: Draft | MovedTurn) => Promise<Draft | MovedTurn>;
 
@@ -69,8 +71,10 @@ beforeAll(async () => {
       ...createRecordActivities({ ...common, limits, answerLimits: ANSWER_LIMITS }),
       ...createWhatsAppActivities({ ...common, kapso, background: createBackgroundWork() }),
       ...others,
-      generateReply: async (order: DraftOrder) =>
-        await onDrafted(order, await (isWorkerBroken ? generateReplyOfBrokenWorker : generateReply)(order)),
+      generateReply: async (order: DraftOrder) => {
+        attempts.push(order);
+        return await onDrafted(order, await (isWorkerBroken ? generateReplyOfBrokenWorker : generateReply)(order));
+      },
     }),
     system.taskQueue,
   );
@@ -369,6 +373,12 @@ describe('a cold model, which takes 45 s three times (a fifteenth of it here) an
     return { phone, asks: asked.length, tookMs: (kapso().visibleTo(phone)[0]?.atMs ?? 0) - (asked[0]?.atMs ?? 0) };
   }
 
+  /** The bounds of the attempts for a customer, in ms. */
+  async function boundsOf(phone: string): Promise<number[]> {
+    const { id } = await conversationOf(phone);
+    return attempts.filter(({ conversationId }) => conversationId === id).map(({ attemptMs }) => attemptMs);
+  }
+
   test('when its provider has a bound of its own, then the first attempt is long enough', async () => {
     limits.providerAttemptMs = { ...limits.providerAttemptMs, deepseek: 120_000 / SCALE };
     const { asks, tookMs } = await loadFor('a bound of its own');
@@ -380,6 +390,7 @@ describe('a cold model, which takes 45 s three times (a fifteenth of it here) an
     const { phone, asks } = await loadFor('the common bound');
     expect(asks).toBe(2);
     expect(await repliesOf(system, phone)).toMatchObject([{ text: 'warm', attempts: 2 }]);
+    expect(await boundsOf(phone)).toEqual([ATTEMPT_MS, 2 * ATTEMPT_MS]);
   });
 
   test('when the turn is too short for a second attempt, then the first gets all that is left of it', async () => {
@@ -395,7 +406,9 @@ describe('a cold model, which takes 45 s three times (a fifteenth of it here) an
     models().program({ model: 'm-one', delayMs: LOAD_MS });
     await kapso().customerSends({ from: phone, text });
     expect(await outcomesOf(system, phone, 1, 20_000)).toEqual(['failed']);
-    expect(asksOf('m-one', text).length).toBeGreaterThan(1);
+    const bounds = await boundsOf(phone);
+    expect(bounds.length).toBeGreaterThan(1);
+    expect(Math.max(...bounds)).toBe(ATTEMPT_MS);
   });
 });
 

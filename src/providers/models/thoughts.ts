@@ -14,7 +14,7 @@ const CODE_FENCE = /^```/gm;
 
 /** The text for the customer; empty if nothing is left. */
 export function withoutThoughts(text: string): string {
-  return withoutControlTokens(withoutThinking(finalChannel(text))).trim();
+  return withoutControlTokens(withoutThinking(finalChannel(text.trim())).trim());
 }
 
 interface Tag {
@@ -43,7 +43,7 @@ function findBlock(text: string): Tag | undefined {
 
 /** A tag at the start of a line, or glued to what follows it. An end tag far below says that it is one as well. */
 function startsThoughts(text: string, { start, end }: Tag, isClosed: boolean): boolean {
-  const startsLine = /(?:^|\n)\s*$/.test(text.slice(0, start));
+  const startsLine = text.slice(text.lastIndexOf('\n', start - 1) + 1, start).trim() === '';
   const isGlued = /^[\p{L}\p{N}]/u.test(text.slice(end));
   return startsLine || isGlued || (isClosed && /^[ \t]*\n/.test(text.slice(end)));
 }
@@ -83,10 +83,15 @@ function finalChannel(text: string): string {
 
 const FIRST_TOKENS =
   /^\s*(?:<s>|<bos>|<\|(?:im_start|start|start_header_id|message)\|>\s*(?:assistant)?\s*(?:<\|(?:end_header_id|message)\|>)?\s*)+/;
-/** Not after a space within a sentence, where it would be a mention. */
-const LAST_TOKENS =
-  /(?<=^|\S|[\n.!?…。！？]\s*)(?:(?:<\|(?:im_end|end|eot_id|endoftext|end_of_text|return)\|>|<end_of_turn>|<eos>|<\/s>)\s*)+$/;
+const LAST_TOKEN = /(?:<\|(?:im_end|end|eot_id|endoftext|end_of_text|return)\|>|<end_of_turn>|<eos>|<\/s>)$/;
 
 function withoutControlTokens(text: string): string {
-  return text.replace(FIRST_TOKENS, '').replace(LAST_TOKENS, '');
+  let rest = text.replace(FIRST_TOKENS, '');
+  for (let token = LAST_TOKEN.exec(rest); token; token = LAST_TOKEN.exec(rest)) {
+    const before = rest.slice(0, token.index);
+    // After a space within a sentence, it would be a mention.
+    if (/[^\n.!?…。！？\s][ \t]+$/.test(before)) break;
+    rest = before.trimEnd();
+  }
+  return rest;
 }
