@@ -121,7 +121,7 @@ test.each([
 });
 
 test('when cmd runs a script of a fresh clone, then the bootstrap gets to say what it needs', () => {
-  const direct = ['api', 'worker', 'check', 'test:jest', 'format', 'postinstall'];
+  const direct = ['api', 'worker', 'check', 'test:jest', 'format', 'lock', 'postinstall'];
   const prepared = Object.entries(scripts).filter(([name]) => !direct.includes(name));
   for (const [, command] of prepared) expect(command).toMatch(/^node src\/local\/bootstrap\.mjs && /);
 });

@@ -9,7 +9,7 @@ import type { Logger } from '../platform/logger';
 import { postAlert } from '../providers/alerts/client';
 import type { CallbackAnswer } from '../providers/callback/client';
 import type { SendAnswer } from '../providers/kapso/client';
-import { findPausedWebhooks } from '../providers/kapso/paused-webhooks';
+import { listWebhooks } from '../providers/kapso/platform';
 import { sendTemplate } from '../providers/kapso/template';
 import { type ClaimedAlert, claimAlert, deleteOldAlerts, doubtAlert, postponeAlert, raiseAlert, settleAlert } from '../record/alerts';
 
@@ -170,7 +170,10 @@ function linkTo(subject: string | null, publicUrl: string | undefined): string |
 async function reportPausedWebhooks({ settings, db }: Parts): Promise<void> {
   const { KAPSO_API_KEY: apiKey, KAPSO_BASE_URL: baseUrl, KAPSO_PHONE_NUMBER_ID: phoneNumberId } = settings;
   if (apiKey === undefined || phoneNumberId === undefined) return;
-  for (const id of await findPausedWebhooks({ baseUrl, apiKey, phoneNumberId })) {
+  const listed = await listWebhooks({ baseUrl, apiKey }, phoneNumberId);
+  if (listed.kind !== 'rows') throw new Error(`Kapso's list of webhooks cannot be read (${listed.kind})`);
+  for (const { isActive, id = 'without an id' } of listed.rows) {
+    if (isActive) continue;
     await raiseAlert(db, {
       cause: `webhook paused: ${id}`,
       text: 'webhook paused: Kapso delivers no messages to it until you activate it again in its dashboard; see why its deliveries failed',

@@ -14,7 +14,7 @@ import { FIRST_PAUSE_MS, forgetPlacement, longerPause, type PlacedCall, placeCal
 import { showAttention, showPhase, showResult, showStatus } from './view';
 
 /** Statuses for which the search attribute is set; `ended` comes with the result. A ringing phone counts as queued. */
-const SHOWN_STATUSES: readonly string[] = ['queued', 'in-progress', 'forwarding'];
+const SHOWN_STATUSES = ['queued', 'in-progress', 'forwarding'] as const;
 
 /** Places or follows a call, and returns its result. */
 export async function callWorkflow(input: CallInput): Promise<CallResult> {
@@ -138,7 +138,7 @@ class Call implements PlacedCall, FollowedCall {
   #enterStatus(status: string): void {
     this.status = status;
     this.statusSinceMs = Date.now();
-    if (this.flow >= 2 && (status === this.#shownStatus || !SHOWN_STATUSES.includes(status))) return;
+    if (this.flow >= 2 && (status === this.#shownStatus || !(SHOWN_STATUSES as readonly string[]).includes(status))) return;
     this.#shownStatus = status;
     showStatus(status);
   }

@@ -5,8 +5,8 @@ import { defineQuery } from '@temporalio/workflow';
  * Rows that have an end of their own: reports about replies, reports about calls (those of a call usually go with it), and messages to a
  * number without a workspace.
  */
-export type ExpiringRows = 'statusEvents' | 'callEvents' | 'parkedMessages';
-export const EXPIRING_ROWS: readonly ExpiringRows[] = ['statusEvents', 'callEvents', 'parkedMessages'];
+export const EXPIRING_ROWS = ['statusEvents', 'callEvents', 'parkedMessages'] as const;
+export type ExpiringRows = (typeof EXPIRING_ROWS)[number];
 
 export interface RetentionInput {
   /** Calls done more than this many days ago are archived or deleted. */

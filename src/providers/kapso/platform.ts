@@ -22,6 +22,8 @@ export interface KapsoNumber {
 
 /** A webhook of a number. `secret` must never be shown. */
 export interface NumberWebhook {
+  /** Kapso's id. */
+  id: string | undefined;
   url: string;
   kind: string | undefined;
   events: string[];
@@ -50,6 +52,7 @@ const numberRow = z.object({ id: z.string(), name: text, verified_name: text, in
 );
 const webhookRow = z
   .object({
+    id: text,
     url: z.string(),
     kind: text,
     events: z.array(z.string()).catch([]),
@@ -60,6 +63,7 @@ const webhookRow = z
   })
   .transform(
     (row): NumberWebhook => ({
+      id: row.id ?? undefined,
       url: row.url,
       kind: row.kind ?? undefined,
       events: row.events,

@@ -175,11 +175,6 @@ export class KapsoDouble {
     this.#api.faults.clear();
   }
 
-  /** Sets whether the list of webhooks says that ours is paused. */
-  pauseWebhook(isPaused: boolean): void {
-    this.#api.isWebhookPaused = isPaused;
-  }
-
   /** The faults that are still active. */
   faults(): KapsoFault[] {
     return this.#api.faults.list();

@@ -57,8 +57,6 @@ const listQuery = z.object({
 export class KapsoApi {
   readonly faults = new Programs<KapsoFault>();
   readonly counts = { sends: 0, accepted: 0, refused: 0, unanswered: 0, markReads: 0, lists: 0 };
-  /** Whether the list of webhooks says that ours is paused. It is delivered to all the same. */
-  isWebhookPaused = false;
   readonly #options: KapsoApiOptions;
   readonly #parts: KapsoApiParts;
   readonly #inFlight = new Set<string>();
@@ -84,7 +82,6 @@ export class KapsoApi {
       this.#post(request, response),
     );
     router.get('/meta/whatsapp/v24.0/:phoneNumberId/messages', (request, response) => this.#list(request, response));
-    router.get('/platform/v1/whatsapp/phone_numbers/:phoneNumberId/webhooks', (request, response) => this.#listWebhooks(request, response));
     router.get('/platform/v1/whatsapp/messages', (request, response) => this.#list(request, response));
     router.get('/platform/v1/whatsapp/messages/:wamid', (request, response) => this.#one(request, response));
     router.use('/platform/v1', this.#parts.platform.routes());
@@ -174,12 +171,6 @@ export class KapsoApi {
       if (message !== undefined && parsed.data.typing_indicator !== undefined) chats.emit(message.customer, { type: 'typing' });
       return { status: 200, body: { success: true } };
     });
-  }
-
-  #listWebhooks(request: Request, response: Response): void {
-    const webhook = { id: 'webhook-1', kind: 'kapso', active: !this.isWebhookPaused, phone_number_id: request.params.phoneNumberId };
-    const data = [{ ...webhook, payload_version: 'v2', buffer_enabled: false }];
-    sendResponse(response, { status: 200, body: { data, meta: { page: 1, per_page: 20, total_pages: 1, total_count: 1 } } });
   }
 
   #list(request: Request, response: Response): Promise<void> | void {
