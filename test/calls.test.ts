@@ -5,7 +5,7 @@ import { promisify } from 'node:util';
 import { Webhook } from 'standardwebhooks';
 import { type Receiver, startReceiver } from '../src/sandbox/receiver';
 import type { PlayName, Schedule } from '../src/sandbox/vapi/plays';
-import { callbackWorkflowId } from '../workflows/contract';
+import { callbackUpdateStart, callbackWorkflowId } from '../workflows/contract';
 import { countActions } from './support/actions';
 import { historyOf, newNumber, placeCall, request, resultOf } from './support/calls';
 import { eventually, outcomesOf } from './support/expectations';
@@ -138,6 +138,8 @@ describe('a call', () => {
     ['duplicated', 'completed'],
     ['reordered', 'completed'],
     ['stale-snapshots', 'completed'],
+    ['silent', 'no_answer'],
+    ['facts-inside-call', 'completed'],
   ])('when Vapi plays %s, then the outcome is %s, from one dialling', async (play, outcome) => {
     const { callId, to, result } = await playedCall(play);
     expect([result.outcome, result.status]).toEqual([outcome, 'ended']);
@@ -322,6 +324,61 @@ describe('a callback', () => {
       const posted = new Webhook(CALLBACK_SIGNING_SECRET).verify(raw, headers as Record<string, string>);
       expect(posted).toMatchObject({ callId, done: true, outcome: result.outcome, summary: result.summary });
     }
+  });
+});
+
+describe('somebody who picks up and says nothing', () => {
+  test('when the person has a conversation, then the call stands in it as not answered, and no text is sent', async () => {
+    const phone = newNumber().slice(1);
+    await system.sandbox.kapso.customerSends({ from: phone, text: 'please call me' });
+    await outcomesOf(system, phone, 1);
+    vapi().play({ ...toOf(`+${phone}`), play: 'silent', times: 1 });
+    const callId = await callTo(phone);
+    const result = await resultOf(system, callId, 30_000, 'messages');
+    expect(result).toMatchObject({ outcome: 'no_answer', endedReason: 'silence-timed-out', answeredAt: null, to: `+${phone}` });
+    expect(result.messages).toHaveLength(1);
+    await system.temporal.workflow.getHandle(`call-${callId}`).result();
+    const { conversationId, payload } = await system.db.message.findUniqueOrThrow({ where: { id: callId } });
+    expect([conversationId, payload]).toEqual([result.conversationId, expect.objectContaining({ outcome: 'no_answer', followUp: null })]);
+    expect(await system.db.message.count({ where: { conversationId, direction: 'outbound' } })).toBe(1);
+  });
+});
+
+describe('a report whose facts stand only inside the call', () => {
+  test('when it arrives, then the result has everything', async () => {
+    const { result } = await playedCall('facts-inside-call');
+    expect(result).toMatchObject({
+      ...{ outcome: 'completed', endedReason: 'customer-ended-call', summary: expect.any(String), hasRecording: true },
+      ...{ answeredAt: expect.any(String), endedAt: expect.any(String), durationSeconds: expect.any(Number), cost: expect.any(Number) },
+    });
+  });
+});
+
+describe('a report that arrives after the result', () => {
+  test('when it improves the result, then row, note and one marked callback say the same', async () => {
+    const phone = newNumber().slice(1);
+    await system.sandbox.kapso.customerSends({ from: phone, text: 'please call me' });
+    await outcomesOf(system, phone, 1);
+    vapi().play({ ...toOf(`+${phone}`), play: 'late-report', times: 1 });
+    const before = callbacks.webhooks.length;
+    const callId = await callTo(phone, { callbackUrl: callbacks.url });
+    expect(await resultOf(system, callId)).toMatchObject({ outcome: 'completed', summary: null, hasRecording: false, improvedAt: null });
+    const improved = await eventually(async () => {
+      const { body } = await request(system, 'GET', `/api/v1/vapi/calls/${callId}?include=transcript`);
+      expect(body.improvedAt).not.toBeNull();
+      return body;
+    });
+    expect(improved).toMatchObject({ summary: expect.any(String), transcript: expect.stringContaining('User:'), hasRecording: true });
+    const note = await system.db.message.findUniqueOrThrow({ where: { id: callId } });
+    expect(note.text).toBe(improved.summary);
+    const { workflowId } = callbackUpdateStart(callId, system.taskQueue);
+    expect(await system.temporal.workflow.getHandle(workflowId).result()).toEqual({ delivered: true });
+    await vapi().settled();
+    const posted = callbacks.webhooks.slice(before).map(({ raw }) => JSON.parse(raw.toString()));
+    expect(posted.map(({ isUpdate, summary }) => [isUpdate, summary])).toEqual([
+      [false, null],
+      [true, improved.summary],
+    ]);
   });
 });
 

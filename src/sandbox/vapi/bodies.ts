@@ -148,9 +148,12 @@ function reportedFields(call: StoredCall): object {
 
 /**
  * The `message` of a webhook. Its top-level fields are current; the embedded call is a snapshot from when it was placed, as in
- * captured payloads. Presigned URLs are generated anew, so two deliveries of one event differ.
+ * captured payloads; in the play `facts-inside-call` it is current, and the end of the call is told only there. Presigned URLs are generated anew, so two deliveries of one event differ.
  */
 export function messageBody(call: StoredCall, event: PlayedEvent): object {
+  const { type, status } = event;
+  if (call.play === 'facts-inside-call' && (type === 'end-of-call-report' || status === 'ended'))
+    return { timestamp: Date.now(), type, ...(status === undefined ? {} : { status }), call: callBody(call, 'now') };
   const common = {
     call: callBody(call, 'placed'),
     phoneNumber: phoneNumberBody(call),

@@ -17,6 +17,7 @@ import {
   type PlayName,
   type PlayStep,
   type PlayTimings,
+  reportDelayMs,
   type Schedule,
   scheduleOf,
   stepsOf,
@@ -188,8 +189,7 @@ export class VapiCalls {
     const live = this.findAll(idOrName).find(({ call }) => statusOf(call) !== 'ended');
     if (live === undefined) return false;
     const { call, timings } = live;
-    const { reportMs } = timings;
-    this.#start(live, endingOf(endedReason, Date.now() - call.createdAtMs, reportMs));
+    this.#start(live, endingOf(endedReason, Date.now() - call.createdAtMs, reportDelayMs(call.play, timings)));
     return true;
   }
 

@@ -25,7 +25,7 @@ async function start(vapi: Partial<VapiDoubleOptions> = {}): Promise<Sandbox> {
     vapi: {
       auth: { scheme: 'secret', secret: SECRET },
       serverUrl: receiver.url,
-      timings: { queueMs: 5, ringMs: 15, talkMs: 30, reportMs: 15 },
+      timings: { queueMs: 5, ringMs: 15, talkMs: 30, reportMs: 15, lateReportMs: 25 },
       backoffFactor: 0.01,
       ...vapi,
     },
@@ -204,6 +204,9 @@ describe('plays', () => {
     ],
     reordered: [['end-of-call-report', 'ended', 'in-progress', 'ringing', 'queued'], 'customer-ended-call'],
     'stale-snapshots': [['queued', 'ringing', 'in-progress', 'ended', 'end-of-call-report'], 'customer-ended-call'],
+    silent: [['queued', 'ringing', 'in-progress', 'ended', 'end-of-call-report'], 'silence-timed-out'],
+    'late-report': [['queued', 'ringing', 'in-progress', 'ended', 'end-of-call-report'], 'customer-ended-call'],
+    'facts-inside-call': [['queued', 'ringing', 'in-progress', 'ended', 'end-of-call-report'], 'customer-ended-call'],
   };
 
   test.each([...BY_DIGITS, ['0100', 'answered'] as [string, PlayName]])(
@@ -242,6 +245,26 @@ describe('plays', () => {
     for (const secret of FAKE_SECRETS) expect(raw).toContain(secret);
     expect(raw).toContain('own secret');
     expect(raw).toContain('/control/');
+  });
+
+  test('when somebody picks up and says nothing, then only the assistant speaks, and nothing is analysed', async () => {
+    await completedCall({ number: '+15550113' });
+    expect(messages().find(isReport)).toMatchObject({
+      endedReason: 'silence-timed-out',
+      startedAt: expect.any(String),
+      analysis: {},
+      artifact: { messages: [{ role: 'system' }, { role: 'bot' }], transcript: expect.stringMatching(/^AI: [^\n]+\n$/) },
+    });
+  });
+
+  test('when the facts stand inside the call, then the end and the report name them nowhere else', async () => {
+    await completedCall({ number: '+15550115' });
+    const [, , , ended, report] = messages();
+    expect([ended, report].map((message) => Object.keys(message ?? {}).sort())).toEqual([
+      ['call', 'status', 'timestamp', 'type'],
+      ['call', 'timestamp', 'type'],
+    ]);
+    expect(report?.call).toMatchObject({ endedReason: 'customer-ended-call', analysis: { summary: expect.any(String) } });
   });
 
   test('when nobody answered, then the report has no start time, no summary and no cost', async () => {
@@ -305,7 +328,7 @@ describe('plays', () => {
   });
 
   test('when a conversation would exceed its maximum length, then Vapi ends it, and the remaining lines are not spoken', () => {
-    const steps = stepsOf('answered', { queueMs: 1, ringMs: 1, talkMs: 60_000, reportMs: 1 }, 10_000);
+    const steps = stepsOf('answered', { queueMs: 1, ringMs: 1, talkMs: 60_000, reportMs: 1, lateReportMs: 1 }, 10_000);
     expect(steps.at(-2)).toEqual({ type: 'status', status: 'ended', endedReason: 'exceeded-max-duration', atMs: 10_002 });
     expect(steps.filter(({ type }) => type === 'words')).toHaveLength(1);
   });

@@ -1,11 +1,12 @@
 /** Plays: the scenarios of simulated calls. A play decides what the phone does, which events follow, and how they arrive. */
 
-/** The plays by name. The first seven differ in what the phone does; the others are answered calls whose events or snapshots are faulty. */
+/** The plays by name. The first eight differ in what the phone does; the others are answered calls whose events or snapshots are faulty. */
 export const PLAYS = [
   'answered',
   'busy',
   'no-answer',
   'voicemail',
+  'silent',
   'pipeline-error',
   'missed',
   'concurrency-blocked',
@@ -15,6 +16,8 @@ export const PLAYS = [
   'duplicated',
   'reordered',
   'stale-snapshots',
+  'late-report',
+  'facts-inside-call',
 ] as const;
 export type PlayName = (typeof PLAYS)[number];
 
@@ -32,18 +35,22 @@ export const PLAYS_BY_DIGITS: Readonly<Record<string, PlayName>> = {
   '0110': 'reordered',
   '0111': 'stale-snapshots',
   '0112': 'concurrency-blocked',
+  '0113': 'silent',
+  '0114': 'late-report',
+  '0115': 'facts-inside-call',
 };
 
-/** Durations of a call's phases, in ms: placed to ringing, ringing to in progress, to ended, to report ready. */
+/** Durations of a call's phases, in ms: placed to ringing, ringing to in progress, to ended, to report ready; the last also if it is late. */
 export interface PlayTimings {
   queueMs: number;
   ringMs: number;
   talkMs: number;
   reportMs: number;
+  lateReportMs: number;
 }
 
-/** A pace that people can follow. */
-export const DEFAULT_TIMINGS: PlayTimings = { queueMs: 400, ringMs: 2_500, talkMs: 9_000, reportMs: 2_000 };
+/** A pace that people can follow. A late report comes after Parley has stopped waiting for it (10 s for simulated calls). */
+export const DEFAULT_TIMINGS: PlayTimings = { queueMs: 400, ringMs: 2_500, talkMs: 9_000, reportMs: 2_000, lateReportMs: 20_000 };
 
 /** A line of the conversation. */
 export interface SpokenLine {
@@ -81,6 +88,7 @@ const MAILBOX: SpokenLine[] = [
   { role: 'user', text: 'The person you are calling is not available. Please leave a message after the tone.' },
   { role: 'bot', text: 'Hello, this is Example Clinic. Please call us back.' },
 ];
+const SILENCE: SpokenLine[] = [{ role: 'bot', text: 'Hello, this is a test call from Example Clinic. Are you there?' }];
 /** Interval between webhooks that must arrive in a given order. */
 const GAP_MS = 25;
 
@@ -110,6 +118,8 @@ function scenarioOf(play: PlayName): Scenario {
       return { ...UNCONNECTED, rings: false, reports: false, endedReason: 'call.start.error-subscription-concurrency-limit-reached' };
     case 'voicemail':
       return { ...ANSWERED, lines: MAILBOX, endedReason: 'voicemail' };
+    case 'silent':
+      return { ...ANSWERED, lines: SILENCE, endedReason: 'silence-timed-out' };
     case 'pipeline-error':
       return { ...ANSWERED, lines: CONVERSATION.slice(0, 2), endedReason: 'call.in-progress.error-providerfault-openai-llm-failed' };
     default:
@@ -133,8 +143,13 @@ export function stepsOf(play: PlayName, timings: PlayTimings, maxDurationMs: num
     steps.push({ type: 'status', status: 'in-progress', atMs }, ...wordSteps(scenario.lines, atMs, timings.talkMs, talkMs));
     atMs += talkMs;
   }
-  steps.push(...endingOf(endedReason, atMs, scenario.reports ? timings.reportMs : undefined));
+  steps.push(...endingOf(endedReason, atMs, scenario.reports ? reportDelayMs(play, timings) : undefined));
   return steps;
+}
+
+/** How long after its end the report of a call is ready. */
+export function reportDelayMs(play: PlayName, { reportMs, lateReportMs }: PlayTimings): number {
+  return play === 'late-report' ? lateReportMs : reportMs;
 }
 
 /** The final steps of a call; without `reportMs` there is no report. */
