@@ -141,6 +141,12 @@ test('when attention is asked for, or something cannot be read, then there is an
   expect(await claim()).toBeUndefined();
 });
 
+test('when a text cannot be stored as it is, then it is told as far as it can be', async () => {
+  await raiseAlert(db, { cause: 'a\0b', text: `odd\0 \ud800${'x'.repeat(1_000)}` });
+  const { cause, text } = await claimed();
+  expect([cause, text.length, text.slice(0, 3)]).toEqual(['ab', 499, 'odd']);
+});
+
 test('when an alert is old, then it is not told any more, and deleted with its deliveries', async () => {
   await raiseAlert(db, { cause: 'c', text: 'what happened' });
   await settleAlert(db, 'webhook', await claimed());

@@ -5,6 +5,7 @@
 import type { Prisma } from '../../prisma/generated/client';
 import { type Statements, sql } from '../platform/database';
 import { maskPhoneNumbers } from '../platform/logger';
+import { cutText } from '../platform/text';
 
 /** Neither has a phone number or a message's text. */
 export interface NewAlert {
@@ -37,13 +38,8 @@ export async function raiseAlert(db: Statements, { cause, text, subject }: NewAl
 export function raisedAlert({ cause, text }: Omit<NewAlert, 'subject'>, subjects: Prisma.Sql): Prisma.Sql {
   return sql`
     INSERT INTO alerts AS a (cause, text, subject)
-    SELECT ${storable(cause, MAX_CAUSE_LENGTH)}, ${storable(maskPhoneNumbers(text), MAX_TEXT_LENGTH)}, s.subject FROM (${subjects}) s LIMIT 1
+    SELECT ${cutText(cause, MAX_CAUSE_LENGTH)}, ${cutText(maskPhoneNumbers(text), MAX_TEXT_LENGTH)}, s.subject FROM (${subjects}) s LIMIT 1
     ON CONFLICT (cause) DO UPDATE SET text = EXCLUDED.text, subject = EXCLUDED.subject, occurrences = a.occurrences + 1, raised_at = now()`;
-}
-
-/** What PostgreSQL can store of a text: causes and texts come from elsewhere. */
-function storable(text: string, maxLength: number): string {
-  return text.replaceAll('\0', '').slice(0, maxLength).toWellFormed();
 }
 
 /** The alert for a conversation's reason for attention; `conversationIds` is a query with one column `id`. */
