@@ -1,7 +1,7 @@
 /** `npm start`, `npm run chat` and `npm run call` as a stranger uses them: no key, no database, no engine, one folder for the data. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -244,6 +244,16 @@ test('when Kapso is real, then nothing is simulated, what is missing is said by 
     for (const name of Object.keys(keys)) delete environment[name];
   }
 }, 120_000);
+
+test('when a start of 0.2 runs, which has a sandbox next to the real Kapso, then chat sends nothing', async () => {
+  const running = { apiUrl: 'http://127.0.0.1:1', apiKey: 'k', sandboxUrl: 'http://127.0.0.1:1', databaseUrl: 'd', pid: process.pid };
+  const file = join(dataDir, 'running.json');
+  await writeFile(file, JSON.stringify(running));
+  const customer = run('chat');
+  customer.child.stdin.end('Where is my order?\n');
+  expect([await customer.exited, customer.output()]).toEqual([[1, null], expect.stringContaining('WhatsApp is not simulated here')]);
+  await rm(file);
+});
 
 test.each([
   ['answers are off', { AI_ENABLED: 'false' }, 'no reply: answers are off (CHATBOT_ENABLED, AI_ENABLED)'],
