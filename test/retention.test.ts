@@ -381,7 +381,8 @@ describe('open calls without a workflow', () => {
     system.sandbox.vapi.hangUp(id);
     await eventually(async () => expect((await rowOf(id)).rawPayload).not.toBeNull());
     expect(await run({ action: 'keep' })).toMatchObject({ orphans: { unplaced: 0, unfollowed: 0, stopped: 1 } });
-    expect(await resultOf(system, id)).toMatchObject({ outcome: 'completed', providerCallId, needsAttention: false });
+    // They hang up before a word was said.
+    expect(await resultOf(system, id)).toMatchObject({ outcome: 'no_answer', providerCallId, needsAttention: false });
     expect(system.sandbox.vapi.dialled({ number: to })).toBe(1);
   });
 
@@ -394,7 +395,7 @@ describe('open calls without a workflow', () => {
     });
     expect((await rowOf(id)).doneAt).toBeNull();
     system.sandbox.vapi.hangUp(id);
-    expect(await resultOf(system, id)).toMatchObject({ outcome: 'completed', endedReason: 'customer-ended-call' });
+    expect(await resultOf(system, id)).toMatchObject({ outcome: 'no_answer', endedReason: 'customer-ended-call' });
     expect(system.sandbox.vapi.dialled({ number: to })).toBe(1);
   });
 
