@@ -487,6 +487,8 @@ describe('what is only written', () => {
   };
 
   beforeEach(async () => {
+    // Reports about the replies of other tests.
+    await system.sandbox.kapso.settled();
     const { messageStatusEvent, vapiCallEvent, parkedMessage } = system.db;
     await Promise.all([messageStatusEvent.deleteMany(), vapiCallEvent.deleteMany(), parkedMessage.deleteMany()]);
   });

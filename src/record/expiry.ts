@@ -8,13 +8,16 @@ const TABLES = {
   parkedMessages: sql`parked_messages`,
 } as const satisfies Record<ExpiringRows, unknown>;
 
-/** Deletes up to `batch` rows written before `beforeMs` (milliseconds since 1970), the oldest first. Returns the number. */
+/**
+ * Deletes up to `batch` rows written before `beforeMs` (milliseconds since 1970), the oldest first. Returns the number. By their places
+ * in the table (ctid), because PostgreSQL may look for ids by reading the whole table.
+ */
 export async function deleteExpired(db: Database, kind: ExpiringRows, beforeMs: number, batch: number): Promise<number> {
   const table = TABLES[kind];
   const deleted = await db.query<{ id: string }>(sql`
-    DELETE FROM ${table} WHERE id IN (
-      SELECT id FROM ${table} WHERE created_at < ${new Date(beforeMs)} ORDER BY created_at LIMIT ${batch}
-    ) RETURNING id`);
+    DELETE FROM ${table} WHERE ctid = ANY(ARRAY(
+      SELECT ctid FROM ${table} WHERE created_at < ${new Date(beforeMs)} ORDER BY created_at LIMIT ${batch}
+    )) RETURNING id`);
   return deleted.length;
 }
 
