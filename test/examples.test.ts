@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { parse } from 'yaml';
 import { callViewSchema } from '../src/api/views/call';
+import { CALL_OUTCOMES } from '../src/record/call-outcome';
 import { testWith } from './support/programs';
 
 const FOLDER = 'examples/kestra';
@@ -23,8 +24,13 @@ interface Task {
   value?: string;
   condition?: string;
   headers?: Record<string, string>;
-  options?: { timeout?: { readIdleTimeout?: string } };
-  retry?: { type: string; maxAttempts?: number };
+  options?: { allowedResponseCodes?: number[]; timeout?: { readIdleTimeout?: string } };
+  retry?: { type: string; maxInterval?: string; maxDuration?: string };
+  errorMessage?: string;
+  values?: string;
+  concurrencyLimit?: number;
+  scheduleDate?: string;
+  runIf?: string;
   failOnMaxReached?: boolean;
   checkFrequency?: { interval: string; maxDuration: string };
   onResume?: { id: string; type: string }[];
@@ -57,8 +63,15 @@ function seconds(duration: string | undefined): number {
   return Number(hours ?? 0) * 3_600 + Number(minutes ?? 0) * 60 + Number(rest ?? 0);
 }
 
-test('when the flows are looked for, then there is one that waits and one that is called back', () => {
-  expect(flows.map(({ name }) => name)).toEqual(['place-call-and-wait.yaml', 'place-call-with-callback.yaml']);
+/** Refusals that would be the same at the next attempt. */
+const REFUSALS = [400, 401, 403, 404, 409, 413, 415, 422];
+const OUTAGE_S = 15 * 60;
+
+test('when the flows are looked for, then there is one of each kind, and the table of the README has them', () => {
+  const names = ['call-many-phones-1-3', 'call-many-phones', 'place-call-and-wait', 'place-call-with-callback', 'try-again-later'];
+  expect(flows.map(({ name }) => name)).toEqual(names.map((name) => `${name}.yaml`));
+  const readme = readFileSync(join(FOLDER, 'README.md'), 'utf8');
+  for (const name of names) expect(readme).toContain(`[${name}.yaml](${name}.yaml)`);
 });
 
 describe.each(flows)('$name', ({ name, flow, source }) => {
@@ -72,13 +85,30 @@ describe.each(flows)('$name', ({ name, flow, source }) => {
     expect(new Set(ids).size).toBe(ids.length);
   });
 
-  test('when it asks Parley, then with the address, a key, a bound for a read that hangs, and retries', () => {
+  test('when it asks Parley, then with the address, a key, a bound for a read that hangs, and retries for longer than an outage', () => {
     expect(requests.length).toBeGreaterThanOrEqual(2);
     for (const { uri, headers, options, retry } of requests) {
       expect(uri?.startsWith(OURS)).toBe(true);
       expect(headers?.Authorization).toBe("Bearer {{ secret('PARLEY_KEY') }}");
       expect(seconds(options?.timeout?.readIdleTimeout)).toBeGreaterThan(0);
-      expect(retry?.maxAttempts).toBeGreaterThan(1);
+      expect(retry).toMatchObject({ type: 'exponential' });
+      expect(retry).not.toHaveProperty('maxAttempts');
+      expect(seconds(retry?.maxDuration)).toBeGreaterThan(OUTAGE_S + seconds(retry?.maxInterval));
+    }
+  });
+
+  test('when Parley refuses, then nothing is sent again, and the flow says why', () => {
+    for (const { id, method, options } of requests) {
+      const codes = options?.allowedResponseCodes ?? [];
+      // Kestra fails a task with a code that is not listed, a 2xx too (measured).
+      expect(codes).toContain(method === 'POST' ? 202 : 200);
+      for (const code of method === 'POST' ? REFUSALS : [400, 401, 403, 404]) expect(codes).toContain(code);
+      expect(codes.filter((code) => code === 429 || code >= 500)).toEqual([]);
+      const named = source.match(new RegExp(`outputs\\.${id}(\\[taskrun\\.value\\])?\\.code >= 400`, 'g')) ?? [];
+      expect(named.length).toBeGreaterThan(0);
+    }
+    for (const fail of tasks.filter(({ type, condition }) => type.endsWith('.Fail') && condition)) {
+      expect(fail.errorMessage).toMatch(/fromJson\(outputs\.\w+\.body\)\.detail/);
     }
   });
 
@@ -86,7 +116,7 @@ describe.each(flows)('$name', ({ name, flow, source }) => {
     const posts = requests.filter(({ method }) => method === 'POST');
     expect(posts).toHaveLength(1);
     for (const { headers } of posts) {
-      expect(headers?.['Idempotency-Key']).toMatch(/\{\{ execution\.(id|originalId) \}\}/);
+      expect(headers?.['Idempotency-Key']).toMatch(/\{\{ (execution\.(id|originalId)|render\(vars\.reference\)) \}\}/);
       expect(headers?.['Idempotency-Key']).not.toContain('attemptsCount');
     }
   });
@@ -105,17 +135,17 @@ describe.each(flows)('$name', ({ name, flow, source }) => {
 
   test('when it reads an answer, then with fromJson, of a task that it has, and a field that is always there', () => {
     const read = expressions.flatMap((expression) => [...expression.matchAll(/fromJson\(outputs\.([\w-]+)\.body\)\.(\w+)/g)]);
-    expect(read.length).toBeGreaterThan(2);
+    expect(read.length).toBeGreaterThanOrEqual(2);
     for (const [, task, field] of read) {
       expect(requests.map(({ id }) => id)).toContain(task);
-      expect(FIELDS).toContain(field);
+      expect([...FIELDS, 'pending', 'counts', 'detail']).toContain(field);
     }
     for (const expression of expressions) expect(expression).not.toMatch(/(?<![\w])json\(/);
   });
 
   test('when a loop or a pause has a limit, then reaching it fails the flow', () => {
     for (const loop of tasks.filter(({ type }) => type.endsWith('.LoopUntil'))) {
-      expect(loop).toMatchObject({ failOnMaxReached: true, condition: expect.stringContaining('.done }}') });
+      expect(loop).toMatchObject({ failOnMaxReached: true, condition: expect.stringMatching(/\.(done|pending == 0) \}\}/) });
       expect(seconds(loop.checkFrequency?.interval)).toBeGreaterThan(0);
       expect(seconds(loop.checkFrequency?.maxDuration)).toBeGreaterThan(0);
     }
@@ -128,12 +158,39 @@ describe.each(flows)('$name', ({ name, flow, source }) => {
     expect(tasks.filter(({ type }) => /\.(LoopUntil|Pause)$/.test(type))).toHaveLength(1);
   });
 
-  test('when the call is over, then the flow branches on the outcome', () => {
-    const branch = tasks.find(({ type }) => type.endsWith('.Switch'));
-    expect(branch?.value).toContain('.outcome');
-    expect(Object.keys(branch?.cases ?? {})).toContain('completed');
-    expect(branch?.defaults?.length).toBeGreaterThan(0);
+  test('when it branches on the outcome, then by outcomes that there are, and with a default', () => {
+    for (const branch of tasks.filter(({ type }) => type.endsWith('.Switch'))) {
+      expect(branch.value).toContain('.outcome');
+      expect(Object.keys(branch.cases ?? {})).toContain('completed');
+      for (const outcome of Object.keys(branch.cases ?? {})) expect(CALL_OUTCOMES).toContain(outcome);
+      expect(branch.defaults?.length).toBeGreaterThan(0);
+    }
+    expect(source).toMatch(/\.(outcome|counts)\b/);
   });
+});
+
+test.each([
+  ['call-many-phones.yaml', 'io.kestra.plugin.core.flow.Loop', '{{ render(vars.reference) }}-{{ item.index }}'],
+  ['call-many-phones-1-3.yaml', 'io.kestra.plugin.core.flow.ForEach', '{{ execution.originalId }}-{{ taskrun.iteration }}'],
+])('when %s calls many phones, then with %s, a key of execution and item, and one reference for the wait', (name, type, key) => {
+  const tasks = flows.find((each) => each.name === name)?.flow.tasks ?? [];
+  const each = tasks.find((task) => task.type === type);
+  expect(each).toMatchObject({ values: '{{ inputs.phones }}', concurrencyLimit: expect.any(Number) });
+  const start = each?.tasks?.find(({ id }) => id === 'start');
+  expect(start?.headers?.['Idempotency-Key']).toBe(key);
+  const reference = key.split('-')[0]?.replace(/^\{\{ | \}\}$/g, '');
+  expect(start?.body).toContain(`'serviceRequestId': ${reference}`);
+  const poll = allTasks(tasks).find(({ id }) => id === 'poll');
+  expect(poll?.uri).toContain(`?serviceRequestId={{ ${reference} }}&wait=50`);
+});
+
+test('when try-again-later calls again, then for the outcomes that may change, later, a bounded number of times', () => {
+  const again = allTasks(flows.find(({ name }) => name === 'try-again-later.yaml')?.flow.tasks).find(({ id }) => id === 'again');
+  const outcomes = [...(again?.runIf ?? '').matchAll(/'(\w+)'/g)].map(([, outcome]) => outcome);
+  expect(outcomes).toEqual(['no_answer', 'busy', 'voicemail']);
+  for (const outcome of outcomes) expect(CALL_OUTCOMES).toContain(outcome);
+  expect(again?.runIf).toContain('inputs.attempt < inputs.attempts');
+  expect(again?.scheduleDate).toContain('dateAdd(inputs.pauseMinutes');
 });
 
 test('when the callback flow names its resume address, then it is one that Parley knows', () => {
