@@ -344,6 +344,74 @@ describe('somebody who picks up and says nothing', () => {
   });
 });
 
+describe('a report of silence for a call without any event', () => {
+  /** Somebody picks up, hears the assistant, and says nothing. */
+  const report = (call: object) => ({
+    message: {
+      ...{ type: 'end-of-call-report', timestamp: Date.now(), endedReason: 'silence-timed-out', analysis: {} },
+      ...{ startedAt: '2026-11-26T11:20:05.000Z', endedAt: '2026-11-26T11:20:36.000Z' },
+      artifact: {
+        transcript: 'AI: Hello, this is Example Bakery. Are you there?\n',
+        messages: [{ role: 'bot', message: 'Hello, this is Example Bakery. Are you there?', secondsFromStart: 0.8 }],
+      },
+      call: { type: 'outboundPhoneCall', ...call },
+    },
+  });
+  const silent = { outcome: 'no_answer', endedReason: 'silence-timed-out', answeredAt: null, durationSeconds: 31, done: true };
+
+  test('when it is about the placed call, then nobody answered', async () => {
+    const to = newNumber();
+    vapi().play({ ...toOf(to), play: 'no-events', talkMs: 300_000 });
+    const callId = await callTo(to);
+    const { providerCallId: id } = await eventually(async () => {
+      const { body } = await request(system, 'GET', `/api/v1/vapi/calls/${callId}`);
+      expect(body.providerCallId).not.toBeNull();
+      return body;
+    });
+    await vapi().deliver(report({ id, name: callId, customer: { number: to } }));
+    expect(await resultOf(system, callId)).toMatchObject({ ...silent, callId, to });
+  });
+
+  test('when it repeats the name of a call that follows another one, then it is a call of its own, in which nobody answered', async () => {
+    const to = newNumber();
+    vapi().play({ ...toOf(to), play: 'no-events' });
+    const callId = await callTo(to);
+    await eventually(async () => expect((await request(system, 'GET', `/api/v1/vapi/calls/${callId}`)).body.providerCallId).not.toBeNull());
+    const id = randomUUID();
+    await vapi().deliver(report({ id, name: callId, customer: { number: '+15550100027' } }));
+    expect(await resultOf(system, id)).toMatchObject({ ...silent, to: '+15550100027' });
+    expect(await resultOf(system, callId)).toMatchObject({ callId, outcome: 'completed', to });
+  });
+});
+
+describe('a number that WhatsApp spells differently', () => {
+  test.each([
+    ['Mexico', '52155', '5255'],
+    ['Argentina', '54911', '5411'],
+  ])(
+    'when somebody from %s chats and is called in the other spelling, then the call stands in the chat',
+    async (_country, chatPrefix, callPrefix) => {
+      const digits = newNumber().slice(-8);
+      const [phone, number] = [`${chatPrefix}${digits}`, `+${callPrefix}${digits}`];
+      await system.sandbox.kapso.customerSends({ from: phone, text: 'buenas tardes' });
+      await outcomesOf(system, phone, 1);
+      vapi().play({ play: 'busy', when: ({ number: dialled }) => dialled?.endsWith(digits) ?? false, times: 2 });
+      const callIds = [await callTo(number), await callTo(phone)];
+      for (const callId of callIds) {
+        await resultOf(system, callId);
+        await system.temporal.workflow.getHandle(`call-${callId}`).result();
+        const { conversationId } = await system.db.message.findUniqueOrThrow({ where: { id: callId } });
+        const { body } = await request<{ contact: { phone: string } }>(system, 'GET', `/api/v1/conversations/${conversationId}`);
+        expect(body.contact.phone).toBe(phone);
+      }
+      for (const spelling of [phone, number.slice(1), encodeURIComponent(number)]) {
+        const { body } = await request<{ data: { callId: string }[] }>(system, 'GET', `/api/v1/vapi/calls/by-phone/${spelling}`);
+        expect(body.data.map(({ callId }) => callId)).toEqual(callIds.toReversed());
+      }
+    },
+  );
+});
+
 describe('a report whose facts stand only inside the call', () => {
   test('when it arrives, then the result has everything', async () => {
     const { result } = await playedCall('facts-inside-call');

@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Prisma } from '../../prisma/generated/client';
 import type { PlayName } from '../../src/sandbox/vapi/plays';
-import { callbackWorkflowId, callWorkflowId, RETENTION_WORKFLOW, type RetentionInput } from '../../workflows/contract';
+import { callbackUpdateStart, callbackWorkflowId, callWorkflowId, RETENTION_WORKFLOW, type RetentionInput } from '../../workflows/contract';
 import { newNumber, placeCall, request, startCall } from '../support/calls';
 import { eventually, outcomesOf, workflowIdOf } from '../support/expectations';
 import type { System } from '../support/system';
@@ -11,6 +11,7 @@ import type { Road } from './road';
 export const callRoads: Record<string, Road> = {
   answered: played('answered'),
   'no-answer': played('no-answer'),
+  silent: played('silent'),
   'no-report': played('no-report'),
   'no-events': played('no-events'),
   'placed-again-for-a-slot': played('concurrency-blocked'),
@@ -21,6 +22,15 @@ export const callRoads: Record<string, Road> = {
   async 'ended-by-the-caller'(system) {
     const to = newNumber();
     system.sandbox.vapi.play({ when: ({ number }) => number === to, play: 'answered', talkMs: 60_000 });
+    const callId = await place(system, to);
+    await system.sandbox.vapi.waitForStatus(callId, 'in-progress', 15_000);
+    await request(system, 'DELETE', `/api/v1/vapi/calls/${callId}`);
+    return callWorkflowId(callId);
+  },
+  async 'ended-at-the-second-request'(system) {
+    const to = newNumber();
+    system.sandbox.vapi.play({ when: ({ number }) => number === to, play: 'answered', talkMs: 60_000 });
+    system.sandbox.vapi.fault({ when: ({ number }) => number === to, on: 'end', times: 1, takesEffect: false });
     const callId = await place(system, to);
     await system.sandbox.vapi.waitForStatus(callId, 'in-progress', 15_000);
     await request(system, 'DELETE', `/api/v1/vapi/calls/${callId}`);
@@ -68,6 +78,14 @@ export const conversationOfCallRoads: Record<string, Road> = {
 export const callbackRoads: Record<string, Road> = {
   'taken-at-the-second-try': answeredBy(500),
   'receiver-gone': answeredBy(410),
+  async update(system) {
+    const to = newNumber();
+    system.sandbox.vapi.play({ when: ({ number }) => number === to, play: 'late-report', times: 1 });
+    const callId = await place(system, to, { callbackUrl: system.receiver.url });
+    const { workflowId } = callbackUpdateStart(callId, system.taskQueue);
+    await eventually(() => system.temporal.workflow.getHandle(workflowId).describe());
+    return workflowId;
+  },
 };
 
 export const retentionRoads: Record<string, Road> = {
