@@ -8,7 +8,7 @@ import { isForeignKeyViolation, isRefused } from '../src/platform/database-error
 import { withDeadline } from '../src/platform/deadline';
 import { describeError, type Logger } from '../src/platform/logger';
 import type { WorkerMetrics } from '../src/platform/metrics';
-import { MAX_TEXT_LENGTH } from '../src/providers/kapso/client';
+import { messagesOf, singleMessageOf } from '../src/providers/kapso/reply-text';
 import type { ChatAnswer } from '../src/providers/models/answer';
 import type { LanguageModels, ModelChoice } from '../src/providers/models/client';
 import { buildPrompt, type SaidMessage, withoutOlderHalf } from '../src/providers/models/prompt';
@@ -32,6 +32,8 @@ export interface DraftOrder {
    * may have stored a draft, which is then used.
    */
   lostReplyToIds?: string[];
+  /** The conversation sends a long reply in parts. Not set by versions before 0.3, which get it cut. */
+  takesParts?: boolean;
 }
 
 /** The stored reply, without its text, which stays out of the history. */
@@ -42,6 +44,8 @@ export interface Draft {
   /** Null if the server does not tell. */
   promptTokens: number | null;
   completionTokens: number | null;
+  /** The other parts of a long reply, in the order in which they are sent. Missing, or empty, if there are none. */
+  partIds?: string[];
   /** The messages that it answers, if an earlier attempt has stored it; otherwise it answers those of the order. */
   coveredIds?: string[];
 }
@@ -203,8 +207,9 @@ export function createModelActivities({ db, models, logger, metrics, timeZone }:
     const { conversationId, messageIds, provider, model } = order;
     const draft = { provider, model, promptTokens, completionTokens };
     const turn = { conversationId, workflowId: ownWorkflowId(), messageIds };
-    const messageId = await storeDraft(db, { ...turn, text: fitting(text), ...draft, ...run });
-    if (messageId) return { messageId, ...draft };
+    const texts = order.takesParts ? messagesOf(text) : [singleMessageOf(text)];
+    const stored = await storeDraft(db, { ...turn, texts, ...draft, ...run });
+    if (stored) return { messageId: stored.messageId, ...draft, ...(stored.partIds.length > 0 ? { partIds: stored.partIds } : {}) };
     const moved = await findMovedTurn(order);
     if (moved) return moved;
     throw refusedByRecord('the turn ended, or a later attempt stored its draft, before this one did');
@@ -254,10 +259,4 @@ function withCostOf(before: ChatAnswer, answer: ChatAnswer): ChatAnswer {
     promptTokens: sum(before.promptTokens, answer.promptTokens),
     completionTokens: sum(before.completionTokens, answer.completionTokens),
   };
-}
-
-/** Cuts a text at WhatsApp's maximum length, visibly, before it is stored, so that the database shows what was sent. */
-function fitting(text: string): string {
-  const storable = text.replaceAll('\0', '').toWellFormed();
-  return storable.length <= MAX_TEXT_LENGTH ? storable : `${storable.slice(0, MAX_TEXT_LENGTH - 1)}…`.toWellFormed();
 }

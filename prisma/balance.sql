@@ -20,11 +20,14 @@ FROM (
          count(*) FILTER (WHERE outcome = 'loop') AS loop,
          count(*) FILTER (WHERE outcome = 'group') AS "group",
          count(*) FILTER (WHERE outcome IS NULL) AS pending,
-         -- What counts as answered has a reply that WhatsApp took; what was merged belongs to a turn that ended so.
+         -- What counts as answered has a reply that WhatsApp took, with all its parts; what was merged belongs to a turn that ended so.
          COALESCE(bool_and(CASE outcome
-           WHEN 'answered' THEN EXISTS (SELECT 1 FROM messages r WHERE r.reply_to_id = m.id AND r.status IN ('sent', 'delivered', 'read'))
-           WHEN 'merged' THEN EXISTS (SELECT 1 FROM messages r WHERE r.reply_to_id = m.turn_id AND m.turn_id <> m.id AND r.status IN ('sent', 'delivered', 'read'))
-           WHEN 'unconfirmed' THEN EXISTS (SELECT 1 FROM messages r WHERE r.reply_to_id = m.turn_id AND r.status = 'unconfirmed')
+           WHEN 'answered' THEN EXISTS (SELECT 1 FROM messages r WHERE r.reply_to_id = m.id AND r.status IN ('sent', 'delivered', 'read')
+             AND NOT EXISTS (SELECT 1 FROM messages p WHERE p.part_of_id = r.id AND p.status NOT IN ('sent', 'delivered', 'read')))
+           WHEN 'merged' THEN EXISTS (SELECT 1 FROM messages r WHERE r.reply_to_id = m.turn_id AND m.turn_id <> m.id AND r.status IN ('sent', 'delivered', 'read')
+             AND NOT EXISTS (SELECT 1 FROM messages p WHERE p.part_of_id = r.id AND p.status NOT IN ('sent', 'delivered', 'read')))
+           WHEN 'unconfirmed' THEN EXISTS (SELECT 1 FROM messages r LEFT JOIN messages p ON p.part_of_id = r.id
+             WHERE r.reply_to_id = m.turn_id AND 'unconfirmed' IN (r.status, p.status))
            ELSE true END), true) AS replies_per_answer_ok
   FROM messages m WHERE direction = 'inbound'
 ) counted,

@@ -1,5 +1,8 @@
 /** Messages that are recorded and deliberately not answered: of another automaton, too old, or said in a group. Real processes. */
 
+import { randomUUID } from 'node:crypto';
+import { openDatabase } from '../src/platform/database';
+import { keepDeadLetter, type NewDeadLetter } from '../src/record/dead-letters';
 import { balance, eventually, newPhone, outcomesOf, repliesOf, workflowIdOf } from './support/expectations';
 import { startSuite } from './support/suite';
 import { API_KEY, type System } from './support/system';
@@ -190,5 +193,34 @@ describe('a message said in a group', () => {
     expect(await outcomesOf(system, phone, 2)).toEqual(['group', 'answered']);
     expect(await repliesOf(system, phone)).toHaveLength(1);
     expect(await conversationOf(phone)).toMatchObject({ unreadCount: 0, kinds: [] });
+  });
+});
+
+describe('a dead letter that is replayed late', () => {
+  /** A message that the database refused, replayed now. */
+  async function replayed(fields: object): Promise<string[]> {
+    const phone = newPhone();
+    const [id, providerMessageId] = [randomUUID(), `wamid.${randomUUID()}`];
+    const message = { id, providerMessageId, kind: 'text', text: 'hello?', sentAtMs: Date.now(), ...fields };
+    const body = { phoneNumberId: system.phoneNumberId, contact: { phone }, message };
+    const letter = { source: 'conversation', reason: 'record_refused', detail: 'a constraint', providerMessageId, body };
+    const db = openDatabase(system.databaseUrl);
+    const letterId = await keepDeadLetter(db, letter as NewDeadLetter).finally(() => db.close());
+    const headers = { Authorization: `Bearer ${API_KEY}` };
+    const response = await fetch(`${system.apiUrl}/api/v1/dead-letters/${letterId}/replay`, { method: 'POST', headers });
+    expect(response.status).toBe(200);
+    return await outcomesOf(system, phone, 1);
+  }
+
+  test('when it was said in a group, then it still was', async () => {
+    expect(await replayed({ isInGroup: true })).toEqual(['group']);
+  });
+
+  test('when it is a day old by then, then it is not answered', async () => {
+    expect(await replayed({ sentAtMs: Date.now() - 24 * HOUR_MS })).toEqual(['too_old']);
+  });
+
+  test('when its time is in the future, then it is answered', async () => {
+    expect(await replayed({ sentAtMs: Date.now() + 24 * HOUR_MS })).toEqual(['answered']);
   });
 });

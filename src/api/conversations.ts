@@ -108,6 +108,10 @@ export const messageSchema = z
         'What became of an inbound message; null while it is being processed. Not answered on purpose: `too_old`, `loop` (probably an automaton), `group` (said in a group).',
     }),
     replyToId: z.uuid().nullable(),
+    partOfId: z.uuid().nullable().meta({
+      description: 'A reply that is too long for one message has several: the first, which has `replyToId`, is named by the others.',
+    }),
+    part: z.int().meta({ description: 'Which message of the reply it is, from 1.' }),
     turnId: z.uuid().nullable(),
     provider: z.string().nullable(),
     model: z.string().nullable(),

@@ -30,6 +30,8 @@ const messageColumns = {
   status: true,
   outcome: true,
   replyToId: true,
+  partOfId: true,
+  part: true,
   turnId: true,
   provider: true,
   model: true,

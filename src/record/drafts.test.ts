@@ -45,22 +45,15 @@ async function conversation(count: number) {
     } as const;
     ids.push((await db.orm.message.create({ data: message })).id);
   }
+  const storeParts = (messageIds: string[], texts: string[]) => {
+    const source = { provider: 'deepseek', model: 'm', attempts: 1, latencyMs: 1, promptTokens: 1, completionTokens: 1 };
+    return storeDraft(db, { conversationId, workflowId: WORKFLOW, messageIds, texts, ...source });
+  };
   return {
     conversationId,
     ids,
-    store: (messageIds: string[], text = 'a reply') =>
-      storeDraft(db, {
-        conversationId,
-        workflowId: WORKFLOW,
-        messageIds,
-        text,
-        provider: 'deepseek',
-        model: 'm',
-        attempts: 1,
-        latencyMs: 1,
-        promptTokens: 1,
-        completionTokens: 1,
-      }),
+    store: async (messageIds: string[]) => (await storeParts(messageIds, ['a reply']))?.messageId,
+    storeParts,
     draft: async (messageIds: string[], lostReplyToIds?: string[]) =>
       (await loadPromptMaterial(db, { conversationId, workflowId: WORKFLOW, messageIds, ...(lostReplyToIds ? { lostReplyToIds } : {}) }))
         ?.draft,
@@ -221,8 +214,8 @@ describe('a message that went to another workflow, because its conversation was 
     await db.orm.mergedConversation.create({ data: { id: former, conversationId } });
     const turn = { conversationId: former, workflowId: WORKFLOW };
     expect((await loadPromptMaterial(db, { ...turn, messageIds: [a] }))?.said).toHaveLength(1);
-    await store([a], 'a reply');
-    const draft = { text: 'r', provider: 'deepseek', model: 'm', attempts: 1, latencyMs: 1, promptTokens: 1, completionTokens: 1 };
+    await store([a]);
+    const draft = { texts: ['r'], provider: 'deepseek', model: 'm', attempts: 1, latencyMs: 1, promptTokens: 1, completionTokens: 1 };
     await storeDraft(db, { ...turn, ...draft, messageIds: [b] });
     expect(await replies()).toHaveLength(2);
     await failTurn(db, { ...turn, messageIds: [b], reason: 'x' });

@@ -1,7 +1,8 @@
 /** Whose conversation a message belongs to, with the real database. */
 import { balance } from '../../test/support/expectations';
-import { message, newPerson, type Received, useRecorder, workflowOf } from '../../test/support/recorder';
+import { ANSWER_LIMITS, message, newPerson, type Received, useRecorder, workflowOf } from '../../test/support/recorder';
 import type { ContactIdentity } from '../../workflows/contract';
+import { raiseReply, storeDraft } from './replies';
 
 const recorder = useRecorder('inbound');
 const { receive, record, newWorkspace, textsOf, contactsIn } = recorder;
@@ -113,5 +114,80 @@ describe('one person, one conversation', () => {
     const owner = workflowOf(phoneNumberId, { businessScopedUserId: other.id.businessScopedUserId });
     expect(elsewhere).toEqual([{ ...owner, messageIds: [foreign.id] }]);
     expect(await recorder.db.orm.message.count({ where: { providerMessageId: foreign.providerMessageId } })).toBe(0);
+  });
+});
+
+describe('a message that is not answered', () => {
+  const DAY_MS = 86_400_000;
+  const old = () => message('old', { sentAtMs: Date.now() - DAY_MS });
+  const attentionOf = async (id: string) => {
+    const { attention } = await recorder.db.orm.conversation.findUniqueOrThrow({ where: { id } });
+    return (attention as { kind: string }[]).map(({ kind }) => kind);
+  };
+
+  /** A person whose messages can be answered. */
+  async function conversation() {
+    const { phoneNumberId } = await newWorkspace();
+    const { both } = newPerson();
+    const say = (...messages: ReturnType<typeof message>[]) => receive(phoneNumberId, both, ...messages);
+    const draft = async ({ conversationId, answerableIds: messageIds, workflow: { workflowId } }: Received) => {
+      const source = { provider: 'p', model: 'm', attempts: 1, latencyMs: 1, promptTokens: 1, completionTokens: 1 };
+      const stored = await storeDraft(recorder.db, { conversationId, workflowId, messageIds, texts: ['a reply'], ...source });
+      const messageId = stored?.messageId ?? '';
+      return {
+        send: () => raiseReply(recorder.db, { messageId }, { status: 'sent', phoneNumberId, providerMessageId: `wamid.${messageId}` }),
+      };
+    };
+    return { say, draft };
+  }
+
+  test('when a reply that was drafted before it is sent, then a person is still asked for; a later reply cures that', async () => {
+    const { say, draft } = await conversation();
+    const first = await say(message('hello'));
+    const reply = await draft(first);
+    await say(old());
+    await reply.send();
+    expect(await attentionOf(first.conversationId)).toEqual(['too_old']);
+    await (await draft(await say(message('hello again')))).send();
+    expect(await attentionOf(first.conversationId)).toEqual([]);
+    await balance(recorder.db.orm);
+  });
+
+  test('when it is recorded again, then nobody is asked for again', async () => {
+    const { say, draft } = await conversation();
+    const late = old();
+    const { conversationId } = await say(late);
+    await (await draft(await say(message('hello')))).send();
+    await say(late);
+    expect(await attentionOf(conversationId)).toEqual([]);
+  });
+
+  test('when the same text was answered three times, then it is a loop, and the answer to the recording says that a person is needed', async () => {
+    const { phoneNumberId } = await newWorkspace();
+    const { both } = newPerson();
+    const workflow = workflowOf(phoneNumberId, both);
+    const say = (text: string) => record(workflow, { contact: both, messages: [message(text)] });
+    for (let count = 1; count <= 3; count += 1) {
+      const { own } = await say('We are away.');
+      expect(own?.answerableIds).toHaveLength(1);
+      await recorder.db.orm.message.update({ where: { id: own?.answerableIds[0] ?? '' }, data: { outcome: 'answered' } });
+    }
+    const { own } = await say('We are  AWAY.');
+    expect(own).toMatchObject({ answerableIds: [], context: { needsAttention: true } });
+    expect((await say('And now?')).own?.answerableIds).toHaveLength(1);
+  });
+
+  test('when a turn waits for a model at the limit of the hour, then it counts as a reply', async () => {
+    const { say, draft } = await conversation();
+    for (let count = 1; count < ANSWER_LIMITS.repliesPerHour; count += 1) {
+      const reply = await draft(await say(message(`fact ${count}`)));
+      await reply.send();
+    }
+    const last = await say(message('the last one'));
+    expect(last.answerableIds).toHaveLength(1);
+    expect((await say(message('one more'))).answerableIds).toEqual(last.answerableIds);
+    await (await draft(last)).send();
+    expect((await say(message('and another'))).answerableIds).toEqual([]);
+    expect(await attentionOf(last.conversationId)).toEqual(['loop']);
   });
 });

@@ -379,12 +379,17 @@ function attentionOf(
 
 /**
  * Messages `m` that this workflow recorded and that still want a reply: without an outcome, and in no turn or in one
- * whose draft nobody has sent (its workflow was terminated). Those of another workflow of the same person are its own.
+ * whose draft, or the rest of it, nobody has sent (its workflow was terminated). Those of another workflow of the same person are its own.
  */
 function isOpenFor(conversationId: string, workflowId: string): Prisma.Sql {
   return sql`m.conversation_id = ${conversationId}::uuid AND m.direction = 'inbound' AND m.outcome IS NULL AND m.workflow_id = ${workflowId}
-    AND (m.turn_id IS NULL OR (SELECT r.status FROM messages r WHERE r.reply_to_id = m.turn_id) = 'pending')`;
+    AND (m.turn_id IS NULL OR (SELECT r.status = 'pending' OR r.status IN ('sent', 'delivered', 'read') AND ${isRestWaiting}
+      FROM messages r WHERE r.reply_to_id = m.turn_id))`;
 }
+
+/** Whether parts of the reply `r` wait, and none is being sent. An aggregate, because PostgreSQL would read the whole table for EXISTS. */
+const isRestWaiting = sql`(
+  SELECT bool_or(p.status = 'pending') AND NOT bool_or(p.status IN ('sending', 'unconfirmed')) FROM messages p WHERE p.part_of_id = r.id)`;
 
 /** Whether somebody wrote it just now, to us alone. */
 function isForUs({ isHistory, isInGroup }: InboundMessage): boolean {

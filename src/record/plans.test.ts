@@ -90,7 +90,7 @@ const STEPS: Record<string, (db: Database) => Promise<unknown>> = {
   'the prompt': (db) => loadPromptMaterial(db, { conversationId, workflowId: workflow.workflowId, messageIds: [messageId] }),
   'the draft': (db) => {
     const costs = { attempts: 1, latencyMs: 1, promptTokens: 1, completionTokens: 1 };
-    const text = { text: 'hello', provider: 'openai', model: 'm' };
+    const text = { texts: ['hello'], provider: 'openai', model: 'm' };
     return storeDraft(db, { conversationId, workflowId: workflow.workflowId, messageIds: [messageId], ...text, ...costs });
   },
   'the claim': (db) => claimReply(db, messageId),

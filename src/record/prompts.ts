@@ -12,6 +12,8 @@ export interface StoredDraft {
   /** Null if unknown. */
   promptTokens: number | null;
   completionTokens: number | null;
+  /** The other parts of a long reply, in order. */
+  partIds: string[];
 }
 
 /** The turn that a prompt is for. */
@@ -64,6 +66,7 @@ export async function loadPromptMaterial(
       ) h) AS said,
       (SELECT json_build_object('messageId', d.id, 'provider', d.provider, 'model', d.model,
           'promptTokens', d.prompt_tokens, 'completionTokens', d.completion_tokens,
+          'partIds', COALESCE((SELECT json_agg(p.id ORDER BY p.part) FROM messages p WHERE p.part_of_id = d.id), '[]'),
           'coveredIds', (SELECT json_agg(i.id ORDER BY i.position) FROM messages i WHERE i.turn_id = d.reply_to_id))
         FROM messages d
         WHERE d.reply_to_id = ${lastId}::uuid OR ${isAbandoned}

@@ -6,8 +6,12 @@
  * - only the claim (`pending → sending`) allows a send, and a claim allows only one;
  * - a status only rises (in the order of the enum), and may skip steps;
  * - the inbound messages of a turn get their outcome in the statement that settles its reply.
+ *
+ * A long reply has several rows, its parts. The first one has `reply_to_id`; the others name it in `part_of_id`, and are sent in order, each
+ * with a claim of its own. Its turn is answered once all have been sent. A part that fails, or stays in doubt, ends those after it.
  */
 
+import { randomUUID } from 'node:crypto';
 import type { Prisma } from '../../prisma/generated/client';
 import type { ReportedStatus, SendProgress, SendVerdict, StatusReport } from '../../workflows/contract';
 import { type Database, isOneOf, sql } from '../platform/database';
@@ -22,7 +26,8 @@ export interface NewDraft {
   workflowId: string;
   /** The inbound messages of the turn, oldest first. The reply belongs to the last one. */
   messageIds: string[];
-  text: string;
+  /** What is sent, one message each. */
+  texts: string[];
   provider: string;
   model: string;
   attempts: number;
@@ -32,16 +37,26 @@ export interface NewDraft {
   completionTokens: number | null;
 }
 
+/** A reply in the outbox. */
+export interface StoredReply {
+  /** Its row; of a reply in parts, the first one's. */
+  messageId: string;
+  /** The rows of the other parts, in order. */
+  partIds: string[];
+}
+
 /**
- * Writes the reply and the turn of its messages in one statement, and returns the reply's id. An existing reply of the turn wins.
+ * Writes the reply and the turn of its messages in one statement. An existing reply of the turn wins.
  * Undefined if the draft is too late, so that nothing was written: a message already has an outcome, belongs to a turn with later
  * messages (this attempt had timed out, and another one has stored its draft), or went to another workflow with a merged conversation. The
  * locking SELECT checks this, because PostgreSQL evaluates its condition again after waiting for a row: of two concurrent drafts, one is
  * refused.
  */
-export async function storeDraft(db: Database, draft: NewDraft): Promise<string | undefined> {
-  const { conversationId, workflowId, messageIds, provider, model, text, promptTokens, completionTokens } = draft;
+export async function storeDraft(db: Database, draft: NewDraft): Promise<StoredReply | undefined> {
+  const { conversationId, workflowId, messageIds, provider, model, promptTokens, completionTokens } = draft;
+  const [text, ...otherTexts] = draft.texts;
   const lastId = messageIds.at(-1);
+  const newId = randomUUID();
   const rows = await db.query<{ id: string }>(sql`
     WITH own AS (
       SELECT id FROM messages WHERE ${isOneOf(sql`id`, messageIds)} AND outcome IS NULL AND ${isOf(workflowId)}
@@ -55,15 +70,34 @@ export async function storeDraft(db: Database, draft: NewDraft): Promise<string 
       -- Left behind by a terminated workflow or a lost attempt; its messages belong to this turn now.
       UPDATE messages SET status = 'failed', failure = 'replaced by a later draft'
       WHERE ${isOneOf(sql`reply_to_id`, messageIds)} AND reply_to_id <> ${lastId}::uuid AND status = 'pending' AND EXISTS (SELECT FROM whole)
+    ), abandoned_parts AS (
+      UPDATE messages p SET status = 'failed', failure = 'replaced by a later draft' FROM messages r
+      WHERE p.part_of_id = r.id AND ${isOneOf(sql`r.reply_to_id`, messageIds)} AND r.reply_to_id <> ${lastId}::uuid AND p.status = 'pending'
+        AND EXISTS (SELECT FROM whole)
+    ), reply AS (
+      INSERT INTO messages (id, workspace_id, conversation_id, direction, kind, text, status, reply_to_id, provider, model, attempts, latency_ms,
+        prompt_tokens, completion_tokens)
+      SELECT ${newId}::uuid, c.workspace_id, c.id, 'outbound', 'text', ${text}, 'pending', ${lastId}::uuid, ${provider}, ${model},
+        ${draft.attempts}, ${draft.latencyMs}, ${promptTokens}, ${completionTokens}
+      FROM conversations c, whole WHERE c.id = ${currentConversation(conversationId)}
+      ON CONFLICT (reply_to_id) DO UPDATE SET reply_to_id = EXCLUDED.reply_to_id
+      RETURNING id, workspace_id, conversation_id
+    ), parts AS (
+      INSERT INTO messages (workspace_id, conversation_id, direction, kind, text, status, part_of_id, part, provider, model)
+      SELECT r.workspace_id, r.conversation_id, 'outbound', 'text', o.text, 'pending', r.id, o.ordinal + 1, ${provider}, ${model}
+      FROM reply r, unnest(${otherTexts}::text[]) WITH ORDINALITY o(text, ordinal) WHERE r.id = ${newId}::uuid ORDER BY o.ordinal
+      RETURNING id, part
     )
-    INSERT INTO messages (workspace_id, conversation_id, direction, kind, text, status, reply_to_id, provider, model, attempts, latency_ms,
-      prompt_tokens, completion_tokens)
-    SELECT c.workspace_id, c.id, 'outbound', 'text', ${text}, 'pending', ${lastId}::uuid, ${provider}, ${model},
-      ${draft.attempts}, ${draft.latencyMs}, ${promptTokens}, ${completionTokens}
-    FROM conversations c, whole WHERE c.id = ${currentConversation(conversationId)}
-    ON CONFLICT (reply_to_id) DO UPDATE SET reply_to_id = EXCLUDED.reply_to_id
-    RETURNING id`);
-  return rows[0]?.id;
+    SELECT id FROM (SELECT id, 1 AS part FROM reply UNION ALL SELECT id, part FROM parts) written ORDER BY part`);
+  const [messageId, ...partIds] = rows.map(({ id }) => id);
+  if (messageId === undefined) return undefined;
+  // A statement does not see what another one has committed since it began: the parts of an existing reply need a look of their own.
+  return { messageId, partIds: messageId === newId ? partIds : await findParts(db, messageId) };
+}
+
+async function findParts(db: Database, messageId: string): Promise<string[]> {
+  const rows = await db.query<{ id: string }>(sql`SELECT id FROM messages WHERE part_of_id = ${messageId}::uuid ORDER BY part`);
+  return rows.map(({ id }) => id);
 }
 
 /** Whether a message belongs to the workflow: one of a merged conversation may have gone to another. */
@@ -88,6 +122,11 @@ export async function findMovedMessages(
   return rows[0];
 }
 
+/** The message that the row `part` answers, of a reply's first row or a later one. */
+function answeredBy(part: Prisma.Sql): Prisma.Sql {
+  return sql`COALESCE(${part}.reply_to_id, (SELECT f.reply_to_id FROM messages f WHERE f.id = ${part}.part_of_id))`;
+}
+
 /** A claimed reply, which may be sent once. */
 export interface ClaimedReply {
   text: string;
@@ -109,7 +148,7 @@ export async function claimReply(db: Database, messageId: string): Promise<Claim
       AND c.id = m.conversation_id AND p.id = c.contact_id AND w.id = m.workspace_id
     RETURNING m.text, p.phone, p.business_scoped_user_id AS "businessScopedUserId", w.kapso_phone_number_id AS "phoneNumberId", m.provider,
       m.send_attempts AS "sendAttempts",
-      (extract(epoch FROM now() - (SELECT i.created_at FROM messages i WHERE i.id = m.reply_to_id)) * 1000)::float8 AS "lastInboundAgeMs"`);
+      (extract(epoch FROM now() - (SELECT i.created_at FROM messages i WHERE i.id = ${answeredBy(sql`m`)})) * 1000)::float8 AS "lastInboundAgeMs"`);
   return rows[0];
 }
 
@@ -184,7 +223,8 @@ function keyCondition(key: ReplyKey): Prisma.Sql {
 
 /**
  * Raises the row to `status`, stores WhatsApp's id, and settles the turn: from `sent` up its messages are answered or merged, and the
- * reasons that a reply cures are removed; on `failed` they failed, and the conversation needs attention. Null if there is no such row, or
+ * reasons that a reply cures are removed; on `failed` they failed, and the conversation needs attention. Of a reply in parts, all must have
+ * been sent; after a part that failed, no further one is. Null if there is no such row, or
  * its status is not lower. `claim`: applies only while this claim is current; `isLate`: applies only to a reply that is unconfirmed or waits.
  */
 export async function raiseReply(
@@ -193,14 +233,14 @@ export async function raiseReply(
   fact: { status: ReportedStatus; phoneNumberId: string; providerMessageId?: string; failure?: string; claim?: number; isLate?: boolean },
 ): Promise<RaisedReply | null> {
   const failed = fact.status === 'failed';
-  const reason = { kind: 'reply_failed', text: fact.failure ?? 'WhatsApp did not deliver a reply' } as const;
-  const attention = failed
-    ? withReason(withoutReasons(sql`c.attention`, [], sql`r.id::text`), reason)
-    : withoutCuredReasons(sql`c.attention`, sql`r.created_at`, sql`r.id::text`);
+  const text = failed ? (fact.failure ?? 'WhatsApp did not deliver a reply') : 'WhatsApp did not get all parts of a reply';
+  const reason = { kind: 'reply_failed', text } as const;
+  const broken = withReason(withoutReasons(sql`c.attention`, [], sql`r.id::text`), reason);
+  const attention = sql`CASE WHEN r.is_broken THEN ${broken} ELSE ${withoutCuredReasons(sql`c.attention`, sql`r.created_at`, sql`r.id::text`)} END`;
   const alerted = failed ? sql`, alerted AS (${attentionAlert(reason, sql`SELECT id FROM noted`)})` : sql``;
   const rows = await db.query<RaisedReply>(sql`
     WITH target AS (
-      SELECT m.id, m.status AS previous, m.conversation_id, m.reply_to_id, m.text
+      SELECT m.id, m.status AS previous, ${answeredBy(sql`m`)} AS answered_id, COALESCE(m.part_of_id, m.id) AS first_id
       FROM messages m JOIN workspaces w ON w.id = m.workspace_id
       WHERE ${keyCondition(key)} AND m.direction = 'outbound' AND w.kapso_phone_number_id = ${fact.phoneNumberId}
         AND (m.status < ${fact.status}::message_status OR m.provider_message_id IS NULL)
@@ -213,21 +253,29 @@ export async function raiseReply(
           provider_message_id = COALESCE(m.provider_message_id, ${fact.providerMessageId ?? null}),
           failure = COALESCE(${fact.failure ?? null}, m.failure)
       FROM target t WHERE m.id = t.id
-      RETURNING m.id, t.previous, m.status, m.conversation_id, m.reply_to_id, m.text, m.created_at
+      RETURNING m.id, t.previous, m.status, m.conversation_id, t.answered_id, t.first_id, m.part, m.text, m.created_at
+    ), reply AS (
+      SELECT r.*, ${failed} OR EXISTS (${otherParts(sql`p.status = 'failed'`)}) AS is_broken,
+        NOT EXISTS (${otherParts(sql`p.status NOT IN ('sent', 'delivered', 'read')`)}) AS is_whole
+      FROM raised r
     ), settled AS (
       UPDATE messages i
-      SET outcome = CASE WHEN ${failed} THEN 'failed' WHEN i.id = r.reply_to_id THEN 'answered' ELSE 'merged' END::message_outcome
-      FROM raised r
-      WHERE i.turn_id = r.reply_to_id AND i.direction = 'inbound' AND (i.outcome IS NULL OR i.outcome = 'unconfirmed' OR ${failed})
+      SET outcome = CASE WHEN r.is_broken THEN 'failed' WHEN i.id = r.answered_id THEN 'answered' ELSE 'merged' END::message_outcome
+      FROM reply r
+      WHERE i.turn_id = r.answered_id AND i.direction = 'inbound' AND (r.is_broken OR r.is_whole)
+        AND (i.outcome IS NULL OR i.outcome = 'unconfirmed' OR ${failed})
+    ), ended AS (
+      UPDATE messages p SET status = 'failed', failure = 'an earlier part of the reply was not delivered'
+      FROM reply r WHERE p.part_of_id = r.first_id AND p.part > r.part AND p.status = 'pending' AND ${failed}
     ), noted AS (
       UPDATE conversations c
-      SET attention = CASE WHEN ${failed} OR c.needs_attention THEN ${attention} ELSE c.attention END,
-          needs_attention = ${failed} OR (c.needs_attention AND ${attention} <> '[]'),
+      SET attention = CASE WHEN r.is_broken OR c.needs_attention THEN ${attention} ELSE c.attention END,
+          needs_attention = r.is_broken OR (c.needs_attention AND ${attention} <> '[]'),
           last_message_at = CASE WHEN ${failed} THEN c.last_message_at ELSE now() END,
           last_message_preview = CASE WHEN ${failed} THEN c.last_message_preview ELSE left(r.text, 100) END,
           unread_count = CASE WHEN ${failed} THEN c.unread_count ELSE 0 END,
           updated_at = now()
-      FROM raised r
+      FROM reply r
       WHERE c.id = r.conversation_id AND (${failed} OR r.previous < 'sent')
       RETURNING c.id, c.needs_attention
     )${alerted}
@@ -235,6 +283,13 @@ export async function raiseReply(
       COALESCE((SELECT needs_attention FROM noted), c.needs_attention) AS "needsAttention"
     FROM raised r JOIN conversations c ON c.id = r.conversation_id`);
   return rows[0] ?? null;
+}
+
+/** The other rows `p` of the reply that the row `r` belongs to, as far as they fulfil the condition. */
+function otherParts(condition: Prisma.Sql): Prisma.Sql {
+  return sql`
+    SELECT FROM messages p WHERE p.part_of_id = r.first_id AND p.id <> r.id AND ${condition}
+    UNION ALL SELECT FROM messages p WHERE p.id = r.first_id AND p.id <> r.id AND ${condition}`;
 }
 
 /**
@@ -323,7 +378,8 @@ export async function findOtherReplies(db: Database, ids: string[], messageId: s
 }
 
 /**
- * Gives the messages of an unconfirmed reply the outcome `unconfirmed`, and asks for a person. Returns false if the row is no longer
+ * Gives the messages of an unconfirmed reply the outcome `unconfirmed`, and asks for a person. Parts that would follow are not sent: without
+ * this one, the customer could not follow them. Returns false if the row is no longer
  * unconfirmed. Locks the row, so that a status that settles it comes either before or after.
  */
 export async function doubtReply(
@@ -334,10 +390,14 @@ export async function doubtReply(
   const attention = withReason(sql`c.attention`, { ...reason, subject: messageId });
   const rows = await db.query<unknown>(sql`
     WITH doubtful AS (
-      SELECT id, reply_to_id FROM messages WHERE id = ${messageId}::uuid AND status = 'unconfirmed' FOR UPDATE
+      SELECT m.id, ${answeredBy(sql`m`)} AS answered_id, COALESCE(m.part_of_id, m.id) AS first_id, m.part
+      FROM messages m WHERE m.id = ${messageId}::uuid AND m.status = 'unconfirmed' FOR UPDATE OF m
+    ), ended AS (
+      UPDATE messages p SET status = 'failed', failure = 'unknown whether an earlier part of the reply was delivered'
+      FROM doubtful d WHERE p.part_of_id = d.first_id AND p.part > d.part AND p.status = 'pending'
     ), unconfirmed AS (
       UPDATE messages i SET outcome = 'unconfirmed' FROM doubtful d
-      WHERE i.turn_id = d.reply_to_id AND i.direction = 'inbound' AND i.outcome IS NULL
+      WHERE i.turn_id = d.answered_id AND i.direction = 'inbound' AND i.outcome IS NULL
     ), noted AS (
       UPDATE conversations c SET attention = ${attention}, needs_attention = true, updated_at = now()
       FROM doubtful WHERE c.id = ${currentConversation(conversationId)} RETURNING c.id
@@ -372,7 +432,7 @@ export async function releaseReply(
   await db.query(sql`
     UPDATE messages r SET status = 'pending' WHERE r.id = ${messageId}::uuid AND r.status = 'unconfirmed'
       AND r.send_attempts = ${sendAttempts}
-      AND NOT EXISTS (SELECT 1 FROM messages i WHERE i.turn_id = r.reply_to_id AND i.outcome = 'unconfirmed')`);
+      AND NOT EXISTS (SELECT 1 FROM messages i WHERE i.turn_id = ${answeredBy(sql`r`)} AND i.outcome = 'unconfirmed')`);
   return await endForeignClaim(db, messageId);
 }
 
@@ -390,6 +450,9 @@ export async function failTurn(
       UPDATE messages SET outcome = 'failed', failure = ${reason} WHERE id IN (SELECT id FROM own) AND outcome IS NULL
     ), abandoned AS (
       UPDATE messages SET status = 'failed', failure = ${reason} WHERE reply_to_id IN (SELECT id FROM own) AND status = 'pending'
+    ), abandoned_parts AS (
+      UPDATE messages p SET status = 'failed', failure = ${reason} FROM messages r
+      WHERE p.part_of_id = r.id AND r.reply_to_id IN (SELECT id FROM own) AND p.status = 'pending'
     ), noted AS (
       UPDATE conversations c SET attention = ${attention}, needs_attention = true, updated_at = now()
       WHERE id = ${currentConversation(conversationId)} RETURNING id

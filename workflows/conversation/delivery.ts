@@ -24,6 +24,9 @@ const SEND_RETRY_MS = 60 * 60_000;
 const ANSWER_WAIT_MS = 2_000;
 const CHECK_AFTER_MS = 1_000;
 
+/** Between the parts of a long reply: WhatsApp promises no order for two sends in quick succession. */
+const PART_PAUSE_MS = 1_000;
+
 /** A send in doubt is settled for a day: then the customer's window is closed, and a person must find out. */
 const SETTLE_FOR_MS = 24 * 60 * 60_000;
 /** Flow 1: if Kapso is unreachable when the confirmation timeout expires, it is queried again after this long. */
@@ -70,7 +73,17 @@ export class Delivery {
     this.#reports.clear();
   }
 
-  /** Whether the reply went out. */
+  /** Sends a reply and its other parts, each once the one before it is known to be sent. Returns whether all went out. */
+  async deliverParts(reply: OutboxReply, partIds: readonly string[]): Promise<boolean> {
+    if (!(await this.deliver(reply))) return false;
+    for (const messageId of partIds) {
+      await sleep(PART_PAUSE_MS, { summary: 'let the part before it arrive first' });
+      if (!(await this.deliver({ ...reply, messageId }))) return false;
+    }
+    return true;
+  }
+
+  /** Whether the reply, or the part, went out. */
   async deliver(reply: OutboxReply): Promise<boolean> {
     const giveUpAtMs = Date.now() + SEND_RETRY_MS;
     let resends = 0;

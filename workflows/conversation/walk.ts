@@ -111,6 +111,7 @@ export class ProviderWalk {
       model: name,
       attemptMs,
       attempt: attempts,
+      takesParts: true,
       ...(this.#lostReplyToIds.size > 0 ? { lostReplyToIds: [...this.#lostReplyToIds] } : {}),
     };
     if (!this.#hasRequestedAttention) this.#view.showPhase(`asking ${provider}`);

@@ -421,9 +421,9 @@ class Conversation {
     this.#take(turn, askedIds);
     if ('failure' in drafted) return await this.#turnFailed(turn, askedIds, drafted.failure);
     const { draft } = drafted;
-    const { messageId } = draft;
+    const { messageId, partIds = [] } = draft;
     const reply = { messageId, conversationId, sendConfirmMs: timings.sendConfirmMs, answeredIds: askedIds, flow: this.#flow };
-    this.#answered(draft, await this.#delivery.deliver(reply));
+    this.#answered(draft, await this.#delivery.deliverParts(reply, partIds));
   }
 
   /** The owner answers the messages that moved. The rest of this turn, if any, becomes the next turn. */

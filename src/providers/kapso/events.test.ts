@@ -77,6 +77,23 @@ describe('Kapso bodies', () => {
     expect(readKapsoBody(fixture('webhook_v2_received_history_sync'))).toMatchObject([{ message: { isHistory: true } }]);
   });
 
+  test.each<[string, object]>([
+    ['Meta', { messages: [{ id: 'w', from: '1', text: { body: 'x' }, group_id: 'G1' }] }],
+    ['Kapso', { message: { id: 'w', from: '1', text: { body: 'x' }, group_id: 'G1', kapso: { direction: 'inbound' } } }],
+    [
+      'Kapso, beside the message',
+      { message: { id: 'w', from: '1', text: { body: 'x' }, kapso: { direction: 'inbound', group_id: 'G1' } } },
+    ],
+    ['Kapso, in the conversation', { message: { id: 'w', from: '1', kapso: { direction: 'inbound' } }, conversation: { group_id: 'G1' } }],
+  ])('when a message was said in a group, as %s says, then it is marked as such', (_sender, body) => {
+    expect(read(body)).toMatchObject([{ type: 'message', contact: { phone: '1' }, message: { isInGroup: true } }]);
+  });
+
+  test.each([undefined, null, ''])('when the group is %j, then it is a private message', (group_id) => {
+    const [event] = read({ messages: [{ id: 'w', from: '1', text: { body: 'x' }, group_id }] });
+    expect(event?.type === 'message' && event.message).not.toHaveProperty('isInGroup');
+  });
+
   test('when an outbound event lists statuses, then each is a fact with our id', () => {
     const events = readKapsoBody(fixture('webhook_v2_message_read'));
     expect(events).toMatchObject([
@@ -137,7 +154,8 @@ describe('Kapso bodies', () => {
 
   test('when times are absurd, then the message is taken as of now', () => {
     const sent = (timestamp: unknown) => read({ messages: [{ id: 'w', from: '1', text: { body: 'x' }, timestamp }] })[0];
-    for (const timestamp of ['99999999999999', '-5', 'soon', null]) {
+    const tomorrow = String(Math.floor(Date.now() / 1_000) + 86_400);
+    for (const timestamp of ['99999999999999', '-5', 'soon', null, tomorrow]) {
       const event = sent(timestamp);
       expect(event?.type === 'message' && Math.abs(event.message.sentAtMs - Date.now())).toBeLessThan(5_000);
     }

@@ -1,0 +1,267 @@
+/**
+ * Turns a model's Markdown into what WhatsApp shows: `*bold*`, `_italic_`, `~struck~`, `- ` lists, code between backticks (WhatsApp's help
+ * pages, November 2026). Only marks change: words, numbers, line breaks, code and addresses stay.
+ *
+ * `*word*` is italic in Markdown and bold in WhatsApp. Whoever writes `**` for bold means italic by `*`; whoever does not may have been told to
+ * write WhatsApp's marks. So it becomes `_word_` only in a text that has `**`. Thus a text that has been converted stays as it is.
+ */
+import MarkdownIt, { type StateInline, type Token } from 'markdown-it';
+import { fenceAfter } from './fences';
+
+/** The parser's list of rules begins with none. Lists, quotes and HTML are plain lines to it, because WhatsApp takes them as they are. */
+const parser = new MarkdownIt('zero')
+  .enable(['heading', 'hr', 'table', 'escape', 'backticks', 'emphasis', 'strikethrough', 'link', 'image', 'autolink'])
+  .disable('text_join');
+// Addresses are shown as the model wrote them.
+parser.normalizeLink = (address) => address;
+parser.normalizeLinkText = (address) => address;
+parser.validateLink = () => true;
+parser.inline.ruler.push('bare_address', skipBareAddress);
+
+/** The text with WhatsApp's marks. Takes time in proportion to the length. */
+export function toWhatsAppMarks(markdown: string): string {
+  const sections = sectionsOf(markdown.replace(/\r\n?/g, '\n'));
+  const starIsItalic = sections.some(({ blocks }) => blocks.some(hasStrong));
+  const converted = sections.map(({ lines, blocks, isCode }) => (isCode ? lines.join('\n') : convertProse(lines, blocks, starIsItalic)));
+  const text = converted.join('\n');
+  return text.trim() === '' ? markdown : text;
+}
+
+/** Fenced code, or what stands between. */
+interface Section {
+  lines: string[];
+  isCode: boolean;
+  blocks: Token[];
+}
+
+function sectionsOf(markdown: string): Section[] {
+  const sections: { lines: string[]; isCode: boolean }[] = [];
+  let fence: string | undefined;
+  for (const line of markdown.split('\n')) {
+    const next = fenceAfter(line, fence);
+    const isCode = fence !== undefined || next !== undefined;
+    const last = sections.at(-1);
+    // A fence that opens begins a section, even right after another one.
+    if (last && last.isCode === isCode && (fence !== undefined || !isCode)) last.lines.push(line);
+    else sections.push({ lines: [line], isCode });
+    fence = next;
+  }
+  return sections.map((section) => ({ ...section, blocks: section.isCode ? [] : parser.parse(section.lines.join('\n'), {}) }));
+}
+
+function hasStrong({ children }: Token): boolean {
+  return children?.some(({ type }) => type === 'strong_open') ?? false;
+}
+
+/** Block by block; the empty lines between them stay. */
+function convertProse(lines: string[], blocks: Token[], starIsItalic: boolean): string {
+  const converted: string[] = [];
+  let line = 0;
+  for (const [index, block] of blocks.entries()) {
+    if (!block.map || block.level > 0 || block.nesting < 0) continue;
+    const [start, end] = block.map;
+    for (; line < start; line += 1) converted.push('');
+    const text = convertBlock(blocks, index, lines, starIsItalic);
+    if (text !== undefined) converted.push(text);
+    line = Math.max(line, end);
+  }
+  for (; line < lines.length; line += 1) converted.push('');
+  return converted.join('\n');
+}
+
+/** Undefined if nothing of it is to be seen. */
+function convertBlock(blocks: Token[], index: number, lines: string[], starIsItalic: boolean): string | undefined {
+  const { type, map } = blocks[index] as Token;
+  if (!map) return undefined;
+  const source = lines[map[0]] ?? '';
+  const content = blocks[index + 1];
+  switch (type) {
+    case 'heading_open':
+      return bold(new Inline({ starIsItalic, isBold: true }).convert(content?.children ?? []));
+    case 'table_open':
+      return tableRows(lines.slice(...map), starIsItalic).join('\n') || undefined;
+    case 'hr':
+      return source.includes('-') ? source : '---';
+    default:
+      return /^\s*/.exec(source)?.[0] + new Inline({ starIsItalic, isBold: false }).convert(content?.children ?? []);
+  }
+}
+
+function bold(text: string): string {
+  return text.trim() === '' ? '' : `*${text.trim()}*`;
+}
+
+/** One line for each row. Read from the source, because a parser drops cells that the head has no column for. */
+function tableRows([head = '', _delimiters, ...rows]: string[], starIsItalic: boolean): string[] {
+  return [
+    bold(tableRow(head, { starIsItalic, isBold: true })),
+    ...rows.map((row) => tableRow(row, { starIsItalic, isBold: false })),
+  ].filter((row) => row !== '');
+}
+
+function tableRow(line: string, context: InlineContext): string {
+  const cells = line.trim().replace(/^\|/, '').replace(/\|$/, '').replace(/ {2,}/g, ' ').trim();
+  const [content] = parser.parseInline(cells, {});
+  return new Inline(context)
+    .convert(content?.children ?? [])
+    .replaceAll('\n', ' ')
+    .trim();
+}
+
+interface InlineContext {
+  starIsItalic: boolean;
+  /** Everything is bold already. */
+  isBold: boolean;
+}
+
+/** The content of one block. */
+class Inline {
+  readonly #starIsItalic: boolean;
+  readonly #isBold: boolean;
+  #pieces: string[] = [];
+  /** Marks that are open, outermost first; undefined for one that is not shown. */
+  readonly #open: (string | undefined)[] = [];
+  /** Where the address's words began. */
+  #linkStart = 0;
+  #link: Token | undefined;
+
+  constructor({ starIsItalic, isBold }: InlineContext) {
+    this.#starIsItalic = starIsItalic;
+    this.#isBold = isBold;
+  }
+
+  convert(tokens: readonly Token[]): string {
+    for (const token of tokens) this.#add(token);
+    return this.#pieces.join('');
+  }
+
+  #add(token: Token): void {
+    const { type, content, markup } = token;
+    switch (type) {
+      case 'strong_open':
+        this.#openMark('*');
+        return;
+      case 'em_open':
+        this.#openMark(markup === '*' && !this.#starIsItalic && !this.#isWithinBold ? '*' : '_');
+        return;
+      case 's_open':
+        this.#openMark('~');
+        return;
+      case 'strong_close':
+      case 'em_close':
+      case 's_close':
+        this.#closeMark();
+        return;
+      case 'code_inline':
+        this.#push(codeSpan(markup, content));
+        return;
+      case 'text_special':
+        // Without its backslash, it would be a mark.
+        this.#push(/^[*_~`\\]$/.test(content) ? markup : content);
+        return;
+      case 'hardbreak':
+        this.#addText('\n');
+        return;
+      case 'link_open':
+        this.#link = token;
+        this.#linkStart = this.#pieces.length;
+        return;
+      case 'link_close':
+        this.#endLink();
+        return;
+      case 'image':
+        this.#push(withAddress(content, attribute(token, 'src'), attribute(token, 'title')));
+        return;
+      default:
+        this.#addText(content);
+    }
+  }
+
+  get #isWithinBold(): boolean {
+    return this.#isBold || this.#open.includes('*');
+  }
+
+  #openMark(mark: string): void {
+    const isShown = !this.#open.includes(mark) && !(this.#isBold && mark === '*');
+    this.#open.push(isShown ? mark : undefined);
+    if (isShown) this.#push(mark);
+  }
+
+  #closeMark(): void {
+    const mark = this.#open.pop();
+    if (mark !== undefined) this.#push(mark);
+  }
+
+  /** WhatsApp's marks end with the line, so those that are open end and begin anew. */
+  #addText(text: string): void {
+    const marks = this.#open.filter((mark) => mark !== undefined);
+    const [first = '', ...others] = this.#withDashes(text.replace(/<br ?\/?>/gi, '\n')).split('\n');
+    this.#push(first);
+    for (const line of others) {
+      const indent = /^[ \t]*/.exec(line)?.[0] ?? '';
+      this.#push(`${marks.toReversed().join('')}\n${indent}${marks.join('')}${line.slice(indent.length)}`);
+    }
+  }
+
+  /** `* ` and `+ ` at the beginning of a line are list items. */
+  #withDashes(text: string): string {
+    const isLineStart = this.#pieces.length === 0 || this.#pieces.at(-1)?.endsWith('\n');
+    const dashed = text.replace(/\n([ \t]*)[*+](?=[ \t])/g, '\n$1-');
+    return isLineStart ? dashed.replace(/^([ \t]*)[*+](?=[ \t])/, '$1-') : dashed;
+  }
+
+  #endLink(): void {
+    const words = this.#pieces.splice(this.#linkStart).join('');
+    const link = this.#link;
+    if (!link) return;
+    this.#link = undefined;
+    this.#push(link.markup === 'autolink' ? words : withAddress(words, attribute(link, 'href'), attribute(link, 'title')));
+  }
+
+  #push(piece: string): void {
+    if (piece !== '') this.#pieces.push(piece);
+  }
+}
+
+function attribute(token: Token, name: string): string {
+  return String(token.attrGet(name) ?? '');
+}
+
+/** A span whose content begins or ends with a backtick needs a space there. */
+function codeSpan(markup: string, content: string): string {
+  const padding = content.startsWith('`') || content.endsWith('`') ? ' ' : '';
+  return `${markup}${padding}${content}${padding}${markup}`;
+}
+
+/** The words with the address in brackets, or only the address if the words are the same. */
+function withAddress(words: string, href: string, title: string): string {
+  const address = href.replace(/^(mailto|tel):/i, '');
+  const shown = [address, title].filter((part) => part !== '').join(', ');
+  if (shown === '') return words;
+  if (words.trim() === '') return shown;
+  return comparable(words) === comparable(address) ? shown : `${words} (${shown})`;
+}
+
+function comparable(address: string): string {
+  return address
+    .toLowerCase()
+    .replace(/[*_~ ]/g, '')
+    .replace(/^https?:\/\//, '')
+    .replace(/\/$/, '');
+}
+
+/** What may follow an address without being part of it. */
+const AFTER_ADDRESS = new Set('*_~.,;:!?\'")}');
+
+/** Takes the rest of `https://…` as it is: underscores in it are no marks. */
+function skipBareAddress(state: StateInline, silent: boolean): boolean {
+  const { src, pos, posMax } = state;
+  if (!src.startsWith('://', pos) || !/https?$/i.test(src.slice(Math.max(0, pos - 5), pos))) return false;
+  const rest = /(?:(?!\*\*)[^\s<>[\]`])+/y;
+  rest.lastIndex = pos;
+  let end = Math.min(posMax, pos + (rest.exec(src)?.[0].length ?? 0));
+  while (end > pos + 3 && AFTER_ADDRESS.has(src.charAt(end - 1))) end -= 1;
+  if (!silent) state.pending += src.slice(pos, end);
+  state.pos = end;
+  return true;
+}
