@@ -71,6 +71,9 @@ test('when workspaces name models, then those in use that have ended, end soon o
   );
   expect(warnings().find(({ kind }) => kind === 'no_model')?.text).toContain('deepseek:deepseek-chat: no API key');
   expect(new Set(logged)).toEqual(new Set(warnings().map(({ text }) => text)));
+  const alert = warnings().find(({ kind }) => kind === 'model_ends_soon')?.text;
+  expect(alert).toContain('openai (gpt-4.1-mini) ends on 2027-01-14');
+  await eventually(async () => expect(await db.orm.alert.count({ where: { text: `model: ${alert}` } })).toBe(1));
 });
 
 test('when a model leaves the list, then the next look reports it; and it is looked again and again, at the interval', async () => {

@@ -7,6 +7,7 @@ import { namedChain, usableChain } from '../providers/models/chain';
 import type { LanguageModels } from '../providers/models/client';
 import { listModels, type ModelList } from '../providers/models/model-list';
 import { type ModelProblem, modelProblems } from '../providers/models/problems';
+import { raiseAlert } from '../record/alerts';
 import { chainsInUse, type NumberedChain } from '../record/workspaces';
 
 /** A warning on `/readyz`. */
@@ -67,8 +68,13 @@ export function watchModels(options: ModelWatchOptions): ModelWatch {
     const chains = await chainsInUse(db);
     const providers = chains.flatMap((chain) => usableChain(chain, models)).map(({ provider }) => provider);
     last = { chains, lists: await listModels(settings, providers) };
-    if (callsModels) for (const { kind, text } of warningsOf(last)) logger.warn({ kind }, text);
+    if (callsModels) for (const warning of warningsOf(last)) await report(warning);
     return true;
+  }
+
+  async function report({ kind, text }: ModelWarning): Promise<void> {
+    logger.warn({ kind }, text);
+    await raiseAlert(db, { cause: `model: ${text}`, text: `model: ${text}` });
   }
 
   function warningsOf({ chains, lists }: Look): ModelWarning[] {
