@@ -65,8 +65,10 @@ export interface ModelActivities {
   generateReply(order: DraftOrder): Promise<Draft | MovedTurn>;
 }
 
-/** Interval of heartbeats; a fifth of the heartbeat timeout. */
-const HEARTBEAT_MS = 1_000;
+/** How long before its heartbeat timeout an attempt sends a heartbeat: as late as is safe, because Temporal Cloud bills each. */
+const HEARTBEAT_MARGIN_MS = 1_500;
+/** Interval of heartbeats of an attempt without a heartbeat timeout, which needs none. */
+const UNTIMED_HEARTBEAT_MS = 10_000;
 
 /** Pauses between the attempts to store a reply, which has been paid for. */
 const STORE_PAUSES_MS = [250, 1_000, 2_000, 4_000, 8_000];
@@ -102,7 +104,9 @@ export function createModelActivities({ db, models, logger, metrics, timeZone }:
   return {
     async generateReply(order) {
       const context = Context.current();
-      const heartbeat = setInterval(() => context.heartbeat(), HEARTBEAT_MS);
+      const { heartbeatTimeoutMs } = context.info;
+      const everyMs = heartbeatTimeoutMs ? Math.max(500, heartbeatTimeoutMs - HEARTBEAT_MARGIN_MS) : UNTIMED_HEARTBEAT_MS;
+      const heartbeat = setInterval(() => context.heartbeat(), everyMs);
       try {
         return await draftReply(order, context);
       } finally {

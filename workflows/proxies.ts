@@ -47,8 +47,9 @@ export const workspaces = proxyActivities<Pick<Activities, 'awaitWorkspace'>>({
 export const model = proxyActivities<Pick<Activities, 'generateReply'>>({
   // The caller sets the timeout, which is a setting of the turn.
   startToCloseTimeout: '35 s',
-  // How soon a killed worker is noticed; the activity sends a heartbeat every second.
-  heartbeatTimeout: '5 s',
+  // How soon a killed worker is noticed. The first heartbeat is due after 10.5 s (activities/model.ts), so a model that answers within 10 s
+  // costs none; a shorter timeout would cost an action of Temporal Cloud for most replies.
+  heartbeatTimeout: '12 s',
   // For conversations started by 0.1 (walk-once.ts). Newer ones make single attempts and choose the next provider themselves (walk.ts).
   retry: { initialInterval: '500 ms', backoffCoefficient: 2, maximumInterval: '5 s', maximumAttempts: 3 },
 });

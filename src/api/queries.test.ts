@@ -202,6 +202,13 @@ describe('conversations by phone', () => {
     expect((await list('phone=525512345678&mode=human')).body.data).toEqual([]);
   });
 
+  test('when the plan of a country dials another spelling than the matching key, then both find it', async () => {
+    const id = await aConversation('551187654321', '551187654321');
+    for (const phone of ['5511987654321', '551187654321', '%2B55%2011%2098765-4321']) {
+      expect((await list(`phone=${phone}`)).body.data.map((each) => each.id)).toEqual([id]);
+    }
+  });
+
   test('when nobody has the number, then the list is empty', async () => {
     expect((await list('phone=525587654321')).body).toEqual({ data: [], next: null });
   });
