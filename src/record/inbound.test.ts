@@ -158,7 +158,7 @@ describe('a message that is not answered', () => {
     const late = old();
     const { conversationId } = await say(late);
     await (await draft(await say(message('hello')))).send();
-    await say(late);
+    await say(late, message('and something new'));
     expect(await attentionOf(conversationId)).toEqual([]);
   });
 
