@@ -57,7 +57,10 @@ beforeAll(async () => {
       return {
         KAPSO_BASE_URL: 'https://kapso.test',
         VAPI_BASE_URL: 'https://vapi.test/vapi',
-        SANDBOX_URL: 'https://models.test',
+        SANDBOX_URL: '',
+        AI_PROVIDERS: 'openai:gpt-5.4-mini',
+        OPENAI_API_KEY: 'key',
+        OPENAI_BASE_URL: 'https://models.test/v1',
         TEMPORAL_ADDRESS: 'temporal.test:7233',
         // Lower and upper case; the worker's and the API's libraries know one or the other, or none.
         HTTPS_PROXY: proxy.url,
