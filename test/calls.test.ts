@@ -140,7 +140,7 @@ describe('a call', () => {
     ['stale-snapshots', 'completed'],
     ['silent', 'no_answer'],
     ['facts-inside-call', 'completed'],
-  ])('when Vapi plays %s, then the outcome is %s, from one dialling', async (play, outcome) => {
+  ])('when Vapi simulates %s, then the outcome is %s, from one dialling', async (play, outcome) => {
     const { callId, to, result } = await playedCall(play);
     expect([result.outcome, result.status]).toEqual([outcome, 'ended']);
     expect(result.error === null).toBe(outcome !== 'failed');
@@ -457,7 +457,7 @@ describe('a flow in shell, with curl and jq alone', () => {
     ['answered', 0, /^completed after [\d.]+ s: \S/],
     ['busy', 3, /^nobody could be reached \(busy\)$/m],
     ['pipeline-error', 1, /^ended with failed: \S/],
-  ] as const)('when the call is played as %s, then the script waits for the end and ends with %i', async (play, code, said) => {
+  ] as const)('when the call is simulated as %s, then the script waits for the end and ends with %i', async (play, code, said) => {
     const to = newNumber();
     vapi().play({ ...toOf(to), play, times: 1 });
     // biome-ignore lint/style/noProcessEnv: a test starts a script like a shell does

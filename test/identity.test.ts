@@ -284,7 +284,7 @@ describe('a change that WhatsApp announces', () => {
 
 describe('a number that WhatsApp spells otherwise than the numbering plan', () => {
   test('then chat and call are of one person in both directions, and what is sent keeps the spelling of WhatsApp', async () => {
-    // The last four digits choose no play of the sandbox.
+    // The last four digits choose no scenario of the sandbox.
     const tail = `${String(Date.now() % 10_000).padStart(4, '0')}2368`;
     const [whatsApp, dialled] = [`52155${tail}`, `+5255${tail}`];
     const person = newPerson(whatsApp);

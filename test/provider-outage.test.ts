@@ -1,6 +1,6 @@
 /**
  * Model providers that are away, slow or refuse, through the whole system: it costs time, not the reply. The worker runs in this process,
- * because an outage of five minutes is played in 20 s: the bounds of the turn are a fifteenth of the real ones.
+ * because an outage of five minutes is simulated in 20 s: the bounds of the turn are a fifteenth of the real ones.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { ApplicationFailure } from '@temporalio/activity';

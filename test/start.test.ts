@@ -177,7 +177,7 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   expect((await conversations())[0]?.workflowId).toBe(bob);
   expect(workflowOf(await chat('It is me again'))).toBe(conversation?.workflowId);
 
-  // A played voice call to its end, and one that the caller ends; of a third no report comes, and the API dies meanwhile.
+  // A simulated voice call to its end, and one that the caller ends; of a third no report comes, and the API dies meanwhile.
   const unreported = run('call', '+15550105');
   const busy = run('call', '+15550101');
   const live = run('call', '+15550100');

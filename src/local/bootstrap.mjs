@@ -59,12 +59,12 @@ function install() {
 }
 
 /**
- * Waits until no other process prepares this clone. The turn is a socket that others cannot listen on: the system closes it when this
- * process ends, even after a kill.
+ * Waits until no other process prepares this clone. The lock is a socket that only one process can listen on; the system closes it when
+ * the process ends, even after a kill.
  */
 async function takeTurn() {
   const name = `parley-${createHash('sha256').update(`${userInfo().username} ${rootDir}`).digest('hex').slice(0, 16)}`;
-  // Linux has sockets without a file. Elsewhere the file of a killed process stays.
+  // Linux has sockets without a file. Elsewhere a killed process leaves its file.
   const address = process.platform === 'linux' ? `\0${name}` : join(tmpdir(), name);
   for (;;) {
     try {

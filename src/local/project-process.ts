@@ -1,4 +1,4 @@
-/** Runs a process of this project under the supervisor, and shows the problems that it logs. */
+/** Runs a process of this project under the supervisor, and prints the problems that it logs. */
 import { EXIT_SETTINGS } from '../platform/exit-status';
 import { logFile } from './embedded/instance';
 import { startServer } from './embedded/process';

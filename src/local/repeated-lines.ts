@@ -1,15 +1,15 @@
-/** Keeps a problem that comes again and again from filling the terminal; the log file has every line. */
+/** Keeps a repeated problem from filling the terminal; the log file has every line. */
 
-/** How long a line that was shown is not shown again. */
+/** How long a line is not shown again, in ms. */
 const SHOWN_AGAIN_AFTER_MS = 15 * 60_000;
-/** More different lines than this within the time are not remembered. */
+/** Maximum number of different lines that are remembered. */
 const MAX_LINES = 200;
 
 /** Decides which lines are shown. */
 export class RepeatedLines {
   readonly #shown = new Map<string, { atMs: number; hidden: number }>();
 
-  /** The line as it is to be shown, with the number of times that it was not; undefined: not now. */
+  /** The line to show, with how often it was left out; undefined if it is not to be shown now. */
   show(line: string, nowMs = Date.now()): string | undefined {
     const before = this.#shown.get(line);
     if (before !== undefined && nowMs - before.atMs < SHOWN_AGAIN_AFTER_MS) {

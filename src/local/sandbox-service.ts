@@ -21,8 +21,8 @@ interface SandboxSetup {
 }
 
 /**
- * Starts the sandbox if no channel is real. Otherwise a simulated customer could have the number of a real one: his call would leave a
- * note in the conversation with the real person, and a text on the real phone.
+ * Starts the sandbox only if no channel is real. Otherwise a simulated customer could have the number of a real one: a simulated call would
+ * leave a note in the real conversation, and a message on the real phone.
  */
 export async function startSandbox(context: StartContext, apiUrl: string): Promise<SandboxSetup> {
   const { settings } = context;
@@ -32,7 +32,7 @@ export async function startSandbox(context: StartContext, apiUrl: string): Promi
 
 function withoutSandbox(settings: Settings): SandboxSetup {
   return {
-    // A sandbox of somebody else's has no part in a real conversation.
+    // A sandbox set from outside must have no part in a real conversation.
     environment: { SANDBOX_URL: '' },
     sandboxUrl: undefined,
     phoneNumberId: settings.KAPSO_PHONE_NUMBER_ID,
@@ -67,8 +67,8 @@ async function withSandbox(context: StartContext, apiUrl: string): Promise<Sandb
 }
 
 /**
- * The settings that the API, the worker and the sandbox share when Kapso is simulated. Not the real number's id and secret: simulated
- * customers must not be in its record, and real webhooks must not be answered by the sandbox.
+ * The settings that the API, the worker and the sandbox share when Kapso is simulated. The number and the secret are not the real ones:
+ * simulated customers must not be recorded under the real number, and real webhooks must not get replies through the sandbox.
  */
 function kapsoEnvironment(settings: Settings): Environment {
   const secrets = sandboxSecrets(settings.DATA_DIR);

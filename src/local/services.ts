@@ -59,7 +59,7 @@ export async function startTemporal(context: StartContext): Promise<{ environmen
   return { environment: { ...cleared, TEMPORAL_ADDRESS: temporal.address }, uiUrl: temporal.uiUrl };
 }
 
-/** Before anything waits for it. @throws ConnectionProblem */
+/** Fails early, before a process waits for Temporal. @throws ConnectionProblem */
 async function checkTemporal(environment: Environment): Promise<void> {
   const config = temporalConfig(environment);
   const client = openTemporalClient(config);

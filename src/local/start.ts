@@ -60,13 +60,13 @@ async function main(args: string[], environment: Environment): Promise<void> {
   }
 }
 
-/** Keeps the log files bounded, also while everything runs for months. */
+/** Keeps the log files bounded even if everything runs for months. */
 function boundLogs({ DATA_DIR, LOG_FILE_MAX_MB }: Settings): void {
   const rotate = () => {
     try {
       rotateLogs(DATA_DIR, LOG_FILE_MAX_MB * 1_048_576);
     } catch {
-      // There is no folder yet, or no room on the disk: the next time.
+      // There is no folder yet, or the disk is full: tried again next time.
     }
   };
   rotate();

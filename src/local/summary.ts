@@ -32,6 +32,6 @@ export function saySummary(summary: Summary): void {
   if (off.length > 0) sayRow('Off', off.join('; '));
   if (simulatesWhatsApp) sayRow('Try it', '`npm run chat` in another terminal: write as a customer');
   if (simulatesCalls) sayRow('', '`npm run call -- +15550100`: a simulated voice call');
-  if (replies?.level === 'problem') sayRow('Check', '`npm run doctor`: checks the set-up, one line each, with what to do');
+  if (replies?.level === 'problem') sayRow('Check', '`npm run doctor`: checks the set-up, and says what to do');
   sayRow('Stop', 'Ctrl-C');
 }

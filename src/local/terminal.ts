@@ -10,7 +10,7 @@ export function say(line: string): void {
 /** One Ctrl-C reaches a command up to three times: from the terminal, npm and the bootstrap. */
 const SAME_KEYPRESS_MS = 700;
 
-/** Calls `first` at the first of these signals, and `second` whenever one comes by another keypress. */
+/** Calls `first` at the first of these signals, and `second` at each one that comes from another key press. */
 export function onSignals(names: readonly NodeJS.Signals[], first: () => void, second: () => void): void {
   let firstAtMs: number | undefined;
   const onSignal = () => {

@@ -1,6 +1,6 @@
 /**
- * Remembers rows in a file over a restart: one line of JSON per version of a row, appended as it changes, so that a killed process has lost
- * nothing that it has answered. When it is opened, and when it has grown enough, the file is replaced with the newest rows.
+ * Keeps rows in a file across restarts: one line of JSON per version of a row, appended as it changes, so that a killed process loses
+ * nothing that it has acknowledged. When the file is opened, and when it has grown enough, the newest rows replace it.
  */
 import { appendFileSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
@@ -17,7 +17,7 @@ export class Journal<T> {
   readonly #keep: number;
   #lines = 0;
 
-  /** `keep`: the number of rows that are remembered; the oldest are forgotten first. */
+  /** `keep`: the number of rows that are kept; the oldest are dropped first. */
   constructor(file: string, keep: number) {
     this.#file = file;
     this.#keep = keep;

@@ -39,8 +39,8 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
 }
 
 /**
- * With a real key next to it, the sandbox would sign its customers' messages with the secret of real ones, and Parley would answer them
- * to real phones.
+ * Refuses to start with a real key: the sandbox would sign its customers' messages with the real secret, and Parley would answer them on
+ * real phones.
  * @throws SettingsError
  */
 function refuseRealKeys(settings: Settings): void {

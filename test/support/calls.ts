@@ -71,7 +71,7 @@ export async function historyOf({ temporal }: Pick<System, 'temporal'>, callId: 
 
 let lastNumber = 0;
 
-/** A phone number that is unique in this run and whose last four digits, from 5001 on, select no play. */
+/** A phone number that is unique in this run and whose last four digits, from 5001 on, select no scenario. */
 export function newNumber(): string {
   lastNumber += 1;
   return `+1212${2_000_000 + (process.pid % 500) * 10_000 + 5_000 + lastNumber}`;

@@ -1,4 +1,4 @@
-/** Plays workflows that record: each records what it is given, and hands on the rest. With the real database, and without Temporal. */
+/** Stands in for workflows that record: records what it is given, and passes the rest on. With the real database, and without Temporal. */
 import { randomUUID } from 'node:crypto';
 import { Client } from 'pg';
 import { type Database, openDatabase, sql } from '../../src/platform/database';

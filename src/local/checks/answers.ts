@@ -22,7 +22,7 @@ export async function readWorkspace(databaseUrl: string, phoneNumberId: string |
   }
 }
 
-/** Each model of the workspace's chain, with its end and its provider's own list. Asks the providers. */
+/** Checks each model of the workspace's chain against its end date and its provider's own list. Queries the providers. */
 export async function checkModels(settings: Settings, workspace: WorkspaceState | undefined, nowMs = Date.now()): Promise<Finding[]> {
   const chain = workspace ?? { providerChain: settings.AI_PROVIDERS ?? [], model: null };
   const languageModels = createLanguageModels(settings);
@@ -33,7 +33,7 @@ export async function checkModels(settings: Settings, workspace: WorkspaceState 
     usable.map(({ provider }) => provider),
   );
   const checked = usable.map((choice) => ({ choice, problem: modelProblem(choice, nowMs, lists.get(choice.provider)) }));
-  // With another model in the chain, one that is gone costs time but no reply.
+  // If the chain has another model, a missing one costs time but no reply.
   const answers = checked.some(({ problem }) => !problem || !isFatal(problem));
   const findings = checked.map(({ choice, problem }) => {
     if (!problem) return models.ok(`${labelOf(choice)} is ${choice.provider === 'sandbox' ? 'simulated' : 'served, as far as is known'}`);
@@ -52,7 +52,7 @@ function labelOf({ provider, model }: ModelChoice): string {
   return `${provider} (${model})`;
 }
 
-/** The verdict: `before` are the findings of everything that a reply needs. */
+/** The verdict. `before`: the findings about everything that a reply needs. */
 export function checkReplies(settings: Settings, workspace: WorkspaceState | undefined, before: readonly Finding[]): Finding {
   if (settings.KAPSO_API_KEY === undefined) return replies.note('off: WhatsApp is off (KAPSO_API_KEY)');
   const missing = [...switchesOf(settings, workspace), ...problemsIn(before)];

@@ -1,13 +1,13 @@
-/** What a check of a set-up has found. */
+/** The findings of `npm run doctor`. */
 
-/** `problem`: it does not work. `warning`: it works, but not as it should. `note`: it was not checked, or is switched off. */
+/** `problem`: does not work. `warning`: works, but not as it should. `note`: was not checked, or is off. */
 export type Level = 'ok' | 'note' | 'warning' | 'problem';
 
 /** One line of `npm run doctor`. Never contains a secret, a phone number or a message. */
 export interface Finding {
   subject: string;
   level: Level;
-  /** What is, and, unless all is well, what to do. */
+  /** The state and, unless it is ok, what to do. */
   text: string;
 }
 

@@ -17,19 +17,19 @@ const temporal = about('Temporal');
 const api = about('API');
 const worker = about('Worker');
 
-/** Whether the database is there, and of this version. */
+/** Whether the database is reachable, with all migrations of this version. */
 export async function checkDatabase(databaseUrl: string): Promise<Finding> {
   try {
     const pending = await pendingMigrations(databaseUrl);
     if (pending.length === 0) return database.ok('reachable, and all migrations are applied');
     return database.problem(`${pending.length} migrations are missing: run npm run migrate`);
   } catch (error) {
-    // The message of a refused login names the role, never the password.
+    // The error of a refused login names the role, never the password.
     return database.problem(`cannot be used (${messageOf(error)}): check DATABASE_URL, and that the server runs`);
   }
 }
 
-/** Whether Temporal is there with its namespace and search attributes, and whether a worker takes its tasks. */
+/** Whether Temporal is reachable, with its namespace and search attributes, and whether a worker polls the task queue. */
 export async function checkTemporal(environment: Record<string, string | undefined>, taskQueue: string): Promise<Finding[]> {
   const client = openTemporalClient(temporalConfig(environment));
   const { namespace } = client.options;

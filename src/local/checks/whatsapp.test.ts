@@ -67,7 +67,7 @@ test('when WhatsApp is off, then nothing is asked, and nothing is wrong', async 
 test.each<[string, RegExp, () => void, Record<string, string>?]>([
   ['the number is not set', /KAPSO_PHONE_NUMBER_ID is not set/, () => undefined, { KAPSO_PHONE_NUMBER_ID: '' }],
   ['the key is wrong', /refuses the key \(401\)/, () => undefined, { KAPSO_API_KEY: 'wrong' }],
-  ['Kapso is away', /could not be asked \(ECONNREFUSED\)/, () => undefined, { KAPSO_BASE_URL: 'http://127.0.0.1:1' }],
+  ['Kapso is away', /could not be queried \(ECONNREFUSED\)/, () => undefined, { KAPSO_BASE_URL: 'http://127.0.0.1:1' }],
   ['the number is of another project', /has no number 300/, () => undefined, { KAPSO_PHONE_NUMBER_ID: '300' }],
   [
     'the number takes no messages',

@@ -1,4 +1,4 @@
-/** WhatsApp from the outside in: Kapso's key and number, its webhook, and one signed webhook on the way that Kapso's take. */
+/** Checks WhatsApp from the outside in: Kapso's key and number, its webhook, and a signed test webhook to the same address. */
 
 import type { Settings } from '../../platform/config';
 import { whatsAppState } from '../../platform/config';
@@ -9,7 +9,7 @@ import { signatureFor } from '../../providers/kapso/signature';
 import { KAPSO_WEBHOOK_PATHS } from '../../providers/kapso/webhook-paths';
 import { about, type Finding } from './finding';
 
-/** Without `received`, no message arrives; without the others, Parley does not learn what became of its own. */
+/** Without `received`, no message arrives; without the others, Parley does not learn what became of its replies. */
 const RECEIVED = 'whatsapp.message.received';
 const STATUS_EVENTS = ['sent', 'delivered', 'read', 'failed'].map((status) => `whatsapp.message.${status}`);
 
@@ -44,7 +44,7 @@ async function checkNumber(project: KapsoProject, phoneNumberId: string): Promis
   if (!number)
     return [
       kapso.problem(
-        `the key works, but its project has no number ${phoneNumberId} (it has ${numbers.rows.length}): check KAPSO_PHONE_NUMBER_ID, and that the key is of the same project`,
+        `the key works, but its project has no number ${phoneNumberId} (it has ${numbers.rows.length}): check KAPSO_PHONE_NUMBER_ID, and that the key belongs to the same project`,
       ),
     ];
   if (number.takesMessages === false)
@@ -53,7 +53,7 @@ async function checkNumber(project: KapsoProject, phoneNumberId: string): Promis
 }
 
 function failureOf(answer: Exclude<KapsoRows<unknown>, { kind: 'rows' }>): string {
-  if (answer.kind === 'unreachable') return `Kapso could not be asked (${answer.reason}): check the network and KAPSO_BASE_URL`;
+  if (answer.kind === 'unreachable') return `Kapso could not be queried (${answer.reason}): check the network and KAPSO_BASE_URL`;
   const isKey = answer.status === 401 || answer.status === 403;
   return isKey ? `Kapso refuses the key (${answer.status}): check KAPSO_API_KEY` : `Kapso responded with ${answer.status}: try again`;
 }
@@ -121,8 +121,8 @@ function addressOf({ PUBLIC_URL }: WhatsAppSettings, apiUrl: string): string {
 }
 
 /**
- * Sends one signed webhook to the address that Kapso's go to. Its event is one that neither Kapso nor Meta has, and its body has no message,
- * no person and no number: Parley verifies it, sees that it is not for it, and stores nothing. The handshake would need no signature.
+ * Sends one signed webhook to the address of Kapso's webhooks. Neither Kapso nor Meta has its event, and its body has no message, person
+ * or number: Parley verifies and ignores it. Meta's handshake would not do, because it has no signature.
  */
 async function checkDelivery({ KAPSO_WEBHOOK_SECRET: [secret] }: WhatsAppSettings, url: string): Promise<Finding> {
   const where = plainUrl(url);
@@ -153,7 +153,7 @@ function isReceipt(text: string): boolean {
   }
 }
 
-/** Without what may be secret: a password, a query. */
+/** The URL without a password and a query, which may be secret. */
 function plainUrl(url: string): string {
   const { origin, pathname } = new URL(url);
   return `${origin}${pathname}`;

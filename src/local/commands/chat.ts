@@ -90,7 +90,7 @@ for the replies.
 
 exit status: 0; 1 if piped input gets no reply, or on an error; 2 for wrong arguments; 78 for invalid settings`;
 
-/** How often the API is asked why there is no reply. */
+/** How often the API is queried for why there is no reply. */
 const SILENCE_POLL_MS = 1_000;
 /** A reply that takes longer than this is explained. */
 const SILENCE_EXPLAINED_AFTER_MS = 8_000;
@@ -166,7 +166,7 @@ class Chat {
     return false;
   }
 
-  /** Prints why the message has no reply, until it has one or a later message was sent. */
+  /** Prints why the message has no reply, until it has one or a later message is sent. */
   async #explainSilence(wamid: string): Promise<void> {
     const sentAtMs = Date.now();
     let shown = '';
@@ -280,7 +280,7 @@ async function main(args: string[]): Promise<number> {
   loadEnvFile();
   // biome-ignore lint/style/noProcessEnv: an entry point passes its environment to config.ts
   const instance = readInstanceFile(readSettings(process.env).DATA_DIR);
-  // A simulated customer may have the number of a real person, who would get the reply.
+  // A simulated customer may have the number of a real person, who would then get the reply.
   if (!instance.simulatesWhatsApp || !instance.sandboxUrl)
     throw new TerminalError(
       'WhatsApp is not simulated here, so npm run chat sends nothing: write to the business number from a phone instead',

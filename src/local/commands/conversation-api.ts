@@ -1,4 +1,4 @@
-/** What the API of a running instance says about a customer's conversation. */
+/** Reads a customer's conversation from the API of a running instance. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import { conversationWorkflowId } from '../../../workflows/contract';
@@ -82,11 +82,11 @@ function reasonOf(outcome: string, failure: string | null): NoReply | undefined 
     case 'human':
       return final('a person has taken over the conversation');
     case 'unsupported':
-      return final('Parley cannot answer messages of this kind');
+      return final('Parley does not answer messages of this kind');
     case 'loop':
       return final('the same text came again and again, or there were too many replies within an hour');
     case 'unconfirmed':
-      return waiting('a reply was sent, but nobody knows yet whether it was delivered');
+      return waiting('a reply was sent, but it is not yet known whether it was delivered');
     default:
       return final(`${failure ?? 'Parley does not answer it'} (outcome ${outcome})`);
   }

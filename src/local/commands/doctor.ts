@@ -1,6 +1,6 @@
 /**
- * `npm run doctor` checks a set-up from the settings to the way that WhatsApp's messages take, and prints one line for each check, with what
- * to do. Checks a running `npm start`, or what the settings name. Changes nothing. Exits with 1 if something does not work.
+ * `npm run doctor` checks a set-up, from the settings to the path of WhatsApp's messages, and prints one line per check, with what to do.
+ * Checks a running `npm start`, or what the settings name. Changes nothing. Exits with 1 if something does not work.
  */
 import { readArguments, runCommand } from '../../platform/command-line';
 import { loadEnvFile, readSettings, requireWhatsAppSetting, type Settings, SettingsError } from '../../platform/config';
@@ -14,8 +14,8 @@ import { say } from '../terminal';
 
 const HELP = `usage: npm run doctor
 
-Checks the settings, the database, Temporal, the API, the worker, Kapso's key, number and webhook, one signed test webhook on the way
-that Kapso's take, the models, and voice calls. Prints one line each, with what to do. Nothing is changed, and nobody gets a message.
+Checks the settings, the database, Temporal, the API, the worker, Kapso's key, number and webhook (with one signed test webhook), the
+models, and voice calls. Prints one line per check, with what to do. Changes nothing and sends nobody a message.
 
   -h, --help  show this help
 

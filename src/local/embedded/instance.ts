@@ -41,7 +41,7 @@ export interface RunningInstance {
   simulatesWhatsApp: boolean;
   /** True if the sandbox simulates voice calls, so that no real phone rings. */
   simulatesCalls: boolean;
-  /** What its processes have in place of the settings, with the sandbox's secrets. */
+  /** Settings of its processes that replace the configured ones, with the sandbox's secrets. */
   environment: Record<string, string | undefined>;
   pid: number;
   pids: Record<string, number>;
@@ -127,8 +127,8 @@ export function logFile(dataDir: string, name: string): string {
 }
 
 /**
- * Moves the content of every log file larger than `maxBytes` to `.log.1`, replacing what is there. Copies and empties it, because the
- * process that writes to it keeps it open; lines written in between are lost.
+ * Moves the content of every log file larger than `maxBytes` to `.log.1`, which is overwritten. Copies and truncates the file, because the
+ * process that writes to it keeps it open. Lines written in between are lost.
  */
 export function rotateLogs(dataDir: string, maxBytes: number): void {
   const folder = join(dataDir, 'logs');
@@ -138,7 +138,7 @@ export function rotateLogs(dataDir: string, maxBytes: number): void {
     try {
       copyFileSync(file, `${file}.1`);
     } finally {
-      // Also on a full disk, which this helps.
+      // Even if the copy fails, such as on a full disk: truncating frees space.
       truncateSync(file);
     }
   }

@@ -40,17 +40,17 @@ export interface ServerCommand {
   cwd?: string;
   uid?: number;
   gid?: number;
-  /** Called with the pid as soon as the process exists, before it is ready, so that no process goes unrecorded. */
+  /** Called with the pid as soon as the process exists, even before it is ready, so that no process goes unrecorded. */
   onSpawn?: ((pid: number) => void) | undefined;
   onLog?: ((line: string) => void) | undefined;
   /**
-   * Its output is appended to this file, to which it writes itself, so that it can go on if we are killed. With a pipe its next write would
-   * fail, and a logger that keeps retrying would prevent it from exiting.
+   * The process itself appends its output to this file, so it can go on if we are killed. With a pipe, its next write would fail, and a
+   * logger that keeps retrying would prevent it from exiting.
    */
   logFile: string;
 }
 
-/** Starts the server. @throws Error, with its last output lines, if it cannot be executed, exits early, or is not ready within 60 s */
+/** Starts the server. @throws Error with its last output lines if it cannot be executed, exits early, or is not ready within 60 s */
 export async function startServer(options: ServerCommand): Promise<RunningServer> {
   const { command, args, environment, channel, cwd, uid, gid, stopSignal, stopGraceMs, logFile } = options;
   mkdirSync(dirname(logFile), { recursive: true });
@@ -113,7 +113,7 @@ function followFile(path: string, from: number, onLine: (line: string) => void):
   let unfinished = '';
   let open = true;
   const read = () => {
-    // Rotated (src/local/embedded/instance.ts): it begins anew.
+    // Rotated (src/local/embedded/instance.ts): read from the beginning.
     if (open && fstatSync(file).size < position) position = 0;
     for (let size = 1; open && size > 0; ) {
       size = readSync(file, buffer, 0, READ_BYTES, position);

@@ -1,5 +1,5 @@
 /**
- * The sandbox's control API, for other local processes: write as a customer, watch a chat or a call, choose plays (call scenarios),
+ * The sandbox's control API, for other local processes: write as a customer, watch a chat or a call, choose call scenarios,
  * program faults, read totals.
  */
 import { json, type Request, type Response, Router } from 'express';

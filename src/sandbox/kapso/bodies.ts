@@ -106,7 +106,7 @@ export interface StoredMessage {
   /** For media: the additional fields inside `kapso`. */
   media?: Record<string, unknown> | undefined;
   statuses: StatusObject[];
-  /** Of a customer's message: the business's webhook has taken it, or the business has read it. */
+  /** Of a customer's message: the business's webhook has accepted it, or the business has read it. */
   mark?: 'taken' | 'read' | undefined;
   /** Whether it appears in lists. */
   listed: boolean;

@@ -24,7 +24,7 @@ import { StatusWebhooks } from './statuses';
 import { KapsoStore, type RememberedMessage } from './store';
 import { type KapsoEvent, type KapsoWebhookOptions, kapsoWebhook, rawKapsoWebhook } from './webhooks';
 
-/** Two megabytes or so: more than a person types. */
+/** About two megabytes: more than a person types. */
 const REMEMBERED_MESSAGES = 2_000;
 
 /** Options of the Kapso double. */
@@ -37,7 +37,7 @@ export interface KapsoDoubleOptions extends KapsoApiOptions {
   webhookTimeoutMs?: number | undefined;
   /** Maximum number of stored messages (default 200,000). */
   keepMessages?: number | undefined;
-  /** Folder that remembers the chats over a restart (default: none). */
+  /** Folder in which the chats survive a restart (default: none). */
   memoryDir?: string | undefined;
   log: Logger;
 }
@@ -77,7 +77,7 @@ export interface KapsoCounts {
 
 /** Simulates Kapso. Methods never throw because of Parley's responses. */
 export class KapsoDouble {
-  /** What Kapso says of the project's numbers and webhooks. */
+  /** What Kapso reports about the project's numbers and webhooks. */
   readonly platform: KapsoPlatform;
   readonly #options: KapsoDoubleOptions;
   readonly #store: KapsoStore;

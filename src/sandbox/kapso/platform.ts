@@ -13,7 +13,7 @@ export interface NumberRow {
   status: string;
 }
 
-/** A webhook, as Kapso lists it: with its secret in clear text. */
+/** A webhook, as Kapso lists it: with its secret in plain text. */
 export interface WebhookRow {
   id: string;
   url: string;
@@ -34,7 +34,7 @@ export interface WebhookRow {
 const EVENTS = ['received', 'sent', 'delivered', 'read', 'failed'].map((name) => `whatsapp.message.${name}`);
 const ALL_ROWS = 100;
 
-/** A project with one number and one webhook per target, all as they should be. A test may change the rows. */
+/** A project with one number and one webhook per target, all set up correctly. A test may change the rows. */
 export class KapsoPlatform {
   numbers: NumberRow[];
   webhooks: WebhookRow[];

@@ -20,7 +20,7 @@ export function freshWamid(): string {
   return `wamid.${randomBytes(30).toString('base64')}`;
 }
 
-/** A message as it is remembered over a restart, with what only its conversation knows. */
+/** A message as the journal keeps it, with what only its conversation knows. */
 export interface RememberedMessage {
   message: StoredMessage;
   conversation: Pick<StoredConversation, 'id' | 'contactName' | 'createdAtMs'>;
@@ -37,7 +37,7 @@ export class KapsoStore {
   #dropped = 0;
   #sequence = 0;
 
-  /** `journal`: where messages are remembered over a restart (default: nowhere). */
+  /** `journal`: keeps messages across restarts (default: none). */
   constructor(keep: number, journal?: Journal<RememberedMessage> | undefined) {
     this.#keep = keep;
     this.#journal = journal;

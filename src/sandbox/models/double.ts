@@ -40,7 +40,7 @@ export const modelProgramSchema = z.strictObject({
       body: z.string(),
     })
     .optional(),
-  /** Refuses with a 400 what strict chat templates refuse (see strict.ts); what they take is answered as the other fields say. */
+  /** Responds with 400 to what strict chat templates refuse (see strict.ts), and to the rest as the other fields say. */
   strict: z.boolean().optional(),
   /** No response: the connection is kept open, or cut. */
   connection: z.enum(['hang', 'cut']).optional(),
@@ -62,7 +62,7 @@ export interface ModelProgram extends Omit<z.output<typeof modelProgramSchema>, 
   when?: ((request: ModelRequest) => boolean) | undefined;
 }
 
-/** What the provider lists, and the key that it takes (default: any). */
+/** What the provider lists, and the key that it accepts (default: any). */
 export interface ModelListing {
   names: string[];
   apiKey?: string;
@@ -77,7 +77,7 @@ const RECENT_REQUESTS = 200;
 const QUOTE_LIMIT = 400;
 const FENCED_DATA = /^--- data (\w+).*\n[\s\S]*?^--- end of data \1$/gm;
 
-/** The default reply: says that it is simulated, and quotes what was written since the last reply, line by line. */
+/** The default reply: says that it is simulated, and quotes every line written since the last reply. */
 export function sandboxReply(request: ModelRequest): string {
   const lastAnswer = request.messages.findLastIndex(({ role }) => role === 'assistant');
   const written = request.messages.slice(lastAnswer + 1).filter(({ role }) => role === 'user');
@@ -116,7 +116,7 @@ export class ModelDouble {
     return this.#programs.add(program);
   }
 
-  /** Sets the answer to `GET /models`; undefined: a provider without a list (404), the default. */
+  /** Sets the response to `GET /models`; undefined (the default): the provider has no list (404). */
   list(listing: ModelListing | undefined): void {
     this.#list = listing;
   }

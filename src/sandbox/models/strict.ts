@@ -1,6 +1,6 @@
 /** What strict chat templates refuse, such as those of Gemma and Mistral on vLLM. */
 
-/** Why a strict template refuses these messages; undefined if it takes them. */
+/** Why a strict template refuses these messages; undefined if it accepts them. */
 export function strictTemplateProblem(messages: readonly { role: string; content: string }[]): string | undefined {
   const talk = messages[0]?.role === 'system' ? messages.slice(1) : messages;
   if (messages.some(({ content }) => content.trim() === '')) return 'a message has no content';

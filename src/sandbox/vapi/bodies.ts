@@ -148,7 +148,8 @@ function reportedFields(call: StoredCall): object {
 
 /**
  * The `message` of a webhook. Its top-level fields are current; the embedded call is a snapshot from when it was placed, as in
- * captured payloads; in the play `facts-inside-call` it is current, and the end of the call is told only there. Presigned URLs are generated anew, so two deliveries of one event differ.
+ * captured payloads. In the scenario `facts-inside-call` it is current, and only it reports the end of the call. Presigned URLs are
+ * generated for each delivery, so two deliveries of one event differ.
  */
 export function messageBody(call: StoredCall, event: PlayedEvent): object {
   const { type, status } = event;

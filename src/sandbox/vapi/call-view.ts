@@ -1,4 +1,4 @@
-/** Views of a simulated call: for tests and the control API, for watchers, and for matching plays and faults. */
+/** Views of a simulated call: for tests and the control API, for watchers, and for matching scenarios and faults. */
 import type { StoredCall } from './bodies';
 import type { PlayName } from './plays';
 import type { CreateCall, VapiRequest } from './requests';
@@ -37,7 +37,7 @@ export function statusOf({ statuses }: StoredCall): string {
   return statuses.at(-1) ?? 'queued';
 }
 
-/** The fields of a call's request that plays and faults match. */
+/** The fields of a call's request that scenarios and faults match. */
 export function requestOf(on: VapiRequest['on'], request: CreateCall): VapiRequest {
   const metadata = request.assistantOverrides?.metadata ?? request.metadata;
   return { on, number: request.customer.number, name: request.name, metadata };

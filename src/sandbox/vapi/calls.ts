@@ -1,4 +1,4 @@
-/** Simulates calls: runs the play of each call and sends its webhooks. */
+/** Simulates calls: runs the scenario of each call and sends its webhooks. */
 import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import type { z } from 'zod';
@@ -49,17 +49,17 @@ export interface VapiCallsParts {
   changes: Changes;
   timers: Timers;
   background: Background;
-  /** Where calls are remembered over a restart (default: nowhere). */
+  /** Keeps calls across restarts (default: none). */
   journal?: Journal<StoredCall> | undefined;
 }
 
-/** Assigns a play to calls. `when` and `schedule`, applied after the play's own, are available within the same process only. */
+/** Assigns a scenario to calls. `when` and `schedule`, applied after the scenario's own, are available within the same process only. */
 export interface PlayProgram extends z.output<typeof playProgramSchema> {
   when?: ((request: VapiRequest) => boolean) | undefined;
   schedule?: Schedule | undefined;
 }
 
-/** A schedule for the events of all calls, applied after the play's own. */
+/** A schedule for the events of all calls, applied after the scenario's own. */
 export type CallSchedule = (events: PlayedEvent[], call: CallView) => PlayedEvent[];
 
 /** The default `serverMessages` (schema Assistant), as far as they are simulated. */
@@ -67,7 +67,7 @@ const DEFAULT_MESSAGES = ['conversation-update', 'end-of-call-report', 'speech-u
 const DEFAULT_MAX_DURATION_SECONDS = 600;
 const DEFAULT_CONCURRENCY = 10;
 
-/** A call goes on while the double is down; what is overdue happens this long after the restart, when Parley is up again. */
+/** A call goes on while the double is down. Overdue events happen this long after the restart, in ms, when Parley is up again. */
 const RESUME_AFTER_MS = 5_000;
 
 /** A call and the state of its simulation. */
@@ -104,7 +104,7 @@ export class VapiCalls {
     return this.#options.concurrencyLimit ?? DEFAULT_CONCURRENCY;
   }
 
-  /** Removes all plays and the schedule of `scheduleEvents`. */
+  /** Removes all scenarios and the schedule of `scheduleEvents`. */
   clearPlays(): void {
     this.plays.clear();
     this.#schedule = (events) => events;
@@ -160,7 +160,7 @@ export class VapiCalls {
     return { auth, backoffFactor, timeoutMs: webhookTimeoutMs };
   }
 
-  /** Places a call. Its play is `named`, or else that of the next matching program, or else that of the number's last digits. */
+  /** Places a call. Its scenario is `named`, or else that of the next matching program, or else that of the number's last digits. */
   place(request: CreateCall, baseUrl: string, direction: StoredCall['direction'], named: PlayName | undefined): SimulatedCall {
     const vapiRequest = requestOf('create', request);
     const program = this.plays.take((candidate) => appliesTo(candidate, vapiRequest));
@@ -193,7 +193,7 @@ export class VapiCalls {
     return true;
   }
 
-  /** Continues a call of an earlier run. */
+  /** Continues a call from before the restart. */
   #resume(call: StoredCall): void {
     const timings = { ...DEFAULT_TIMINGS, ...this.#options.timings };
     const simulated = { call, schedule: scheduleOf(call.play), timings, plan: new Timers(), events: [] };
@@ -297,7 +297,7 @@ function maxDurationMs(request: CreateCall): number {
   return 1_000 * (request.assistantOverrides?.maxDurationSeconds ?? DEFAULT_MAX_DURATION_SECONDS);
 }
 
-/** The steps of a call's play that have not happened yet. A call that somebody ended has only its report left. */
+/** The steps of a call's scenario that have not happened yet. For a call that somebody ended, only the report is left. */
 function stepsLeft(call: StoredCall, timings: PlayTimings): PlayStep[] {
   const steps = stepsOf(call.play, timings, maxDurationMs(call.request));
   if (statusOf(call) !== 'ended') return steps.slice(call.statuses.length + call.spoken.length);

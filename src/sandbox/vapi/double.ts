@@ -22,7 +22,7 @@ const REMEMBERED_CALLS = 500;
 
 /** Options of the Vapi double. */
 export interface VapiDoubleOptions extends VapiCallsOptions, VapiApiOptions {
-  /** Folder that remembers the calls over a restart (default: none). */
+  /** Folder in which the calls survive a restart (default: none). */
   memoryDir?: string | undefined;
   log: Logger;
 }
@@ -68,17 +68,17 @@ export class VapiDouble {
     this.#api = new VapiApi(options, this.#calls, this.#timers);
   }
 
-  /** Sets the play of later calls (`times` limits how many); the returned function removes it. */
+  /** Sets the scenario of later calls (`times` limits how many); the returned function removes it. */
   play(program: PlayProgram): () => void {
     return this.#calls.plays.add(program);
   }
 
-  /** The plays that are still active. */
+  /** The scenarios that are still active. */
   plays(): PlayProgram[] {
     return this.#calls.plays.list();
   }
 
-  /** Removes all plays and the schedule of `scheduleEvents`. */
+  /** Removes all scenarios and the schedule of `scheduleEvents`. */
   clearPlays(): void {
     this.#calls.clearPlays();
   }

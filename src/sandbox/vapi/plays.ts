@@ -1,6 +1,6 @@
-/** Plays: the scenarios of simulated calls. A play decides what the phone does, which events follow, and how they arrive. */
+/** The scenarios of simulated calls. Each decides what the phone does, which events follow, and how they arrive. */
 
-/** The plays by name. The first eight differ in what the phone does; the others are answered calls whose events or snapshots are faulty. */
+/** The scenarios by name. The first eight differ in what the phone does; the others are answered calls whose events or snapshots are faulty. */
 export const PLAYS = [
   'answered',
   'busy',
@@ -21,7 +21,7 @@ export const PLAYS = [
 ] as const;
 export type PlayName = (typeof PLAYS)[number];
 
-/** The play by the last four digits of the dialled number, for trying things out; any other number is answered. */
+/** The scenario by the last four digits of the dialled number, for trying things out; any other number is answered. */
 export const PLAYS_BY_DIGITS: Readonly<Record<string, PlayName>> = {
   '0101': 'busy',
   '0102': 'no-answer',
@@ -40,7 +40,7 @@ export const PLAYS_BY_DIGITS: Readonly<Record<string, PlayName>> = {
   '0115': 'facts-inside-call',
 };
 
-/** Durations of a call's phases, in ms: placed to ringing, ringing to in progress, to ended, to report ready; the last also if it is late. */
+/** Durations of a call's phases, in ms: to ringing, to in progress, to ended, to the report, and to a late report. */
 export interface PlayTimings {
   queueMs: number;
   ringMs: number;
@@ -49,7 +49,7 @@ export interface PlayTimings {
   lateReportMs: number;
 }
 
-/** A pace that people can follow. A late report comes after Parley has stopped waiting for it (10 s for simulated calls). */
+/** A pace that people can follow. A late report arrives after Parley has stopped waiting for it (10 s for simulated calls). */
 export const DEFAULT_TIMINGS: PlayTimings = { queueMs: 400, ringMs: 2_500, talkMs: 9_000, reportMs: 2_000, lateReportMs: 20_000 };
 
 /** A line of the conversation. */
@@ -92,7 +92,7 @@ const SILENCE: SpokenLine[] = [{ role: 'bot', text: 'Hello, this is a test call 
 /** Interval between webhooks that must arrive in a given order. */
 const GAP_MS = 25;
 
-/** What the phone does in a play. */
+/** What the phone does in a scenario. */
 interface Scenario {
   rings: boolean;
   lines: SpokenLine[];
@@ -127,7 +127,7 @@ function scenarioOf(play: PlayName): Scenario {
   }
 }
 
-/** The steps of a play. Vapi ends a conversation that exceeds `maxDurationMs`. */
+/** The steps of a scenario. Vapi ends a conversation that exceeds `maxDurationMs`. */
 export function stepsOf(play: PlayName, timings: PlayTimings, maxDurationMs: number): PlayStep[] {
   const scenario = scenarioOf(play);
   const steps: PlayStep[] = [{ type: 'status', status: 'queued', atMs: 0 }];
@@ -147,7 +147,7 @@ export function stepsOf(play: PlayName, timings: PlayTimings, maxDurationMs: num
   return steps;
 }
 
-/** How long after its end the report of a call is ready. */
+/** How long after its end the report of a call is ready, in ms. */
 export function reportDelayMs(play: PlayName, { reportMs, lateReportMs }: PlayTimings): number {
   return play === 'late-report' ? lateReportMs : reportMs;
 }
@@ -181,7 +181,7 @@ function eventsOfStep(step: PlayStep): PlayedEvent[] {
   }
 }
 
-/** The schedule of a play's events. */
+/** The schedule of a scenario's events. */
 export function scheduleOf(play: PlayName): Schedule {
   switch (play) {
     case 'no-events':

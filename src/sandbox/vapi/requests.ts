@@ -1,4 +1,4 @@
-/** Request schemas of the Vapi double (unknown properties are rejected, as by Vapi), and the faults and plays that can be programmed. */
+/** Request schemas of the Vapi double (unknown properties are rejected, as by Vapi), and the faults and scenarios that can be programmed. */
 import { z } from 'zod';
 import { VAPI_ERRORS, type VapiErrorName } from './bodies';
 import { PLAYS } from './plays';
@@ -109,7 +109,7 @@ export type ListCalls = z.output<typeof listCallsSchema>;
 
 const errorNames = Object.keys(VAPI_ERRORS) as [VapiErrorName, ...VapiErrorName[]];
 const waitMs = z.number().int().min(0).max(600_000);
-/** Limits a play or fault to matching calls; `number` by its last digits, `name` and `metadata` exactly. */
+/** Limits a scenario or fault to matching calls; `number` by its last digits, `name` and `metadata` exactly. */
 const match = z.strictObject({ number: z.string().optional(), name: z.string().optional(), metadata: json.optional() }).optional();
 const counted = { times: z.number().int().min(1).optional(), skip: z.number().int().min(0).optional() };
 
@@ -124,7 +124,7 @@ export const vapiFaultSchema = z.strictObject({
    * `stale`: the call as it was when it was placed, or an empty list.
    */
   answer: z.enum(['success', 'hang', 'cut', 'stale', ...errorNames]).optional(),
-  /** Whether the call is placed or ended: regardless of an error (true), or not even with `success` (false). Default: only with `success`. */
+  /** Whether the call is placed or ended: even with an error (true), or not even with `success` (false). Default: only with `success`. */
   takesEffect: z.boolean().optional(),
   /** Retry-After header of an error response, in seconds. */
   retryAfterSeconds: z.number().int().min(0).optional(),
@@ -133,7 +133,7 @@ export const vapiFaultSchema = z.strictObject({
   delayAfterMs: waitMs.optional(),
 });
 
-/** Assigns a play to calls, as JSON. */
+/** Assigns a scenario to calls, as JSON. */
 export const playProgramSchema = z.strictObject({
   play: z.enum(PLAYS),
   match,
@@ -142,7 +142,7 @@ export const playProgramSchema = z.strictObject({
   talkMs: waitMs.optional(),
 });
 
-/** A request, as matched against faults and plays; for a list, all fields but `on` are undefined. */
+/** A request, as matched against faults and scenarios; for a list, all fields but `on` are undefined. */
 export interface VapiRequest {
   on: 'create' | 'get' | 'list' | 'end' | 'recording';
   number: string | undefined;
@@ -155,7 +155,7 @@ export interface VapiFault extends z.output<typeof vapiFaultSchema> {
   when?: ((request: VapiRequest) => boolean) | undefined;
 }
 
-/** Whether a fault or play applies to this request. */
+/** Whether a fault or scenario applies to this request. */
 export function appliesTo(program: Pick<VapiFault, 'match' | 'when'>, request: VapiRequest): boolean {
   const { number, name, metadata } = program.match ?? {};
   return (
