@@ -26,7 +26,7 @@ const GONE = 410;
 
 /**
  * Whether the result was delivered. `gone`: the receiver responded with 410; `no_address`: the call has no callback URL, or no longer has a
- * row; `resumed`: the first callback has resumed the execution, which waits for no update.
+ * row; `resumed`: the first callback has resumed the Kestra execution, which waits for no update.
  */
 export type CallbackDelivery = { delivered: true } | { delivered: false; reason: 'gone' | 'no_address' | 'resumed' };
 
@@ -38,7 +38,7 @@ export type CallbackErrorType =
   | 'CallbackError.Unavailable';
 
 export interface CallbackActivities {
-  /** Makes one delivery attempt; `isUpdate`: of a result that a late report has improved. @throws ApplicationFailure of a CallbackErrorType */
+  /** Makes one delivery attempt. `isUpdate`: a late report has improved the result. @throws ApplicationFailure of a CallbackErrorType */
   deliverCallback(order: { callId: string; isUpdate?: boolean }): Promise<CallbackDelivery>;
   /** Marks the call as needing a person. */
   recordFailedCallback(order: { callId: string; reason: string }): Promise<void>;

@@ -87,12 +87,12 @@ function statusFailure(who: string, error: APIError, status: number): Applicatio
   return permanentModelFailure('ModelError.BadRequest', `${said}: check whether this model is still served`);
 }
 
-/** Whether the provider says that the prompt has more tokens than the model takes. The text decides only where no code does. */
+/** Whether the provider says that the prompt has more tokens than the model accepts. The text decides only if no code does. */
 export function isTooLong(error: unknown): boolean {
   if (!(error instanceof APIError) || error.status === undefined) return false;
   const { status, code, type, message } = error;
   if (status === 413 || TOO_LONG_CODES.has(code ?? '') || TOO_LONG_CODES.has(type ?? '')) return true;
-  // A limit of tokens per minute is below this single request: waiting does not help.
+  // The limit of tokens per minute is below this single request, so waiting does not help.
   if (status === 429) return REQUEST_TOO_LARGE.test(message);
   return (status < 300 || status === 400 || status === 422 || status === 500) && TOO_LONG_WORDS.test(message);
 }
@@ -108,7 +108,7 @@ const REQUEST_TOO_LARGE = /request too large|must be reduced/i;
 const TOO_LONG_WORDS =
   /context[ _-]?(?:length|window|size)|maximum (?:prompt|input|sequence) length|(?:prompt|input|request|conversation) (?:is |was )?too (?:long|large)|too many (?:input |prompt )?tokens|input length exceeds|reduce the (?:length|size|number)/i;
 
-/** A failure for an answer that cannot be sent; undefined if it can. A content filter decides the same way again, a model may not. */
+/** The failure for an answer that cannot be sent; undefined if it can. A content filter would decide the same way again; a model might not. */
 export function answerFailure(choice: ModelChoice, answer: ChatAnswer): ApplicationFailure | undefined {
   const who = providerLabel(choice);
   if (answer.refusedBy !== undefined) return contentRefused(who, answer.refusedBy);
@@ -145,12 +145,12 @@ function saysNoCredit({ code, type, message }: APIError, status: number): boolea
   return (status < 300 || status === 400 || status === 403) && NO_CREDIT_WORDS.test(message);
 }
 
-/** Whether an error says that our own code is wrong: the same input fails again. */
+/** Whether an error is a bug in our own code, so that the same input fails again. */
 export function isCodeFault(error: unknown): boolean {
   return error instanceof TypeError || error instanceof RangeError || error instanceof ReferenceError || error instanceof SyntaxError;
 }
 
-/** A failure that ends the turn. Names the step and the kind of error only: its text may quote a message. */
+/** A failure that ends the turn. Names only the step and the kind of error, whose text may quote a message. */
 export function codeFault(step: string, error: unknown): ApplicationFailure {
   const kind = error instanceof Error ? error.name : typeof error;
   const message = `${step} (${kind}): this is a bug in Parley; see the worker's log, and answer by hand`;

@@ -36,7 +36,7 @@ export interface ActivityDependencies {
   logger: Logger;
   metrics: WorkerMetrics;
   limits: TurnLimits;
-  /** IANA name; models are told the time there. */
+  /** IANA name; prompts contain the local time there. */
   timeZone: string;
   answerLimits: AnswerLimits;
   taskQueue: string;

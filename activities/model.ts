@@ -32,7 +32,7 @@ export interface DraftOrder {
    * may have stored a draft, which is then used.
    */
   lostReplyToIds?: string[];
-  /** The conversation sends a long reply in parts. Not set by versions before 0.3, which get it cut. */
+  /** True if the conversation can send a long reply in parts. Not set by versions before 0.3, which get it cut. */
   takesParts?: boolean;
 }
 
@@ -41,10 +41,10 @@ export interface Draft {
   messageId: string;
   provider: string;
   model: string;
-  /** Null if the server does not tell. */
+  /** Null if the server does not report it. */
   promptTokens: number | null;
   completionTokens: number | null;
-  /** The other parts of a long reply, in the order in which they are sent. Missing, or empty, if there are none. */
+  /** The other parts of a long reply, in the order in which they are sent. Missing or empty if there are none. */
   partIds?: string[];
   /** The messages that it answers, if an earlier attempt has stored it; otherwise it answers those of the order. */
   coveredIds?: string[];
@@ -59,8 +59,8 @@ export interface ModelActivities {
   /**
    * Calls the provider once, or returns the draft that the turn already has.
    * @throws ApplicationFailure `ModelError.*` (see failures.ts), or, through no fault of the provider, `RecordError.Unavailable` (the
-   * database is down), `RecordError.Refused` (it will never take the statement), `WorkerError.Fault` (a bug, for which a retry is no
-   * remedy) or `WorkerError.Stopping` (this worker is shutting down)
+   * database is down), `RecordError.Refused` (it will never accept the statement), `WorkerError.Fault` (a bug, which a retry does
+   * not cure) or `WorkerError.Stopping` (this worker is shutting down)
    */
   generateReply(order: DraftOrder): Promise<Draft | MovedTurn>;
 }
@@ -88,7 +88,7 @@ interface ModelDependencies {
   timeZone: string;
 }
 
-/** What a model is told. */
+/** The material of the prompt. */
 interface Material {
   systemPrompt: string;
   customerName: string | null;
@@ -158,7 +158,7 @@ export function createModelActivities({ db, models, logger, metrics, timeZone }:
     return answer;
   }
 
-  /** Asks a second time, for less, if the first answer was cut off in the middle of a sentence. */
+  /** Asks once more, for a shorter answer, if the first one was cut off. */
   async function wholeAnswer(order: DraftOrder, material: Material, signal: AbortSignal): Promise<ChatAnswer> {
     const answer = await fittingAnswer(order, material, signal);
     if (!answer.isCutOff || answer.text === '') return answer;
@@ -166,7 +166,7 @@ export function createModelActivities({ db, models, logger, metrics, timeZone }:
     return withCostOf(answer, await fittingAnswer(order, { ...material, systemPrompt }, signal));
   }
 
-  /** If the model takes no more, leaves out the older half of what was said before, then all of it. */
+  /** If the prompt is too long for the model, leaves out the older half of the history, then all of it. */
   async function fittingAnswer(order: DraftOrder, material: Material, signal: AbortSignal): Promise<ChatAnswer> {
     const turn = material.said.slice(-order.messageIds.length);
     const shorter = withoutOlderHalf(material.said, turn.length);
@@ -180,7 +180,7 @@ export function createModelActivities({ db, models, logger, metrics, timeZone }:
     return await models.chat(order, promptOf({ ...material, said: turn }), signal);
   }
 
-  /** Whatever fails here fails again, with every provider. */
+  /** A failure here recurs with every provider. */
   function promptOf(material: Material): ReturnType<typeof buildPrompt> {
     try {
       return buildPrompt({ ...material, nowMs: Date.now(), timeZone, marker: randomBytes(6).toString('hex') });
@@ -255,7 +255,7 @@ async function loadMaterial(db: Database, order: DraftOrder): Promise<{ draft: D
   return { draft, hasMoved, material: { systemPrompt, customerName, said: (said ?? []).toReversed() } };
 }
 
-/** An answer, with the tokens of the one before, which was paid for as well. */
+/** The answer, with the tokens of the previous one added, which was paid for as well. */
 function withCostOf(before: ChatAnswer, answer: ChatAnswer): ChatAnswer {
   const sum = (one: number | null, other: number | null) => (one === null || other === null ? null : one + other);
   return {

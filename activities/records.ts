@@ -20,7 +20,7 @@ import { ownWorkflowId } from './own-workflow';
 /** Bounds of a turn, in milliseconds: one attempt at one model, and everything until a draft stands. The workflow has defaults for the others. */
 export interface TurnLimits {
   modelAttemptMs: number;
-  /** The bound of one attempt at each provider; without it, as in results of workers before 0.3, all have `modelAttemptMs`, each time. */
+  /** Timeout of one attempt per provider. Missing in results of workers before 0.3: then it is `modelAttemptMs` for every attempt. */
   providerAttemptMs?: Record<string, number>;
   turnMs: number;
   /** After this long without a draft, the conversation asks for attention. */
@@ -148,14 +148,14 @@ export function createRecordActivities({
       throw ApplicationFailure.create({
         type: 'RecordError.UnknownNumber',
         message: `no workspace has the number id ${phoneNumberId}; its messages are parked until one has`,
-        // A wait, of which each message has already told: no warning of the SDK at every attempt.
+        // A wait, which was already logged for each message, so the SDK must not warn at every attempt.
         category: 'BENIGN',
       });
     },
   };
 
   async function record(order: RecordOrder): Promise<InboundOutcome> {
-    // Without a model nobody is answered: a message then has its outcome at once.
+    // Without a model nobody is answered, so a message gets its outcome at once.
     const hasModel = (context: InboundContext) => usableChain(context, models).length > 0;
     const recorded = await recordDeliveries(db, order, { identity, answerLimits, hasModel });
     if (recorded.kind === 'unknown_number') {

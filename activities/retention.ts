@@ -47,13 +47,13 @@ export interface RetentionActivities extends OrphanActivities {
   deleteMonth(order: MonthOrder): Promise<{ calls: number }>;
   /** Deletes dead letters that were last seen before. */
   deleteDeadLetters(order: { beforeMs: number; batchSize: number }): Promise<{ letters: number }>;
-  /** Deletes rows of this kind that were written before. */
+  /** Deletes rows of this kind that were written before `beforeMs`. */
   deleteExpired(order: ExpiryOrder): Promise<{ rows: number }>;
   /** How many rows `deleteExpired` would delete. */
   countExpired(order: ExpiryOrder): Promise<{ rows: number }>;
 }
 
-/** Rows written before `beforeMs` (milliseconds since 1970); `batchSize` per statement. */
+/** Rows written before `beforeMs` (milliseconds since 1970), deleted `batchSize` per statement. */
 export interface ExpiryOrder {
   kind: ExpiringRows;
   beforeMs: number;

@@ -97,7 +97,7 @@ export interface VoiceDependencies {
   taskQueue: string;
   /** WhatsApp message after a completed call with a person who has a conversation; `{summary}` is replaced with the call's summary. */
   followUpText: string | undefined;
-  /** False if calls are simulated and WhatsApp is not: such a call must leave no note and no message with a real person. */
+  /** False if calls are simulated and WhatsApp is not: such a call must not leave a note or send a message to a real person. */
   tellsConversations?: boolean;
   metrics: Pick<WorkerMetrics, 'callConcluded'>;
   /** Maximum age of a claim when its request is sent, in milliseconds. */
@@ -188,7 +188,7 @@ export function createVoiceActivities(dependencies: VoiceDependencies): VoiceAct
       if (!facts) throw new Error(`call ${callId} is not in the database`);
       const known = ending ?? callEnding({ ...facts, endedReason: facts.endedReason ?? undefined });
       const { result: written, isNew } = await writeCallResult(db, callId, known);
-      // Also if an earlier attempt has written the result and then died.
+      // Even if an earlier attempt wrote the result and then died.
       if (written.needsAttention) await raiseCallAlert(db, written);
       if (isNew) {
         const { outcome, endedReason, durationSeconds } = written;

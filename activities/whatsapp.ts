@@ -143,7 +143,7 @@ export function createWhatsAppActivities({
     return verdict;
   }
 
-  /** A reply that was left over when the sandbox gave way to the real Kapso. */
+  /** Refuses a reply from the sandbox that was still unsent when the real Kapso replaced it. */
   async function refuseSimulated(messageId: string, { phoneNumberId, sendAttempts }: ClaimedReply, log: Logger): Promise<SendVerdict> {
     const verdict = { status: 'failed', reason: 'WhatsAppSendError.Simulated' } as const;
     await raiseReply(db, { messageId }, { status: 'failed', phoneNumberId, failure: verdict.reason, claim: sendAttempts });
@@ -201,7 +201,7 @@ export function createWhatsAppActivities({
   }
 }
 
-/** Whether the sandbox has a part in the reply: its model wrote it, or its number is to send it. */
+/** Whether the reply comes from the sandbox: its model wrote it, or its number would send it. */
 function isSimulated({ provider, phoneNumberId }: ClaimedReply): boolean {
   return provider === 'sandbox' || phoneNumberId === SANDBOX_PHONE_NUMBER_ID;
 }

@@ -1,4 +1,4 @@
-/** Messages that are recorded and deliberately not answered: of another automaton, too old, or said in a group. Real processes. */
+/** Messages that are recorded and deliberately not answered: from another bot, too old, or said in a group. Real processes. */
 
 import { randomUUID } from 'node:crypto';
 import { openDatabase } from '../src/platform/database';
@@ -78,7 +78,7 @@ async function exchange(phone: string, text: string, count: number): Promise<str
   return (await outcomesOf(system, phone, count)).at(-1);
 }
 
-describe('another automaton', () => {
+describe('another bot', () => {
   const AWAY = 'Thank you for writing to Example Taxi! We are away and will answer tomorrow.';
 
   test('when it sends the same text after each reply, then it gets three, and a person is asked to look; another text is answered again', async () => {

@@ -52,7 +52,7 @@ export function modelFailure(error: unknown): ModelFailure {
   };
 }
 
-/** Whether the model has answered, and been paid, but there is no whole text to send. */
+/** Whether the model has answered, at a cost, but without a whole text to send. */
 function hasNothingToSend(type: string): boolean {
   return type === 'ModelError.EmptyReply' || type === 'ModelError.CutOff' || type === 'ModelError.ContentRefused';
 }

@@ -1,5 +1,5 @@
 /**
- * Once a day: handles open calls without a workflow, archives or deletes old calls, month by month, and deletes other rows that are too old.
+ * Once a day: handles open calls without a workflow, archives or deletes old calls, month by month, and deletes other expired rows.
  */
 import { ActivityFailure, setCurrentDetails, setHandler } from '@temporalio/workflow';
 import type { ClosedCall } from '../activities/orphans';

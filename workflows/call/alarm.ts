@@ -1,12 +1,12 @@
 /** Waits with as few timers as possible, because each one costs an action. */
 import { CancellationScope, condition, isCancellation, sleep } from '@temporalio/workflow';
 
-/** One timer for one wait after the other. A wait that ends later than the running timer goes on with it, and then looks at its time again. */
+/** One timer for consecutive waits. A wait that ends later than the running timer uses it too, so it may resolve early. */
 export class Alarm {
   #ringsAtMs = Number.POSITIVE_INFINITY;
   #timer: CancellationScope | undefined;
 
-  /** Resolves when `hasNews` is true, at `untilMs` (milliseconds since 1970), or earlier: the caller must look at the time. */
+  /** Resolves when `hasNews` is true, at `untilMs` (milliseconds since 1970), or earlier: the caller must check the time. */
   async wait(hasNews: () => boolean, untilMs: number, summary: string): Promise<void> {
     if (this.#timer === undefined || this.#ringsAtMs > untilMs) this.#start(untilMs, summary);
     const timer = this.#timer;

@@ -16,7 +16,7 @@ const NO_FREE_SLOT = /concurrency-limit-reached$/;
 export const FIRST_END_PAUSE_MS = 5_000;
 const LONGEST_END_PAUSE_MS = 60_000;
 
-/** 1: a call that a worker of 0.1 or 0.2 began. It sets a timer and a search attribute for each status, and asks for its end once per state. */
+/** 1: a call begun by a worker of 0.1 or 0.2. It has a timer and a search attribute update per status, and asks for its end once per state. */
 export type CallFlow = 1 | 2;
 
 /** The part of a call that following uses. */
@@ -34,7 +34,7 @@ export interface FollowedCall extends ShownCall {
   isEndAsked: boolean;
   /** The state in which Vapi gave no way to end the call; it is asked again in the next one. */
   noWayToEndIn: string | undefined;
-  /** Flow 2: when Vapi is asked to end the call, if it still is live by then, and the pause before the next time. */
+  /** Flow 2: when Vapi is next asked to end the call, if it is still live, and the pause after that. */
   askEndAtMs: number;
   endPauseMs: number;
   /** Applies a status if it is higher than the current one. */
@@ -58,7 +58,7 @@ export async function followCall(call: FollowedCall): Promise<CallOver> {
   }
 }
 
-/** Waits for news until the deadline of the current state. False if the deadline is over; true, with news or without, if not. */
+/** Waits for news until the deadline of the current state. Returns false once the deadline is over, otherwise true, even without news. */
 async function isInTime(call: FollowedCall, hasNews: () => boolean): Promise<boolean> {
   const untilMs = deadlineMs(call);
   const waitMs = untilMs - Date.now();
@@ -122,7 +122,7 @@ function mayAskForEnd(call: FollowedCall): boolean {
   const { flow, status, isEndRequested, isEndAsked, noWayToEndIn, askEndAtMs } = call;
   if (!isEndRequested || !isLive(call)) return false;
   if (flow < 2) return !isEndAsked && noWayToEndIn !== status;
-  // In a new state there may be a way; otherwise again and again, also if Vapi took the request and the call goes on.
+  // Asks again in a new state, which may offer a way, and otherwise repeatedly, even if Vapi accepted the request but the call goes on.
   return Date.now() >= askEndAtMs || (noWayToEndIn !== undefined && noWayToEndIn !== status);
 }
 

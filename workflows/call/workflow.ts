@@ -18,7 +18,7 @@ const SHOWN_STATUSES = ['queued', 'in-progress', 'forwarding'] as const;
 
 /** Places or follows a call, and returns its result. */
 export async function callWorkflow(input: CallInput): Promise<CallResult> {
-  // Fewer timers and upserts, and an end that is asked for again. May go when no call of 0.2 is running (a day after the deploy of 0.3).
+  // Fewer timers and upserts, and repeated requests to end a call. Can be removed when no call of 0.2 runs (a day after 0.3 is deployed).
   const call = new Call(input, patched('call-fewer-actions') ? 2 : 1);
   setHandler(callReported, (report) => call.apply(report));
   setHandler(endRequested, () => call.requestEnd());

@@ -17,7 +17,7 @@ export interface CallReported {
 export const CALL_STATUSES = ['scheduled', 'queued', 'ringing', 'in-progress', 'forwarding', 'ended'] as const;
 export type CallStatus = (typeof CALL_STATUSES)[number];
 
-/** The place of a status in that order; -1 for one that is not known. */
+/** The position of a status in that order; -1 if it is unknown. */
 export function statusRank(status: string): number {
   return (CALL_STATUSES as readonly string[]).indexOf(status);
 }

@@ -54,7 +54,7 @@ export interface CallReport extends CallParties {
   cost?: number;
   transcript?: string;
   messages?: CallMessage[];
-  /** Whether the person on the phone said anything; missing if the report does not tell. */
+  /** Whether the person on the phone said anything; missing if the report does not show it. */
   customerSpoke?: boolean;
   /** Identifies the recording; not a download URL. */
   recordingUrl?: string;

@@ -2,8 +2,8 @@
 import { defineQuery } from '@temporalio/workflow';
 
 /**
- * Rows that have an end of their own: reports about replies, reports about calls (those of a call usually go with it), and messages to a
- * number without a workspace.
+ * Rows with a retention of their own: reports about replies, reports about calls (usually deleted with their call), and messages to a number
+ * without a workspace.
  */
 export const EXPIRING_ROWS = ['statusEvents', 'callEvents', 'parkedMessages'] as const;
 export type ExpiringRows = (typeof EXPIRING_ROWS)[number];
@@ -17,7 +17,7 @@ export interface RetentionInput {
   dryRun?: boolean;
   /** Dead letters that were last seen longer ago are deleted. Not set by versions before 0.2: they stay. */
   deadLetterDays?: number;
-  /** Rows written more than this many days ago are deleted. Not set by versions before 0.3: they stay. */
+  /** Rows written more than this many days ago are deleted. Not set by versions before 0.3: then they are kept. */
   expireDays?: Record<ExpiringRows, number>;
   /** Calls per statement (default 500). */
   batchSize?: number;
@@ -68,7 +68,7 @@ export interface RetentionProgress {
   orphans: Record<OrphanReason, number>;
   /** Dead letters deleted. */
   deadLetters: number;
-  /** Other rows deleted, or in a dry run to be deleted. */
+  /** Number of other rows that were deleted, or would be in a dry run. */
   expired: Record<ExpiringRows, number>;
   isDone: boolean;
 }
@@ -84,7 +84,7 @@ export function retentionScheduleId(taskQueue: string): string {
   return taskQueue === DEFAULT_TASK_QUEUE ? RETENTION_SCHEDULE : `${RETENTION_SCHEDULE}-${taskQueue}`;
 }
 
-/** Events of a call are older than its end. Those of a call that is still to be archived must not go before it. */
+/** Events of a call are older than its end, and must not be deleted before the call is archived. */
 const CALL_EVENT_MARGIN_DAYS = 7;
 
 /** The input of a run, from the settings. */

@@ -16,7 +16,7 @@ export interface ChainFailure {
   /** Removes the provider from the turn. */
   isPermanent: boolean;
   isEmptyAnswer?: boolean;
-  /** It did not answer within the attempt's bound. */
+  /** It did not answer within the attempt's timeout. */
   isTimeout?: boolean;
   /** The wait that the provider has asked for. */
   retryAfterMs?: number;
@@ -46,7 +46,7 @@ const TRUSTED_WAIT_MS = 5_000;
 /** Empty answers cost money. A model that gives this many to one conversation is not likely to do better within minutes. */
 const MAX_EMPTY_ANSWERS = 3;
 
-/** The most that an attempt's bound grows: others wait meanwhile. */
+/** Maximum factor by which an attempt's timeout grows, because other providers wait meanwhile. */
 const MAX_GROWTH = 4;
 
 /** Pauses are shortened by up to this fraction, so that the conversations hit by an outage do not all retry at the same moments. */
@@ -82,9 +82,9 @@ export class Chain<C extends Choice> {
   }
 
   /**
-   * How long the current attempt at a provider may take, in ms. Some local models load at their first request, and start anew when it is
-   * aborted: so the bound doubles with each timeout, and the last attempt gets all that is left of the turn, unless another provider has
-   * been called less often.
+   * Timeout of the current attempt at a provider, in ms. Some local models load at their first request, and start again when it is aborted.
+   * So it doubles after each timeout, and the last attempt gets all that is left of the turn, unless another provider has been called less
+   * often.
    */
   boundMs(candidate: Candidate<C>, firstMs: number, leftMs: number): number {
     const boundMs = firstMs * Math.min(2 ** candidate.timeouts, MAX_GROWTH);

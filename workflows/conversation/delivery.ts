@@ -24,7 +24,7 @@ const SEND_RETRY_MS = 60 * 60_000;
 const ANSWER_WAIT_MS = 2_000;
 const CHECK_AFTER_MS = 1_000;
 
-/** Between the parts of a long reply: WhatsApp promises no order for two sends in quick succession. */
+/** Pause between the parts of a long reply, because WhatsApp promises no order for two sends in quick succession. */
 const PART_PAUSE_MS = 1_000;
 
 /** A send in doubt is settled for a day: then the customer's window is closed, and a person must find out. */
@@ -73,7 +73,7 @@ export class Delivery {
     this.#reports.clear();
   }
 
-  /** Sends a reply and its other parts, each once the one before it is known to be sent. Returns whether all went out. */
+  /** Sends a reply and its other parts, each once the previous one is known to be sent. Returns whether all were sent. */
   async deliverParts(reply: OutboxReply, partIds: readonly string[]): Promise<boolean> {
     if (!(await this.deliver(reply))) return false;
     for (const messageId of partIds) {
@@ -83,7 +83,7 @@ export class Delivery {
     return true;
   }
 
-  /** Whether the reply, or the part, went out. */
+  /** Returns whether the reply, or the part, was sent. */
   async deliver(reply: OutboxReply): Promise<boolean> {
     const giveUpAtMs = Date.now() + SEND_RETRY_MS;
     let resends = 0;

@@ -60,23 +60,23 @@ export class ConversationView {
     upsertSearchAttributes([{ key: attentionAttribute, value: attention }]);
   }
 
-  /** `by`: who wrote the reply that went out. It cures what failed before. */
+  /** `by`: who wrote the reply that was sent. Clears the last failure. */
   replied(by: string): void {
     this.#lastReply = by;
     this.#lastFailure = undefined;
   }
 
-  /** `cause`: without personal data. */
+  /** `cause` must not contain personal data. */
   failed(cause: string): void {
     this.#lastFailure = cause.slice(0, MAX_CAUSE_LENGTH);
   }
 
-  /** The cause has turned out to be none. */
+  /** The turn had not failed for this cause after all. */
   hasNotFailed(cause: string): void {
     if (this.#lastFailure === cause) this.#lastFailure = undefined;
   }
 
-  /** Sets the details, which are no command: a replay is not concerned. */
+  /** Sets the details. They are not a command, so a replay is unaffected. */
   showPhase(phase: string): void {
     this.#phase = phase;
     const { messages, replies, failedTurns } = this.totals;

@@ -128,7 +128,7 @@ export class ProviderWalk {
   #attemptMs(candidate: Candidate<Choice>): number {
     const { modelAttemptMs, providerAttemptMs } = this.#turn.recorded.timings;
     const leftMs = this.#deadlineMs - Date.now();
-    // As workers before 0.3 did it: a longer attempt starts a timer that their histories do not have.
+    // As in workers before 0.3: a longer attempt starts a timer that their histories do not have.
     if (!providerAttemptMs) return Math.max(1, Math.min(modelAttemptMs, leftMs));
     return this.#chain.boundMs(candidate, providerAttemptMs[candidate.choice.provider] ?? modelAttemptMs, leftMs);
   }

@@ -442,7 +442,7 @@ class Conversation {
 
   #answered(draft: Draft, isDelivered: boolean): void {
     const { totals } = this.#view;
-    // Unknown for servers that do not tell.
+    // Unknown if the server does not report it.
     totals.promptTokens += draft.promptTokens ?? 0;
     totals.completionTokens += draft.completionTokens ?? 0;
     if (isDelivered) {
