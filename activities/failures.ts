@@ -108,7 +108,7 @@ const REQUEST_TOO_LARGE = /request too large|must be reduced/i;
 const TOO_LONG_WORDS =
   /context[ _-]?(?:length|window|size)|maximum (?:prompt|input|sequence) length|(?:prompt|input|request|conversation) (?:is |was )?too (?:long|large)|too many (?:input |prompt )?tokens|input length exceeds|reduce the (?:length|size|number)/i;
 
-/** The failure for an answer that cannot be sent; undefined if it can. A content filter would decide the same way again; a model might not. */
+/** The failure for an answer that cannot be sent; undefined if it can. A content filter decides the same way again; a model may not. */
 export function answerFailure(choice: ModelChoice, answer: ChatAnswer): ApplicationFailure | undefined {
   const who = providerLabel(choice);
   if (answer.refusedBy !== undefined) return contentRefused(who, answer.refusedBy);

@@ -1,4 +1,4 @@
-/** What is raised, claimed and told, on a real database. An hour passes by moving `not_before` back. */
+/** Alerts that are raised, claimed and sent, on a real database. An hour passes by moving `not_before` back. */
 import { randomUUID } from 'node:crypto';
 import { type TestDatabase, testDatabase } from '../../test/support/engine';
 import { eventually } from '../../test/support/expectations';

@@ -1,15 +1,15 @@
 /**
- * What somebody is to be told. Raised where it is found out, if possible in the same statement, so that no dying process loses it; sent by
- * any worker. A cause is told once per hour and channel, with what has come together meanwhile.
+ * Alerts for operators. Raised where the cause is detected, if possible in the same statement, so that no dying process loses one; sent by
+ * any worker. A cause is reported at most once per hour and channel, with the number of occurrences meanwhile.
  */
 import type { Prisma } from '../../prisma/generated/client';
 import { type Statements, sql } from '../platform/database';
 import { maskPhoneNumbers } from '../platform/logger';
 import { cutText } from '../platform/text';
 
-/** Neither has a phone number or a message's text. */
+/** Contains no phone number and no text of a message. */
 export interface NewAlert {
-  /** What must be cured; the same cause is told once per hour. */
+  /** Identifies the cause, which is reported at most once per hour. */
   cause: string;
   /** For people: what has happened, and what to do. */
   text: string;
@@ -20,13 +20,13 @@ export interface NewAlert {
 const MAX_CAUSE_LENGTH = 200;
 const MAX_TEXT_LENGTH = 500;
 
-/** A claim that is older was left by a process that died. Longer than the timeout of any channel. */
+/** An older claim was left by a process that died. Longer than the timeout of any channel. */
 export const CLAIM_SECONDS = 60;
 
-/** How often a cause is told. */
+/** Minimum interval between two messages about one cause. */
 const TOLD_EVERY_SECONDS = 60 * 60;
 
-/** What nobody could be told for this long is old news. */
+/** An alert that could not be sent for this long is dropped. */
 const TELL_FOR_HOURS = 24;
 
 /** Raises an alert. */
@@ -42,7 +42,7 @@ export function raisedAlert({ cause, text }: Omit<NewAlert, 'subject'>, subjects
     ON CONFLICT (cause) DO UPDATE SET text = EXCLUDED.text, subject = EXCLUDED.subject, occurrences = a.occurrences + 1, raised_at = now()`;
 }
 
-/** The alert for a conversation's reason for attention; `conversationIds` is a query with one column `id`. */
+/** The INSERT for a conversation's reason for attention; `conversationIds` is a query with one column `id`. */
 export function attentionAlert({ kind, text }: { kind: string; text: string }, conversationIds: Prisma.Sql): Prisma.Sql {
   const told = `${kind.replaceAll('_', ' ')}: ${text}`;
   return raisedAlert(
@@ -51,7 +51,7 @@ export function attentionAlert({ kind, text }: { kind: string; text: string }, c
   );
 }
 
-/** What a text has in common with others of the same cause: without numbers of attempts, and without ids. */
+/** The text without ids and numbers of attempts, so that texts about one cause are equal. */
 export function causeOf(text: string): string {
   return text.replace(/ ?\(\d+ attempts\)/g, '').replace(/[\w.-]*\d[\w.-]{7,}/g, '#');
 }
@@ -61,7 +61,7 @@ export interface ClaimedAlert {
   cause: string;
   text: string;
   subject: string | null;
-  /** Occurrences, in total and not told yet. */
+  /** Occurrences, in total and not yet reported. */
   occurrences: number;
   untold: number;
   /** The same at every attempt, so that a receiver can drop duplicates. */
@@ -70,7 +70,7 @@ export interface ClaimedAlert {
   attempts: number;
 }
 
-/** Claims the oldest alert that is due in a channel, with one statement. Must be settled, postponed, or is due again after `CLAIM_SECONDS`. */
+/** Claims the oldest alert due in a channel, with one statement. Unless settled or postponed, it is due again in `CLAIM_SECONDS`. */
 export async function claimAlert(db: Statements, channel: string): Promise<ClaimedAlert | undefined> {
   const rows = await db.query<ClaimedAlert>(sql`
     WITH due AS (
@@ -91,7 +91,7 @@ export async function claimAlert(db: Statements, channel: string): Promise<Claim
   return rows[0];
 }
 
-/** The alert was told: the next message about its cause follows after an hour, if there is something to tell by then. */
+/** The alert was sent: the next message about its cause follows after an hour, if the cause has occurred again by then. */
 export async function settleAlert(db: Statements, channel: string, { cause, messageId, occurrences }: ClaimedAlert): Promise<void> {
   await db.query(sql`
     UPDATE alert_deliveries SET told = ${occurrences}, attempts = 0, message_id = NULL,
@@ -99,14 +99,14 @@ export async function settleAlert(db: Statements, channel: string, { cause, mess
     WHERE cause = ${cause} AND channel = ${channel} AND message_id = ${messageId}::uuid`);
 }
 
-/** The alert was not told; it is due again after `seconds`. */
+/** The alert was not sent; it is due again after `seconds`. */
 export async function postponeAlert(db: Statements, channel: string, { cause, messageId }: ClaimedAlert, seconds: number): Promise<void> {
   await db.query(sql`
     UPDATE alert_deliveries SET not_before = now() + ${seconds}::float8 * interval '1 second'
     WHERE cause = ${cause} AND channel = ${channel} AND message_id = ${messageId}::uuid`);
 }
 
-/** Nobody knows whether the alert was told: it counts as told for an hour, and is told again after it. */
+/** It is unknown whether the alert was sent: it is due again after an hour. */
 export async function doubtAlert(db: Statements, channel: string, alert: ClaimedAlert): Promise<void> {
   await postponeAlert(db, channel, alert, TOLD_EVERY_SECONDS);
 }

@@ -8,7 +8,7 @@ import { currentConversation } from './merged-conversations';
 /** The reasons that a sent reply cures: the customer has heard from us, and the model has seen the unanswered messages. */
 const CURED_BY_REPLY: AttentionKind[] = ['turn_failed', 'reply_failed', 'waiting_for_model'];
 
-/** Reasons about messages that nobody answered. A reply cures them if it was drafted afterwards: its model has seen those messages. */
+/** Reasons about messages that were not answered. A reply cures them if it was drafted later, because its model has seen those messages. */
 const CURED_BY_LATER_DRAFT: AttentionKind[] = ['too_old', 'loop'];
 
 interface Reason {
@@ -37,7 +37,7 @@ export function withoutReasons(attention: Prisma.Sql, kinds: readonly AttentionK
     SELECT COALESCE(jsonb_agg(reason), '[]') FROM jsonb_array_elements(${attention}) reason WHERE reason->>'kind' <> ALL(${[...kinds]}) AND ${remains})`;
 }
 
-/** `attention` without the reasons that a sent reply cures, `draftedAt` being when it was drafted. */
+/** `attention` without the reasons that a sent reply cures. `draftedAt`: when the reply was drafted. */
 export function withoutCuredReasons(attention: Prisma.Sql, draftedAt: Prisma.Sql, subject: Prisma.Sql): Prisma.Sql {
   const isSeen = sql`reason->>'kind' = ANY(${CURED_BY_LATER_DRAFT}) AND (reason->>'since')::timestamptz < ${draftedAt}`;
   return sql`(

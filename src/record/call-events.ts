@@ -18,7 +18,7 @@ import { workspaceOfVapiNumber } from './workspaces';
 export interface CallRow {
   callId: string;
   workflowId: string;
-  /** Whether a request of ours placed it; then its workflow ran before its first event. */
+  /** Whether Parley placed it; then its workflow ran before its first event. */
   isOwn: boolean;
   providerCallId: string | null;
   formerProviderCallIds: string[];

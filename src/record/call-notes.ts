@@ -18,13 +18,13 @@ export interface FollowUp {
   maxLength: number;
 }
 
-/** How long after a customer's last message WhatsApp takes free text (Cloud API, customer service window). */
+/** How long after a customer's last message WhatsApp accepts free text (Cloud API, customer service window). */
 const WINDOW = sql`interval '24 hours'`;
 
 /**
- * Writes the note, and the follow-up into the outbox, unless it must not be sent: people or nobody answer this conversation, the chatbot is
- * off, or WhatsApp would refuse it. The note says which. Undefined if the call belongs to no conversation. Idempotent: the note has the
- * call's id, and the follow-up an id derived from it.
+ * Writes the note, and the follow-up into the outbox. The follow-up is left out if the conversation is in mode `human` or `paused`, the
+ * chatbot is off, or WhatsApp would refuse it; the note says which. Undefined if the call belongs to no conversation. Idempotent: the
+ * note has the call's id, and the follow-up an id derived from it.
  */
 export async function writeCallNote(db: Database, callId: string, followUp: FollowUp): Promise<WrittenNote | undefined> {
   const text = followUp.text ?? null;
@@ -48,7 +48,7 @@ export async function writeCallNote(db: Database, callId: string, followUp: Foll
           'followUp', (SELECT fate FROM follow_up WHERE trim(text) <> '')), 'received'
       FROM call ON CONFLICT DO NOTHING RETURNING 1
     ), decided AS (
-      -- A second attempt stays with what the first one decided.
+      -- A second attempt keeps what the first one decided.
       SELECT COALESCE((SELECT payload->>'followUp' FROM messages WHERE id = ${callId}::uuid), (SELECT fate FROM follow_up WHERE trim(text) <> '')) AS fate
     ), written AS (
       INSERT INTO messages (id, workspace_id, conversation_id, direction, kind, text, status)

@@ -26,16 +26,16 @@ export interface CallEnding {
 /** The cause of a failure, as far as the reason tells. */
 type FailureCategory = 'account' | 'platform' | 'provider' | 'config' | 'telephony' | 'media' | 'unknown';
 
-/** What a rule looks at. */
+/** The facts that the rules use. */
 export interface EndedCall {
   endedReason: string | undefined;
   /** Whether the call was in progress, as far as is known. */
   wasInProgress: boolean;
-  /** Whether the person on the phone said anything; undefined if no report tells. */
+  /** Whether the person on the phone said anything; undefined if no report shows it. */
   customerSpoke?: boolean | undefined;
 }
 
-/** `isSilent`: matches only if it is known that the person said nothing. */
+/** `isSilent`: matches only if the person is known to have said nothing. */
 type Rule = { matches: RegExp; isSilent?: true } & (
   | { outcome: Exclude<CallOutcome, 'failed' | 'unknown'> }
   | { outcome: 'failed'; category: FailureCategory }
@@ -50,7 +50,7 @@ const RULES: readonly Rule[] = [
   { outcome: 'invalid_number', matches: /^twilio-reported-customer-misdialed$/ },
   { outcome: 'canceled', matches: /^(manually-canceled|scheduled-call-deleted|call-deleted)$/ },
   { outcome: 'transfer_failed', matches: /^call\.forwarding\.|error-transfer-failed$|error-warm-transfer-/ },
-  // Somebody picked up, or something did, and said nothing. A call that the assistant forwarded may have been a talk with a colleague.
+  // Somebody or something picked up and said nothing. In a call that the assistant forwarded, the person may have spoken with a colleague.
   {
     outcome: 'no_answer',
     isSilent: true,
@@ -88,7 +88,7 @@ export const UNANSWERED: readonly CallOutcome[] = ['no_answer', 'busy', 'voicema
 /** Failures of our account or configuration: a person must act. */
 const NEEDS_A_PERSON = /^(?:account|config):/;
 
-/** The ending of a call. */
+/** How a call ended. */
 export function callEnding(call: EndedCall): CallEnding {
   const { outcome, error } = callOutcome(call);
   return {

@@ -8,19 +8,19 @@ import { higherStatus } from './call-status';
 
 /** What storing a report has changed. */
 export interface KeptReport {
-  /** The call that it is about. */
+  /** The call that the report was stored for. */
   callId: string;
   /** Whether this was the first report. */
   isFirst: boolean;
-  /** Whether the call's callback should hear of an improvement, now or earlier. */
+  /** Whether the receiver of the call's callback must get an update, due to this report or an earlier one. */
   owesUpdate: boolean;
 }
 
 /**
  * Stores a report or a snapshot of a call. A report of an ended call replaces the fields that it contains. A snapshot of a live call, or a
- * report of a call that is done, only fills gaps. A report of a call that is done also replaces the outcome `unknown`, with the attention
- * that it asked for, and decides between `completed` and `no_answer` if it tells whether somebody spoke; the note in the conversation then
- * says the same. If another row now follows the reported call, the report goes there.
+ * report of a call that is done, only fills gaps. A report of a call that is done also replaces the outcome `unknown`, clears the attention
+ * that this outcome requested, and decides between `completed` and `no_answer` if it shows whether somebody spoke. The note in the
+ * conversation is updated as well. If another row now follows the reported call, the report goes there.
  */
 export async function keepCallReport(db: Database, callId: string, report: CallReport): Promise<KeptReport> {
   const kept = await writeReport(db, callId, report);
@@ -31,7 +31,7 @@ export async function keepCallReport(db: Database, callId: string, report: CallR
   return keptThere ?? { callId, isFirst: false, owesUpdate: false };
 }
 
-/** Outcomes between which only the words on the phone decide. */
+/** Outcomes that differ only in whether the person spoke. */
 const DECIDED_BY_WORDS: readonly string[] = ['completed', 'no_answer'] satisfies CallOutcome[];
 
 /** Undefined if the row does not follow this call. */
@@ -112,7 +112,7 @@ async function writeReport(db: Database, callId: string, report: CallReport): Pr
   return rows[0];
 }
 
-/** When somebody answered, as far as a report or a snapshot tells: a call that rings has begun, and nobody has answered. */
+/** When somebody answered, if a report or snapshot shows it. A ringing call has a start, but nobody has answered it. */
 function answeredAtOf({ isEnded, status, startedAt, customerSpoke }: CallReport, outcome: CallOutcome): string | null {
   const isTalk = isEnded
     ? (customerSpoke ?? (outcome === 'completed' || outcome === 'transfer_failed'))

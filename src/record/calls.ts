@@ -117,23 +117,23 @@ export async function findCalls(
   return pageOf(rows, limit);
 }
 
-/** Names calls that were placed for one purpose; in any workspace if none is given. */
+/** The calls with one reference, in one workspace or, if none is given, in all. */
 export interface CallReference {
   serviceRequestId: string;
   workspaceId?: string | undefined;
 }
 
-/** How far the calls with one reference are. */
+/** Progress of the calls with one reference. */
 export interface CallProgress {
   /** Calls that are not done. */
   pending: number;
   /** Calls that are done, by outcome. */
   counts: Record<CallOutcome, number>;
-  /** Workflows of calls that are not done, newest first; the newest ones only. */
+  /** Workflows of the newest calls that are not done, newest first. */
   awaited: string[];
 }
 
-/** With at most `awaited` workflows. */
+/** Reads the progress, with at most `awaited` workflows. */
 export async function findCallProgress(
   db: Database,
   { serviceRequestId, workspaceId }: CallReference,
@@ -159,7 +159,7 @@ export async function recordCallbackFailure(db: Database, id: string): Promise<v
   await db.orm.vapiCallResult.updateMany({ where: { id }, data: { needsAttention: true, callbackFailedAt: new Date() } });
 }
 
-/** A person has looked: the call needs nobody any more. */
+/** A person has looked: the call no longer needs attention. */
 export async function clearCallAttention(db: Database, id: string): Promise<void> {
   await db.orm.vapiCallResult.updateMany({ where: { id }, data: { needsAttention: false, callbackFailedAt: null } });
 }
@@ -173,7 +173,7 @@ export interface CallFacts {
   hasReport: boolean;
   /** Whether there was a conversation. */
   wasInProgress: boolean;
-  /** Whether the person on the phone said anything; undefined if no report tells. */
+  /** Whether the person on the phone said anything; undefined if no report shows it. */
   customerSpoke?: boolean | undefined;
 }
 

@@ -51,7 +51,7 @@ export function joinAliases({ phone, businessScopedUserId }: ContactIdentity): P
       AND by_user_id.workspace_id = w.id AND by_user_id.stated_at IS NOT NULL`;
 }
 
-/** The conversation of a workspace (null: the first one) with the person who has this phone number, in whatever spelling. */
+/** The conversation of a workspace (null: the first one) with the person who has this phone number, in any spelling. */
 export function conversationWith(number: Prisma.Sql, workspaceId: Prisma.Sql): Prisma.Sql {
   return sql`(
     SELECT c.id FROM contact_aliases a JOIN conversations c ON c.contact_id = a.contact_id

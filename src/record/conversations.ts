@@ -63,7 +63,7 @@ export async function findConversations(
   { mode, needsAttention, phone }: ConversationFilter,
   { limit, before }: { limit: number; before?: { at: Date; id: string } | undefined },
 ): Promise<Page<ConversationRow>> {
-  // First, because PostgreSQL might otherwise read all conversations in the order of the list to find the few of one number.
+  // A separate query, because PostgreSQL might otherwise read all conversations in list order to find the few of one number.
   const contacts = phone === undefined ? undefined : await findContacts(db, phone);
   const rows = await db.orm.conversation.findMany({
     where: {

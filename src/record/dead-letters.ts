@@ -98,7 +98,7 @@ export async function keepDeadLetters(db: Database, letters: readonly NewDeadLet
       workflow_id = EXCLUDED.workflow_id, conversation_id = EXCLUDED.conversation_id,
       body = EXCLUDED.body, raw_body = EXCLUDED.raw_body, is_truncated = EXCLUDED.is_truncated
     RETURNING id, source), alerted AS (
-      -- Those of a conversation are a reason for its attention.
+      -- A conversation's dead letters are a reason for its attention, which raises the alert.
       ${raisedAlert(alert, sql`SELECT 'dead letter ' || id AS subject FROM kept WHERE source <> 'conversation'`)}
     )
     SELECT id FROM kept`);

@@ -1,4 +1,4 @@
-/** Rows that are deleted some time after they were written, whatever became of them. */
+/** Rows that are deleted some time after they were written, regardless of their state. */
 import type { ExpiringRows } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
 
@@ -9,8 +9,8 @@ const TABLES = {
 } as const satisfies Record<ExpiringRows, unknown>;
 
 /**
- * Deletes up to `batch` rows written before `beforeMs` (milliseconds since 1970), the oldest first. Returns the number. By their places
- * in the table (ctid), because PostgreSQL may look for ids by reading the whole table.
+ * Deletes up to `batch` rows written before `beforeMs` (milliseconds since 1970), the oldest first. Returns the number. Deletes by
+ * position in the table (ctid), because with ids PostgreSQL may read the whole table.
  */
 export async function deleteExpired(db: Database, kind: ExpiringRows, beforeMs: number, batch: number): Promise<number> {
   const table = TABLES[kind];

@@ -86,7 +86,7 @@ class ContactMerged extends Error {
 /** Each retry means that another transaction has succeeded. */
 const ATTEMPTS = 10;
 
-/** What recording needs to know beside the messages. */
+/** What recording needs besides the messages. */
 export interface RecordingRules {
   identity: Identity;
   answerLimits: AnswerLimits;
@@ -249,8 +249,8 @@ function recentlySaid(): Prisma.Sql {
 }
 
 /**
- * The replies in conversation `c` within the last hour; messages that wait for a model count as one more. Looked for only if there is so
- * much in the last hour at all, and no further back than a person writes who gets a reply to every tenth message.
+ * The number of replies in conversation `c` within the last hour; messages that wait for a model count as one more. Counts only if the last
+ * hour has enough messages at all, and reads a bounded number: enough even if only every tenth message gets a reply.
  */
 function recentReplies(most: number): Prisma.Sql {
   const newest = sql`FROM messages m WHERE m.conversation_id = c.id ORDER BY m.position DESC`;
@@ -296,7 +296,7 @@ async function insertMessages(
     kind: message.kind,
     text: message.text ?? null,
     payload: message.payload ?? null,
-    // An operator's signal or an old dead letter may have a time in the future.
+    // The time in an operator's signal or an old dead letter may be in the future.
     occurred_at: new Date(Math.min(message.sentAtMs, Date.now())).toISOString(),
     outcome: immediateOutcome(message, state, limits),
   }));
@@ -337,7 +337,7 @@ async function insertMessages(
   return { answerableIds: openIds(open), asksForPerson };
 }
 
-/** A message that was just inserted, or that still wants a reply. */
+/** A message that was just inserted, or that still needs a reply. */
 interface FoundMessage {
   id: string;
   outcome: string | null;
@@ -357,7 +357,7 @@ function attentionOf(
   const outcomes = [...new Set(messages.map(({ outcome }) => outcome))];
   const reasons = outcomes.flatMap((outcome) => attentionFor(outcome, limits) ?? []);
   if (reasons.length === 0) return { columns: Prisma.empty, alerts: Prisma.empty };
-  // A message that was there before asks for nobody again.
+  // A message that was stored before does not request attention again.
   const isInserted = (kind: string) => sql`EXISTS (SELECT FROM inserted WHERE outcome = ${kind}::message_outcome)`;
   const attention = reasons.reduce(
     (before, reason) => sql`CASE WHEN ${isInserted(reason.kind)} THEN ${withReason(before, reason)} ELSE ${before} END`,
@@ -378,8 +378,8 @@ function attentionOf(
 }
 
 /**
- * Messages `m` that this workflow recorded and that still want a reply: without an outcome, and in no turn or in one
- * whose draft, or the rest of it, nobody has sent (its workflow was terminated). Those of another workflow of the same person are its own.
+ * Messages `m` that this workflow recorded and that still need a reply: without an outcome, and in no turn, or in one
+ * whose draft was not sent, or only in part (its workflow was terminated). Messages of the person's other workflow are left to it.
  */
 function isOpenFor(conversationId: string, workflowId: string): Prisma.Sql {
   return sql`m.conversation_id = ${conversationId}::uuid AND m.direction = 'inbound' AND m.outcome IS NULL AND m.workflow_id = ${workflowId}
@@ -387,11 +387,11 @@ function isOpenFor(conversationId: string, workflowId: string): Prisma.Sql {
       FROM messages r WHERE r.reply_to_id = m.turn_id))`;
 }
 
-/** Whether parts of the reply `r` wait, and none is being sent. An aggregate, because PostgreSQL would read the whole table for EXISTS. */
+/** Whether parts of the reply `r` wait and none is being sent. An aggregate, because PostgreSQL would read the whole table for EXISTS. */
 const isRestWaiting = sql`(
   SELECT bool_or(p.status = 'pending') AND NOT bool_or(p.status IN ('sending', 'unconfirmed')) FROM messages p WHERE p.part_of_id = r.id)`;
 
-/** Whether somebody wrote it just now, to us alone. */
+/** Whether the message is new and private: neither imported history nor sent in a group. */
 function isForUs({ isHistory, isInGroup }: InboundMessage): boolean {
   return !isHistory && !isInGroup;
 }

@@ -40,9 +40,9 @@ export interface PromptMaterial {
 
 /**
  * The system prompt, the customer's name, the last messages that the customer has seen or written in the private chat (those of the turn
- * last, in the order in which they were written: one may have been delivered late), and the draft that the turn already has: the reply to its
- * last message, or to one of `lostReplyToIds` (see `DraftOrder`). Any other reply to an earlier message was left by a terminated workflow
- * and does not count. Undefined if the conversation or its settings do not exist.
+ * last, in the order in which they were written, because one may have been delivered late), and the turn's draft if there is one: the reply
+ * to its last message, or to one of `lostReplyToIds` (see `DraftOrder`). Any other reply to an earlier message was left by a terminated
+ * workflow and does not count. Undefined if the conversation or its settings do not exist.
  */
 export async function loadPromptMaterial(
   db: Database,

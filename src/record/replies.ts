@@ -7,8 +7,8 @@
  * - a status only rises (in the order of the enum), and may skip steps;
  * - the inbound messages of a turn get their outcome in the statement that settles its reply.
  *
- * A long reply has several rows, its parts. The first one has `reply_to_id`; the others name it in `part_of_id`, and are sent in order, each
- * with a claim of its own. Its turn is answered once all have been sent. A part that fails, or stays in doubt, ends those after it.
+ * A long reply has several rows, its parts. The first one has `reply_to_id`; the others name it in `part_of_id`. They are sent in order,
+ * each with a claim of its own. The turn is answered once all are sent. If a part fails or stays in doubt, those after it are not sent.
  */
 
 import { randomUUID } from 'node:crypto';
@@ -26,7 +26,7 @@ export interface NewDraft {
   workflowId: string;
   /** The inbound messages of the turn, oldest first. The reply belongs to the last one. */
   messageIds: string[];
-  /** What is sent, one message each. */
+  /** The texts to send, one message each. */
   texts: string[];
   provider: string;
   model: string;
@@ -39,7 +39,7 @@ export interface NewDraft {
 
 /** A reply in the outbox. */
 export interface StoredReply {
-  /** Its row; of a reply in parts, the first one's. */
+  /** Id of its row; for a reply in parts, of the first one. */
   messageId: string;
   /** The rows of the other parts, in order. */
   partIds: string[];
@@ -91,7 +91,7 @@ export async function storeDraft(db: Database, draft: NewDraft): Promise<StoredR
     SELECT id FROM (SELECT id, 1 AS part FROM reply UNION ALL SELECT id, part FROM parts) written ORDER BY part`);
   const [messageId, ...partIds] = rows.map(({ id }) => id);
   if (messageId === undefined) return undefined;
-  // A statement does not see what another one has committed since it began: the parts of an existing reply need a look of their own.
+  // A statement does not see what others have committed since it began, so the parts of an existing reply are read with another one.
   return { messageId, partIds: messageId === newId ? partIds : await findParts(db, messageId) };
 }
 
@@ -122,7 +122,7 @@ export async function findMovedMessages(
   return rows[0];
 }
 
-/** The message that the row `part` answers, of a reply's first row or a later one. */
+/** The message that the row `part` answers, whether it is a reply's first row or a later one. */
 function answeredBy(part: Prisma.Sql): Prisma.Sql {
   return sql`COALESCE(${part}.reply_to_id, (SELECT f.reply_to_id FROM messages f WHERE f.id = ${part}.part_of_id))`;
 }
@@ -133,7 +133,7 @@ export interface ClaimedReply {
   phone: string | null;
   businessScopedUserId: string | null;
   phoneNumberId: string;
-  /** Who wrote it; null if no model did. */
+  /** The model that wrote it; null if none did. */
   provider: string | null;
   sendAttempts: number;
   lastInboundAgeMs: number;
@@ -223,9 +223,9 @@ function keyCondition(key: ReplyKey): Prisma.Sql {
 
 /**
  * Raises the row to `status`, stores WhatsApp's id, and settles the turn: from `sent` up its messages are answered or merged, and the
- * reasons that a reply cures are removed; on `failed` they failed, and the conversation needs attention. Of a reply in parts, all must have
- * been sent; after a part that failed, no further one is. Null if there is no such row, or
- * its status is not lower. `claim`: applies only while this claim is current; `isLate`: applies only to a reply that is unconfirmed or waits.
+ * reasons that a reply cures are removed; on `failed` they failed, and the conversation needs attention. A reply in parts settles its turn
+ * once all are sent, or once one fails; no part is sent after that. Null if there is no such row, or its status is not lower.
+ * `claim`: applies only while this claim is current; `isLate`: applies only to a reply that is unconfirmed or waits.
  */
 export async function raiseReply(
   db: Database,
@@ -285,7 +285,7 @@ export async function raiseReply(
   return rows[0] ?? null;
 }
 
-/** The other rows `p` of the reply that the row `r` belongs to, as far as they fulfil the condition. */
+/** The other rows `p` of the reply that the row `r` belongs to, if they meet the condition. */
 function otherParts(condition: Prisma.Sql): Prisma.Sql {
   return sql`
     SELECT FROM messages p WHERE p.part_of_id = r.first_id AND p.id <> r.id AND ${condition}
@@ -378,9 +378,9 @@ export async function findOtherReplies(db: Database, ids: string[], messageId: s
 }
 
 /**
- * Gives the messages of an unconfirmed reply the outcome `unconfirmed`, and asks for a person. Parts that would follow are not sent: without
- * this one, the customer could not follow them. Returns false if the row is no longer
- * unconfirmed. Locks the row, so that a status that settles it comes either before or after.
+ * Gives the messages of an unconfirmed reply the outcome `unconfirmed`, and requests attention. The parts after it are not sent, because
+ * they might make no sense without it. Returns false if the row is no longer unconfirmed.
+ * Locks the row, so that a status that settles it comes either before or after.
  */
 export async function doubtReply(
   db: Database,

@@ -1,7 +1,7 @@
-/** Which messages get no reply, and why. Pure: facts in, outcome out. */
+/** Which messages get no reply, and why. Pure. */
 import type { AttentionKind, InboundMessage } from '../../workflows/contract';
 
-/** Beyond these, nothing is answered. */
+/** Limits beyond which messages are not answered. */
 export interface AnswerLimits {
   /** Maximum age of a message, in ms, by WhatsApp's clock. */
   withinMs: number;
@@ -13,7 +13,7 @@ export interface AnswerLimits {
 export interface RecentTalk {
   /** What the person wrote, newest first; each cut to `RECENT_TEXT_LENGTH`. */
   said: { kind: string; text: string | null; outcome: string | null }[];
-  /** Replies, and one for each turn that is being worked on. */
+  /** Replies, plus one if messages wait for a model. */
   replies: number;
 }
 
@@ -30,10 +30,10 @@ export interface AnsweringState {
 /** The outcomes that a message can have as soon as it is recorded. */
 export type ImmediateOutcome = 'history' | 'group' | 'human' | 'paused' | 'ai_disabled' | 'unsupported' | 'too_old' | 'loop';
 
-/** Kinds of message that are answered if they have text; for media, that is the caption. */
+/** Kinds of message that are answered if they have text, which for media is the caption. */
 const ANSWERABLE_KINDS = new Set(['text', 'image', 'video', 'document', 'audio', 'sticker']);
 
-/** What becomes of a message at once; null when it wants a reply. */
+/** The outcome of a message when it is recorded; null if it needs a reply. */
 export function immediateOutcome(message: InboundMessage, state: AnsweringState, limits: AnswerLimits): ImmediateOutcome | null {
   if (message.isHistory) return 'history';
   if (message.isInGroup) return 'group';
@@ -45,21 +45,21 @@ export function immediateOutcome(message: InboundMessage, state: AnsweringState,
   return null;
 }
 
-/** The outcomes that ask for a person, with the reason. */
+/** The reason for attention of an outcome that needs a person. */
 export function attentionFor(outcome: string | null, limits: AnswerLimits): { kind: AttentionKind; text: string } | undefined {
   const hours = Math.round(limits.withinMs / 3_600_000);
-  if (outcome === 'too_old') return { kind: 'too_old', text: `a message came more than ${hours} hours late, and was not answered` };
+  if (outcome === 'too_old') return { kind: 'too_old', text: `a message arrived more than ${hours} hours late, and was not answered` };
   const often = `the same text again and again, or more than ${limits.repliesPerHour} replies within an hour`;
-  if (outcome === 'loop') return { kind: 'loop', text: `${often}: probably an automaton, which is not answered` };
+  if (outcome === 'loop') return { kind: 'loop', text: `${often}: probably a bot, which is not answered` };
   return undefined;
 }
 
-/** A text that was answered this often within an hour, and no other in between, is not answered again. */
+/** A text that was answered this often within an hour, with no other in between, is not answered again. */
 const MAX_EQUAL_ANSWERS = 3;
 
 /**
- * Whether the person, or rather the automaton, has got enough replies to the same text. Repetitions between two replies do not count, because
- * one reply answers them together. Another text, or anything that is no text, starts anew.
+ * Whether the person, probably a bot, has had enough replies to the same text. Repetitions between two replies do not count, because one
+ * reply answers them together. Another text, or a message that is not text, restarts the count.
  */
 function isRepetition({ kind, text }: InboundMessage, { said }: RecentTalk): boolean {
   if (kind !== 'text' || text === undefined) return false;
@@ -68,7 +68,7 @@ function isRepetition({ kind, text }: InboundMessage, { said }: RecentTalk): boo
   for (const earlier of said) {
     if (earlier.outcome === 'history' || earlier.outcome === 'group') continue;
     if (earlier.kind !== 'text' || comparable(earlier.text ?? '') !== wanted) return false;
-    // Its own outcome, so that it stays silent although its replies have stopped.
+    // The earlier message's own outcome, so that the loop does not restart although replies have stopped.
     if (earlier.outcome === 'loop') return true;
     if (earlier.outcome === 'answered' || earlier.outcome === 'unconfirmed') answers += 1;
     if (answers >= MAX_EQUAL_ANSWERS) return true;
@@ -76,10 +76,10 @@ function isRepetition({ kind, text }: InboundMessage, { said }: RecentTalk): boo
   return false;
 }
 
-/** How much of a text is needed to compare it, in UTF-16 code units. */
+/** Length of the text that is compared, in UTF-16 code units. */
 export const RECENT_TEXT_LENGTH = 400;
 const COMPARED_LENGTH = 300;
-/** In a text with so many letters, which people do not type several times, numbers are a date or a ticket. In a shorter one, they are a choice. */
+/** People do not retype a text with so many letters, so its numbers are a date or a ticket. In a shorter text, they are a choice. */
 const LETTERS_OF_A_SENTENCE = 40;
 
 /** The text without differences in case and white space, and, if it is long, in its numbers. */

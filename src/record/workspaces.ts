@@ -32,14 +32,14 @@ export async function workspaceState(db: PrismaClient, kapsoPhoneNumberId: strin
   return (await db.chatbotSettings.findFirst({ where: { workspace: { kapsoPhoneNumberId } }, select })) ?? undefined;
 }
 
-/** The choice of models of a business number. */
+/** The models that a business number is set to use. */
 export interface NumberedChain {
   phoneNumberId: string;
   providerChain: string[];
   model: string | null;
 }
 
-/** The choices of all workspaces that answer. */
+/** The models of all workspaces that answer. */
 export async function chainsInUse(db: Database): Promise<NumberedChain[]> {
   return await db.query<NumberedChain>(sql`
     SELECT w.kapso_phone_number_id AS "phoneNumberId", s.provider_chain AS "providerChain", s.model
@@ -63,7 +63,7 @@ function chosenSettings(settings: Settings): Record<string, boolean | number | s
 /** The id of the first workspace; null while there is none. */
 export const firstWorkspace = sql`(SELECT id FROM workspaces ORDER BY created_at, id LIMIT 1)`;
 
-/** The part of a workspace that a call needs. */
+/** The fields of a workspace that a call needs. */
 export interface CallWorkspace {
   id: string;
   /** Vapi's id of the number that its calls come from. */

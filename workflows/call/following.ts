@@ -16,7 +16,7 @@ const NO_FREE_SLOT = /concurrency-limit-reached$/;
 export const FIRST_END_PAUSE_MS = 5_000;
 const LONGEST_END_PAUSE_MS = 60_000;
 
-/** 1: a call begun by a worker of 0.1 or 0.2. It has a timer and a search attribute update per status, and asks for its end once per state. */
+/** 1: a call begun by a worker of 0.1 or 0.2. It has a timer and a search attribute per status, and asks for its end once per state. */
 export type CallFlow = 1 | 2;
 
 /** The part of a call that following uses. */

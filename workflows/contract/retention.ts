@@ -2,8 +2,8 @@
 import { defineQuery } from '@temporalio/workflow';
 
 /**
- * Rows with a retention of their own: reports about replies, reports about calls (usually deleted with their call), and messages to a number
- * without a workspace.
+ * Rows with a retention of their own: reports about replies, reports about calls (usually deleted with their call), and messages to a
+ * number without a workspace.
  */
 export const EXPIRING_ROWS = ['statusEvents', 'callEvents', 'parkedMessages'] as const;
 export type ExpiringRows = (typeof EXPIRING_ROWS)[number];

@@ -1,10 +1,10 @@
-/** Posts alerts to the operator's webhook, in the form that Slack, Mattermost and others take. */
+/** Posts alerts to the operator's webhook, in the form that Slack, Mattermost and others accept. */
 import { type CallbackAnswer, type CallbackUrlCheck, checkCallbackUrl, postChecked, type Resolve, signedHeaders } from '../callback/client';
 
 /** The operator's settings (ALERT_WEBHOOK_*, ALERT_SIGNING_SECRET). */
 export interface AlertWebhook {
   url: string;
-  /** Without it the messages are not signed (Slack does not look). */
+  /** Without it, the messages are not signed (Slack ignores signatures). */
   signingSecret?: string | undefined;
   /** Whether the URL may lead to an internal address, and use http or another port than 443. */
   mayBeInternal: boolean;
@@ -14,7 +14,7 @@ export interface AlertWebhook {
   resolve?: Resolve | undefined;
 }
 
-/** Posts one message, once. `id`: the same at every attempt. Never rejects. */
+/** Posts a message once. `id`: the same at every attempt. Never rejects. */
 export async function postAlert(webhook: AlertWebhook, { id, text }: { id: string; text: string }): Promise<CallbackAnswer> {
   const check = checkAlertUrl(webhook);
   if (!check.ok) return { kind: 'forbidden', problem: check.problem };
@@ -25,7 +25,7 @@ export async function postAlert(webhook: AlertWebhook, { id, text }: { id: strin
   return await postChecked(check, message, webhook);
 }
 
-/** Only the host of the setting itself is allowed, so what remains to be guarded is where its name leads. */
+/** Only the setting's own host is allowed, so the remaining check is which addresses its name resolves to. */
 function checkAlertUrl({ url, mayBeInternal }: AlertWebhook): CallbackUrlCheck {
   if (!URL.canParse(url)) return { ok: false, problem: 'ALERT_WEBHOOK_URL is not a URL' };
   const { hostname, port, protocol } = new URL(url);

@@ -69,7 +69,7 @@ export interface CallbackClientOptions extends CallbackSettings {
   timeoutMs: number;
   /** Default: the system's resolver. */
   resolve?: Resolve | undefined;
-  /** Default: those of this process. */
+  /** Default: the proxies of this process. */
   proxies?: ProxySettings | undefined;
 }
 
@@ -274,11 +274,11 @@ function send(url: URL, { headers, body }: Message, addresses: Address[], signal
 
 interface Proxied {
   proxy: URL;
-  /** The callback's URL, with the checked address instead of the name. */
+  /** The callback's URL, with the checked address in place of the name. */
   target: URL;
 }
 
-/** NO_PROXY may except the name or the address. IPv4 is preferred, which every proxy has. */
+/** NO_PROXY may list the name or the address. IPv4 is preferred, because every proxy supports it. */
 function findProxy(url: URL, addresses: Address[], proxies: ProxySettings): Proxied | undefined {
   const { address = '', family = 0 } = addresses.find((each) => each.family === 4) ?? addresses[0] ?? {};
   const target = new URL(url);
@@ -287,7 +287,7 @@ function findProxy(url: URL, addresses: Address[], proxies: ProxySettings): Prox
   return proxy && { proxy, target };
 }
 
-/** The proxy gets the checked address, because it would resolve a name again. The certificate must still be the name's. */
+/** The proxy gets the checked address, because it would resolve a name again. The certificate must still match the name. */
 async function sendThrough({ proxy, target }: Proxied, url: URL, { headers, body }: Message, signal: AbortSignal): Promise<CallbackAnswer> {
   const named = literalAddress(url) === undefined ? { requestTls: { servername: url.hostname } } : {};
   const tunnel = new ProxyAgent({ uri: proxy.href, ...named });

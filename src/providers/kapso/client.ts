@@ -87,7 +87,7 @@ const listedStatus = z.object({
   biz_opaque_callback_data: text,
 });
 
-/** Kapso's part where WhatsApp is not configured: it sends nothing, and says so. */
+/** Stands in for Kapso if WhatsApp is not configured: refuses every send. */
 export function unconfiguredKapso(): KapsoClient {
   return {
     sendText: async () => ({ kind: 'refused', httpStatus: 401, kapsoError: 'KAPSO_API_KEY is not set' }),

@@ -1,10 +1,10 @@
 /** Fenced code, as Markdown and WhatsApp both write it. */
 
-/** The marker of the fence that is open after `line`, if `open` is the one before it; undefined if none is. */
+/** The marker of the fence that is open after `line`; undefined if none is. `open`: the one that is open before it. */
 export function fenceAfter(line: string, open: string | undefined): string | undefined {
   const [, marker, rest = ''] = /^[ \t]*(`{3,8}|~{3,8})(?![`~])(.*)$/.exec(line) ?? [];
   if (marker === undefined) return open;
-  // A line such as ```word``` is code in itself.
+  // A line such as ```word``` is complete code.
   if (open === undefined) return rest.includes('`') ? undefined : marker;
   const isEnd = marker.startsWith(open) && rest.trim() === '';
   return isEnd ? undefined : open;

@@ -1,4 +1,4 @@
-/** What Kapso says of a project's numbers and webhooks (its platform API, November 2026). Reads only. */
+/** Reads a project's numbers and webhooks from Kapso (its platform API, November 2026). */
 import { z } from 'zod';
 import { connectionFailure } from '../../platform/connection-failure';
 import { withDeadline } from '../../platform/deadline';
@@ -10,10 +10,10 @@ export interface KapsoProject {
   apiKey: string;
 }
 
-/** The rows of a list; or `refused`: Kapso responded with another status; or `unreachable`: with nothing that can be read. */
+/** The rows of a list. `refused`: Kapso responded with an error status. `unreachable`: there was no readable response. */
 export type KapsoRows<T> = { kind: 'rows'; rows: T[] } | { kind: 'refused'; status: number } | { kind: 'unreachable'; reason: string };
 
-/** A business number. Undefined: Kapso does not say. */
+/** A business number. A field is undefined if Kapso does not report it. */
 export interface KapsoNumber {
   id: string;
   name: string | undefined;
@@ -84,7 +84,7 @@ export async function listWebhooks(project: KapsoProject, phoneNumberId: string)
   return await list(project, `/whatsapp/phone_numbers/${encodeURIComponent(phoneNumberId)}/webhooks`, webhookRow);
 }
 
-/** Rows in an unknown form are left out. */
+/** Rows of an unknown form are left out. */
 async function list<T>({ baseUrl, apiKey }: KapsoProject, path: string, rowSchema: z.ZodType<T>): Promise<KapsoRows<T>> {
   const rows: T[] = [];
   try {

@@ -1,4 +1,4 @@
-/** What a model has written, as messages for WhatsApp. */
+/** Turns a model's text into messages for WhatsApp. */
 import { MAX_TEXT_LENGTH } from './client';
 import { splitText } from './split-text';
 import { toWhatsAppMarks } from './whatsapp-marks';

@@ -1,4 +1,4 @@
-/** Splits a text into messages that WhatsApp takes. */
+/** Splits a text into messages that WhatsApp accepts. */
 import { fenceAfter, MAX_FENCE_LENGTH } from './fences';
 
 /** What ends a fence: a line break and the marker. */
@@ -6,13 +6,13 @@ const FENCE_END_LENGTH = 1 + MAX_FENCE_LENGTH;
 
 const SENTENCES = new Intl.Segmenter('und', { granularity: 'sentence' });
 const GRAPHEMES = new Intl.Segmenter('und', { granularity: 'grapheme' });
-/** How far a character may reach, where its end is looked for. */
+/** Maximum length of a character, in UTF-16 code units, when its end is looked for. */
 const LONGEST_GRAPHEME = 64;
 
 /**
- * The text in parts of at most `maxLength` UTF-16 code units (at least 100), which are never fewer than characters, whatever WhatsApp counts.
- * Splits between paragraphs, else lines, sentences, words or characters, whichever first leaves a part that is not very short. White space
- * at a split is dropped, and code that is split is code in both parts. No part is empty, unless the text has white space only.
+ * The text in parts of at most `maxLength` UTF-16 code units (at least 100). A text never has fewer of them than characters, so the limit
+ * holds whichever WhatsApp counts. Splits between paragraphs, else lines, sentences, words or characters: the first that gives a part that
+ * is not very short. White space at a split is dropped, and split code is code in both parts. No part is empty, unless the text is blank.
  */
 export function splitText(text: string, maxLength: number): string[] {
   const parts: string[] = [];
@@ -55,7 +55,7 @@ function lastWord(text: string, maxLength: number): number {
   return 0;
 }
 
-/** Between two characters as people see them; if one is that long, at least between two code points. */
+/** Splits between two visible characters (graphemes) or, if one is too long, between two code points. */
 function lastCharacter(text: string, maxLength: number, least: number): number {
   const starts = [...GRAPHEMES.segment(text.slice(0, maxLength + LONGEST_GRAPHEME))].map(({ index }) => index);
   const end = starts.findLast((index) => index <= maxLength) ?? 0;

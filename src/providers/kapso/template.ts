@@ -1,4 +1,4 @@
-/** Sends a WhatsApp template: the only kind of message that may be sent at any time, also to somebody who has not written. */
+/** Sends a WhatsApp template: the only kind of message that may be sent at any time, even to somebody who has not written. */
 import { connectionFailure } from '../../platform/connection-failure';
 import { withDeadline } from '../../platform/deadline';
 import { sendRequest } from '../../platform/http-request';
@@ -20,7 +20,7 @@ export interface TemplateSend {
   timeoutMs: number;
 }
 
-/** Meta refuses a longer body with its parameter (1024 characters); the template has words of its own. */
+/** Meta refuses a longer body with its parameter (1024 characters), and the template has words of its own. */
 const MAX_PARAMETER_LENGTH = 700;
 
 /** Sends the template once. Never rejects. */

@@ -2,13 +2,13 @@
  * Turns a model's Markdown into what WhatsApp shows: `*bold*`, `_italic_`, `~struck~`, `- ` lists, code between backticks (WhatsApp's help
  * pages, November 2026). Only marks change: words, numbers, line breaks, code and addresses stay.
  *
- * `*word*` is italic in Markdown and bold in WhatsApp. Whoever writes `**` for bold means italic by `*`; whoever does not may have been told to
- * write WhatsApp's marks. So it becomes `_word_` only in a text that has `**`. Thus a text that has been converted stays as it is.
+ * `*word*` is italic in Markdown and bold in WhatsApp. A model that writes `**` for bold means italic by `*`; another may have been told to
+ * write WhatsApp's marks. So it becomes `_word_` only in a text that has `**`, and converting a converted text changes nothing.
  */
 import MarkdownIt, { type StateInline, type Token } from 'markdown-it';
 import { fenceAfter } from './fences';
 
-/** The parser's list of rules begins with none. Lists, quotes and HTML are plain lines to it, because WhatsApp takes them as they are. */
+/** A parser with only the rules enabled here. Lists, quotes and HTML are plain lines to it, because they are sent unchanged. */
 const parser = new MarkdownIt('zero')
   .enable(['heading', 'hr', 'table', 'escape', 'backticks', 'emphasis', 'strikethrough', 'link', 'image', 'autolink'])
   .disable('text_join');
@@ -27,7 +27,7 @@ export function toWhatsAppMarks(markdown: string): string {
   return text.trim() === '' ? markdown : text;
 }
 
-/** Fenced code, or what stands between. */
+/** Fenced code, or the text between. */
 interface Section {
   lines: string[];
   isCode: boolean;
@@ -69,7 +69,7 @@ function convertProse(lines: string[], blocks: Token[], starIsItalic: boolean): 
   return converted.join('\n');
 }
 
-/** Undefined if nothing of it is to be seen. */
+/** Undefined if nothing of it is visible. */
 function convertBlock(blocks: Token[], index: number, lines: string[], starIsItalic: boolean): string | undefined {
   const { type, map } = blocks[index] as Token;
   if (!map) return undefined;
@@ -121,7 +121,7 @@ class Inline {
   #pieces: string[] = [];
   /** Marks that are open, outermost first; undefined for one that is not shown. */
   readonly #open: (string | undefined)[] = [];
-  /** Where the address's words began. */
+  /** Index of the piece at which the link's words begin. */
   #linkStart = 0;
   #link: Token | undefined;
 
@@ -192,7 +192,7 @@ class Inline {
     if (mark !== undefined) this.#push(mark);
   }
 
-  /** WhatsApp's marks end with the line, so those that are open end and begin anew. */
+  /** WhatsApp's marks end with the line, so open ones are closed and opened again on the next. */
   #addText(text: string): void {
     const marks = this.#open.filter((mark) => mark !== undefined);
     const [first = '', ...others] = this.#withDashes(text.replace(/<br ?\/?>/gi, '\n')).split('\n');
@@ -250,7 +250,7 @@ function comparable(address: string): string {
     .replace(/\/$/, '');
 }
 
-/** What may follow an address without being part of it. */
+/** Characters that may follow an address without being part of it. */
 const AFTER_ADDRESS = new Set('*_~.,;:!?\'")}');
 
 /** Takes the rest of `https://…` as it is: underscores in it are no marks. */

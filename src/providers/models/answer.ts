@@ -1,21 +1,21 @@
 /**
- * Reads the body of a chat completion, whatever its label says: servers that call themselves compatible differ in almost every field.
- * Pure. Bodies of errors are brought into OpenAI's form here as well.
+ * Reads the body of a chat completion, whatever its content type: servers that call themselves compatible differ in almost every field.
+ * Also converts the bodies of errors to OpenAI's form. Pure.
  */
 import { isBlank } from '../../platform/text';
 import { withoutThoughts } from './thoughts';
 
-/** What a model has answered. */
+/** A model's answer. */
 export interface ChatAnswer {
   /** Trimmed, without the model's thoughts; empty if nothing is left for the customer. */
   text: string;
-  /** The answer ended at a limit of tokens, so its text is not whole. */
+  /** The answer ended at a token limit, so its text is not whole. */
   isCutOff: boolean;
   /** `model`: it declined in words of its own; `filter`: a content filter withheld the answer. */
   refusedBy: 'model' | 'filter' | undefined;
-  /** What came instead of a text. */
+  /** What the model returned instead of a text. */
   instead: 'thoughts' | 'tool calls' | undefined;
-  /** Null if the server does not tell. */
+  /** Null if the server does not report it. */
   promptTokens: number | null;
   completionTokens: number | null;
 }
@@ -29,11 +29,11 @@ export interface ProviderError {
 
 export type AnswerReading =
   | { kind: 'answer'; answer: ChatAnswer }
-  /** `status`: the one that stands in the body. */
+  /** `status`: the one in the body. */
   | { kind: 'error'; error: ProviderError; status: number | undefined }
   | { kind: 'unreadable' };
 
-/** Reads the body of a response with a status of success. */
+/** Reads the body of a response with a success status. */
 export function readAnswer(body: string): AnswerReading {
   const parsed = parseJson(body);
   const fields = fieldsOf(Array.isArray(parsed) ? parsed[0] : parsed);
@@ -102,14 +102,14 @@ function partText(part: unknown): string {
   return typeof text === 'string' && (type === undefined || type === 'text' || type === 'output_text') ? text : '';
 }
 
-/** Columns of the database are 32-bit integers, and a server may send anything. */
+/** Checked because the database columns are 32-bit integers, and a server may send anything. */
 function tokenCount(tokens: unknown): number | null {
   return typeof tokens === 'number' && tokens >= 0 && tokens < 2 ** 31 ? Math.round(tokens) : null;
 }
 
 /**
- * The error in a body: `{"error": {…}}`, `{"error": "…"}`, either of them in a list, and, if the body is known to be one, with the same
- * fields at its top, as older vLLM and FastAPI write them.
+ * The error in a body: `{"error": {…}}`, `{"error": "…"}`, or either in a list. If the body is known to be an error, also with the
+ * fields at its top level, as older vLLM and FastAPI write them.
  */
 function providerError(body: unknown, isError = false): ProviderError | undefined {
   const fields = fieldsOf(Array.isArray(body) ? body[0] : body);

@@ -1,6 +1,6 @@
 /**
- * What is known of the models: prices, end dates, capabilities, and how to switch their thinking off. The facts are in `models.json`; this
- * module is the only one that reads it.
+ * What is known about the models: prices, end dates, capabilities, and how to switch their thinking off. Only this module reads
+ * `models.json`, which has the facts.
  */
 import { z } from 'zod';
 import { PROVIDER_NAMES, type ProviderName } from '../../platform/config';
@@ -12,9 +12,9 @@ const usd = z.number().min(0).nullable();
 const modelSchema = z.strictObject({
   provider: z.enum(PROVIDER_NAMES).exclude(['sandbox']),
   name: z.string().min(1),
-  /** The model of a provider for which the settings name none. */
+  /** Whether it is the provider's default, used if the settings name no model. */
   isDefault: z.literal(true).optional(),
-  /** USD for a million tokens. */
+  /** USD per million tokens. */
   inputPerMillion: usd,
   outputPerMillion: usd,
   /** Tokens of prompt and reply. */
@@ -28,7 +28,7 @@ const modelSchema = z.strictObject({
   /** Fields of the request that switch thinking off; empty for a model that does not think by default. */
   disableThinking: z.record(z.string(), z.json()),
   source: z.string().min(1),
-  /** When the source was read. */
+  /** Date on which the source was read. */
   asOf: z.iso.date(),
 });
 export type Model = z.output<typeof modelSchema>;
@@ -39,7 +39,7 @@ export const MODELS: readonly Model[] = z.array(modelSchema).parse(rows);
 /** The simulated model, which `models.json` does not have: it answers to any name. */
 const SANDBOX_MODEL = 'sandbox-model';
 
-/** The model that is called at a provider for which the settings name none. */
+/** The provider's default model, called if the settings name none. */
 export function defaultModelOf(provider: ProviderName): string {
   if (provider === 'sandbox') return SANDBOX_MODEL;
   const found = MODELS.find((model) => model.provider === provider && model.isDefault);
@@ -47,13 +47,13 @@ export function defaultModelOf(provider: ProviderName): string {
   return found.name;
 }
 
-/** What is known of a model; undefined for one that `models.json` does not have. A dated name is its model's (`gpt-5.4-mini-2026-03-17`). */
+/** What is known about a model; undefined if `models.json` lacks it. A dated name (`gpt-5.4-mini-2026-03-17`) stands for its model. */
 export function findModel(provider: ProviderName, name: string): Model | undefined {
   const known = (wanted: string) => MODELS.find((model) => model.provider === provider && model.name === wanted);
   return known(name) ?? known(withoutDate(name));
 }
 
-/** Fields of a request that switch off the thinking of a model that thinks by default: it costs time and money, and no reply needs it. */
+/** Request fields that switch off thinking, which costs time and money, and which no reply needs. */
 export function thinkingOff(provider: ProviderName, name: string): Model['disableThinking'] {
   return findModel(provider, name)?.disableThinking ?? {};
 }

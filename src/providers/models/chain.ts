@@ -1,9 +1,9 @@
-/** The provider chain of a workspace, as it is called. */
+/** The provider chain of a workspace, in the order of its calls. */
 import { PROVIDER_NAMES, type ProviderName } from '../../platform/config';
 import { defaultModelOf } from './catalogue';
 import type { LanguageModels, ModelChoice } from './client';
 
-/** A workspace's choice of models. */
+/** The model settings of a workspace. */
 export interface ChainSettings {
   /** `provider:model` or `provider`; empty: every configured provider. */
   providerChain: readonly string[];

@@ -14,7 +14,7 @@ export interface ModelChoice {
   model: string;
 }
 
-/** The response has a status of success, but no answer: a web page, for example, or JSON that was cut. */
+/** The response has a success status, but no answer: for example a web page, or truncated JSON. */
 export class UnreadableAnswerError extends Error {
   override name = 'UnreadableAnswerError';
 }
@@ -22,7 +22,7 @@ export class UnreadableAnswerError extends Error {
 export interface LanguageModels {
   /** Providers that have a key or a URL, in the default order. */
   available: ProviderName[];
-  /** @throws UnreadableAnswerError, or an error of the openai package, also for an error in a body with a status of success */
+  /** @throws UnreadableAnswerError, or an error of the openai package, even for an error in the body of a response with a success status */
   chat(choice: ModelChoice, messages: ChatMessage[], signal: AbortSignal): Promise<ChatAnswer>;
 }
 
@@ -67,7 +67,7 @@ export function createLanguageModels(settings: Settings): LanguageModels {
   };
 }
 
-/** The caller's signal ends a request. The longest timer that Node has, because the package has a default of 10 minutes. */
+/** Only the caller's signal ends a request. This is Node's longest timer; the package's default would be 10 minutes. */
 const NO_TIMEOUT_MS = 2 ** 31 - 1;
 
 function answerIn(body: string, { status, headers }: Response): ChatAnswer {

@@ -1,4 +1,4 @@
-/** The models that a provider serves, by its own list (`GET /models`). */
+/** The models that a provider serves, according to its own list (`GET /models`). */
 import { z } from 'zod';
 import type { ProviderName, Settings } from '../../platform/config';
 import { withDeadline } from '../../platform/deadline';
@@ -6,7 +6,7 @@ import { sendRequest } from '../../platform/http-request';
 import { withoutDate } from './catalogue';
 import { configuredEndpoints, type Endpoint } from './client';
 
-/** `no_list`: the provider has none, or could not be asked, which is no fault of the model. */
+/** `no_list`: the provider has none, or could not be queried; neither says anything about the model. */
 export type ModelList = { kind: 'listed'; names: ReadonlySet<string> } | { kind: 'no_list' } | { kind: 'key_refused'; status: number };
 
 const text = z.string().min(1);
@@ -14,10 +14,10 @@ const listSchema = z.object({ data: z.array(z.looseObject({ id: text, aliases: z
 
 const TIMEOUT_MS = 10_000;
 
-/** Anthropic's list has its own headers, and 20 rows a page unless more are asked for (its API reference, "List Models"). */
+/** Anthropic's list has its own headers, and 20 rows per page unless more are requested (its API reference, "List Models"). */
 const ANTHROPIC_VERSION = '2023-06-01';
 
-/** Asks each of the providers once, at the same time. A provider without a key is left out. */
+/** Queries each provider once, all at the same time. A provider without a key is left out. */
 export async function listModels(settings: Settings, providers: Iterable<ProviderName>): Promise<Map<ProviderName, ModelList>> {
   const endpoints = configuredEndpoints(settings);
   // The sandbox answers to every name.
@@ -37,7 +37,7 @@ async function listOf(provider: ProviderName, { baseURL, apiKey }: Endpoint): Pr
   try {
     return await withDeadline(TIMEOUT_MS, async (signal) => {
       const answer = await sendRequest(`${baseURL}/models${isAnthropic ? '?limit=1000' : ''}`, { method: 'GET', headers, signal });
-      // A 403 is no verdict on the key: it may be allowed to chat but not to list.
+      // A 403 does not mean that the key is bad: it may be allowed to chat but not to list.
       if (answer.status === 401) return { kind: 'key_refused', status: answer.status };
       const list = answer.status === 200 ? listSchema.safeParse(JSON.parse(answer.text)).data : undefined;
       return list ? { kind: 'listed', names: namesIn(list.data) } : { kind: 'no_list' };
@@ -51,7 +51,7 @@ function namesIn(rows: z.output<typeof listSchema>['data']): Set<string> {
   return new Set(rows.flatMap(({ id, aliases = [] }) => [id, ...aliases].map(plainName)));
 }
 
-/** Whether a list has a model. A name without a date stands for the dated one, and Ollama's for its tag `latest`. */
+/** Whether a list has a model. A name without a date matches the dated one, and at Ollama one without a tag matches `latest`. */
 export function isListed({ names }: { names: ReadonlySet<string> }, model: string): boolean {
   const wanted = plainName(model);
   return names.has(wanted) || [...names].some((name) => withoutDate(name) === wanted);

@@ -1,4 +1,4 @@
-/** What is wrong, or soon will be, with a configured model. */
+/** Present and upcoming problems of the configured models. */
 import type { ProviderName } from '../../platform/config';
 import { defaultModelOf, findModel } from './catalogue';
 import type { ModelChoice } from './client';
@@ -12,10 +12,10 @@ export interface ModelProblem {
 }
 
 const DAY_MS = 86_400_000;
-/** How long before its end a model is reported. */
+/** How long before its end a model is reported, in days. */
 const NOTICE_DAYS = 30;
 
-/** The problem with a model at `nowMs` (milliseconds since 1970); undefined if none is known. `list`: what its provider serves, if it was asked. */
+/** The problem with a model at `nowMs` (milliseconds since 1970); undefined if none. `list`: what its provider serves, if known. */
 export function modelProblem(choice: ModelChoice, nowMs: number, list?: ModelList): ModelProblem | undefined {
   const { provider, model } = choice;
   const label = `${provider} (${model})`;
@@ -40,7 +40,7 @@ function replacement({ provider, model }: ModelChoice, nowMs: number): string {
   return `name another model in AI_PROVIDERS${isServed ? `, such as ${provider}:${name}` : ''}`;
 }
 
-/** The problems of several models, each once. `listOf`: what a provider serves, if it was asked. */
+/** The problems of several models, each once. `listOf`: what a provider serves, if known. */
 export function modelProblems(
   choices: readonly ModelChoice[],
   nowMs: number,

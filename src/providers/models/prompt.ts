@@ -1,7 +1,7 @@
 /**
- * What a model is asked. The messages have the one form that every chat template takes: one system message first, then user and assistant
- * in turn, beginning and ending with the user, and none empty. What is neither an instruction nor said in the chat, such as the note of a
- * call or the customer's name, is fenced as data: with a marker that nobody can know beforehand, it cannot end its own fence.
+ * Builds a prompt in the one form that every chat template accepts: one system message first, then user and assistant in turn, beginning
+ * and ending with the user, and none empty. Whatever is neither an instruction nor said in the chat, such as the note of a call or the
+ * customer's name, is fenced as data. Nobody can know the fence's marker beforehand, so the data cannot close the fence.
  */
 import { isBlank } from '../../platform/text';
 
@@ -20,7 +20,7 @@ export interface SaidMessage {
 /** The material of one prompt. */
 export interface PromptParts {
   systemPrompt: string;
-  /** Oldest first; ends with the messages that are to be answered. */
+  /** Oldest first; ends with the messages to answer. */
   said: readonly SaidMessage[];
   /** In the customer's own words. */
   customerName: string | null;
@@ -31,7 +31,7 @@ export interface PromptParts {
   marker: string;
 }
 
-/** The longest names that people really have; more is likely to be a text. */
+/** Longest name that is accepted, in characters; a longer one is probably a text. */
 const MAX_NAME_LENGTH = 80;
 
 /** The messages to send. */
@@ -44,7 +44,7 @@ export function buildPrompt(parts: PromptParts): ChatMessage[] {
 }
 
 /**
- * `said` without the older half, by length, of what was said before its last `turnLength` messages. Undefined if nothing was: then the
+ * `said` without the older half, by length, of the messages before the last `turnLength`. Undefined if there are none, because then the
  * prompt cannot become shorter.
  */
 export function withoutOlderHalf<T extends SaidMessage>(said: readonly T[], turnLength: number): T[] | undefined {

@@ -1,6 +1,6 @@
 /**
- * Takes out of a text what a model wrote to itself: thoughts between tags, other channels, control tokens. What only mentions a tag stays:
- * in code or quotes, before punctuation, or as a word of its own in a line.
+ * Removes from a text what a model wrote for itself: thoughts between tags, other channels, control tokens. A tag that is only mentioned
+ * stays: one in code or quotes, before punctuation, or as a word of its own in a line.
  */
 
 /** Tags as DeepSeek, Qwen and others write them, as Mistral does, and as Kimi does. */
@@ -41,14 +41,14 @@ function findBlock(text: string): Tag | undefined {
   return undefined;
 }
 
-/** A tag at the start of a line, or glued to what follows it. An end tag far below says that it is one as well. */
+/** A tag at the start of a line, or attached to what follows it; with a later end tag, also one at the end of a line. */
 function startsThoughts(text: string, { start, end }: Tag, isClosed: boolean): boolean {
   const startsLine = text.slice(text.lastIndexOf('\n', start - 1) + 1, start).trim() === '';
   const isGlued = /^[\p{L}\p{N}]/u.test(text.slice(end));
   return startsLine || isGlued || (isClosed && /^[ \t]*\n/.test(text.slice(end)));
 }
 
-/** A tag after a line or a sentence, glued to a word, or before an empty line. */
+/** A tag after a line or a sentence, attached to a word, or before an empty line. */
 function endsThoughts(text: string, tag: Tag): boolean {
   if (isMention(text, tag)) return false;
   const [before, after] = [text.slice(0, tag.start), text.slice(tag.end)];
@@ -68,10 +68,10 @@ function tags(text: string, pattern: string): Tag[] {
 const CHANNEL = /^(?:assistant)?\s*<\|channel\|>\s*(\w+)([\s\S]*)$/;
 const HAS_CHANNELS =
   /^\s*(?:<\|start\|>)?(?:assistant)?\s*<\|channel\|>|<\|start\|>assistant\s*<\|channel\|>|<\|channel\|>\s*final\s*<\|message\|>/;
-/** The same where a server has dropped the markers, but not the names between them. */
+/** The same, from a server that drops the markers but not the names between them. */
 const BARE_CHANNELS = /^\s*analysis[\s\S]*assistantfinal/;
 
-/** What stands in the channel `final` (the harmony format of gpt-oss); the whole text if it has no channels. */
+/** The text in the channel `final` (the harmony format of gpt-oss); the whole text if it has no channels. */
 function finalChannel(text: string): string {
   if (!HAS_CHANNELS.test(text)) return text.replace(BARE_CHANNELS, '');
   const final = text.split(/<\|(?:start|end|return|call)\|>|(?=<\|channel\|>)/).flatMap((piece) => {

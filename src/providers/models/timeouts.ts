@@ -3,18 +3,18 @@ import type { ProviderName, Settings } from '../../platform/config';
 
 type LimitedProvider = Exclude<ProviderName, 'sandbox'>;
 
-/** The setting that bounds a request to the provider. */
+/** The setting with the timeout of a request to the provider. */
 export function timeoutSetting(provider: ProviderName): 'MODEL_TIMEOUT_MS' | `${Uppercase<LimitedProvider>}_TIMEOUT_MS` {
   return provider === 'sandbox' ? 'MODEL_TIMEOUT_MS' : `${provider.toUpperCase() as Uppercase<LimitedProvider>}_TIMEOUT_MS`;
 }
 
 /**
- * SEA-LION's models run on a machine of one's own as a rule. Ollama loads a large one at its first request, which takes 45 s and more, and
- * starts anew when the request is aborted.
+ * SEA-LION's models usually run on the operator's own machine. Ollama loads a large one at its first request, which takes 45 s or more, and
+ * starts again when the request is aborted.
  */
 const LOCAL_MODEL_MS = 120_000;
 
-/** The bound of a request to each provider, in ms. */
+/** Timeout of a request to each provider, in ms. */
 export function requestTimeouts(settings: Settings): Record<ProviderName, number> {
   const { MODEL_TIMEOUT_MS: common } = settings;
   return {

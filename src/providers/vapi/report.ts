@@ -256,7 +256,7 @@ interface ReportedCall {
   envelope?: Record<string, unknown>;
 }
 
-/** `sources`: where the facts are, the first that has one decides. */
+/** `sources`: where the facts are; the first that has a fact decides. */
 function reportOf(
   sources: readonly Result[],
   { status, isEnded }: { status: string | undefined; isEnded: boolean },
@@ -295,8 +295,8 @@ function firstOf<T>(sources: readonly Result[], read: (source: Result) => T | un
 }
 
 /**
- * Whether the person on the phone said anything: by the messages, or the lines of the transcript (`AI: …`, `User: …`). An empty list proves
- * nothing, because an account may store no conversations; only Vapi's own verdict of silence gives it a meaning.
+ * Whether the person on the phone said anything, according to the messages or the transcript's lines (`AI: …`, `User: …`). An empty list
+ * proves nothing, because an account may store no conversations, unless Vapi itself reports silence.
  */
 function didCustomerSpeak(sources: readonly Result[], endedReason: string | undefined): boolean | undefined {
   const lists = sources.flatMap(({ artifact, messages }) => [artifact?.messages ?? [], messages ?? []]);
@@ -331,7 +331,7 @@ function partiesOf(call: Call, sides: Sides): CallParties {
   });
 }
 
-/** Calls are found by their numbers, so each has one spelling where possible. */
+/** Calls are found by their numbers, so each has one spelling if possible. */
 function e164(number: string | undefined): string | undefined {
   return number === undefined ? undefined : (normalisedPhone(number) ?? number);
 }
@@ -355,7 +355,7 @@ function ownIdOf(call: Call, sides: Sides): string | undefined {
   return places.find((value): value is string => typeof value === 'string' && UUID.test(value))?.toLowerCase();
 }
 
-/** In whole seconds. Computed from start and end where possible: Vapi's duration fields are undocumented. */
+/** In whole seconds. Computed from start and end if possible, because Vapi's duration fields are undocumented. */
 function durationOf({ startedAt, endedAt, durationSeconds, durationMs }: Result): number | undefined {
   const told = durationSeconds ?? (durationMs === undefined ? undefined : durationMs / 1_000);
   const seconds = startedAt === undefined || endedAt === undefined ? told : (Date.parse(endedAt) - Date.parse(startedAt)) / 1_000;

@@ -1,6 +1,6 @@
 /** The scenarios of simulated calls. Each decides what the phone does, which events follow, and how they arrive. */
 
-/** The scenarios by name. The first eight differ in what the phone does; the others are answered calls whose events or snapshots are faulty. */
+/** The scenarios by name. The first eight differ in what the phone does; the others are answered calls with faulty events or snapshots. */
 export const PLAYS = [
   'answered',
   'busy',

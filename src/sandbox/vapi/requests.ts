@@ -1,4 +1,4 @@
-/** Request schemas of the Vapi double (unknown properties are rejected, as by Vapi), and the faults and scenarios that can be programmed. */
+/** Request schemas of the Vapi double (unknown properties are rejected, as by Vapi), and the programmable faults and scenarios. */
 import { z } from 'zod';
 import { VAPI_ERRORS, type VapiErrorName } from './bodies';
 import { PLAYS } from './plays';
