@@ -1,6 +1,6 @@
 /**
  * Development tool: compares the migrations with schema.prisma and writes new ones. Uses Prisma's schema engine compiled to WebAssembly,
- * over the PostgreSQL driver, so that no engine has to be downloaded. Production has no need of it: src/platform/migrations.ts applies.
+ * over the PostgreSQL driver, so that no engine has to be downloaded. Not used in production (see src/platform/migrations.ts).
  */
 import { randomBytes } from 'node:crypto';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';

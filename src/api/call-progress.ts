@@ -10,18 +10,18 @@ import type { CallWaiters } from './call-waiters';
 
 export interface ProgressWaiters {
   /**
-   * The progress once no call with the reference is pending, or once `timeoutMs` is over, `left` aborts or the process stops. A reference
-   * without calls is waited for as well: its calls may be about to be placed.
+   * The progress once there are calls and all are done, or once `timeoutMs` is over, `left` aborts or the process stops. So it waits
+   * even if there are no calls yet, because they may be about to be placed.
    * @throws ApiError 503 if the database is down
    */
   wait(reference: CallReference, timeoutMs: number, left: AbortSignal): Promise<CallProgress>;
 }
 
-/** Shortest time between two reads of one reference; a result is late by this much at most. */
+/** Minimum time between two reads of one reference, in milliseconds, and so the maximum delay of a result. */
 const READ_EVERY_MS = 250;
 /** How often to look again for calls whose workflow ended without a result, or that are not placed yet, in milliseconds. */
 const LOOK_AGAIN_MS = 2_000;
-/** The newest calls, which probably end last. If none of their workflows is running, the reference is looked at again later. */
+/** How many calls to wait for at Temporal: the newest, which probably end last. If none of their workflows runs, the database is polled. */
 const MAX_AWAITED = 20;
 
 /** Whether the reference has calls, and all of them are done. */
@@ -55,7 +55,7 @@ export function createProgressWaiters({ db, waiters }: { db: Database; waiters: 
   };
 }
 
-/** Callers with one subject share a read that has not begun, never one that has: its result could be older than what they wait for. */
+/** Callers with one subject share a read that has not begun, but never one that has, because its result could be too old for them. */
 function sharedReads<S, T>(readNow: (subject: S) => Promise<T>): (subject: S) => Promise<T> {
   const queued = new Map<string, Promise<T>>();
   const paused = new Map<string, Promise<void>>();

@@ -28,7 +28,9 @@ const text = (max: number) =>
 export const startBody = z
   .strictObject({
     to: phoneSchema,
-    workspaceId: orNull(z.guid()).meta({ description: 'The workspace whose conversation hears of the call. Default: the first one.' }),
+    workspaceId: orNull(z.guid()).meta({
+      description: 'The workspace that the call belongs to; its conversation gets the note. Default: the first one.',
+    }),
     assistantId: orNull(vapiId).meta({ description: 'Default: VAPI_ASSISTANT_ID.' }),
     phoneNumberId: orNull(vapiId).meta({
       description: "Vapi's id of the number to call from. Default: the workspace's number, or VAPI_PHONE_NUMBER_ID.",
@@ -44,7 +46,7 @@ export const startBody = z
       .meta({ description: 'Maximum duration of the conversation.', default: DEFAULT_DURATION_SECONDS }),
     serviceRequestId: orNull(text(200)).meta({ description: 'Your own reference; lists can be filtered by it.' }),
     callbackUrl: orNull(z.string().max(2_000)).meta({
-      description: 'The result is posted there; its host must be allowed (CALLBACK_ALLOWED_HOSTS).',
+      description: 'The result is posted to this URL; its host must be allowed (CALLBACK_ALLOWED_HOSTS).',
     }),
   })
   .meta({ id: 'CallRequest', description: 'Every field but `to` may be left out or null.' });
@@ -134,7 +136,7 @@ export const listQuery = z.strictObject({
   since: since.optional(),
   wait: waitSeconds.optional().meta({
     description:
-      'Seconds to wait until every call with this `serviceRequestId`, which is then required, is done; if some are not by then, the response has `done: false`.',
+      'Seconds to wait until every call with this `serviceRequestId` is done; if some are not by then, the response has `done: false`. Needs `serviceRequestId`.',
   }),
 });
 export const pageQuery = z.strictObject({ ...page, workspaceId });

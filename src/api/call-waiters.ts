@@ -15,7 +15,7 @@ export interface WaiterCounts {
 export interface CallWaiters {
   /** Resolves to true once the workflow has ended; to false after `timeoutMs`, when `left` aborts, or when the process stops. Never rejects. */
   wait(workflowId: string, timeoutMs: number, left: AbortSignal): Promise<boolean>;
-  /** Just waits. Resolves to true after `timeoutMs`; to false when `left` aborts or when the process stops. */
+  /** Only waits. Resolves to true after `timeoutMs`; to false when `left` aborts or when the process stops. */
   rest(timeoutMs: number, left: AbortSignal): Promise<boolean>;
   counts(): WaiterCounts;
   /** Ends all waits, and any that begin later. */

@@ -105,13 +105,13 @@ export const messageSchema = z
     status: z.enum(MessageStatus),
     outcome: z.enum(MessageOutcome).nullable().meta({
       description:
-        'What became of an inbound message; null while it is being processed. Not answered on purpose: `too_old`, `loop` (probably an automaton), `group` (said in a group).',
+        'What became of an inbound message; null while it is being processed. Deliberately not answered: `too_old`, `loop` (probably from a bot), `group` (sent in a group).',
     }),
     replyToId: z.uuid().nullable(),
     partOfId: z.uuid().nullable().meta({
-      description: 'A reply that is too long for one message has several: the first, which has `replyToId`, is named by the others.',
+      description: 'A reply that is too long for one message has several. The others name the first, which alone has `replyToId`.',
     }),
-    part: z.int().meta({ description: 'Which message of the reply it is, from 1.' }),
+    part: z.int().meta({ description: 'Position of this message in the reply, from 1.' }),
     turnId: z.uuid().nullable(),
     provider: z.string().nullable(),
     model: z.string().nullable(),

@@ -109,7 +109,7 @@ async function fetchAddress(
   );
 }
 
-/** The URL must use TLS if Vapi is called over TLS. @throws ApiError 502 */
+/** Checks that the URL uses TLS if Vapi is called over TLS. @throws ApiError 502 */
 export function readLocation(location: string, base: string): URL {
   const url = location !== '' && URL.canParse(location, base) ? new URL(location, base) : undefined;
   const isSafe = url?.protocol === 'https:' || (url?.protocol === 'http:' && base.startsWith('http:'));

@@ -24,7 +24,7 @@ const readySchema = z
     warnings: z
       .array(z.object({ kind: z.string(), text: z.string() }))
       .optional()
-      .meta({ description: 'What a person should look at; does not affect `ready`. Left out if there is nothing.' }),
+      .meta({ description: 'Problems that a person should look at; they do not affect `ready`. Left out if there are none.' }),
     missingSearchAttributes: z.array(z.string()).optional().meta({
       description: 'Search attributes that the Temporal namespace lacks and that Parley could not add; no workflow can start without them.',
     }),
@@ -74,7 +74,7 @@ export interface HealthOptions {
   countWaiters(): WaiterCounts;
   countRecord(): Promise<RecordCounts>;
   isStarted(): boolean;
-  /** What does not keep the process from being ready, but needs a person. */
+  /** Problems that need a person but do not keep the process from being ready. */
   warnings(): { kind: string; text: string }[];
   /** Search attributes without which the startup cannot complete. */
   missingSearchAttributes(): string[];

@@ -15,7 +15,7 @@ export function parsed<T extends z.ZodType>(schema: T, input: unknown): z.output
 }
 
 /**
- * Parses a query. Strict, because a misspelt filter would return everything, and a repeated one has no meaning.
+ * Parses a query. Strict, because a misspelt filter would return everything, and a repeated one is ambiguous.
  * @throws ApiError 400 that names each invalid parameter and what is allowed, never a value
  */
 export function parsedQuery<T extends z.ZodObject>(schema: T, query: Request['query']): z.output<T> {
@@ -38,7 +38,7 @@ export function integerParameter(min: number, max: number) {
     .meta({ override: { type: 'integer', minimum: min, maximum: max, pattern: undefined } });
 }
 
-/** An optional field of a body. `null` means that it was left out: templates render a missing value so. */
+/** An optional field of a body. `null` counts as left out, because templates render a missing value as null. */
 export function orNull<T extends z.ZodType>(schema: T) {
   return schema.nullish().transform((value) => value ?? undefined);
 }

@@ -1,4 +1,4 @@
-/** The command line of a process or a terminal command: its arguments, its help, its exit status, and the end of its reader. */
+/** The command line of a process or a terminal command: arguments, help, exit status, and a closed output pipe. */
 import { type ParseArgsConfig, parseArgs } from 'node:util';
 import { SettingsError } from './config';
 import { EXIT_SETTINGS, EXIT_USAGE } from './exit-status';
@@ -28,7 +28,7 @@ export function readArguments<const O extends NonNullable<ParseArgsConfig['optio
   return { values, positionals };
 }
 
-/** Node's messages go on with advice that does not fit here. */
+/** Drops the advice at the end of Node's messages, which does not apply here. */
 function parsed<T>(parse: () => T): T {
   try {
     return parse();
@@ -41,7 +41,7 @@ function parsed<T>(parse: () => T): T {
 
 /**
  * Runs a terminal command and exits with the status that it returns. An error is one line on standard error. Ends quietly
- * when whoever reads its output has seen enough, as `| head` has.
+ * when the reader of its output closes the pipe, as `| head` does.
  */
 export function runCommand(main: (args: string[]) => Promise<number>): void {
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {

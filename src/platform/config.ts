@@ -80,7 +80,7 @@ const DAY_MS = 24 * 60 * MINUTE_MS;
 /** Timeout of a request to a model. */
 const modelTimeout = (max: number) => milliseconds(max, 1_000);
 
-/** An IANA name, in whatever letter case. Intl also takes offsets on some versions of Node, which know no summer time. */
+/** An IANA name, in any letter case. Offsets, which some versions of Node accept, are refused: they have no daylight saving time. */
 const timeZone = z.string().refine((name) => /^[a-z]/i.test(name) && isTimeZone(name), 'must be a time zone such as Europe/Berlin');
 
 function isTimeZone(name: string): boolean {
@@ -146,7 +146,7 @@ export const settingsSchema = z.object({
 
   TIME_ZONE: timeZone.default(() => Intl.DateTimeFormat().resolvedOptions().timeZone),
   MODEL_TIMEOUT_MS: modelTimeout(5 * MINUTE_MS).default(30_000),
-  // At most as long as WhatsApp takes a reply.
+  // At most as long as WhatsApp accepts a reply.
   ANSWER_WITHIN_HOURS: z.coerce.number({ error: 'must be a number of hours' }).int().min(1).max(24).default(12),
   REPLIES_PER_HOUR: z.coerce.number({ error: 'must be a number of replies' }).int().min(1).max(1_000).default(60),
   // Bounded by the workflow history: an hour of retries with six providers is about 8,000 events.
@@ -264,12 +264,12 @@ export function readSettings(environment: Record<string, string | undefined>): S
   const present = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== undefined && value.trim() !== ''));
   const parsed = consistentSettingsSchema.safeParse({ ...present, ...proxyVariables(environment) });
   if (parsed.success) return parsed.data;
-  // The first problem of a setting is enough to find it.
+  // One problem per setting is enough.
   const problems = new Map(parsed.error.issues.toReversed().map((issue) => [issue.path.join('.'), issue.message]));
   throw new SettingsError([...problems].reverse().map(([name, message]) => `${name}: ${message}`));
 }
 
-/** The proxies' variables in upper case. As with other programs, `https_proxy` wins over `HTTPS_PROXY`; both lists of exceptions count. */
+/** The proxies' variables in upper case. As in other programs, `https_proxy` wins over `HTTPS_PROXY`; both `NO_PROXY` lists count. */
 function proxyVariables(environment: Record<string, string | undefined>): Record<string, string> {
   const valuesOf = (name: string) => [environment[name.toLowerCase()], environment[name]].flatMap((value) => value?.trim() || []);
   const [httpProxy] = valuesOf('HTTP_PROXY');
@@ -294,10 +294,10 @@ export function proxiesOfProcess(): ProxySettings {
   return readProxies(process.env);
 }
 
-/** Libraries and child processes that read the variables themselves know only names and single addresses. */
+/** As names and single addresses, because libraries and child processes that read the variables themselves know no ranges. */
 const THIS_MACHINE = ['localhost', '127.0.0.1', '::1'];
 
-/** Loads `.env` into the environment; variables that are already set win. Excepts this machine from every proxy. */
+/** Loads `.env` into the environment; variables that are already set win. Adds this machine to NO_PROXY. */
 export function loadEnvFile(): void {
   if (existsSync('.env')) process.loadEnvFile('.env');
   const { env } = process;
@@ -308,13 +308,13 @@ export function loadEnvFile(): void {
 /** Kapso's id of the number that the sandbox simulates. */
 export const SANDBOX_PHONE_NUMBER_ID = '100000000000001';
 
-/** The API key that `npm start` gives its own processes for what its sandbox simulates. */
+/** The API key that `npm start` gives its processes for the simulated services. */
 export const SANDBOX_API_KEY = 'sandbox';
 
 /** Whether a channel is not configured, simulated by the sandbox, or reaches real people. */
 export type ChannelState = 'off' | 'simulated' | 'real';
 
-/** WhatsApp's state. A double or a proxy other than the sandbox counts as real. */
+/** WhatsApp's state. A test double or a proxy other than the sandbox counts as real. */
 export function whatsAppState(settings: Pick<Settings, 'KAPSO_API_KEY' | 'KAPSO_BASE_URL' | 'SANDBOX_URL'>): ChannelState {
   if (settings.KAPSO_API_KEY === undefined) return 'off';
   return isSandbox(settings.KAPSO_BASE_URL, settings) ? 'simulated' : 'real';
@@ -340,7 +340,7 @@ const WHATSAPP_SETTINGS = {
 } as const;
 
 /**
- * Checks that WhatsApp is either off or complete enough for a process, which needs `name`: a half-configured channel is a mistake.
+ * Checks that WhatsApp is off, or that `name`, which the process needs, is set: a half-configured channel is a mistake.
  * @throws SettingsError
  */
 export function requireWhatsAppSetting(settings: Settings, name: 'KAPSO_API_KEY' | 'KAPSO_WEBHOOK_SECRET'): void {

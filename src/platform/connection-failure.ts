@@ -21,7 +21,7 @@ const CONNECT_ERROR_CODES = new Set([
   'PROXY_FAILED',
 ]);
 
-/** The proxy did not connect us: it refused, or did not respond. Nothing was sent to the server. */
+/** The proxy did not connect: it refused or did not respond. Nothing was sent to the server. */
 export class ProxyError extends Error {
   override name = 'ProxyError';
   readonly code = 'PROXY_FAILED';

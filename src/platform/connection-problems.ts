@@ -1,7 +1,7 @@
-/** What to change when PostgreSQL or Temporal cannot be reached, as a sentence that begins with the name of the setting. */
+/** Explains why PostgreSQL or Temporal cannot be reached, in a sentence that begins with the setting to change. */
 import { isGrpcServiceError } from '@temporalio/client';
 
-/** A server does not answer, or refuses us. Its message names the setting to change. */
+/** A server does not respond, or refuses access. The message names the setting to change. */
 export class ConnectionProblem extends Error {
   override name = 'ConnectionProblem';
 }
@@ -21,7 +21,7 @@ interface DatabaseError {
   path?: string;
 }
 
-/** The problem behind an error of connecting to `databaseUrl`; the error itself if it is not about the connection. */
+/** The problem behind an error when connecting to `databaseUrl`; the error itself if it is not about the connection. */
 export function databaseProblem(error: unknown, databaseUrl: string): unknown {
   const { hostname, port, pathname, username, searchParams } = new URL(databaseUrl);
   const server = `${searchParams.get('host') ?? hostname}:${searchParams.get('port') ?? (port || '5432')}`;

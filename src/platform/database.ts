@@ -59,8 +59,8 @@ export function isOneOf(column: Prisma.Sql, ids: readonly string[]): Prisma.Sql 
 const CHECKING_MODES = ['prefer', 'require', 'verify-ca'];
 
 /**
- * How the driver connects to `databaseUrl`: what every connection of ours must share. Writes `verify-full` where that is what the driver
- * does anyway: it would warn on standard error, and its next major version will check less.
+ * The options that every connection to `databaseUrl` must use. Writes `verify-full` if the driver would do the same anyway, because it
+ * would otherwise warn on standard error, and check less in its next major version.
  */
 export function connectionOptions(databaseUrl: string): Pick<ClientConfig, 'connectionString'> {
   const url = new URL(databaseUrl);
@@ -168,7 +168,7 @@ export async function isDatabaseReachable(db: Database, timeoutMs: number): Prom
   return reachable;
 }
 
-/** Waits until the database at `databaseUrl` answers a query. @throws ConnectionProblem, or an error of another kind as it is */
+/** Checks that the database at `databaseUrl` answers a query. @throws ConnectionProblem, or any other error unchanged */
 export async function reachDatabase(db: Database, databaseUrl: string): Promise<void> {
   try {
     await db.query(sql`SELECT 1`);

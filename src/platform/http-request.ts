@@ -26,7 +26,7 @@ export interface HttpAnswer {
 /** Shorter than any request timeout: a failed connect proves that nothing was sent, an aborted request does not. */
 const CONNECT_TIMEOUT_MS = 5_000;
 
-/** Made with the first request, when `.env` has been read. */
+/** Created at the first request, when `.env` has been read. */
 let way: { dispatcher: Dispatcher; isProxied(url: URL | string): boolean } | undefined;
 
 function wayOut(): NonNullable<typeof way> {
@@ -42,18 +42,18 @@ function directDispatcher(): Dispatcher {
   return new Agent({ connect: { timeout: CONNECT_TIMEOUT_MS } });
 }
 
-/** Connects through a proxy, except where src/platform/proxies.ts says that there is none. */
+/** Connects through a proxy, unless src/platform/proxies.ts says that the URL takes none. */
 function proxyingDispatcher(proxies: ProxySettings, isProxied: (url: URL | string) => boolean): Dispatcher {
   const proxied = new EnvHttpProxyAgent({
     httpProxy: proxies.HTTP_PROXY ?? '',
     httpsProxy: proxies.HTTPS_PROXY ?? '',
-    // Only what no exception covers gets here.
+    // src/platform/proxies.ts has applied NO_PROXY already.
     noProxy: '',
-    // Many proxies open tunnels to port 443 only, and expect requests for http URLs as they are.
+    // Many proxies allow tunnels to port 443 only, and expect requests for http URLs without a tunnel.
     proxyTunnel: false,
     proxyTls: { timeout: CONNECT_TIMEOUT_MS },
     requestTls: { timeout: CONNECT_TIMEOUT_MS },
-    // The response to CONNECT belongs to the connecting.
+    // The response to CONNECT is part of connecting.
     clientFactory: (origin, options) => new Pool(origin, { ...options, headersTimeout: CONNECT_TIMEOUT_MS }),
   });
   return directDispatcher().compose(
@@ -62,7 +62,7 @@ function proxyingDispatcher(proxies: ProxySettings, isProxied: (url: URL | strin
   );
 }
 
-/** `fetch` over the process's proxies, for responses that are streamed. Does not follow redirects unless `init` says so. */
+/** `fetch` through the process's proxies, for responses that are streamed. Does not follow redirects unless `init` says so. */
 export async function fetchStream(url: URL | string, init: RequestInit): Promise<Response> {
   return await fetch(url, { redirect: 'manual', ...init, dispatcher: wayOut().dispatcher });
 }
@@ -91,7 +91,7 @@ export async function sendRequest(url: string, { method, headers, body, signal, 
     bodyTimeout: 0,
     ...(body === undefined ? {} : { body }),
   }).catch((error: unknown) => {
-    // A proxy that refuses, or does not respond, fails with the same errors as a server, but before anything was sent.
+    // A proxy that refuses or does not respond causes the same errors as a server, but before anything was sent.
     const isOfProxy = isThroughProxy && !hasBegun && !signal.aborted && connectionFailure(error).kind === 'unknown';
     throw isOfProxy ? new ProxyError(error) : error;
   });

@@ -22,7 +22,7 @@ export function runProcess(name: string, main: (environment: NodeJS.ProcessEnv) 
   });
 }
 
-/** Exits if there are other arguments: settings come from the environment, and to ignore, say, --port would mislead. */
+/** Returns whether help is requested. Exits if there are other arguments, because ignoring, say, --port would mislead. */
 function wantsHelp(name: string): boolean {
   const help = `Runs Parley's ${name} process until it gets SIGTERM or SIGINT. It has no options: its settings come from the environment or .env, and .env.example documents them.`;
   try {

@@ -1,7 +1,7 @@
 /**
  * Applies the migrations of prisma/migrations. Their files, the table `_prisma_migrations` and the checksums are those of
- * `prisma migrate deploy`, so either can continue what the other began. Here a migration and its row are one transaction: a process that
- * is killed leaves no trace, and the next one starts over.
+ * `prisma migrate deploy`, so either can continue what the other began. Here a migration and its row are one transaction, so a killed
+ * process leaves no trace, and the next one starts over.
  */
 import { createHash, randomUUID } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
@@ -20,15 +20,15 @@ const DATABASE_MISSING = '3D000';
 /** When two processes create the same database, the second gets "already exists" or violates the catalog's unique index. */
 const DATABASE_EXISTS = ['42P04', '23505'];
 const CANNOT_RUN_IN_TRANSACTION = '25001';
-/** A column, function, table, schema or other object already exists or no longer does: what a script meets when it runs again. */
+/** A column, function, table, schema or other object already exists, or no longer does: the errors of a script that runs again. */
 const ALREADY_DONE = ['42701', '42703', '42723', '42P07', '42P01', '42P06', '42710', '42704'];
 
 interface MigrateOptions {
   /** Where the migrations are. */
   dir?: string;
-  /** Called with each step that was taken. */
+  /** Called after each step. */
   onProgress?: (line: string) => void;
-  /** Called with what a person should know: a wait, or how the database and the files differ. */
+  /** Called with notices for a person: a wait, or a difference between the database and the files. */
   onNotice?: (line: string) => void;
 }
 
@@ -105,12 +105,12 @@ async function readMigrations(dir: string): Promise<Migration[]> {
 
 async function readMigration(dir: string, name: string): Promise<Migration> {
   const text = await readFile(join(dir, name, 'migration.sql'), 'utf8');
-  // A checkout may have changed the line ends.
+  // A checkout may have changed the line endings.
   const sql = text.replaceAll('\r\n', '\n');
   return { name, sql, checksum: createHash('sha256').update(sql).digest('hex') };
 }
 
-/** Waits for whoever is migrating. The session holds the locks: PostgreSQL frees them when the work of a killed process has ended. */
+/** Waits for another process that is migrating. The session holds the locks, so PostgreSQL frees them once a killed process's work ends. */
 async function takeMigrationLocks(client: Client, onNotice: (line: string) => void): Promise<void> {
   for (const key of MIGRATION_LOCK_KEYS) {
     const { rows } = await client.query<{ taken: boolean }>('SELECT pg_try_advisory_lock($1) AS taken', [key]);
@@ -144,7 +144,7 @@ async function createTableIfMissing(client: Client): Promise<void> {
     )`);
 }
 
-/** Another program's tables must not be mixed with ours. */
+/** Thrown because another program's tables must not be mixed with ours. */
 function foreignDatabase(): Error {
   return new Error("the database belongs to another program: it has tables, but none of Parley's migrations; use an empty database");
 }
@@ -188,7 +188,7 @@ async function applyMigration(client: Client, migration: Migration, unfinished: 
     await client.query('COMMIT');
     return true;
   } catch (error) {
-    // Fails if the connection is lost, which has the same effect.
+    // Fails if the connection is lost, which also rolls back.
     await client.query('ROLLBACK').catch(ignore);
     if (unfinished === undefined || !wasApplied(error, unfinished, checksum)) throw migrationError(name, error);
     await client.query('UPDATE _prisma_migrations SET finished_at = now(), applied_steps_count = 1 WHERE id = $1', [unfinished.id]);

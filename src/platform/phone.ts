@@ -27,17 +27,17 @@ export const SPELLING_RULES: readonly SpellingRule[] = [
   { pattern: /^229(?:01)?(\d{8})$/, spellings: ['229$1', '22901$1'], dialled: '22901$1' },
 ];
 
-/** A number in E.164, or why the text is none; `problem` never contains the text. */
+/** A number in E.164, or why the text is not one; `problem` never contains the text. */
 export type ReadPhone = { phone: string } | { problem: string };
 
-/** Contacts and chats surround a copied number with these: direction marks, zero-width and other format characters. */
+/** Direction marks, zero-width and other format characters, which surround a number copied from contacts or a chat. */
 const INVISIBLE = /\p{Cf}/gu;
 const EXAMPLE = 'write it with one, such as +15550100';
 const SEPARATORS = /[\s()./\p{Pd}]/gu;
 
 /**
  * Reads a number as people and WhatsApp write it: with its country code after `+` or `00`, or after nothing, as WhatsApp and this API show
- * it. National numbers are refused: nobody knows which country is meant.
+ * it. National numbers are refused, because the country is unknown.
  */
 export function readPhone(written: string): ReadPhone {
   const text = written.normalize('NFKC').replace(INVISIBLE, '').trim();

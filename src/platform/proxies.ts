@@ -1,9 +1,9 @@
-/** Which proxy an outgoing request takes. HTTP, gRPC and callbacks all ask here, so that one rule holds for all of them. */
+/** Decides which proxy an outgoing request takes; one rule for HTTP, gRPC and callbacks. */
 import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
 import type { ProxySettings } from './config';
 
-/** The proxy for requests to `url`; undefined: none. Without HTTPS_PROXY, https requests take HTTP_PROXY, as with undici and gRPC. */
+/** The proxy for requests to `url`; undefined: none. Without HTTPS_PROXY, https requests take HTTP_PROXY, as in undici and gRPC. */
 export function proxyFor(url: URL, { HTTP_PROXY, HTTPS_PROXY, NO_PROXY }: ProxySettings): URL | undefined {
   const proxy = (url.protocol === 'https:' ? HTTPS_PROXY : undefined) ?? HTTP_PROXY;
   if (proxy === undefined || isThisMachine(url.hostname)) return undefined;

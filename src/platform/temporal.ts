@@ -5,7 +5,7 @@ import { readProxies, SettingsError } from './config';
 import { temporalProblem } from './connection-problems';
 import { proxyFor, proxyLogin } from './proxies';
 
-/** How to reach Temporal. The options are those of a worker's connection. */
+/** How to reach Temporal, as options of a worker's connection. */
 export type TemporalConfig = ClientConnectConfig & { namespace: string };
 
 /** Temporal's default. */
@@ -30,7 +30,7 @@ function addressOf({ address = DEFAULT_ADDRESS }: { address?: string }): string 
   return /:\d+$/.test(bare) ? bare : `${bare}:7233`;
 }
 
-/** gRPC over TLS or not, it is a tunnel (CONNECT), so HTTPS_PROXY applies. */
+/** gRPC takes a tunnel (CONNECT) even without TLS, so HTTPS_PROXY applies. */
 function temporalProxy(address: string, environment: Record<string, string | undefined>): TemporalConfig['connectionOptions']['proxy'] {
   const proxy = proxyFor(new URL(`https://${address}`), readProxies(environment));
   if (proxy === undefined) return undefined;
@@ -46,8 +46,8 @@ export function openTemporalClient({ connectionOptions, namespace }: TemporalCon
 }
 
 /**
- * The options for the client library, which differ from those of the worker's only in the proxy. By itself the library would obey the
- * lower-case variables only, also for this machine.
+ * The options for the client library, which differ from the worker's only in the proxy. By itself, the library would obey the lower-case
+ * variables only, even for this machine.
  */
 function clientOptions({ proxy, ...options }: TemporalConfig['connectionOptions']): ConnectionOptions {
   const { channelArgs, ...rest } = options as ConnectionOptions;
@@ -77,10 +77,10 @@ export async function isTemporalReachable(client: Client, timeoutMs: number): Pr
   }
 }
 
-/** Timeout in ms for the first request at a start. */
+/** Timeout of the first request of a process, in ms. */
 const REACH_TIMEOUT_MS = 5_000;
 
-/** Waits until Temporal knows the namespace. @throws ConnectionProblem, or an error of another kind as it is */
+/** Checks that Temporal has the namespace. @throws ConnectionProblem, or any other error unchanged */
 export async function reachTemporal(client: Client, { connectionOptions, namespace }: TemporalConfig): Promise<void> {
   try {
     await client.connection.withDeadline(Date.now() + REACH_TIMEOUT_MS, () => client.workflowService.describeNamespace({ namespace }));

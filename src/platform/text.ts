@@ -45,7 +45,7 @@ function isDeeperThan(levels: number, value: unknown): boolean {
 /** Zero-width characters, and letters and symbols that look like a space: hangul fillers, the empty braille pattern. */
 const LOOKS_EMPTY = /[\p{Cc}\p{Cf}\p{Z}\p{M}\s\u115F\u1160\u2800\u3164\uFFA0]/gu;
 
-/** Whether a reader sees nothing of the text. */
+/** Whether the text has no visible character. */
 export function isBlank(text: string): boolean {
   return text.replace(LOOKS_EMPTY, '') === '';
 }

@@ -1,6 +1,6 @@
 /**
- * Tells somebody what the database says they should be told (src/record/alerts.ts), and looks whether Kapso has paused a webhook. Runs in
- * every worker; a claim decides which one sends an alert.
+ * Sends the alerts that are stored in the database (src/record/alerts.ts), and checks whether Kapso has paused a webhook. Runs in every
+ * worker; a claim decides which one sends an alert.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Settings } from '../platform/config';
@@ -18,17 +18,17 @@ const WEBHOOK_CHECK_MS = 15 * 60_000;
 const DELETE_MS = 60 * 60_000;
 const KEPT_DAYS = 30;
 
-/** Recommended by Standard Webhooks. Together with the database, less than a claim lasts. */
+/** Recommended by Standard Webhooks. Shorter than a claim, even with the time for the database. */
 const SEND_TIMEOUT_MS = 15_000;
 
-/** Pauses between attempts, in seconds: doubled each time. */
+/** Pause between attempts, in seconds; doubled each time, up to the longest. */
 const FIRST_PAUSE_SECONDS = 5;
 const LONGEST_PAUSE_SECONDS = 15 * 60;
 
-/** `KAPSO_API_KEY` of the simulated Kapso, which has no webhooks to look at. */
+/** `KAPSO_API_KEY` of the simulated Kapso, which has no webhooks to check. */
 const SIMULATED_KEY = 'sandbox';
 
-/** What is known after an attempt. `in_doubt`: it may have arrived, and the receiver cannot recognise a second one. */
+/** The result of an attempt. `in_doubt`: it may have arrived, and the receiver could not detect a duplicate. */
 type Attempt = { kind: 'delivered' } | { kind: 'in_doubt'; reason: string } | { kind: 'failed'; reason: string; retryAfterMs?: number };
 
 interface Channel {
@@ -55,7 +55,7 @@ export function startAlerting(parts: Parts): void {
   logger.info({ channels: channels.map(({ name }) => name) }, 'alerts go to these channels');
 }
 
-/** A failure is logged, and the work repeated. */
+/** Repeats the work; a failure is logged. */
 async function repeat({ logger, signal }: Parts, everyMs: number, work: () => Promise<void>): Promise<void> {
   while (!signal.aborted) {
     try {
@@ -90,7 +90,7 @@ function ownerOf(settings: Settings) {
   return { to, template, language, apiKey, baseUrl, phoneNumberId };
 }
 
-/** A receiver recognises a repeated message by its id, so what has no answer is sent again. */
+/** A receiver can detect a repeated message by its id, so a message without a response is sent again. */
 function judgePost(answer: CallbackAnswer): Attempt {
   switch (answer.kind) {
     case 'no_answer':
@@ -141,7 +141,7 @@ async function sendAlert({ settings, db, logger }: Parts, channel: Channel, aler
       break;
     case 'in_doubt':
       await doubtAlert(db, channel.name, alert);
-      logger.warn({ ...line, reason: attempt.reason }, 'unknown whether an alert was sent; it follows again after an hour');
+      logger.warn({ ...line, reason: attempt.reason }, 'unknown whether an alert was sent; trying again after an hour');
       break;
     case 'failed': {
       const pauseSeconds = Math.min(FIRST_PAUSE_SECONDS * 2 ** (attempts - 1), LONGEST_PAUSE_SECONDS);
@@ -151,7 +151,7 @@ async function sendAlert({ settings, db, logger }: Parts, channel: Channel, aler
   }
 }
 
-/** What people read: what has happened, how often, and where to look. */
+/** The text for people: what happened, how often, and where to look. */
 function textOf({ text, subject, untold }: ClaimedAlert, publicUrl: string | undefined): string {
   const count = untold > 1 ? ` (${untold} times since the last alert)` : '';
   const lines = [`Parley: ${text}${count}`, ...(subject === null ? [] : [untold > 1 ? `last: ${subject}` : subject])];

@@ -1,4 +1,4 @@
-/** Looks at the start and daily whether the configured models are still served. */
+/** Checks at the start and daily whether the configured models are still served. */
 import type { Settings } from '../platform/config';
 import type { Database } from '../platform/database';
 import { pause } from '../platform/lifecycle';
@@ -17,12 +17,12 @@ export interface ModelWarning {
 }
 
 export interface ModelWatch {
-  /** What is wrong now, by the last look. */
+  /** The problems found by the last check. */
   warnings(): ModelWarning[];
 }
 
 const DAY_MS = 24 * 60 * 60_000;
-/** After a look that failed because the database was away. */
+/** Pause after a check that failed because the database was down. */
 const RETRY_MS = 60_000;
 
 export interface ModelWatchOptions {
@@ -33,8 +33,7 @@ export interface ModelWatchOptions {
   /** Ends the watch. */
   signal: AbortSignal;
   /**
-   * True for the worker, which calls the models: it misses the keys that it does not have, and writes what is wrong to its log. The API may
-   * run without any.
+   * True for the worker, which calls the models: it reports missing keys, and logs what is wrong. The API may run without keys.
    */
   callsModels: boolean;
   intervalMs?: number;

@@ -13,7 +13,7 @@ const REQUIRED_ATTRIBUTES: Record<string, number> = {
   [searchAttributes.callOutcome]: KEYWORD,
 };
 
-/** Search attributes are missing, and the server does not let us add them. Until somebody does, no workflow can start. */
+/** Search attributes are missing, and the server does not let Parley add them. Until somebody does, no workflow can start. */
 export class MissingSearchAttributesError extends Error {
   override name = 'MissingSearchAttributesError';
   constructor(missing: string[], namespace: string, cause: unknown) {
@@ -27,7 +27,7 @@ export class MissingSearchAttributesError extends Error {
 
 /**
  * Registers the missing search attributes. Where the server does not permit it (on Temporal Cloud they are created with its own tools, see
- * docs/production.md), or has no room for them, they must be there already. `onMissing` is told which are not there, or none.
+ * docs/production.md), or has no room for them, they must exist already. `onMissing` gets the missing ones, if any.
  * @throws MissingSearchAttributesError, or the client's error if Temporal is unreachable
  */
 export async function ensureSearchAttributes(client: Client, onMissing: (names: string[]) => void = () => undefined): Promise<void> {

@@ -220,7 +220,7 @@ interface Readiness {
   ready: boolean;
   /** Search attributes that the Temporal namespace lacks and that we could not add. */
   missingSearchAttributes?: string[];
-  /** What needs a person, but does not keep the worker from being ready. */
+  /** Problems that need a person but do not keep the worker from being ready. */
   warnings?: ModelWarning[];
 }
 

@@ -26,7 +26,7 @@ import { type Events, type HandedOver, type HandOverDependencies, handOver } fro
 /** Meta's largest webhook (Meta's webhook reference). */
 const BODY_LIMIT_MIB = 3;
 
-/** Of the provider's folder, which `npm run doctor` can use. */
+/** Defined in the provider's folder, so that `npm run doctor` can use them. */
 export const WEBHOOK_PATHS: string[] = [...KAPSO_WEBHOOK_PATHS];
 
 const receivedSchema = z.object({ received: z.literal(true) }).meta({ id: 'Received' });

@@ -195,8 +195,8 @@ async function keepRefused(error: unknown, webhook: ReceivedWebhook, options: Va
 }
 
 /**
- * Stores the fact, then signals the workflow, or has the callback of a finished call told of an improvement. Duplicates are handed over
- * again, in case the first attempt was lost with its process; what is known already changes nothing. Returns our id of the call.
+ * Stores the fact, then signals the workflow, or for a finished call that has improved, starts the callback's update. Duplicates are handed
+ * over again, in case the first attempt was lost with its process; known facts change nothing. Returns our id of the call.
  * @throws DatabaseAwayError if the database is slow, or an error of the database or Temporal
  */
 export async function handOverFact(
@@ -226,8 +226,8 @@ export async function handOverFact(
 }
 
 /**
- * Whether the fact changes nothing in the workflow of a call of ours, which waits for an answer from the request on, and finds Vapi's id of
- * the call in the row. Each signal costs an action.
+ * Whether the fact changes nothing in the workflow of a call that Parley placed. That workflow waits for an answer from the start, and
+ * finds Vapi's id in the row. Not signalling saves an action.
  */
 function isNoNews({ type, status = '' }: CallEvent, { isOwn, status: current }: CallRow): boolean {
   const rank = statusRank(status);

@@ -28,7 +28,7 @@ export const callViewSchema = z
     }),
     done: z.boolean().meta({
       description:
-        'Whether there is a result. A report that comes later can still fill missing fields, replace the outcome unknown, or tell that nobody spoke: see improvedAt',
+        'Whether there is a result. A report that arrives later can still fill missing fields, replace the outcome unknown, or show whether anybody spoke: see improvedAt',
       example: true,
     }),
     outcome: z.enum(CALL_OUTCOMES).nullable().meta({ description: 'How the call ended; null until done', example: 'completed' }),
@@ -55,7 +55,7 @@ export const callViewSchema = z
     answeredAt: isoTime.nullable().meta({ description: 'When somebody answered; null if nobody did', example: '2026-11-21T10:00:09.000Z' }),
     endedAt: isoTime.nullable().meta({ description: 'When the call ended', example: '2026-11-21T10:01:14.000Z' }),
     doneAt: isoTime.nullable().meta({ description: 'When the result was written', example: '2026-11-21T10:01:20.000Z' }),
-    improvedAt: isoTime.nullable().meta({ description: 'When a late report last improved the result; null if none has', example: null }),
+    improvedAt: isoTime.nullable().meta({ description: 'When a late report last improved the result; null if none did', example: null }),
     durationSeconds: z.int().nullable().meta({ description: 'Length of the call in whole seconds', example: 72 }),
     cost: z.number().nullable().meta({ description: 'Cost of the call in US dollars', example: 0.12 }),
     summary: z.string().nullable().meta({ description: 'Summary of the conversation', example: 'The customer confirmed the appointment.' }),
