@@ -76,7 +76,7 @@ function isRepetition({ kind, text }: InboundMessage, { said }: RecentTalk): boo
   return false;
 }
 
-/** Length of the text that is compared, in UTF-16 code units. */
+/** How much of a text is read to compare it, in UTF-16 code units. */
 export const RECENT_TEXT_LENGTH = 400;
 const COMPARED_LENGTH = 300;
 /** People do not retype a text with so many letters, so its numbers are a date or a ticket. In a shorter text, they are a choice. */
