@@ -2,7 +2,7 @@
 import type { CallView } from '../src/api/views/call';
 import { newNumber, placeCall, resultOf, startCall } from './support/calls';
 import { eventually } from './support/expectations';
-import { startProxy } from './support/proxy';
+import { POSTGRES_GREETING_END, startProxy } from './support/proxy';
 import { startSuite } from './support/suite';
 import type { System } from './support/system';
 
@@ -70,7 +70,7 @@ async function claimAndSleep(databaseParameters: Record<string, string>) {
   database.port = String(postgres.port);
   database.search = String(new URLSearchParams(databaseParameters));
   const worker = await system.startWorker({ DATABASE_URL: database.href, TEMPORAL_ADDRESS: `127.0.0.1:${temporal.port}` });
-  postgres.holdAnswers();
+  postgres.holdAnswers(POSTGRES_GREETING_END);
   const { callId } = (await placeCall(system, { to })).body;
   await eventually(async () => expect(await rowOf(callId)).toMatchObject({ dialCount: 1, dialledAt: expect.any(Date) }));
   worker.child.kill('SIGSTOP');

@@ -14,7 +14,9 @@ beforeAll(async () => {
   system = await startSuite('send_in_doubt', {
     environment: (sandbox) => {
       proxy.target = sandbox.url;
-      return { KAPSO_BASE_URL: proxy.url, SEND_CONFIRM_MS: '1000' };
+      // Not the sandbox's address, so Kapso counts as real, and the simulated model answers nobody.
+      const model = { AI_PROVIDERS: 'openai:gpt-5.4-mini', OPENAI_API_KEY: 'key', OPENAI_BASE_URL: sandbox.modelsUrl };
+      return { ...model, KAPSO_BASE_URL: proxy.url, SEND_CONFIRM_MS: '1000' };
     },
   });
 });

@@ -1,6 +1,6 @@
 /** A worker that is stopped between its claim of a reply and the request: others settle and send it, and it must not. */
 import { eventually, newPhone, outcomesOf, repliesOf } from './support/expectations';
-import { startProxy, type TcpProxy } from './support/proxy';
+import { POSTGRES_GREETING_END, startProxy, type TcpProxy } from './support/proxy';
 import { startSuite } from './support/suite';
 import type { System } from './support/system';
 
@@ -46,7 +46,7 @@ test('when a stopped worker goes on after another one has settled and sent its r
   await system.sandbox.kapso.customerSends({ from: phone, text: 'hello' });
   await claimIsRunning();
   await system.startWorker();
-  postgres.holdAnswers();
+  postgres.holdAnswers(POSTGRES_GREETING_END);
   await eventually(async () => expect(await repliesOf(system, phone)).toMatchObject([{ status: 'sending', sendAttempts: 1 }]));
   sleeper.child.kill('SIGSTOP');
   // As on a machine that sleeps: its polls end, and it gets no work that others could do.

@@ -8,19 +8,30 @@ export interface TcpProxy {
   down(): Promise<void>;
   /** Passes nothing on any more, neither way, and cuts nothing: the network is gone. */
   hang(): void;
-  /** Passes requests on and keeps back what the server answers, until `releaseAnswers`. */
-  holdAnswers(): void;
+  /**
+   * Passes requests on and keeps back what the server answers, until `releaseAnswers`. Also on new connections, after a greeting that ends
+   * with these bytes; without them, new connections are not held.
+   */
+  holdAnswers(greetingEnd?: Buffer): void;
   releaseAnswers(): void;
   /** Takes new connections again. Those that hung stay dead, as after a change of route. */
   up(): Promise<void>;
   close(): Promise<void>;
 }
 
+/** PostgreSQL's ReadyForQuery message, without its last byte. */
+export const POSTGRES_GREETING_END = Buffer.from([0x5a, 0, 0, 0, 5]);
+
 /** Listens on a free port of the loopback, and passes on to `target` (host:port). */
 export async function startProxy(target: string): Promise<TcpProxy> {
   const { hostname, port: targetPort } = new URL(`tcp://${target}`);
   const pairs = new Set<[Socket, Socket]>();
   let hangs = false;
+  let heldAfter: Buffer | undefined;
+  const hold = ([from, to]: [Socket, Socket]) => {
+    to.unpipe(from);
+    to.pause();
+  };
   const server = createServer((from) => {
     const to = connect(Number(targetPort), hostname);
     const pair: [Socket, Socket] = [from, to];
@@ -35,6 +46,12 @@ export async function startProxy(target: string): Promise<TcpProxy> {
     if (hangs) return;
     from.pipe(to);
     to.pipe(from);
+    const holdWhenGreeted = (answer: Buffer) => {
+      if (heldAfter === undefined || !answer.includes(heldAfter)) return;
+      to.off('data', holdWhenGreeted);
+      hold(pair);
+    };
+    if (heldAfter !== undefined) to.on('data', holdWhenGreeted);
   });
   const listen = async (port: number) => {
     server.listen(port, '127.0.0.1');
@@ -64,13 +81,12 @@ export async function startProxy(target: string): Promise<TcpProxy> {
         to.pause();
       }
     },
-    holdAnswers() {
-      for (const [from, to] of pairs) {
-        to.unpipe(from);
-        to.pause();
-      }
+    holdAnswers(greetingEnd) {
+      heldAfter = greetingEnd;
+      for (const pair of pairs) hold(pair);
     },
     releaseAnswers() {
+      heldAfter = undefined;
       for (const [from, to] of pairs) to.pipe(from);
     },
     async up() {
