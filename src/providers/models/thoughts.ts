@@ -1,16 +1,19 @@
 /**
- * Removes from a text what a model wrote for itself: thoughts between tags, other channels, control tokens. A tag that is only mentioned
- * stays: one in code or quotes, before punctuation, or as a word of its own in a line.
+ * Removes from a text what a model wrote for itself: thoughts between tags, other channels, control tokens. A leak is worse than a lost
+ * sentence, so a tag counts unless it is a mention:
+ * - It is in code, or stands between quotes; so does a pair with quotes around it.
+ * - A pair is joined by "and", has only punctuation in it, or is an example between a colon and the rest of the sentence.
+ * - A start tag without an end tag is a word within a sentence, or the subject of one (`<think> is a tag`).
+ * - An end tag without a start tag stands alone within a line and starts no sentence, or is the subject of one.
  */
 
-/** Tags as DeepSeek, Qwen and others write them, as Mistral does, and as Kimi does. */
-const TAG_NAME = '(?:\\w+:)?(?:think|thinking|thoughts?|reasoning)';
-const OPEN = `(?:<${TAG_NAME}>|\\[THINK\\]|◁think▷)`;
-const CLOSE = `(?:</${TAG_NAME}>|\\[/THINK\\]|◁/think▷)`;
-
-const QUOTE = /["'`“”‘’«»]/;
-const CLOSING_PUNCTUATION = /[.,;:!?)\]]/;
-const CODE_FENCE = /^```/gm;
+const TAG_NAME = '(?:\\w{1,20}:)?(?:think|thinking|thinking_process|thoughts?|reasoning|reasoning_content|scratchpad)';
+/** As DeepSeek, Qwen and others write them, and as Mistral, Kimi, OpenThinker, Cohere and Gemma do. */
+const OPEN = `<${TAG_NAME}(?:\\s[^<>\\n]{0,80})?>|\\[THINK\\]|◁think▷|<\\|begin_of_thought\\|>|<\\|START_THINKING\\|>|<\\|channel>thought`;
+const CLOSE = `</\\s?${TAG_NAME}\\s?>|\\[/THINK\\]|◁/think▷|<\\|end_of_thought\\|>|<\\|END_THINKING\\|>|<channel\\|>`;
+const FENCE = '^[ \\t]*(?:```|~~~)';
+const CODE_SPAN = '(?<!`)(?<ticks>`{1,2})(?![`\\s])[^`\\n]*[^`\\s]\\k<ticks>(?!`)';
+const MARKS = new RegExp(`(?<fence>${FENCE})|${CODE_SPAN}|(?<open>${OPEN})|(?<close>${CLOSE})`, 'gim');
 
 /** The text for the customer; empty if nothing is left. */
 export function withoutThoughts(text: string): string {
@@ -18,51 +21,119 @@ export function withoutThoughts(text: string): string {
 }
 
 interface Tag {
+  isOpen: boolean;
+  start: number;
+  end: number;
+  /** The text around the tag, up to `CONTEXT_LENGTH`. */
+  before: string;
+  after: string;
+}
+
+/** Part of a text that is removed. From 0 on, it also takes what has been kept until then. */
+interface Cut {
   start: number;
   end: number;
 }
 
+/** Bounds the work for each tag, so that the time is in proportion to the length. */
+const CONTEXT_LENGTH = 100;
+
 function withoutThinking(text: string): string {
-  let rest = text;
-  for (let block = findBlock(rest); block; block = findBlock(rest)) rest = rest.slice(0, block.start) + rest.slice(block.end);
-  // Without a start tag: the chat template has already put it into the prompt.
-  const end = tags(rest, CLOSE).findLast((tag) => endsThoughts(rest, tag));
-  return end ? rest.slice(end.end) : rest;
-}
-
-/** The first block of thoughts; without an end tag, it reaches to the end of the text. */
-function findBlock(text: string): Tag | undefined {
-  const closing = tags(text, CLOSE);
-  for (const open of tags(text, OPEN)) {
-    if (isMention(text, open)) continue;
-    const close = closing.find(({ start }) => start >= open.end);
-    if (startsThoughts(text, open, close !== undefined)) return { start: open.start, end: close?.end ?? text.length };
+  const tags = tagsIn(text);
+  const closing = closingTags(tags);
+  let kept = '';
+  let keptUntil = 0;
+  let readUntil = 0;
+  for (const [index, tag] of tags.entries()) {
+    if (tag.start < readUntil) continue;
+    const close = closing[index];
+    const isPairMentioned = close !== undefined && isMentionedPair(text, tag, close);
+    const cut = isPairMentioned ? undefined : cutAt(text, tag, close);
+    readUntil = cut?.end ?? (isPairMentioned ? close.end : tag.end);
+    if (!cut) continue;
+    kept = cut.start === 0 ? '' : kept + text.slice(keptUntil, cut.start);
+    keptUntil = /\s$/.test(tag.before) ? skipSpaces(text, cut.end) : cut.end;
   }
-  return undefined;
+  return kept + text.slice(keptUntil);
 }
 
-/** A tag at the start of a line, or attached to what follows it; with a later end tag, also one at the end of a line. */
-function startsThoughts(text: string, { start, end }: Tag, isClosed: boolean): boolean {
-  const startsLine = text.slice(text.lastIndexOf('\n', start - 1) + 1, start).trim() === '';
-  const isGlued = /^[\p{L}\p{N}]/u.test(text.slice(end));
-  return startsLine || isGlued || (isClosed && /^[ \t]*\n/.test(text.slice(end)));
+/** The tags outside of code and quotes. A fence that is not closed is no code, because thoughts may end within it. */
+function tagsIn(text: string): Tag[] {
+  const found: { tag: Tag; fences: number }[] = [];
+  let fences = 0;
+  for (const { index: start, 0: mark, groups } of text.matchAll(MARKS)) {
+    if (groups?.fence !== undefined) fences += 1;
+    if (groups?.open === undefined && groups?.close === undefined) continue;
+    const end = start + mark.length;
+    const before = lastContext(text, start);
+    const after = text.slice(end, end + CONTEXT_LENGTH);
+    const tag = { isOpen: groups.open !== undefined, start, end, before, after };
+    if (!isBetween(SURROUNDING, before, after)) found.push({ tag, fences });
+  }
+  return found.filter((each) => each.fences % 2 === 0 || (fences - each.fences) % 2 === 0).map(({ tag }) => tag);
 }
 
-/** A tag after a line or a sentence, attached to a word, or before an empty line. */
-function endsThoughts(text: string, tag: Tag): boolean {
-  if (isMention(text, tag)) return false;
-  const [before, after] = [text.slice(0, tag.start), text.slice(tag.end)];
-  return /(?:^|\n|[.!?…。！？])[ \t]*$/.test(before) || /\S$/.test(before) || /^[ \t]*\n[ \t]*\n/.test(after);
+/** For each start tag, the next end tag. A word before another start tag has none. */
+function closingTags(tags: readonly Tag[]): (Tag | undefined)[] {
+  const closing: (Tag | undefined)[] = [];
+  let close: Tag | undefined;
+  for (let index = tags.length - 1; index >= 0; index -= 1) {
+    const tag = tags[index] as Tag;
+    if (!tag.isOpen) close = tag;
+    else if (!(tags[index + 1]?.isOpen && isWord(tag))) closing[index] = close;
+  }
+  return closing;
 }
 
-function isMention(text: string, { start, end }: Tag): boolean {
-  const [before, after] = [text[start - 1] ?? '', text[end] ?? ''];
-  const fences = text.slice(0, start).match(CODE_FENCE)?.length ?? 0;
-  return QUOTE.test(before) || QUOTE.test(after) || CLOSING_PUNCTUATION.test(after) || fences % 2 === 1;
+function cutAt(text: string, tag: Tag, close: Tag | undefined): Cut | undefined {
+  if (!tag.isOpen) return endsThoughts(tag) ? { start: 0, end: tag.end } : undefined;
+  if (!close) return isWord(tag) || IS_SUBJECT.test(tag.after) ? undefined : { start: tag.start, end: text.length };
+  // Thoughts without a start tag may mention one.
+  return { start: isWord(tag) && endsThoughts(close) ? 0 : tag.start, end: close.end };
 }
 
-function tags(text: string, pattern: string): Tag[] {
-  return [...text.matchAll(new RegExp(pattern, 'gi'))].map(({ index, 0: { length } }) => ({ start: index, end: index + length }));
+const IS_SUBJECT = /^ (?:is|are|means|marks|opens|closes|starts|ends) [^.?!\n]*(?:[.!\n]|$)/;
+const CLOSING_PUNCTUATION = /^[.,;:!?…)\]]/;
+
+/** Within a sentence: after a word, and before a word in lower case or punctuation. */
+function isWord({ before, after }: Tag): boolean {
+  const followsWord = /[\p{L}\p{M}\p{N},;%'"’”»][ \t]+$/u.test(before);
+  return followsWord && (/^(?:$|[ \t]+\p{Ll})/u.test(after) || CLOSING_PUNCTUATION.test(after));
+}
+
+/** Whether an end tag without a start tag counts: next to a line break or a word, or after a sentence. */
+function endsThoughts({ before, after }: Tag): boolean {
+  if (IS_SUBJECT.test(after)) return false;
+  const isAfterEnd = /(?:^|[\n.!?…。！？])[ \t]*$/.test(before);
+  const isGlued = /\S$/.test(before) || (/^\S/.test(after) && !CLOSING_PUNCTUATION.test(after));
+  return isAfterEnd || isGlued || /^[ \t]*\n/.test(after);
+}
+
+const AND = /(?:^|[\s>])(?:and|or|to|und|oder|bis|et|ou|y|o|e|и|или|dan|atau|ve|veya|και)[ \t]+$|[和与與或と、]\s?$/iu;
+
+function isMentionedPair(text: string, open: Tag, close: Tag): boolean {
+  if (isBetween(QUOTES, open.before, close.after) || AND.test(close.before)) return true;
+  const inner = text.slice(open.end, close.start);
+  if (open.start > 0 && /^[\s\p{P}]*\p{P}[\s\p{P}]*$/u.test(inner)) return true;
+  // As in "write <think> first, and later </think>.".
+  if ((isWord(open) || IS_SUBJECT.test(open.after)) && /[ \t]$/.test(close.before) && CLOSING_PUNCTUATION.test(close.after)) return true;
+  const isExample = /:[ \t]*\n\s*$/.test(open.before) && /^[ \t]*\n\s*\p{Ll}/u.test(close.after);
+  return isExample && !inner.includes('\n');
+}
+
+/** What may stand around a pair. A straight quote that follows a word or the end of a sentence is a closing one. */
+const QUOTES = ['""', "''", '“”', '„“', '‘’', '«»', '「」', '『』'];
+const SURROUNDING = QUOTES.concat('()', '（）');
+
+function isBetween(quotes: readonly string[], before: string, after: string): boolean {
+  const isQuoted = quotes.includes(`${before.at(-1)}${after.at(0)}`);
+  return isQuoted && !/[^\s([{]["']$/.test(before);
+}
+
+function skipSpaces(text: string, from: number): number {
+  let index = from;
+  while (text[index] === ' ' || text[index] === '\t') index += 1;
+  return index;
 }
 
 const CHANNEL = /^(?:assistant)?\s*<\|channel\|>\s*(\w+)([\s\S]*)$/;
@@ -82,16 +153,22 @@ function finalChannel(text: string): string {
 }
 
 const FIRST_TOKENS =
-  /^\s*(?:<s>|<bos>|<\|(?:im_start|start|start_header_id|message)\|>\s*(?:assistant)?\s*(?:<\|(?:end_header_id|message)\|>)?\s*)+/;
-const LAST_TOKEN = /(?:<\|(?:im_end|end|eot_id|endoftext|end_of_text|return)\|>|<end_of_turn>|<eos>|<\/s>)$/;
+  /^\s*(?:<s>|<bos>|<\|(?:START_RESPONSE|begin_of_solution)\|>|<\|(?:im_start|start|start_header_id|message)\|>\s*(?:assistant)?\s*(?:<\|(?:end_header_id|message)\|>)?\s*)+/;
+const LAST_TOKEN = /(?:<\|(?:im_end|end|eot_id|endoftext|end_of_text|return|END_RESPONSE|end_of_solution)\|>|<end_of_turn>|<eos>|<\/s>)$/;
 
 function withoutControlTokens(text: string): string {
-  let rest = text.replace(FIRST_TOKENS, '');
-  for (let token = LAST_TOKEN.exec(rest); token; token = LAST_TOKEN.exec(rest)) {
-    const before = rest.slice(0, token.index);
+  const rest = text.replace(FIRST_TOKENS, '');
+  let end = rest.length;
+  for (let token = LAST_TOKEN.exec(lastContext(rest, end)); token; token = LAST_TOKEN.exec(lastContext(rest, end))) {
+    const start = end - token[0].length;
     // After a space within a sentence, it would be a mention.
-    if (/[^\n.!?…。！？\s][ \t]+$/.test(before)) break;
-    rest = before.trimEnd();
+    if (/[^\n.!?…。！？\s][ \t]+$/.test(lastContext(rest, start))) break;
+    end = start;
+    while (/\s/.test(rest.charAt(end - 1))) end -= 1;
   }
-  return rest;
+  return rest.slice(0, end);
+}
+
+function lastContext(text: string, end: number): string {
+  return text.slice(Math.max(0, end - CONTEXT_LENGTH), end);
 }
