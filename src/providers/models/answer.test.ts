@@ -39,7 +39,20 @@ test.each<[string, string, ChatAnswer]>([
   ['a single part', body({ content: { type: 'output_text', text: 'We open at nine.' } }), WHOLE],
   ['the text of a completion', body({ content: null }, { text: 'We open at nine.' }), WHOLE],
   ['an error that is null', body({}, {}, { error: null }), WHOLE],
+  ['an error that is an empty text', body({}, {}, { error: '' }), WHOLE],
+  ['an error that is empty', body({}, { error: {} }, { error: {} }), WHOLE],
   ['an empty refusal', body({ refusal: '' }), WHOLE],
+  [
+    'an empty part of refusal',
+    body({
+      content: [
+        { type: 'refusal', refusal: '' },
+        { type: 'text', text: WHOLE.text },
+      ],
+    }),
+    WHOLE,
+  ],
+  ['a byte order mark before the body', `\uFEFF${body({})}`, WHOLE],
   ['white space before the body', `\n\n  ${body({})}`, WHOLE],
   ['no usage', body({}, {}, { usage: undefined }), { ...WHOLE, promptTokens: null, completionTokens: null }],
   ['usage that is null', body({}, {}, { usage: null }), { ...WHOLE, promptTokens: null, completionTokens: null }],
@@ -51,6 +64,7 @@ test.each<[string, string, ChatAnswer]>([
   ['an emoji of several', body({ content: '👨‍👩‍👧' }), { ...WHOLE, text: '👨‍👩‍👧' }],
   ['a sentence that was cut', body({}, { finish_reason: 'length' }), { ...WHOLE, isCutOff: true }],
   ['a sentence that was cut, in other words', body({}, { finish_reason: 'MAX_TOKENS' }), { ...WHOLE, isCutOff: true }],
+  ['a sentence that is incomplete', body({}, { finish_reason: 'incomplete' }), { ...WHOLE, isCutOff: true }],
 ])('when a body has %s, then the text is read', (_what, text, answer) => {
   expect(readAnswer(text)).toEqual({ kind: 'answer', answer });
 });
@@ -83,6 +97,7 @@ test.each<[string, string, ChatAnswer]>([
 
 test.each([
   ['a refusal', body({ content: null, refusal: 'I cannot.' }), 'model'],
+  ['a part of refusal', body({ content: [{ type: 'refusal', refusal: 'no' }] }), 'model'],
   ['a refusal as its end', body({}, { finish_reason: 'refusal' }), 'model'],
   ['a filter', body({ content: 'We' }, { finish_reason: 'content_filter' }), 'filter'],
   ['a filter by another name', body({ content: '' }, { finish_reason: 'SAFETY' }), 'filter'],
@@ -108,6 +123,7 @@ test.each([
   ['a text', 'We open at nine.'],
   ['JSON that was cut', body({}).slice(0, 40)],
   ['no choices', '{"id": "x", "usage": null}'],
+  ['an empty error without choices', '{"error": {}}'],
   ['a list', '[]'],
   ['a string', '"We open at nine."'],
   ['an end by an error', body({ content: 'We' }, { finish_reason: 'error' })],
@@ -129,4 +145,11 @@ test.each([
 
 test('when an error response is no JSON, then it stays', () => {
   for (const text of ['', '<html>', 'busy']) expect(normalizedErrorBody(text)).toBe(text);
+});
+
+test.each([' ', '\n', '\u200B', '\u3000', ' \n'])('when 100,000 times %j are within a text, then it is read in less than 200 ms', (gap) => {
+  const content = `a${gap.repeat(100_000)}b`;
+  const startedAtMs = performance.now();
+  expect(readAnswer(body({ content }))).toMatchObject({ answer: { text: content } });
+  expect(performance.now() - startedAtMs).toBeLessThan(200);
 });

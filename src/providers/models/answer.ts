@@ -60,7 +60,7 @@ function answerIn(choice: Fields, usage: Fields | undefined): ChatAnswer {
   const message = fieldsOf(choice.message) ?? {};
   const said = textOf(message.content ?? choice.text);
   const left = withoutThoughts(said);
-  const text = isBlank(left) ? '' : left.replace(EDGES, '');
+  const text = isBlank(left) ? '' : trimmed(left);
   return {
     text,
     isCutOff: CUT_OFF.has(lowerCase(choice.finish_reason)),
@@ -71,15 +71,31 @@ function answerIn(choice: Fields, usage: Fields | undefined): ChatAnswer {
   };
 }
 
-const CUT_OFF = new Set(['length', 'max_tokens', 'max_output_tokens', 'model_length']);
+const CUT_OFF = new Set(['length', 'max_tokens', 'max_output_tokens', 'model_length', 'incomplete']);
 const FILTERED = new Set(['content_filter', 'safety', 'sensitive']);
-/** White space and zero-width characters; joiners in the middle of a text belong to it. */
-const EDGES = /^[\s\u200B-\u200D\u2060\uFEFF]+|[\s\u200B\u200C\u2060\uFEFF]+$/g;
+/** White space and zero-width characters. At the end, a joiner may belong to an emoji. */
+const EMPTY_AT_START = /[\s\u200B-\u200D\u2060\uFEFF]/;
+const EMPTY_AT_END = /[\s\u200B\u200C\u2060\uFEFF]/;
+
+/** By index, because a pattern for the end takes quadratic time for a gap in the middle. */
+function trimmed(text: string): string {
+  let start = 0;
+  let end = text.length;
+  while (EMPTY_AT_START.test(text.charAt(start))) start += 1;
+  while (end > start && EMPTY_AT_END.test(text.charAt(end - 1))) end -= 1;
+  return text.slice(start, end);
+}
 
 function refusedBy(message: Fields, choice: Fields): ChatAnswer['refusedBy'] {
   if (FILTERED.has(lowerCase(choice.finish_reason))) return 'filter';
-  const isDeclined = typeof message.refusal === 'string' && !isBlank(message.refusal);
+  const isDeclined = [message, ...partsOf(message.content)].some(isRefusal);
   return isDeclined || lowerCase(choice.finish_reason) === 'refusal' ? 'model' : undefined;
+}
+
+/** Whether a message, or a part of its content, has words of refusal. */
+function isRefusal(messageOrPart: unknown): boolean {
+  const refusal = fieldsOf(messageOrPart)?.refusal;
+  return typeof refusal === 'string' && !isBlank(refusal);
 }
 
 function insteadOf(message: Fields, said: string): ChatAnswer['instead'] {
@@ -92,8 +108,11 @@ function insteadOf(message: Fields, said: string): ChatAnswer['instead'] {
 /** A text, or the texts among the parts of a content. Other parts, such as thoughts, are not for the customer. */
 function textOf(content: unknown): string {
   if (typeof content === 'string') return content;
-  const parts = Array.isArray(content) ? content : [content];
-  return parts.map(partText).join('');
+  return partsOf(content).map(partText).join('');
+}
+
+function partsOf(content: unknown): unknown[] {
+  return Array.isArray(content) ? content : [content];
 }
 
 function partText(part: unknown): string {
@@ -115,8 +134,10 @@ function providerError(body: unknown, isError = false): ProviderError | undefine
   const fields = fieldsOf(Array.isArray(body) ? body[0] : body);
   if (!fields) return undefined;
   const { error } = fields;
-  if (typeof error === 'string') return errorOf({ ...fields, message: error });
-  if (fieldsOf(error)) return errorOf(fieldsOf(error) ?? {});
+  // Some servers send an empty one beside an answer.
+  if (typeof error === 'string' && error !== '') return errorOf({ ...fields, message: error });
+  const errorFields = fieldsOf(error) ?? {};
+  if (Object.keys(errorFields).length > 0) return errorOf(errorFields);
   return isError || fields.object === 'error' ? errorOf({ message: fields.detail, ...fields }) : undefined;
 }
 
@@ -145,7 +166,7 @@ function fieldsOf(value: unknown): Fields | undefined {
 
 function parseJson(text: string): unknown {
   try {
-    return JSON.parse(text);
+    return JSON.parse(text.replace(/^\uFEFF/, ''));
   } catch {
     return undefined;
   }
