@@ -62,6 +62,7 @@ describe('a permanent failure', () => {
     ['429 with insufficient_quota as its type', 429, { type: 'insufficient_quota' }],
     ['400 that speaks of the credit balance', 400, { message: 'Your credit balance is too low' }],
     ['403 that speaks of credits', 403, { message: 'Your team does not have any credits yet' }],
+    ['400 that asks to recharge', 400, { message: 'Your account balance is too low. Please recharge' }],
     ['400 with an insufficient balance', 400, { message: 'Insufficient Balance' }],
   ])('when a provider answers %s, then the cause is named: no credit at this provider', (_what, status, error) => {
     const failure = answered(status, error, { 'retry-after': '1' });
@@ -74,10 +75,17 @@ describe('a permanent failure', () => {
     [403, {}, 'ModelError.Unauthorized', 'check the API key'],
     [404, {}, 'ModelError.NotFound', 'check the model'],
     [400, { code: 'model_not_found' }, 'ModelError.NotFound', 'check the model'],
+    [400, { type: 'model_not_found' }, 'ModelError.NotFound', 'check the model'],
+    [400, { message: 'Model Not Exist' }, 'ModelError.NotFound', 'check the model'],
+    [400, { message: 'model `x-2.5` does not exist. Supported context window models: y' }, 'ModelError.NotFound', 'check the model'],
+    [400, { code: 'model_not_found', message: 'Models by context length: y' }, 'ModelError.NotFound', 'check the model'],
     [302, {}, 'ModelError.NotFound', 'address'],
     [400, { message: 'no such model is served here any more' }, 'ModelError.BadRequest', 'still served'],
     [413, {}, 'ModelError.TooLong', 'answered 413'],
     [400, { code: 'content_filter' }, 'ModelError.ContentRefused', 'a person must answer'],
+    [400, { type: 'content_filter' }, 'ModelError.ContentRefused', 'a person must answer'],
+    [400, { code: 'ResponsibleAIPolicyViolation' }, 'ModelError.ContentRefused', 'a person must answer'],
+    [400, { message: 'Content Exists Risk' }, 'ModelError.ContentRefused', 'a person must answer'],
     [400, { code: 'context_length_exceeded' }, 'ModelError.TooLong', 'shorten the system prompt'],
   ])('when a provider answers %i %j, then it is %s, and the text says what to do', (status, error, type, advice) => {
     const failure = answered(status, error);
@@ -114,6 +122,8 @@ describe('a prompt that is too long', () => {
   test.each([
     [400, { message: 'no such model is served here any more' }],
     [400, { message: 'roles must alternate user/assistant' }],
+    [400, { message: 'model `x-2.5` does not exist. Supported context window models: y' }],
+    [400, { code: 'model_not_found', message: 'Models by context length: y' }],
     [401, { message: 'context length' }],
     [429, { message: 'Too many tokens per minute, please wait' }],
     [503, { message: 'overloaded: the request queue is too long' }],

@@ -66,9 +66,11 @@ export function modelFailure(choice: ModelChoice, error: unknown): ApplicationFa
 
 function statusFailure(who: string, error: APIError, status: number): ApplicationFailure {
   const said = `${who} answered ${status}`;
-  if (error.code === 'content_filter' || error.code === 'content_policy_violation') return contentRefused(who, 'filter');
+  if (saysContentRefused(error, status)) return contentRefused(who, 'filter');
   if (saysNoCredit(error, status))
     return permanentModelFailure('ModelError.NoCredit', `no credit at ${who}, which answered ${status}: top the account up`);
+  if (saysUnknownModel(error, status))
+    return permanentModelFailure('ModelError.NotFound', `${said}: check the model's name and the provider's address`);
   if (isTooLong(error)) {
     const advice = 'shorten the system prompt, or use a model with a larger context';
     return permanentModelFailure('ModelError.TooLong', `${said}: the conversation is too long for it; ${advice}`);
@@ -82,15 +84,32 @@ function statusFailure(who: string, error: APIError, status: number): Applicatio
     return passingModelFailure('ModelError.Unavailable', `${said}: it is down or overloaded; add a provider if this lasts`, waitMs);
   if (status === 401 || status === 403)
     return permanentModelFailure('ModelError.Unauthorized', `${said}: check the API key and what it may use`);
-  if (status === 404 || status < 400 || error.code === 'model_not_found')
-    return permanentModelFailure('ModelError.NotFound', `${said}: check the model's name and the provider's address`);
+  if (status < 400) return permanentModelFailure('ModelError.NotFound', `${said}: check the model's name and the provider's address`);
   return permanentModelFailure('ModelError.BadRequest', `${said}: check whether this model is still served`);
+}
+
+const REFUSED_CONTENT_CODES = new Set(['content_filter', 'content_policy_violation', 'ResponsibleAIPolicyViolation']);
+/** DeepSeek's text, which comes without a code, and Azure's. */
+const REFUSED_CONTENT_WORDS = /content exists risk|content management policy/i;
+
+function saysContentRefused({ code, type, message }: APIError, status: number): boolean {
+  if (REFUSED_CONTENT_CODES.has(code ?? '') || REFUSED_CONTENT_CODES.has(type ?? '')) return true;
+  return status === 400 && REFUSED_CONTENT_WORDS.test(message);
+}
+
+const UNKNOWN_MODEL_WORDS = /\bmodel\b[^\n]{0,100}\b(?:not exist|not found)|unknown model/i;
+
+/** The text may also name the context sizes of other models. */
+function saysUnknownModel({ code, type, message }: APIError, status: number): boolean {
+  if (status === 404 || code === 'model_not_found' || type === 'model_not_found') return true;
+  return status === 400 && UNKNOWN_MODEL_WORDS.test(message);
 }
 
 /** Whether the provider says that the prompt has more tokens than the model accepts. The text decides only if no code does. */
 export function isTooLong(error: unknown): boolean {
   if (!(error instanceof APIError) || error.status === undefined) return false;
   const { status, code, type, message } = error;
+  if (saysUnknownModel(error, status)) return false;
   if (status === 413 || TOO_LONG_CODES.has(code ?? '') || TOO_LONG_CODES.has(type ?? '')) return true;
   // The limit of tokens per minute is below this single request, so waiting does not help.
   if (status === 429) return REQUEST_TOO_LARGE.test(message);
@@ -133,7 +152,8 @@ function contentRefused(who: string, by: NonNullable<ChatAnswer['refusedBy']>): 
 }
 
 const NO_CREDIT_CODES = new Set(['insufficient_quota', 'insufficient_balance', 'billing_hard_limit_reached', 'billing_not_active']);
-const NO_CREDIT_WORDS = /insufficient (?:balance|credits?|funds|quota)|credit balance|(?:no|any|out of) credits?\b/i;
+const NO_CREDIT_WORDS =
+  /insufficient (?:balance|credits?|funds|quota)|(?:credit|account) balance|balance is too low|please recharge|(?:no|any|out of) credits?\b/i;
 
 /**
  * Providers report it in different ways. The text is used only if the status is final anyway, so it changes nothing but the advice:
