@@ -4,6 +4,9 @@
  *
  * `*word*` is italic in Markdown and bold in WhatsApp. A model that writes `**` for bold means italic by `*`; another may have been told to
  * write WhatsApp's marks. So it becomes `_word_` only in a text that has `**`, and converting a converted text changes nothing.
+ *
+ * WhatsApp sees no mark between letters or digits. So `10*20*30` has none, and a mark that Markdown allows there (`**50%**off`) gets a
+ * zero-width space: a visible one would tear words apart, and Chinese, Japanese and Thai have none between words.
  */
 import MarkdownIt, { type StateInline, type Token } from 'markdown-it';
 import { fenceAfter } from './fences';
@@ -17,6 +20,66 @@ parser.normalizeLink = (address) => address;
 parser.normalizeLinkText = (address) => address;
 parser.validateLink = () => true;
 parser.inline.ruler.push('bare_address', skipBareAddress);
+parser.inline.ruler2.before('balance_pairs', 'single_stars', (state) => {
+  for (const delimiters of [state.delimiters, ...state.tokens_meta.map((meta) => meta?.delimiters ?? [])]) pairSingleStars(delimiters);
+  return false;
+});
+parser.inline.State = class extends parser.inline.State {
+  override scanDelims(start: number, canSplitWord: boolean) {
+    const run = super.scanDelims(start, canSplitWord);
+    const [before, after] = [this.src.slice(Math.max(0, start - 2), start), this.src.slice(start + run.length, start + run.length + 2)];
+    switch (this.src[start]) {
+      case '*':
+        return run.length === 1 ? super.scanDelims(start, false) : doubleStars(run, before, after);
+      case '_':
+        return partOfName(run, before, after);
+      default:
+        return run;
+    }
+  }
+};
+
+type Run = ReturnType<StateInline['scanDelims']>;
+
+const WORD_AT_START = /^[\p{L}\p{M}\p{N}]/u;
+const WORD_AT_END = /[\p{L}\p{M}\p{N}]$/u;
+
+/** `**` may also stand between punctuation and a word, as people write it without spaces. Between two digits it is a power. */
+function doubleStars(run: Run, before: string, after: string): Run {
+  if (/\d$/.test(before) && /^\d/.test(after)) return { ...run, can_open: false, can_close: false };
+  return {
+    ...run,
+    can_open: run.can_open || (WORD_AT_END.test(before) && /^(?![\p{Pe}\p{Pf}])[\p{P}\p{S}]/u.test(after)),
+    can_close: run.can_close || (WORD_AT_START.test(after) && /(?![\p{Ps}\p{Pi}])[\p{P}\p{S}]$/u.test(before)),
+  };
+}
+
+/** In `__init__.py` and `_name_@example.com`, underscores are no marks. */
+function partOfName(run: Run, before: string, after: string): Run {
+  return {
+    ...run,
+    can_open: run.can_open && !/[\p{L}\p{N}][.@/\\-]$/u.test(before),
+    can_close: run.can_close && !/^[.@/\\-][\p{L}\p{N}]/u.test(after),
+  };
+}
+
+/** Lets a single `*` pair only with another one, so that `**4* hotel**` is bold. In a text with `***`, any may pair. */
+function pairSingleStars(delimiters: StateInline['delimiters']): void {
+  const stars = delimiters.filter(({ marker }) => marker === STAR);
+  if (stars.some(({ length = 1 }) => length > 2)) return;
+  const open: typeof stars = [];
+  for (const star of stars.filter(({ length }) => length === 1)) {
+    if (star.close && open.pop()) star.open = false;
+    else if (star.open) open.push(star);
+    else star.close = false;
+  }
+  for (const star of open) {
+    star.open = false;
+    star.close = false;
+  }
+}
+
+const STAR = 42;
 
 /** The text with WhatsApp's marks. Takes time in proportion to the length. */
 export function toWhatsAppMarks(markdown: string): string {
@@ -124,6 +187,8 @@ class Inline {
   /** Index of the piece at which the link's words begin. */
   #linkStart = 0;
   #link: Token | undefined;
+  /** Number of pieces after the last mark that closed. */
+  #closedAt = -1;
 
   constructor({ starIsItalic, isBold }: InlineContext) {
     this.#starIsItalic = starIsItalic;
@@ -131,7 +196,10 @@ class Inline {
   }
 
   convert(tokens: readonly Token[]): string {
-    for (const token of tokens) this.#add(token);
+    for (const [index, token] of tokens.entries()) {
+      if (token.type === 'text_special') this.#addEscaped(token, tokens[index + 1]);
+      else this.#add(token);
+    }
     return this.#pieces.join('');
   }
 
@@ -155,10 +223,6 @@ class Inline {
       case 'code_inline':
         this.#push(codeSpan(markup, content));
         return;
-      case 'text_special':
-        // Without its backslash, it would be a mark.
-        this.#push(/^[*_~`\\]$/.test(content) ? markup : content);
-        return;
       case 'hardbreak':
         this.#addText('\n');
         return;
@@ -177,6 +241,16 @@ class Inline {
     }
   }
 
+  /** A character keeps its backslash where it would be a mark without it: not within a word, nor between spaces. */
+  #addEscaped({ content, markup }: Token, next: Token | undefined): void {
+    const before = this.#pieces.at(-1)?.slice(-2) ?? '';
+    const after = next === undefined || next.type === 'text' ? (next?.content ?? '') : markup;
+    const isWithinWord = WORD_AT_END.test(before) && WORD_AT_START.test(after);
+    const isBetweenSpaces = /(?:^|\s)$/.test(before) && /^(?:\s|$)/.test(after);
+    const isPlain = /^[*_~]$/.test(content) ? isWithinWord || (before !== '' && isBetweenSpaces) : !/^[`\\]$/.test(content);
+    this.#push(isPlain ? content : markup);
+  }
+
   get #isWithinBold(): boolean {
     return this.#isBold || this.#open.includes('*');
   }
@@ -184,12 +258,14 @@ class Inline {
   #openMark(mark: string): void {
     const isShown = !this.#open.includes(mark) && !(this.#isBold && mark === '*');
     this.#open.push(isShown ? mark : undefined);
-    if (isShown) this.#push(mark);
+    if (isShown) this.#push(WORD_AT_END.test(this.#pieces.at(-1)?.slice(-2) ?? '') ? ZERO_WIDTH_SPACE + mark : mark);
   }
 
   #closeMark(): void {
     const mark = this.#open.pop();
-    if (mark !== undefined) this.#push(mark);
+    if (mark === undefined) return;
+    this.#push(mark);
+    this.#closedAt = this.#pieces.length;
   }
 
   /** WhatsApp's marks end with the line, so open ones are closed and opened again on the next. */
@@ -219,9 +295,13 @@ class Inline {
   }
 
   #push(piece: string): void {
-    if (piece !== '') this.#pieces.push(piece);
+    if (piece === '') return;
+    const isGlued = this.#pieces.length === this.#closedAt && WORD_AT_START.test(piece);
+    this.#pieces.push(isGlued ? ZERO_WIDTH_SPACE + piece : piece);
   }
 }
+
+const ZERO_WIDTH_SPACE = '\u200B';
 
 function attribute(token: Token, name: string): string {
   return String(token.attrGet(name) ?? '');
@@ -253,7 +333,7 @@ function comparable(address: string): string {
 /** Characters that may follow an address without being part of it. */
 const AFTER_ADDRESS = new Set('*_~.,;:!?\'")}');
 
-/** Takes the rest of `https://…` as it is: underscores in it are no marks. */
+/** Takes the rest of `https://…` as it is, but without backslashes before signs: underscores in it are no marks. */
 function skipBareAddress(state: StateInline, silent: boolean): boolean {
   const { src, pos, posMax } = state;
   if (!src.startsWith('://', pos) || !/https?$/i.test(src.slice(Math.max(0, pos - 5), pos))) return false;
@@ -261,7 +341,7 @@ function skipBareAddress(state: StateInline, silent: boolean): boolean {
   rest.lastIndex = pos;
   let end = Math.min(posMax, pos + (rest.exec(src)?.[0].length ?? 0));
   while (end > pos + 3 && AFTER_ADDRESS.has(src.charAt(end - 1))) end -= 1;
-  if (!silent) state.pending += src.slice(pos, end);
+  if (!silent) state.pending += src.slice(pos, end).replace(/\\(?=[!-/:-@[-`{-~])/g, '');
   state.pos = end;
   return true;
 }
