@@ -189,6 +189,9 @@ class Inline {
   #link: Token | undefined;
   /** Number of pieces after the last mark that closed. */
   #closedAt = -1;
+  /** Index of the piece with the mark `*` that was opened last. */
+  #boldAt = -1;
+  #lastStarAt = -1;
 
   constructor({ starIsItalic, isBold }: InlineContext) {
     this.#starIsItalic = starIsItalic;
@@ -237,6 +240,7 @@ class Inline {
         this.#push(withAddress(content, attribute(token, 'src'), attribute(token, 'title')));
         return;
       default:
+        if (content.includes('*')) this.#lastStarAt = this.#pieces.length;
         this.#addText(content);
     }
   }
@@ -258,14 +262,26 @@ class Inline {
   #openMark(mark: string): void {
     const isShown = !this.#open.includes(mark) && !(this.#isBold && mark === '*');
     this.#open.push(isShown ? mark : undefined);
+    if (isShown && mark === '*') this.#boldAt = this.#pieces.length;
     if (isShown) this.#push(WORD_AT_END.test(this.#pieces.at(-1)?.slice(-2) ?? '') ? ZERO_WIDTH_SPACE + mark : mark);
   }
 
   #closeMark(): void {
     const mark = this.#open.pop();
     if (mark === undefined) return;
+    if (mark === '*' && this.#isBoldCutShort) {
+      this.#pieces[this.#boldAt] = '';
+      return;
+    }
     this.#push(mark);
     this.#closedAt = this.#pieces.length;
+  }
+
+  /** Whether a star within the bold words would end them, as in `*4* hotel*`. */
+  get #isBoldCutShort(): boolean {
+    if (this.#lastStarAt <= this.#boldAt) return false;
+    const words = this.#pieces.slice(this.#boldAt + 1).join('');
+    return !words.includes('\n') && /(?<![\p{L}\p{N}])\*|\*(?![\p{L}\p{N}])/u.test(words);
   }
 
   /** WhatsApp's marks end with the line, so open ones are closed and opened again on the next. */
