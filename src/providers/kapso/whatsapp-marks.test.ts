@@ -50,8 +50,8 @@ test.each([
 
 test.each([
   ['WhatsApp’s own marks', '*bold*, _italic_, ~struck~ and `code`\n> quoted\n- item'],
-  ['an escaped mark, which would be one without its backslash', 'a \\*b\\* \\_a\\_ \\`c\\`'],
-  ['a file with underscores', '__init__.py and _name_@x.test'],
+  ['an escaped mark, which would be one without its backslash', 'a \\*b\\* \\_a\\_ \\`c\\`\n\\* d'],
+  ['a file with underscores', '__init__.py, __init__() and _name_@x.test'],
   ['sums and names', '2*3*4 = 24, 5 * 3 * 2, snake_case_name, a ** b'],
   ['a bare address with underscores', 'see https://x.test/__init__/a_b_c?q=*a*_b_.'],
   ['a fence', '```js\nconst **a** = [b](c);\n* d\n```'],

@@ -54,12 +54,12 @@ function doubleStars(run: Run, before: string, after: string): Run {
   };
 }
 
-/** In `__init__.py` and `_name_@example.com`, underscores are no marks. */
+/** In `__init__.py`, `__init__()` and `_name_@example.com`, underscores are no marks. */
 function partOfName(run: Run, before: string, after: string): Run {
   return {
     ...run,
     can_open: run.can_open && !/[\p{L}\p{N}][.@/\\-]$/u.test(before),
-    can_close: run.can_close && !/^[.@/\\-][\p{L}\p{N}]/u.test(after),
+    can_close: run.can_close && !/^(?:[.@/\\-][\p{L}\p{N}]|\(\))/u.test(after),
   };
 }
 
@@ -250,8 +250,8 @@ class Inline {
     const before = this.#pieces.at(-1)?.slice(-2) ?? '';
     const after = next === undefined || next.type === 'text' ? (next?.content ?? '') : markup;
     const isWithinWord = WORD_AT_END.test(before) && WORD_AT_START.test(after);
-    const isBetweenSpaces = /(?:^|\s)$/.test(before) && /^(?:\s|$)/.test(after);
-    const isPlain = /^[*_~]$/.test(content) ? isWithinWord || (before !== '' && isBetweenSpaces) : !/^[`\\]$/.test(content);
+    const isBetweenSpaces = /(?:^|\S)[ \t]$/.test(before) && /^(?:\s|$)/.test(after);
+    const isPlain = /^[*_~]$/.test(content) ? isWithinWord || isBetweenSpaces : !/^[`\\]$/.test(content);
     this.#push(isPlain ? content : markup);
   }
 
