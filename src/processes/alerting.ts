@@ -47,9 +47,8 @@ interface Parts {
 export function startAlerting(parts: Parts): void {
   const { settings, db, logger } = parts;
   const channels = createChannels(settings);
-  void repeat(parts, POLL_MS, async () => {
-    for (const channel of channels) await sendDue(parts, channel);
-  });
+  // A channel that hangs must not hold back the other one.
+  for (const channel of channels) void repeat(parts, POLL_MS, () => sendDue(parts, channel));
   void repeat(parts, DELETE_MS, () => deleteOldAlerts(db, KEPT_DAYS));
   if (settings.KAPSO_API_KEY !== SIMULATED_KEY) void repeat(parts, WEBHOOK_CHECK_MS, () => reportPausedWebhooks(parts));
   logger.info({ channels: channels.map(({ name }) => name) }, 'alerts go to these channels');

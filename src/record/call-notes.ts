@@ -31,7 +31,8 @@ export async function writeCallNote(db: Database, callId: string, followUp: Foll
   const rows = await db.query<WrittenNote>(sql`
     WITH call AS (
       SELECT r.*, c.workspace_id AS owner_workspace_id, c.workflow_id AS owner, c.mode, s.chatbot_enabled, s.send_confirm_ms,
-        EXISTS (SELECT 1 FROM messages m WHERE m.conversation_id = c.id AND m.direction = 'inbound' AND m.occurred_at > now() - ${WINDOW})
+        EXISTS (SELECT 1 FROM messages m WHERE m.conversation_id = c.id AND m.direction = 'inbound'
+          AND m.outcome IS DISTINCT FROM 'group' AND m.outcome IS DISTINCT FROM 'history' AND m.occurred_at > now() - ${WINDOW})
           AS is_window_open
       FROM vapi_call_results r JOIN conversations c ON c.id = r.conversation_id
         LEFT JOIN chatbot_settings s ON s.workspace_id = c.workspace_id

@@ -236,8 +236,9 @@ export async function raiseReply(
   const text = failed ? (fact.failure ?? 'WhatsApp did not deliver a reply') : 'WhatsApp did not get all parts of a reply';
   const reason = { kind: 'reply_failed', text } as const;
   const broken = withReason(withoutReasons(sql`c.attention`, [], sql`r.id::text`), reason);
-  const attention = sql`CASE WHEN r.is_broken THEN ${broken} ELSE ${withoutCuredReasons(sql`c.attention`, sql`r.created_at`, sql`r.id::text`)} END`;
-  const alerted = failed ? sql`, alerted AS (${attentionAlert(reason, sql`SELECT id FROM noted`)})` : sql``;
+  const cured = withoutCuredReasons(sql`c.attention`, sql`r.created_at`, sql`r.id::text`);
+  const attention = sql`CASE WHEN r.is_broken THEN ${broken} WHEN r.is_whole THEN ${cured} ELSE c.attention END`;
+  const alerted = sql`, alerted AS (${attentionAlert(reason, sql`SELECT n.id FROM noted n, reply r WHERE r.is_broken`)})`;
   const rows = await db.query<RaisedReply>(sql`
     WITH target AS (
       SELECT m.id, m.status AS previous, ${answeredBy(sql`m`)} AS answered_id, COALESCE(m.part_of_id, m.id) AS first_id

@@ -56,6 +56,9 @@ export function attentionFor(outcome: string | null, limits: AnswerLimits): { ki
 
 /** A text that was answered this often within an hour, with no other in between, is not answered again. */
 const MAX_EQUAL_ANSWERS = 3;
+/** The same for a short text: people answer one question after the other with "yes" or "1". */
+const MAX_EQUAL_SHORT_ANSWERS = 10;
+const SHORT_TEXT_LENGTH = 20;
 
 /**
  * Whether the person, probably a bot, has had enough replies to the same text. Repetitions between two replies do not count, because one
@@ -64,6 +67,7 @@ const MAX_EQUAL_ANSWERS = 3;
 function isRepetition({ kind, text }: InboundMessage, { said }: RecentTalk): boolean {
   if (kind !== 'text' || text === undefined) return false;
   const wanted = comparable(text);
+  const maxAnswers = wanted.length <= SHORT_TEXT_LENGTH ? MAX_EQUAL_SHORT_ANSWERS : MAX_EQUAL_ANSWERS;
   let answers = 0;
   for (const earlier of said) {
     if (earlier.outcome === 'history' || earlier.outcome === 'group') continue;
@@ -71,7 +75,7 @@ function isRepetition({ kind, text }: InboundMessage, { said }: RecentTalk): boo
     // The earlier message's own outcome, so that the loop does not restart although replies have stopped.
     if (earlier.outcome === 'loop') return true;
     if (earlier.outcome === 'answered' || earlier.outcome === 'unconfirmed') answers += 1;
-    if (answers >= MAX_EQUAL_ANSWERS) return true;
+    if (answers >= maxAnswers) return true;
   }
   return false;
 }
