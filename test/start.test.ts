@@ -347,11 +347,14 @@ test('when a setting is wrong, then start names it and ends', async () => {
 test.each([
   ['DATABASE_URL', 'postgresql://127.0.0.1:1/parley', /^DATABASE_URL: no PostgreSQL answers at 127\.0\.0\.1:1 \(ECONNREFUSED\)$/m],
   ['TEMPORAL_ADDRESS', '127.0.0.1:1', /^TEMPORAL_ADDRESS: no Temporal server answers at 127\.0\.0\.1:1/m],
-])('when nothing answers at %s, then start names the setting in one line and ends', async (name, value, words) => {
+  ['DATA_DIR', 'package.json', /^DATA_DIR: .*package\.json is not a folder \(EEXIST\)/m],
+])('when %s leads nowhere, then start names the setting in one line and ends', async (name, value, words) => {
+  const before = environment[name];
   environment[name] = value;
   const start = run('start');
   const [code] = await start.exited;
-  delete environment[name];
+  if (before === undefined) delete environment[name];
+  else environment[name] = before;
   expect([code, start.output()]).toEqual([1, expect.stringMatching(words)]);
   expect(start.output()).not.toContain('{"level"');
 });

@@ -157,10 +157,10 @@ export function sendError(response: ServerResponse, error: unknown, logger: Logg
   }
 }
 
-/** Logs the error and returns the id of its log line. */
-export function logged(logger: Logger, error: unknown, message = 'request failed'): string {
+/** Logs the error and returns the id of its log line. `level`: info for what needs nobody. */
+export function logged(logger: Logger, error: unknown, message = 'request failed', level: 'info' | 'error' = 'error'): string {
   const id = randomUUID();
-  logger.error({ error, id }, message);
+  logger[level]({ error, id }, message);
   return id;
 }
 

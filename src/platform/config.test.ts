@@ -97,6 +97,17 @@ describe('settings', () => {
       expect(problemsOf({ CALLBACK_ALLOWED_HOSTS: wrong })).toEqual([expect.stringContaining(`"${wrong}" is not a host`)]);
   });
 
+  test('when the login of a proxy cannot be decoded, then the setting is named, and not the login', () => {
+    const HTTPS_PROXY = 'http://user:pa%ss@proxy.example.com';
+    expect(problemsOf({ HTTPS_PROXY })).toEqual(['HTTPS_PROXY: has a user or password that cannot be read: write % as %25']);
+    expect(problemsOf({ HTTPS_PROXY: HTTPS_PROXY.replace('%', '%25') })).toEqual([]);
+    expect(problemsOf({ HTTP_PROXY: 'ftp://proxy' })).toEqual(['HTTP_PROXY: must be the http(s) URL of a proxy']);
+  });
+
+  test('when the log level is unknown, then the known ones are named', () => {
+    expect(problemsOf({ LOG_LEVEL: 'loud' })).toEqual(['LOG_LEVEL: must be one of trace, debug, info, warn, error, silent']);
+  });
+
   test('when the provider chain is "default", then an earlier choice is reset', () => {
     expect(readSettings({ AI_PROVIDERS: 'default' }).AI_PROVIDERS).toEqual([]);
   });

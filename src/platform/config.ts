@@ -29,7 +29,19 @@ const hostList = commaList.superRefine((entries, context) => {
 const proxyUrl = z
   .string()
   .transform((text) => (text.includes('://') ? text : `http://${text}`))
-  .pipe(z.url({ protocol: /^https?$/, error: 'must be the http(s) URL of a proxy' }));
+  .pipe(z.url({ protocol: /^https?$/, error: 'must be the http(s) URL of a proxy' }))
+  .refine(hasReadableLogin, 'has a user or password that cannot be read: write % as %25');
+
+function hasReadableLogin(url: string): boolean {
+  if (!URL.canParse(url)) return true;
+  const { username, password } = new URL(url);
+  try {
+    decodeURIComponent(username + password);
+    return true;
+  } catch {
+    return false;
+  }
+}
 const e164 = z.string().regex(/^\+[1-9]\d{6,14}$/, 'must be a number in E.164 format, such as +15550100');
 /** A key of Standard Webhooks. */
 const signingSecret = z.string().regex(/^whsec_[A-Za-z0-9+/]{32,}={0,2}$/, 'must be whsec_ followed by at least 24 bytes in base64');
@@ -100,6 +112,8 @@ function isHost(host: string): boolean {
   return isIP(host) !== 0 || (/^[a-z0-9-]+(\.[a-z0-9-]+)*$/i.test(host) && !/^[\d.]+$/.test(host));
 }
 
+const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
+
 export const settingsSchema = z.object({
   PORT: port.default(3000),
   HOST: z.string().refine(isHost, 'must be an IP address or a host name').optional(),
@@ -108,7 +122,7 @@ export const settingsSchema = z.object({
     .string()
     .default('.data')
     .transform((dir) => resolve(dir)),
-  LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info'),
+  LOG_LEVEL: z.enum(LOG_LEVELS, { error: `must be one of ${LOG_LEVELS.join(', ')}` }).default('info'),
   LOG_FILE_MAX_MB: z.coerce.number({ error: 'must be a number of megabytes' }).min(1, 'must be at least 1').max(10_000).default(10),
   DEBUG_WEBHOOK: flag.default(false),
   API_KEYS: commaList.default([]),

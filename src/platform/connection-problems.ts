@@ -81,7 +81,7 @@ export function temporalProblem(error: unknown, { address, namespace }: { addres
   switch (grpc.code) {
     case DEADLINE_EXCEEDED:
     case UNAVAILABLE:
-      return problem(`TEMPORAL_ADDRESS: no Temporal server answers at ${address} (${grpc.details || grpc.message})`);
+      return problem(`TEMPORAL_ADDRESS: no Temporal server answers at ${address}${whyAway(grpc.details || grpc.message)}`);
     case NOT_FOUND:
       return problem(`TEMPORAL_NAMESPACE: the Temporal server at ${address} has no namespace ${namespace}`);
     case PERMISSION_DENIED:
@@ -92,4 +92,12 @@ export function temporalProblem(error: unknown, { address, namespace }: { addres
     default:
       return error;
   }
+}
+
+/** What gRPC's words say about the cause, without its internals. A deadline may also pass while it looks up the name. */
+function whyAway(details: string): string {
+  if (/name resolution failed|ENOTFOUND/i.test(details)) return ': the name does not resolve';
+  if (/deadline exceeded/i.test(details)) return ': the name does not resolve, or nothing answers there';
+  const [, lastError = details] = /Last error: (.*?)(?:\. Resolution note:.*)?$/s.exec(details) ?? [];
+  return ` (${lastError})`;
 }

@@ -70,7 +70,8 @@ test('when workspaces name models, then those in use that have ended, end soon o
     ).toEqual(['model_ends_soon', 'model_not_listed', 'no_model']),
   );
   expect(warnings().find(({ kind }) => kind === 'no_model')?.text).toContain('deepseek:deepseek-chat: no API key');
-  expect(new Set(logged)).toEqual(new Set(warnings().map(({ text }) => text)));
+  // Each is logged after the one before it has raised its alert.
+  await eventually(async () => expect(new Set(logged)).toEqual(new Set(warnings().map(({ text }) => text))));
   const alert = warnings().find(({ kind }) => kind === 'model_ends_soon')?.text;
   expect(alert).toContain('openai (gpt-4.1-mini) ends on 2027-01-14');
   await eventually(async () => expect(await db.orm.alert.count({ where: { text: `model: ${alert}` } })).toBe(1));

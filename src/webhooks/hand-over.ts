@@ -27,6 +27,19 @@ export class NotStoredError extends Error {
   override name = 'NotStoredError';
 }
 
+/** Startup is not complete. The sender repeats the webhook, so nothing is lost. */
+export class NotStartedError extends NotStoredError {
+  override name = 'NotStartedError';
+  constructor() {
+    super('not started yet');
+  }
+}
+
+/** The log level of a webhook that was not stored. */
+export function levelOf(error: unknown): 'info' | 'error' {
+  return error instanceof NotStartedError ? 'info' : 'error';
+}
+
 export interface HandOverDependencies {
   signaller: WorkflowSignaller;
   taskQueue: string;

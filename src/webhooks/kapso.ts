@@ -21,7 +21,7 @@ import {
 import { isSigned, signaturesIn } from '../providers/kapso/signature';
 import { KAPSO_WEBHOOK_PATHS } from '../providers/kapso/webhook-paths';
 import { lettersOf } from './dead-letters';
-import { type Events, type HandedOver, type HandOverDependencies, handOver } from './hand-over';
+import { type Events, type HandedOver, type HandOverDependencies, handOver, levelOf, NotStartedError } from './hand-over';
 
 /** Meta's largest webhook (Meta's webhook reference). */
 const BODY_LIMIT_MIB = 3;
@@ -132,7 +132,7 @@ async function takeWebhook({ headers, rawBody, note }: ReceivedWebhook, options:
     return { ...RECEIVED, afterwards: () => logger.info({ conversations }, 'messages handed over') };
   } catch (error) {
     note({ result: error instanceof NotStartedError ? 'not_started' : 'not_stored' });
-    const id = logged(logger, error, 'webhook not stored; asking the sender to send it again');
+    const id = logged(logger, error, 'webhook not stored; asking the sender to send it again', levelOf(error));
     throw new ApiError(503, 'not stored; please send it again', RETRY_AFTER, id);
   }
 }
@@ -145,13 +145,8 @@ function eventNameIn(headers: ReceivedWebhook['headers']): string | undefined {
 
 async function keep(events: Events, dependencies: HandOverDependencies | undefined, logger: Logger): Promise<HandedOver[]> {
   if (events.messages.length + events.statuses.length + events.letters.length === 0) return [];
-  if (!dependencies) throw new NotStartedError('not started yet');
+  if (!dependencies) throw new NotStartedError();
   return await handOver(events, { ...dependencies, logger });
-}
-
-/** Startup is not complete. */
-class NotStartedError extends Error {
-  override name = 'NotStartedError';
 }
 
 /** The events of a body by what they are. */

@@ -39,7 +39,7 @@ import { type VapiAuthSettings, vapiProof } from '../providers/vapi/signature';
 import { type CallRow, keepCallEvent } from '../record/call-events';
 import { keepCallReport } from '../record/call-reports';
 import type { WebhookLetter } from '../record/dead-letters';
-import { type HandOverDependencies, handOver, NotStoredError } from './hand-over';
+import { type HandOverDependencies, handOver, levelOf, NotStartedError } from './hand-over';
 import { signalDeadlineMs } from './signaller';
 
 /** A report holds the same conversation three or four times (Vapi's end-of-call-report). */
@@ -143,11 +143,11 @@ async function keepUnreadable(message: UnreadableMessage, webhook: ReceivedWebho
 async function keepLetter(letter: WebhookLetter, { note }: ReceivedWebhook, options: VapiWebhookOptions): Promise<void> {
   try {
     const dependencies = options.handOverDependencies();
-    if (!dependencies) throw new NotStoredError('not started yet');
+    if (!dependencies) throw new NotStartedError();
     await handOver({ messages: [], statuses: [], letters: [letter] }, dependencies);
   } catch (error) {
     note({ result: 'not_stored' });
-    const id = logged(options.logger, error, 'dead letter not stored; asking Vapi to send the webhook again');
+    const id = logged(options.logger, error, 'dead letter not stored; asking Vapi to send the webhook again', levelOf(error));
     throw new ApiError(503, 'not stored; please send it again', RETRY_AFTER, id);
   }
 }
@@ -175,13 +175,13 @@ async function takeFact(message: FactMessage, webhook: ReceivedWebhook, options:
   const logger = options.logger.child({ providerCallId, type, ...(status === undefined ? {} : { status }) });
   try {
     const dependencies = options.handOverDependencies();
-    if (!dependencies) throw new NotStoredError('not started yet');
+    if (!dependencies) throw new NotStartedError();
     const callId = await handOverFact(message, options.settings, dependencies);
     return { ...RECEIVED, afterwards: () => logger.info({ callId }, 'call event stored') };
   } catch (error) {
     if (isRefused(error)) return await keepRefused(error, webhook, { ...options, logger });
     webhook.note({ result: 'not_stored' });
-    const id = logged(logger, error, 'call event not stored; asking Vapi to send it again');
+    const id = logged(logger, error, 'call event not stored; asking Vapi to send it again', levelOf(error));
     throw new ApiError(503, 'not stored; please send it again', RETRY_AFTER, id);
   }
 }

@@ -1,7 +1,9 @@
 /** The state files of `npm start` in DATA_DIR: the claim of the folder, the running processes, and generated secrets. */
 import { randomBytes } from 'node:crypto';
 import {
+  accessSync,
   chmodSync,
+  constants,
   copyFileSync,
   mkdirSync,
   readdirSync,
@@ -60,10 +62,10 @@ export type SandboxSecrets = z.output<typeof sandboxSchema>;
 /**
  * Claims `dataDir` for this process, and stops what an earlier, killed start left running there. Resolves to the names of those
  * processes.
- * @throws Error if another start is running with this folder
+ * @throws Error if another start is running with this folder, or if it cannot be used
  */
 export async function claimDataDir(dataDir: string): Promise<string[]> {
-  if (mkdirSync(dataDir, { recursive: true }) !== undefined) chmodSync(dataDir, TRAVERSE_ONLY);
+  makeDataDir(dataDir);
   const file = join(dataDir, START_FILE);
   const stopped: string[] = [];
   while (!tryCreateStartFile(file)) {
@@ -141,6 +143,17 @@ export function rotateLogs(dataDir: string, maxBytes: number): void {
       // Even if the copy fails, such as on a full disk: truncating frees space.
       truncateSync(file);
     }
+  }
+}
+
+function makeDataDir(dataDir: string): void {
+  try {
+    if (mkdirSync(dataDir, { recursive: true }) !== undefined) chmodSync(dataDir, TRAVERSE_ONLY);
+    accessSync(dataDir, constants.W_OK | constants.X_OK);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const why = code === 'EEXIST' || code === 'ENOTDIR' ? 'is not a folder' : 'cannot be used';
+    throw new Error(`DATA_DIR: ${dataDir} ${why} (${code}); name a folder that you may write to`, { cause: error });
   }
 }
 
