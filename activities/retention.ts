@@ -15,7 +15,7 @@ import { pipeline } from 'node:stream/promises';
 import { createGunzip, createGzip } from 'node:zlib';
 import type { Database } from '../src/platform/database';
 import { deleteCalls, findDueMonths, type MonthOrder, readDueCalls } from '../src/record/call-retention';
-import { deleteOldDeadLetters } from '../src/record/dead-letters';
+import { countOldDeadLetters, deleteOldDeadLetters } from '../src/record/dead-letters';
 import { countExpired, deleteExpired } from '../src/record/expiry';
 import type { DueMonth, ExpiringRows } from '../workflows/contract';
 import { createOrphanActivities, type OrphanActivities, type OrphanDependencies } from './orphans';
@@ -47,6 +47,8 @@ export interface RetentionActivities extends OrphanActivities {
   deleteMonth(order: MonthOrder): Promise<{ calls: number }>;
   /** Deletes dead letters that were last seen before. */
   deleteDeadLetters(order: { beforeMs: number; batchSize: number }): Promise<{ letters: number }>;
+  /** How many letters `deleteDeadLetters` would delete. */
+  countDeadLetters(order: { beforeMs: number; batchSize: number }): Promise<{ letters: number }>;
   /** Deletes rows of this kind that were written before `beforeMs`. */
   deleteExpired(order: ExpiryOrder): Promise<{ rows: number }>;
   /** How many rows `deleteExpired` would delete. */
@@ -105,6 +107,10 @@ export function createRetentionActivities(dependencies: Dependencies): Retention
         reportProgress({ letters: letters + deleted });
       }
       return { letters };
+    },
+
+    async countDeadLetters({ beforeMs }) {
+      return { letters: await countOldDeadLetters(db, beforeMs) };
     },
 
     async deleteExpired({ kind, beforeMs, batchSize }) {

@@ -1,10 +1,11 @@
 /** `npm run doctor` against a system in production's form: processes of their own, settings from the environment. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
+import { markSettings } from '../src/local/setting-marks';
 import { startSuite } from './support/suite';
 import { inherited, type System, VAPI_WEBHOOK_SECRET, WEBHOOK_SECRET } from './support/system';
 
@@ -73,11 +74,50 @@ test.each<[string, Record<string, string>, RegExp]>([
   ],
   ['Temporal is away', { TEMPORAL_ADDRESS: '127.0.0.1:1' }, /^PROBLEM +Temporal +cannot be reached/m],
   ['the namespace is unknown', { TEMPORAL_NAMESPACE: 'nowhere' }, /^PROBLEM +Temporal +has no namespace nowhere/m],
+  [
+    'a model provider is away',
+    { OPENAI_BASE_URL: 'http://127.0.0.1:1' },
+    /^PROBLEM +Models +openai could not be asked \(ECONNREFUSED\)[\s\S]*^PROBLEM +Replies +OFF: openai could not be asked/m,
+  ],
   ['there is no database', { DATABASE_URL: '' }, /^PROBLEM +Database +DATABASE_URL is not set, and npm start/m],
 ])('when %s, then it says what to do', async (_what, environment, expected) => {
   const { code, lines } = await doctor(environment);
   expect(lines.join('\n')).toMatch(expected);
   expect(lines.join()).not.toContain('hidden-password');
+  expect(code).toBe(1);
+});
+
+const NO_KEYS = {
+  ...{ DATABASE_URL: '', OPENAI_API_KEY: '', VAPI_API_KEY: '', VAPI_WEBHOOK_SECRET: '' },
+  ...{ KAPSO_API_KEY: '', KAPSO_WEBHOOK_SECRET: '', KAPSO_PHONE_NUMBER_ID: '' },
+};
+
+test('when nothing runs and no key is set, then that nothing runs is the only problem; while npm start is starting, it says so', async () => {
+  const stopped = await doctor(NO_KEYS);
+  expect(stopped.lines).toContainEqual(expect.stringMatching(/^PROBLEM +Database .* is not running: start it$/));
+  expect(stopped.lines.at(-1)).toBe('1 thing is wrong.');
+  const start = spawn(process.execPath, ['-e', 'setInterval(() => undefined, 1_000)', 'start.ts']);
+  try {
+    await writeFile(join(dataDir, 'start.json'), JSON.stringify({ pid: start.pid, processes: [] }));
+    expect((await doctor(NO_KEYS)).lines).toContainEqual(expect.stringMatching(/^PROBLEM +Database .* is still starting/));
+  } finally {
+    start.kill();
+    await rm(join(dataDir, 'start.json'));
+  }
+});
+
+test('when npm start was started with other settings, then they are named, and a key that only the terminal has is not judged', async () => {
+  const file = join(dataDir, 'running.json');
+  const { DATABASE_URL = '', ...started } = { ...system.environment, GROK_API_KEY: 'test-grok-key' };
+  const settingMarks = markSettings({ ...started, OPENAI_API_KEY: '' });
+  const running = { apiUrl: system.apiUrl, apiKey: 'k', databaseUrl: DATABASE_URL, settingMarks, pid: process.pid };
+  await writeFile(file, JSON.stringify(running));
+  const { code, lines } = await doctor();
+  await rm(file);
+  expect(lines).toContainEqual(
+    expect.stringMatching(/^PROBLEM +Settings +npm start was .* other settings: OPENAI_API_KEY, GROK_API_KEY; /),
+  );
+  expect(lines.join()).not.toMatch(/openai \(/);
   expect(code).toBe(1);
 });
 

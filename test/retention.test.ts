@@ -438,7 +438,7 @@ describe('open calls without a workflow', () => {
   });
 });
 
-test('when dead letters are old, then a run deletes them batch by batch; a dry run, or one that was begun before there were any, does not', async () => {
+test('when dead letters are old, then a run deletes them batch by batch; a dry run counts them, and one that was begun before there were any does neither', async () => {
   const letter = (body: number, lastSeenAt: Date) => ({
     ...{ source: 'kapso', reason: 'unreadable', detail: 'test', digest: randomUUID() },
     ...{ body, lastSeenAt, createdAt: daysAgo(200) },
@@ -446,7 +446,7 @@ test('when dead letters are old, then a run deletes them batch by batch; a dry r
   await system.db.deadLetter.createMany({ data: [1, 2, 3, 4, 5].map((body) => letter(body, daysAgo(31))) });
   await system.db.deadLetter.create({ data: letter(6, daysAgo(29)) });
   await run({ action: 'keep' });
-  expect(await run({ action: 'keep', deadLetterDays: 30, dryRun: true })).toMatchObject({ deadLetters: 0 });
+  expect(await run({ action: 'keep', deadLetterDays: 30, dryRun: true })).toMatchObject({ deadLetters: 5 });
   expect(await system.db.deadLetter.count()).toBe(6);
   expect(await run({ action: 'keep', deadLetterDays: 30, batchSize: 2 })).toMatchObject({ deadLetters: 5, isDone: true });
   expect(await system.db.deadLetter.findMany()).toMatchObject([{ body: 6 }]);
@@ -590,7 +590,10 @@ describe('npm run retention', () => {
     const doneAt = daysAgo(60);
     const due = await calls(3, doneAt);
     const lost = await orphan({ requestHash: null, direction: 'inbound' });
+    const letter = { source: 'kapso', reason: 'unreadable', detail: 'test', digest: randomUUID(), lastSeenAt: daysAgo(200) };
+    await system.db.deadLetter.create({ data: letter });
     const dry = await command('--dry-run');
+    expect(dry).toContain('old dead letters that a run would delete: 1\n');
     expect(dry).toContain('calls that nobody followed: 1\n');
     const day = doneAt.toISOString().slice(0, 10);
     expect(dry).toContain(`${MONTH_ISO(doneAt)}: 3 calls, the oldest of ${day}, the newest of ${day}`);

@@ -255,6 +255,29 @@ test('when a start of 0.2 runs, which has a sandbox next to the real Kapso, then
   await rm(file);
 });
 
+test('when voice calls are off, then call says so at once', async () => {
+  const running = { apiUrl: 'http://127.0.0.1:1', apiKey: 'k', databaseUrl: 'd', hasCalls: false, pid: process.pid };
+  const file = join(dataDir, 'running.json');
+  await writeFile(file, JSON.stringify(running));
+  const call = run('call', '+15550100', '--real');
+  expect([await call.exited, call.output()]).toEqual([[1, null], expect.stringContaining('voice calls are off: set VAPI_API_KEY')]);
+  await rm(file);
+});
+
+test('when Vapi alone is real, then start says what calls lack, by name', async () => {
+  Object.assign(environment, { VAPI_API_KEY: 'a-real-key', VAPI_WEBHOOK_SECRET: 'a-secret' });
+  const start = run('start');
+  try {
+    await start.says('Stop         Ctrl-C');
+    expect(start.output()).toMatch(/Calls +not complete: without VAPI_ASSISTANT_ID, VAPI_PHONE_NUMBER_ID, PUBLIC_URL, /);
+    expect(start.output()).toContain('`npm run doctor`');
+    expect(start.output()).not.toContain('nobody who writes to');
+  } finally {
+    await pressCtrlC(start);
+    for (const name of ['VAPI_API_KEY', 'VAPI_WEBHOOK_SECRET']) delete environment[name];
+  }
+}, 120_000);
+
 test.each([
   ['answers are off', { AI_ENABLED: 'false' }, 'no reply: answers are off (CHATBOT_ENABLED, AI_ENABLED)'],
   ['no provider has a key', { AI_ENABLED: 'true', AI_PROVIDERS: 'openai' }, 'or no model has a key'],
@@ -342,6 +365,17 @@ test('when a setting is wrong, then start names it and ends', async () => {
   const [code] = await wrong.exited;
   delete environment.AI_ENABLED;
   expect([code, wrong.output()]).toEqual([78, expect.stringContaining('AI_ENABLED')]);
+});
+
+test('when Kapso has a key only, then start names everything else that it needs, and ends', async () => {
+  environment.KAPSO_API_KEY = 'a-real-key';
+  const start = run('start');
+  const [code] = await start.exited;
+  delete environment.KAPSO_API_KEY;
+  expect([code, start.output()]).toEqual([
+    78,
+    expect.stringMatching(/KAPSO_WEBHOOK_SECRET: is not set.*\n.*KAPSO_PHONE_NUMBER_ID: is not set/),
+  ]);
 });
 
 test.each([

@@ -99,7 +99,14 @@ export const callbackRecords = proxyActivities<Pick<Activities, 'recordFailedCal
 export const retention = proxyActivities<
   Pick<
     Activities,
-    'findDueCalls' | 'findOrphans' | 'closeUnplaced' | 'followAgain' | 'deleteDeadLetters' | 'deleteExpired' | 'countExpired'
+    | 'findDueCalls'
+    | 'findOrphans'
+    | 'closeUnplaced'
+    | 'followAgain'
+    | 'deleteDeadLetters'
+    | 'deleteExpired'
+    | 'countDeadLetters'
+    | 'countExpired'
   >
 >({
   // One pass over an index, a request to Temporal for each call of a batch, or batches, each reported.

@@ -1,7 +1,7 @@
 /**
  * Once a day: handles open calls without a workflow, archives or deletes old calls, month by month, and deletes other expired rows.
  */
-import { ActivityFailure, setCurrentDetails, setHandler } from '@temporalio/workflow';
+import { ActivityFailure, patched, setCurrentDetails, setHandler } from '@temporalio/workflow';
 import type { ClosedCall } from '../activities/orphans';
 import { startCallback } from './call/callback';
 import {
@@ -136,10 +136,13 @@ async function deleteDeadLetters(
   { deadLetterDays, batchSize = DEFAULT_BATCH }: RetentionInput,
   progress: RetentionProgress,
 ): Promise<void> {
-  if (deadLetterDays === undefined || progress.dryRun) return;
+  if (deadLetterDays === undefined) return;
+  // Can be removed when no dry run of 0.2 is in progress (a minute after 0.3 is deployed).
+  if (progress.dryRun && !patched('dry-run-counts-dead-letters')) return;
   const beforeMs = Date.now() - deadLetterDays * DAY_MS;
-  const options = { summary: `delete dead letters last seen before ${new Date(beforeMs).toISOString()}` };
-  progress.deadLetters = (await retention.deleteDeadLetters.executeWithOptions(options, [{ beforeMs, batchSize }])).letters;
+  const { countDeadLetters, deleteDeadLetters: run } = retention;
+  const options = { summary: `${progress.dryRun ? 'count' : 'delete'} dead letters last seen before ${new Date(beforeMs).toISOString()}` };
+  progress.deadLetters = (await (progress.dryRun ? countDeadLetters : run).executeWithOptions(options, [{ beforeMs, batchSize }])).letters;
 }
 
 /** After the calls, so that a call that could not be archived keeps its events. Runs begun by versions before 0.3 have no `expireDays`. */
@@ -164,7 +167,7 @@ function showProgress({ action, dryRun, due, removed, files, orphans, deadLetter
       `calls without a workflow: ${orphansOf({ orphans })}`,
       `never dialled: ${orphans.unplaced}${dryRun ? '' : ' (closed as failed)'}`,
       `nobody followed them: ${orphans.unfollowed}, their workflow was stopped: ${orphans.stopped}${dryRun ? '' : ' (followed to their end now)'}`,
-      ...(deadLetters > 0 ? [`old dead letters: ${deadLetters} (deleted)`] : []),
+      ...(deadLetters > 0 ? [`old dead letters: ${deadLetters}${dryRun ? '' : ' (deleted)'}`] : []),
       ...EXPIRING_ROWS.filter((kind) => expired[kind] > 0).map((kind) => `${kind}: ${expired[kind]} too old${dryRun ? '' : ' (deleted)'}`),
       ...files.map((file) => `file: ${file}`),
     ].join('\n\n'),

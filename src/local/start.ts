@@ -3,8 +3,9 @@
  * Vapi and the model), and the API and the worker as separate processes, as in production.
  */
 import { exitWithError, readArguments } from '../platform/command-line';
-import { loadEnvFile, readSettings, requireSettings, type Settings } from '../platform/config';
+import { callsState, loadEnvFile, readSettings, requireSettings, requireWhatsAppSettings, type Settings } from '../platform/config';
 import { checkModels, checkReplies, readWorkspace } from './checks/answers';
+import { checkCalls } from './checks/services';
 import { checkWhatsApp } from './checks/whatsapp';
 import { claimDataDir, generatedApiKey, publishInstance, recordProcesses, releaseDataDir, rotateLogs } from './embedded/instance';
 import type { RecordedProcess } from './embedded/leftovers';
@@ -12,6 +13,7 @@ import { createSupervisor, type Supervisor } from './embedded/supervisor';
 import { localHost } from './local-host';
 import { startSandbox } from './sandbox-service';
 import { migrate, startApi, startDatabase, startTemporal, startWorker } from './services';
+import { markSettings } from './setting-marks';
 import { chooseApiPort, type Environment, type InstanceInfo, type StartContext } from './start-context';
 import { saySummary } from './summary';
 import { onSignals, say, sayError, shortPath } from './terminal';
@@ -117,11 +119,8 @@ function endOnSignals(end: (exitCode: number) => Promise<void>, killAll: () => v
 /** @throws SettingsError */
 function checkSettings(environment: Environment): Settings {
   const settings = readSettings(environment);
-  if (settings.KAPSO_API_KEY !== undefined) {
-    requireSettings(settings, {
-      KAPSO_WEBHOOK_SECRET: 'KAPSO_API_KEY is set, so Kapso sends the webhooks and signs them with this secret',
-    });
-  }
+  // Without a key of either, everything is simulated, and the other settings of Kapso are not used.
+  if (settings.KAPSO_API_KEY !== undefined || settings.VAPI_API_KEY !== undefined) requireWhatsAppSettings(settings);
   if (settings.VAPI_API_KEY !== undefined) {
     requireSettings(settings, {
       VAPI_WEBHOOK_SECRET: 'VAPI_API_KEY is set, so Vapi sends the webhooks and authenticates them with this secret',
@@ -153,6 +152,7 @@ async function startAll(context: StartContext): Promise<void> {
   // Services stop in the reverse of this order: the API first, so that nothing new comes in.
   await Promise.all([startWorker(context, environment), startApi(context, environment, apiUrl)]);
   const { sandboxUrl, phoneNumberId, simulatesWhatsApp, simulatesCalls, simulated, off } = sandbox;
+  const running = readSettings(environment);
   const instance = {
     apiUrl,
     sandboxUrl,
@@ -163,14 +163,16 @@ async function startAll(context: StartContext): Promise<void> {
     phoneNumberId,
     simulatesWhatsApp,
     simulatesCalls,
+    hasCalls: callsState(running) !== 'off',
+    settingMarks: markSettings(context.environment),
     environment: { ...temporal.environment, ...sandbox.environment },
   };
   context.publish(instance);
-  const running = readSettings(environment);
   const workspace = await readWorkspace(databaseUrl, phoneNumberId);
   const [models, whatsApp] = await Promise.all([checkModels(running, workspace), checkWhatsApp(running, apiUrl)]);
   const replies = checkReplies(running, workspace, [...models, ...whatsApp]);
-  saySummary({ ...instance, simulated, off, findings: [...models, ...whatsApp, replies] });
+  const calls = callsState(running) === 'real' ? checkCalls(running) : undefined;
+  saySummary({ ...instance, simulated, off, calls, findings: [...models, ...whatsApp, replies] });
 }
 
 loadEnvFile();

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { readSettings, requireSettings, SettingsError, settingsSchema } from './config';
+import { readSettings, requireSettings, requireWhatsAppSettings, SettingsError, settingsSchema } from './config';
 
 const problemsOf = (environment: Record<string, string>): string[] => {
   try {
@@ -116,6 +116,13 @@ describe('settings', () => {
     expect(() => requireSettings(readSettings({}), { KAPSO_WEBHOOK_SECRET: 'anybody could post' })).toThrow(
       /KAPSO_WEBHOOK_SECRET.*anybody could post/,
     );
+  });
+
+  test('when WhatsApp has one of its settings, then the others are required, all at once; without any, it is off', () => {
+    const one = readSettings({ KAPSO_API_KEY: 'k' });
+    expect(() => requireWhatsAppSettings(one)).toThrow(/KAPSO_WEBHOOK_SECRET: is not set.*\n.*KAPSO_PHONE_NUMBER_ID: is not set/);
+    requireWhatsAppSettings(readSettings({}));
+    requireWhatsAppSettings(readSettings({ KAPSO_API_KEY: 'k', KAPSO_WEBHOOK_SECRET: 's', KAPSO_PHONE_NUMBER_ID: '1' }));
   });
 
   test('when .env.example is read, then it lists exactly the settings, each with a comment', () => {

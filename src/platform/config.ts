@@ -352,18 +352,32 @@ const WHATSAPP_SETTINGS = {
   KAPSO_WEBHOOK_SECRET: 'without it, anybody could send messages to the webhook',
   KAPSO_PHONE_NUMBER_ID: 'it says which number is yours',
 } as const;
+const WHATSAPP_NAMES = Object.keys(WHATSAPP_SETTINGS) as (keyof typeof WHATSAPP_SETTINGS)[];
 
 /**
  * Checks that WhatsApp is off, or that `name`, which the process needs, is set: a half-configured channel is a mistake.
  * @throws SettingsError
  */
 export function requireWhatsAppSetting(settings: Settings, name: 'KAPSO_API_KEY' | 'KAPSO_WEBHOOK_SECRET'): void {
-  const names = Object.keys(WHATSAPP_SETTINGS) as (keyof typeof WHATSAPP_SETTINGS)[];
-  const given = names.filter((each) => isGiven(settings[each]));
-  if (given.length === 0 || isGiven(settings[name])) return;
-  throw new SettingsError([
-    `${name}: is not set, but ${given.join(' and ')} ${given.length > 1 ? 'are' : 'is'}; ${WHATSAPP_SETTINGS[name]}`,
-  ]);
+  if (!hasWhatsApp(settings) || isGiven(settings[name])) return;
+  throw new SettingsError([missingWhatsAppSetting(settings, name)]);
+}
+
+/** Whether any setting of WhatsApp is set; the API and the worker need different ones. */
+export function hasWhatsApp(settings: Pick<Settings, keyof typeof WHATSAPP_SETTINGS>): boolean {
+  return WHATSAPP_NAMES.some((name) => isGiven(settings[name]));
+}
+
+/** Checks that WhatsApp is off or has all its settings. @throws SettingsError that lists those missing */
+export function requireWhatsAppSettings(settings: Settings): void {
+  const missing = WHATSAPP_NAMES.filter((name) => !isGiven(settings[name]));
+  if (missing.length === WHATSAPP_NAMES.length) return;
+  if (missing.length > 0) throw new SettingsError(missing.map((name) => missingWhatsAppSetting(settings, name)));
+}
+
+function missingWhatsAppSetting(settings: Settings, name: keyof typeof WHATSAPP_SETTINGS): string {
+  const given = WHATSAPP_NAMES.filter((each) => isGiven(settings[each]));
+  return `${name}: is not set, but ${given.join(' and ')} ${given.length > 1 ? 'are' : 'is'}; ${WHATSAPP_SETTINGS[name]}`;
 }
 
 function isGiven(value: unknown): boolean {

@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { testDatabase } from '../../test/support/engine';
 import { eventually } from '../../test/support/expectations';
-import { readSettings } from '../platform/config';
+import { readSettings, SANDBOX_PHONE_NUMBER_ID } from '../platform/config';
 import { type Database, openDatabase } from '../platform/database';
 import type { Logger } from '../platform/logger';
 import { createLogger } from '../platform/logger';
@@ -41,15 +41,14 @@ beforeEach(async () => {
 
 afterEach(() => stop.abort());
 
-async function workspace(providerChain: string[], answers = true): Promise<string> {
-  const kapsoPhoneNumberId = randomUUID();
+async function workspace(providerChain: string[], answers = true, kapsoPhoneNumberId = randomUUID() as string): Promise<string> {
   const settings = { create: { chatbotEnabled: answers, aiEnabled: true, providerChain } };
   await db.orm.workspace.create({ data: { name: 'w', kapsoPhoneNumberId, settings } });
   return kapsoPhoneNumberId;
 }
 
 function watch(options: Partial<ModelWatchOptions> = {}) {
-  const settings = readSettings({ OPENAI_API_KEY: 'k', OPENAI_BASE_URL: sandbox.modelsUrl });
+  const settings = readSettings({ KAPSO_API_KEY: 'k', OPENAI_API_KEY: 'k', OPENAI_BASE_URL: sandbox.modelsUrl });
   const logged: string[] = [];
   const logger = { warn: (_fields: object, text: string) => logged.push(text) } as unknown as Logger;
   const now = () => Date.parse('2026-12-20');
@@ -77,6 +76,32 @@ test('when workspaces name models, then those in use that have ended, end soon o
   await eventually(async () => expect(await db.orm.alert.count({ where: { text: `model: ${alert}` } })).toBe(1));
 });
 
+test.each<[string, Record<string, string>, string[]]>([
+  [
+    'simulated',
+    { KAPSO_API_KEY: 'k', KAPSO_BASE_URL: 'http://127.0.0.1:1', SANDBOX_URL: 'http://127.0.0.1:1' },
+    [SANDBOX_PHONE_NUMBER_ID, '2'],
+  ],
+  ['real', { KAPSO_API_KEY: 'k' }, ['2']],
+  ['off', { VAPI_API_KEY: 'k' }, []],
+])(
+  'when WhatsApp is %s, then it is reported which of its numbers have no model: those to which somebody can write',
+  async (_state, environment, numbers) => {
+    await workspace(['grok'], true, SANDBOX_PHONE_NUMBER_ID);
+    await workspace(['grok'], true, '2');
+    const settings = readSettings({ ...environment, OPENAI_API_KEY: 'k', OPENAI_BASE_URL: sandbox.modelsUrl });
+    let looks = 0;
+    const now = () => (looks += 1);
+    const { warnings } = watch({ settings, models: createLanguageModels(settings), now });
+    await eventually(async () => expect(looks).toBeGreaterThan(0));
+    expect(
+      warnings()
+        .map(({ text }) => /^nobody who writes to (\d+) is/.exec(text)?.[1])
+        .sort(),
+    ).toEqual(numbers);
+  },
+);
+
 test('when a model leaves the list, then the next look reports it; and it is looked again and again, at the interval', async () => {
   await workspace(['openai']);
   const { warnings } = watch();
@@ -103,7 +128,7 @@ test('when the interval is long, then the list is asked for once, and the watch 
 test('when the API has no keys, then it knows the ends of the models that are named, and misses no key', async () => {
   await workspace(['deepseek:deepseek-chat']);
   await workspace([]);
-  const settings = readSettings({});
+  const settings = readSettings({ KAPSO_WEBHOOK_SECRET: 's' });
   const { warnings, logged } = watch({ settings, models: createLanguageModels(settings), callsModels: false });
   await eventually(async () =>
     expect(warnings()).toMatchObject([{ kind: 'model_ended', text: expect.stringContaining('deepseek (deepseek-chat)') }]),

@@ -1,5 +1,5 @@
 /** Checks at the start and daily whether the configured models are still served. */
-import type { Settings } from '../platform/config';
+import { hasWhatsApp, SANDBOX_PHONE_NUMBER_ID, type Settings, whatsAppState } from '../platform/config';
 import type { Database } from '../platform/database';
 import { pause } from '../platform/lifecycle';
 import type { Logger } from '../platform/logger';
@@ -64,11 +64,16 @@ export function watchModels(options: ModelWatchOptions): ModelWatch {
   }
 
   async function look(): Promise<true> {
-    const chains = await chainsInUse(db);
+    const chains = hasWhatsApp(settings) ? (await chainsInUse(db)).filter(isReachable) : [];
     const providers = chains.flatMap((chain) => usableChain(chain, models)).map(({ provider }) => provider);
     last = { chains, lists: await listModels(settings, providers) };
     if (callsModels) for (const warning of warningsOf(last)) await report(warning);
     return true;
+  }
+
+  /** Nobody can write to the sandbox's number, which stays in the database, where WhatsApp is not simulated. */
+  function isReachable({ phoneNumberId }: NumberedChain): boolean {
+    return phoneNumberId !== SANDBOX_PHONE_NUMBER_ID || whatsAppState(settings) === 'simulated';
   }
 
   async function report({ kind, text }: ModelWarning): Promise<void> {

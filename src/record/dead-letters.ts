@@ -272,3 +272,8 @@ export async function deleteOldDeadLetters(db: Database, beforeMs: number, batch
     return deleted.length;
   });
 }
+
+/** How many letters were last seen before `beforeMs` (milliseconds since 1970). */
+export async function countOldDeadLetters(db: Database, beforeMs: number): Promise<number> {
+  return await db.orm.deadLetter.count({ where: { lastSeenAt: { lt: new Date(beforeMs) } } });
+}

@@ -66,7 +66,7 @@ export interface RetentionProgress {
   files: string[];
   /** Open calls without a workflow: those that were, or in a dry run would be, closed (`unplaced`) or followed again. */
   orphans: Record<OrphanReason, number>;
-  /** Dead letters deleted. */
+  /** Number of dead letters that were deleted, or would be in a dry run. */
   deadLetters: number;
   /** Number of other rows that were deleted, or would be in a dry run. */
   expired: Record<ExpiringRows, number>;

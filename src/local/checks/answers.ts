@@ -1,9 +1,9 @@
 /** Whether a message to the configured number would be answered now: the number's settings, its models, and the way to it. */
-import type { Settings } from '../../platform/config';
+import type { ProviderName, Settings } from '../../platform/config';
 import { openDatabase } from '../../platform/database';
 import { namedChain, usableChain } from '../../providers/models/chain';
 import { createLanguageModels, type ModelChoice } from '../../providers/models/client';
-import { listModels } from '../../providers/models/model-list';
+import { listModels, type ModelList } from '../../providers/models/model-list';
 import { isFatal, modelProblem } from '../../providers/models/problems';
 import { type WorkspaceState, workspaceState } from '../../record/workspaces';
 import { about, type Finding, problemsIn } from './finding';
@@ -32,15 +32,41 @@ export async function checkModels(settings: Settings, workspace: WorkspaceState 
     settings,
     usable.map(({ provider }) => provider),
   );
-  const checked = usable.map((choice) => ({ choice, problem: modelProblem(choice, nowMs, lists.get(choice.provider)) }));
+  const checked = usable.map((choice) => checkModel(choice, lists.get(choice.provider), nowMs));
   // If the chain has another model, a missing one costs time but no reply.
-  const answers = checked.some(({ problem }) => !problem || !isFatal(problem));
-  const findings = checked.map(({ choice, problem }) => {
-    if (!problem) return models.ok(`${labelOf(choice)} is ${choice.provider === 'sandbox' ? 'simulated' : 'served, as far as is known'}`);
-    return isFatal(problem) && !answers ? models.problem(problem.text) : models.warning(problem.text);
-  });
+  const answers = checked.some(({ level }) => level !== 'problem');
+  const findings = checked.map((finding) => (finding.level === 'problem' && answers ? models.warning(finding.text) : finding));
   const skipped = namedChain(chain, languageModels.available).filter(({ provider }) => !languageModels.available.includes(provider));
-  return [...findings, ...skipped.map((choice) => models.warning(`${labelOf(choice)} has no API key and is skipped`))];
+  return [...uniqueByText(findings), ...skipped.map((choice) => models.warning(`${labelOf(choice)} has no API key and is skipped`))];
+}
+
+/** A problem is one that keeps this model from answering. */
+function checkModel(choice: ModelChoice, list: ModelList | undefined, nowMs: number): Finding {
+  const { provider } = choice;
+  const problem = modelProblem(choice, nowMs, list);
+  if (problem && isFatal(problem)) return models.problem(problem.text);
+  if (list?.kind === 'unreachable')
+    return models.problem(
+      `${provider} could not be asked (${list.reason}): check its address (${addressSetting(provider)}) and the network`,
+    );
+  if (problem) return models.warning(problem.text);
+  return models.ok(`${labelOf(choice)} ${stateOf(list)}`);
+}
+
+/** Only the sandbox is not asked for a list. */
+function stateOf(list: Exclude<ModelList, { kind: 'unreachable' }> | undefined): string {
+  if (list === undefined) return 'is simulated';
+  if (list.kind === 'listed') return 'is served';
+  return `is served, as far as is known: its provider does not list its models (${list.status}), so neither the key nor the name was checked`;
+}
+
+function addressSetting(provider: ProviderName): string {
+  return provider === 'sealion' ? 'SEALION_URL' : `${provider.toUpperCase()}_BASE_URL`;
+}
+
+/** Models of one provider have its problem in common. */
+function uniqueByText(findings: readonly Finding[]): Finding[] {
+  return [...new Map(findings.map((finding) => [finding.text, finding])).values()];
 }
 
 function noModel(named: ModelChoice[]): Finding {

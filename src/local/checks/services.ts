@@ -1,6 +1,6 @@
 /** The services behind Parley, and its own processes: the database, Temporal, the API and the worker. */
 import { searchAttributes } from '../../../workflows/contract';
-import type { Settings } from '../../platform/config';
+import { callsState, type Settings } from '../../platform/config';
 import { withDeadline } from '../../platform/deadline';
 import { sendRequest } from '../../platform/http-request';
 import { pendingMigrations } from '../../platform/migrations';
@@ -77,11 +77,12 @@ export async function checkApi(apiUrl: string): Promise<Finding> {
 /** Whether the settings of voice calls are complete. */
 export function checkCalls(settings: Settings): Finding {
   const calls = about('Calls');
+  if (callsState(settings) === 'simulated') return calls.ok('simulated: no phone rings (set VAPI_API_KEY to make real calls)');
   if (settings.VAPI_API_KEY === undefined) return calls.note('voice calls are off: VAPI_API_KEY is not set');
   if (settings.VAPI_WEBHOOK_SECRET.length === 0)
     return calls.problem('VAPI_WEBHOOK_SECRET is not set, so every event of a call is refused: set the secret that Vapi is to send');
   const names = ['VAPI_ASSISTANT_ID', 'VAPI_PHONE_NUMBER_ID', 'PUBLIC_URL'] as const;
   const missing = names.filter((name) => settings[name] === undefined);
-  if (missing.length === 0) return calls.ok('all settings are there');
+  if (missing.length === 0) return calls.ok('on: all settings are there');
   return calls.warning(`without ${missing.join(', ')}, each request must name them, or events go elsewhere (.env.example)`);
 }

@@ -60,6 +60,12 @@ test('when all is as it should be, then each line says so', async () => {
   ]);
 });
 
+test('when Kapso is simulated, then it is said; a double elsewhere counts as real', async () => {
+  const text = async (environment: Record<string, string> = {}) => (await check(environment))[0]?.text;
+  expect(await text()).toContain('simulated: no message reaches a real person');
+  expect(await text({ SANDBOX_URL: 'http://127.0.0.1:1' })).toContain(`has the number ${NUMBER}`);
+});
+
 test('when WhatsApp is off, then nothing is asked, and nothing is wrong', async () => {
   expect(await check({ KAPSO_API_KEY: '' })).toMatchObject([{ level: 'note', text: expect.stringContaining('KAPSO_API_KEY') }]);
 });

@@ -34,7 +34,11 @@ export async function checkWhatsApp(settings: WhatsAppSettings, apiUrl: string):
   const numbers = await checkNumber(project, phoneNumberId);
   if (numbers.some(({ level }) => level === 'problem')) return numbers;
   const { webhook, findings } = await checkWebhook(project, phoneNumberId, settings);
-  return [...numbers, ...findings, await checkDelivery(settings, webhook?.url ?? addressOf(settings, apiUrl))];
+  const first =
+    whatsAppState(settings) === 'simulated'
+      ? [kapso.ok('simulated: no message reaches a real person (set KAPSO_API_KEY to use the real one)')]
+      : numbers;
+  return [...first, ...findings, await checkDelivery(settings, webhook?.url ?? addressOf(settings, apiUrl))];
 }
 
 async function checkNumber(project: KapsoProject, phoneNumberId: string): Promise<Finding[]> {

@@ -285,6 +285,11 @@ async function main(args: string[], environment: NodeJS.ProcessEnv): Promise<num
   loadEnvFile();
   const { to, isReal } = options;
   const instance = readInstanceFile(readSettings(environment).DATA_DIR);
+  if (!instance.hasCalls) {
+    throw new TerminalError(
+      'voice calls are off: set VAPI_API_KEY and the other settings of Vapi (.env.example), and start Parley again. They are simulated only while WhatsApp is too.',
+    );
+  }
   if (!instance.simulatesCalls && !isReal) {
     throw new TerminalError('Parley is connected to the real Vapi: this rings a real phone and costs money. Add --real to confirm.');
   }

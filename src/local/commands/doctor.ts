@@ -3,13 +3,16 @@
  * Checks a running `npm start`, or what the settings name. Changes nothing. Exits with 1 if something does not work.
  */
 import { readArguments, runCommand } from '../../platform/command-line';
-import { loadEnvFile, readSettings, requireWhatsAppSetting, type Settings, SettingsError } from '../../platform/config';
+import { loadEnvFile, readSettings, requireWhatsAppSettings, type Settings, SettingsError } from '../../platform/config';
+import { createLanguageModels } from '../../providers/models/client';
 import { checkModels, checkReplies, readWorkspace } from '../checks/answers';
 import { about, type Finding, type Level } from '../checks/finding';
 import { checkApi, checkCalls, checkDatabase, checkTemporal } from '../checks/services';
 import { checkWhatsApp } from '../checks/whatsapp';
+import { isStarting } from '../embedded/instance';
 import { type Instance, readInstanceFile, TerminalError } from '../instance-file';
 import { localHost } from '../local-host';
+import { differingSettings } from '../setting-marks';
 import { say } from '../terminal';
 
 const HELP = `usage: npm run doctor
@@ -30,7 +33,17 @@ interface SetUp {
   settings: Settings;
   environment: Environment;
   apiUrl: string;
+  /** Settings that the running `npm start` has otherwise than this terminal. */
+  differing: string[];
+  /** What is said of `npm start`. */
+  state: 'running' | 'starting' | 'stopped';
 }
+
+const STATES: Record<SetUp['state'], string> = {
+  running: 'npm start is running',
+  starting: 'npm start is still starting: run the doctor again when it is ready',
+  stopped: 'npm start is not running here: checking what the settings name',
+};
 
 async function main(args: string[]): Promise<number> {
   if (readArguments(args, { help: HELP, options: {} }) === undefined) return 0;
@@ -55,11 +68,13 @@ async function* examine(environment: Environment): AsyncGenerator<Finding> {
   let found: SetUp;
   try {
     const read = readSettings(environment);
-    const instance = findInstance(read);
-    found = setUpOf(read, environment, instance);
-    requireWhatsAppSetting(found.settings, 'KAPSO_API_KEY');
-    requireWhatsAppSetting(found.settings, 'KAPSO_WEBHOOK_SECRET');
-    yield settings.ok(`valid; ${instance ? 'npm start is running' : 'npm start is not running here: checking what the settings name'}`);
+    found = await setUpOf(read, environment, findInstance(read));
+    requireWhatsAppSettings(found.settings);
+    yield settings.ok(`valid; ${STATES[found.state]}`);
+    if (found.differing.length > 0)
+      yield settings.problem(
+        `npm start was started with other settings: ${found.differing.join(', ')}; run the doctor with the same .env, or start it again`,
+      );
   } catch (error) {
     if (!(error instanceof SettingsError)) throw error;
     for (const problem of error.problems) yield settings.problem(problem);
@@ -68,12 +83,14 @@ async function* examine(environment: Environment): AsyncGenerator<Finding> {
   yield* examineServices(found);
 }
 
-async function* examineServices({ settings, environment, apiUrl }: SetUp): AsyncGenerator<Finding> {
+async function* examineServices({ settings, environment, apiUrl, state }: SetUp): AsyncGenerator<Finding> {
   const { DATABASE_URL: databaseUrl, KAPSO_PHONE_NUMBER_ID: phoneNumberId } = settings;
   if (databaseUrl === undefined) {
-    yield about('Database').problem('DATABASE_URL is not set, and npm start, which has a database of its own, is not running: start it');
+    const start = state === 'starting' ? 'still starting: wait until it is ready' : 'not running: start it';
+    yield about('Database').problem(`DATABASE_URL is not set, and npm start, which has a database of its own, is ${start}`);
     yield* await checkWhatsApp(settings, apiUrl);
-    yield* await checkModels(settings, undefined);
+    if (isAllSimulated(settings)) yield about('Models').note('none has an API key: npm start simulates one');
+    else yield* await checkModels(settings, undefined);
     return;
   }
   const database = await checkDatabase(databaseUrl);
@@ -89,6 +106,12 @@ async function* examineServices({ settings, environment, apiUrl }: SetUp): Async
   yield checkReplies(settings, workspace, [...services, ...whatsApp, ...models]);
 }
 
+/** Whether `npm start` would simulate the model as well. */
+function isAllSimulated(settings: Settings): boolean {
+  const isReal = settings.KAPSO_API_KEY !== undefined || settings.VAPI_API_KEY !== undefined;
+  return !isReal && createLanguageModels({ ...settings, SANDBOX_URL: undefined }).available.length === 0;
+}
+
 function findInstance({ DATA_DIR }: Settings): Instance | undefined {
   try {
     return readInstanceFile(DATA_DIR);
@@ -98,18 +121,23 @@ function findInstance({ DATA_DIR }: Settings): Instance | undefined {
   }
 }
 
-/** The settings as the running processes have them. */
-function setUpOf(settings: Settings, given: Environment, instance: Instance | undefined): SetUp {
+/** The settings as the running processes have them, as far as they are known: those that only this terminal has are left out. */
+async function setUpOf(settings: Settings, given: Environment, instance: Instance | undefined): Promise<SetUp> {
   if (!instance) {
-    return { settings, environment: given, apiUrl: `http://${localHost(settings.HOST ?? '0.0.0.0')}:${settings.PORT}` };
+    const state = (await isStarting(settings.DATA_DIR)) ? 'starting' : 'stopped';
+    const apiUrl = `http://${localHost(settings.HOST ?? '0.0.0.0')}:${settings.PORT}`;
+    return { settings, environment: given, apiUrl, differing: [], state };
   }
-  const { apiUrl, databaseUrl } = instance;
+  const { apiUrl, databaseUrl, settingMarks: marks } = instance;
+  const differing = marks ? differingSettings(marks, given) : [];
+  const unknownThere = differing.filter((name) => marks?.hashes[name] === undefined);
   const environment = {
     ...given,
+    ...Object.fromEntries(unknownThere.map((name) => [name, undefined])),
     ...instance.environment,
     DATABASE_URL: databaseUrl,
   };
-  return { settings: readSettings(environment), environment, apiUrl };
+  return { settings: readSettings(environment), environment, apiUrl, differing, state: 'running' };
 }
 
 runCommand(main);

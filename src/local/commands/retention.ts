@@ -170,7 +170,8 @@ function orphanLine(what: string, calls: number, done: string): string {
   return `${what}: ${calls}${calls === 0 ? '' : done}`;
 }
 
-function sayDryRun({ action, due, files, expired }: RetentionProgress): void {
+function sayDryRun({ action, due, files, deadLetters, expired }: RetentionProgress): void {
+  say(`old dead letters that a run would delete: ${deadLetters}`);
   for (const kind of EXPIRING_ROWS) say(`${EXPIRED_WORDS[kind]} that a run would delete: ${expired[kind]}`);
   if (action === 'delete' && due.length > 0) say('a run would delete them with their events');
   for (const folder of due.length > 0 ? files : []) {

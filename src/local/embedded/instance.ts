@@ -5,6 +5,7 @@ import {
   chmodSync,
   constants,
   copyFileSync,
+  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -16,6 +17,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
+import type { SettingMarks } from '../setting-marks';
 import { isRunning, type RecordedProcess, stopLeftovers } from './leftovers';
 
 const START_FILE = 'start.json';
@@ -43,6 +45,10 @@ export interface RunningInstance {
   simulatesWhatsApp: boolean;
   /** True if the sandbox simulates voice calls, so that no real phone rings. */
   simulatesCalls: boolean;
+  /** False if calls are neither real nor simulated. */
+  hasCalls: boolean;
+  /** What `npm start` was started with. */
+  settingMarks: SettingMarks;
   /** Settings of its processes that replace the configured ones, with the sandbox's secrets. */
   environment: Record<string, string | undefined>;
   pid: number;
@@ -91,6 +97,12 @@ export function recordProcesses(dataDir: string, processes: RecordedProcess[]): 
 /** Makes the instance known to the other commands. */
 export function publishInstance(dataDir: string, instance: RunningInstance): void {
   writeAtomically(join(dataDir, RUNNING_FILE), `${JSON.stringify(instance, null, 2)}\n`);
+}
+
+/** Whether a start has claimed the folder and is not ready yet. */
+export async function isStarting(dataDir: string): Promise<boolean> {
+  const start = readStartFile(join(dataDir, START_FILE));
+  return start !== undefined && !existsSync(join(dataDir, RUNNING_FILE)) && (await isRunning(start.pid, START_MARKS));
 }
 
 /** Releases the claim of `claimDataDir`. */

@@ -32,7 +32,7 @@ test.each([
   });
 });
 
-test('when a provider has no list, is away, or is not configured, then that is no fault of the model', async () => {
+test('when a provider has no list, is away, or is not configured, then each is told from the other', async () => {
   sandbox.models.list(undefined);
   const lists = await ask(
     {
@@ -48,7 +48,7 @@ test('when a provider has no list, is away, or is not configured, then that is n
     'sandbox',
   );
   expect([...lists]).toEqual([
-    ['openai', { kind: 'no_list' }],
-    ['grok', { kind: 'no_list' }],
+    ['openai', { kind: 'no_list', status: 404 }],
+    ['grok', { kind: 'unreachable', reason: 'ECONNREFUSED' }],
   ]);
 });

@@ -1,13 +1,18 @@
 /** The models that a provider serves, according to its own list (`GET /models`). */
 import { z } from 'zod';
 import type { ProviderName, Settings } from '../../platform/config';
+import { connectionFailure } from '../../platform/connection-failure';
 import { withDeadline } from '../../platform/deadline';
 import { sendRequest } from '../../platform/http-request';
 import { withoutDate } from './catalogue';
 import { configuredEndpoints, type Endpoint } from './client';
 
-/** `no_list`: the provider has none, or could not be queried; neither says anything about the model. */
-export type ModelList = { kind: 'listed'; names: ReadonlySet<string> } | { kind: 'no_list' } | { kind: 'key_refused'; status: number };
+/** `no_list`: the provider has none, which says nothing about the model. `unreachable`: it did not respond, perhaps only just now. */
+export type ModelList =
+  | { kind: 'listed'; names: ReadonlySet<string> }
+  | { kind: 'no_list'; status: number }
+  | { kind: 'key_refused'; status: number }
+  | { kind: 'unreachable'; reason: string };
 
 const text = z.string().min(1);
 const listSchema = z.object({ data: z.array(z.looseObject({ id: text, aliases: z.array(text).optional().catch(undefined) })).min(1) });
@@ -39,12 +44,26 @@ async function listOf(provider: ProviderName, { baseURL, apiKey }: Endpoint): Pr
       const answer = await sendRequest(`${baseURL}/models${isAnthropic ? '?limit=1000' : ''}`, { method: 'GET', headers, signal });
       // A 403 does not mean that the key is bad: it may be allowed to chat but not to list.
       if (answer.status === 401) return { kind: 'key_refused', status: answer.status };
-      const list = answer.status === 200 ? listSchema.safeParse(JSON.parse(answer.text)).data : undefined;
-      return list ? { kind: 'listed', names: namesIn(list.data) } : { kind: 'no_list' };
+      const list = answer.status === 200 ? listSchema.safeParse(parseJson(answer.text)).data : undefined;
+      return list ? { kind: 'listed', names: namesIn(list.data) } : { kind: 'no_list', status: answer.status };
     });
-  } catch {
-    return { kind: 'no_list' };
+  } catch (error) {
+    return { kind: 'unreachable', reason: reasonOf(error) };
   }
+}
+
+function parseJson(body: string): unknown {
+  try {
+    return JSON.parse(body);
+  } catch {
+    return undefined;
+  }
+}
+
+function reasonOf(error: unknown): string {
+  const failure = connectionFailure(error);
+  if (failure.kind === 'not_sent') return failure.code;
+  return failure.reason === 'AbortError' ? `no response within ${TIMEOUT_MS / 1_000} s` : failure.reason;
 }
 
 function namesIn(rows: z.output<typeof listSchema>['data']): Set<string> {

@@ -33,7 +33,8 @@ test.each([
   ],
   ['is not listed', 'openai', 'gpt-5.4-mini', listed('gpt-5.4'), 'model_not_listed'],
   ['has a longer listed name', 'openai', 'gpt-5.4', listed('gpt-5.4-mini'), 'model_not_listed'],
-  ['has a provider without a list', 'openai', 'gpt-5.4-mini', { kind: 'no_list' }, undefined],
+  ['has a provider without a list', 'openai', 'gpt-5.4-mini', { kind: 'no_list', status: 404 }, undefined],
+  ['has a provider that is away for now', 'openai', 'gpt-5.4-mini', { kind: 'unreachable', reason: 'ENOTFOUND' }, undefined],
   ['has a provider that refuses the key', 'openai', 'gpt-5.4-mini', { kind: 'key_refused', status: 401 }, 'key_refused'],
 ] as const)('when a model %s (%s:%s), then it is reported accordingly', (_what, provider, model, list, kind) => {
   expect(modelProblem({ provider, model }, at('2026-11-26'), list)?.kind).toBe(kind);
