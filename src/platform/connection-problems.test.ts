@@ -24,3 +24,18 @@ test.each([
     message: `TEMPORAL_ADDRESS: no Temporal server answers at nowhere:1${said}`,
   });
 });
+
+test('when a deadline passes at an address without a name, then no name is blamed', () => {
+  const details = 'Deadline exceeded after 5.001s,LB pick: 0.002s';
+  const error = Object.assign(new Error(details), { code: DEADLINE_EXCEEDED, details, metadata: {} });
+  const { message } = temporalProblem(error, { address: '10.0.0.1:7233', namespace: 'default' }) as Error;
+  expect(message).toBe('TEMPORAL_ADDRESS: no Temporal server answers at 10.0.0.1:7233 (no response)');
+});
+
+test('when something else answers, then it is said', () => {
+  const details = 'Received HTTP status code 404';
+  const error = Object.assign(new Error(details), { code: 12, details, metadata: {} });
+  expect(temporalProblem(error, { address: 'a:1', namespace: 'default' })).toMatchObject({
+    message: expect.stringContaining('is not a Temporal server'),
+  });
+});

@@ -70,6 +70,7 @@ function rootOf(error: unknown): DatabaseError {
 const DEADLINE_EXCEEDED = 4;
 const NOT_FOUND = 5;
 const PERMISSION_DENIED = 7;
+const UNIMPLEMENTED = 12;
 const UNAVAILABLE = 14;
 const UNAUTHENTICATED = 16;
 
@@ -81,7 +82,9 @@ export function temporalProblem(error: unknown, { address, namespace }: { addres
   switch (grpc.code) {
     case DEADLINE_EXCEEDED:
     case UNAVAILABLE:
-      return problem(`TEMPORAL_ADDRESS: no Temporal server answers at ${address}${whyAway(grpc.details || grpc.message)}`);
+      return problem(`TEMPORAL_ADDRESS: no Temporal server answers at ${address}${whyAway(grpc.details || grpc.message, address)}`);
+    case UNIMPLEMENTED:
+      return problem(`TEMPORAL_ADDRESS: what answers at ${address} is not a Temporal server`);
     case NOT_FOUND:
       return problem(`TEMPORAL_NAMESPACE: the Temporal server at ${address} has no namespace ${namespace}`);
     case PERMISSION_DENIED:
@@ -95,9 +98,10 @@ export function temporalProblem(error: unknown, { address, namespace }: { addres
 }
 
 /** What gRPC's words say about the cause, without its internals. A deadline may also pass while it looks up the name. */
-function whyAway(details: string): string {
+function whyAway(details: string, address: string): string {
   if (/name resolution failed|ENOTFOUND/i.test(details)) return ': the name does not resolve';
-  if (/deadline exceeded/i.test(details)) return ': the name does not resolve, or nothing answers there';
+  const isName = /[a-z]/i.test(address) && !address.startsWith('[');
+  if (/deadline exceeded/i.test(details)) return isName ? ': the name does not resolve, or nothing answers there' : ' (no response)';
   const [, lastError = details] = /Last error: (.*?)(?:\. Resolution note:.*)?$/s.exec(details) ?? [];
   return ` (${lastError})`;
 }
