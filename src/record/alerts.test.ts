@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { type TestDatabase, testDatabase } from '../../test/support/engine';
 import { eventually } from '../../test/support/expectations';
 import { type Database, openDatabase, sql } from '../platform/database';
-import { causeOf, claimAlert, deleteOldAlerts, doubtAlert, postponeAlert, raiseAlert, settleAlert } from './alerts';
+import { causeOf, claimAlert, deleteOldAlerts, doubtAlert, modelCause, postponeAlert, raiseAlert, settleAlert } from './alerts';
 import { raiseAttention } from './attention';
 import { keepDeadLetters } from './dead-letters';
 import { failTurn } from './replies';
@@ -130,6 +130,17 @@ test('when two conversations fail for the same cause, then there is one alert, w
   expect(alert.text).toMatch(/^turn failed: no model can answer: deepseek answered 500 about …23 \(3 attempts\)$/);
   expect(await claim()).toBeUndefined();
   expect(causeOf('deepseek answered 401')).not.toBe(causeOf('deepseek answered 500'));
+});
+
+test('when providers fail in many ways during an outage, then that is one cause; what somebody must mend is another', () => {
+  const report = (...ways: string[]) => `no model can answer: ${ways.map((way, index) => `p${index} (m) ${way}`).join('; ')}`;
+  const ways = ['could not be reached', 'answered 503: it is down or overloaded', 'did not answer in time (3 attempts)'];
+  const causes = ways.flatMap((one) => ways.map((other) => modelCause('turn_failed', report(one, other))));
+  expect([...new Set(causes)]).toEqual(['turn_failed: p0 (m) away, p1 (m) away']);
+  expect(modelCause('turn_failed', 'no model can answer: no credit at p0 (m), which answered 402: top the account up')).toBe(
+    'turn_failed: p0 (m) no credit',
+  );
+  expect(modelCause('turn_failed', 'no provider of the chain has an API key: set one')).toMatch(/^turn_failed: no provider/);
 });
 
 test('when attention is asked for, or something cannot be read, then there is an alert for each', async () => {

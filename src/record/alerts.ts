@@ -44,11 +44,28 @@ export function raisedAlert({ cause, text }: Omit<NewAlert, 'subject'>, subjects
 
 /** The INSERT for a conversation's reason for attention; `conversationIds` is a query with one column `id`. */
 export function attentionAlert({ kind, text }: { kind: string; text: string }, conversationIds: Prisma.Sql): Prisma.Sql {
-  const told = `${kind.replaceAll('_', ' ')}: ${text}`;
+  const masked = maskPhoneNumbers(text);
+  const isAboutModels = kind === 'turn_failed' || kind === 'waiting_for_model';
+  const cause = isAboutModels ? modelCause(kind, masked) : causeOf(`${kind}: ${masked}`);
   return raisedAlert(
-    { cause: causeOf(maskPhoneNumbers(told)), text: told },
+    { cause, text: `${kind.replaceAll('_', ' ')}: ${text}` },
     sql`SELECT 'conversation ' || c.id AS subject FROM (${conversationIds}) c`,
   );
+}
+
+/** Failures that stay until somebody acts; any other is an outage. */
+const LASTING = /no credit|API key|still served|refused the content/;
+
+/**
+ * The providers that a text names, and whether each needs somebody to act. During an outage a provider fails in many ways, and each
+ * combination of them would otherwise be a cause of its own.
+ */
+export function modelCause(kind: string, text: string): string {
+  const states = text.split('; ').flatMap((part) => {
+    const [provider] = /[\w-]+ \((?!\d+ attempts)[^)]+\)/.exec(part) ?? [];
+    return provider === undefined ? [] : [`${provider} ${LASTING.exec(part)?.[0] ?? 'away'}`];
+  });
+  return states.length === 0 ? causeOf(`${kind}: ${text}`) : `${kind}: ${states.sort().join(', ')}`;
 }
 
 /** The text without ids and numbers of attempts, so that texts about one cause are equal. */

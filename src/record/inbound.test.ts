@@ -168,11 +168,11 @@ describe('a message that is not answered', () => {
     const workflow = workflowOf(phoneNumberId, both);
     const say = (text: string) => record(workflow, { contact: both, messages: [message(text)] });
     for (let count = 1; count <= 3; count += 1) {
-      const { own } = await say('We are away.');
+      const { own } = await say('We are away. Until tomorrow.');
       expect(own?.answerableIds).toHaveLength(1);
       await recorder.db.orm.message.update({ where: { id: own?.answerableIds[0] ?? '' }, data: { outcome: 'answered' } });
     }
-    const { own } = await say('We are  AWAY.');
+    const { own } = await say('We are  AWAY. Until tomorrow.');
     expect(own).toMatchObject({ answerableIds: [], context: { needsAttention: true } });
     expect((await say('And now?')).own?.answerableIds).toHaveLength(1);
   });

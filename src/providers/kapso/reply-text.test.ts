@@ -4,7 +4,7 @@ import { MAX_MESSAGES, messagesOf, singleMessageOf } from './reply-text';
 const SENTENCE = 'Turn the small wheel a little to the left and wait. ';
 
 test('when a reply has Markdown, NUL and half a surrogate pair, then it becomes one storable message', () => {
-  expect(messagesOf('**a**\0b\ud83d')).toEqual(['*a*b\ufffd']);
+  expect(messagesOf('**a** \0b\ud83d')).toEqual(['*a* b\ufffd']);
 });
 
 test('when it is as long as models write, then nothing is cut', () => {
