@@ -49,7 +49,7 @@ export function immediateOutcome(message: InboundMessage, state: AnsweringState,
 export function attentionFor(outcome: string | null, limits: AnswerLimits): { kind: AttentionKind; text: string } | undefined {
   const hours = Math.round(limits.withinMs / 3_600_000);
   if (outcome === 'too_old') return { kind: 'too_old', text: `a message arrived more than ${hours} hours late, and was not answered` };
-  const often = `the same text again and again, or more than ${limits.repliesPerHour} replies within an hour`;
+  const often = `the same text again and again, or ${limits.repliesPerHour} replies within an hour`;
   if (outcome === 'loop') return { kind: 'loop', text: `${often}: probably a bot, which is not answered` };
   return undefined;
 }

@@ -176,7 +176,7 @@ function sayDryRun({ action, due, files, deadLetters, expired }: RetentionProgre
   if (action === 'delete' && due.length > 0) say('a run would delete them with their events');
   for (const folder of due.length > 0 ? files : []) {
     say(`a run would write them to ${folder} on the worker's machine and then delete them:`);
-    for (const { month } of due) say(`  calls-${month}.<time>.jsonl.gz`);
+    for (const { month } of due) say(`  calls-${month}.<time>-<random>.jsonl.gz`);
   }
   say('dry run: nothing was changed');
 }
