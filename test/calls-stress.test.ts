@@ -10,6 +10,7 @@ import type { PlayedEvent, PlayName } from '../src/sandbox/vapi/plays';
 import { newNumber, placeCall, request, resultOf } from './support/calls';
 import { eventually } from './support/expectations';
 import { startProxy, type TcpProxy } from './support/proxy';
+import { randomNumbers } from './support/random';
 import { startSuite } from './support/suite';
 import type { RunningProcess, System } from './support/system';
 
@@ -51,17 +52,6 @@ async function replaceWorker(): Promise<void> {
 async function replaceApi(extra: Record<string, string> = {}): Promise<void> {
   await api.kill();
   api = await system.startApi(extra);
-}
-
-/** Numbers from 0 to 1, the same for the same seed (mulberry32). */
-function randomNumbers(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
-  };
 }
 
 /** As a caller does: the same key again until the API has taken the call. */

@@ -4,6 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { randomNumbers } from '../../../test/support/random';
 import { type KapsoEvent, readKapsoBody, readKapsoJson } from './events';
 
 const FIXTURES = join(__dirname, '../../../test/fixtures/kapso');
@@ -38,17 +39,6 @@ function withoutMentions(body: unknown): unknown {
 
 function messageIdsOf(events: readonly KapsoEvent[]): string[] {
   return events.flatMap((event) => (event.type === 'message' ? [event.message.providerMessageId] : []));
-}
-
-/** mulberry32: small, seeded, and good enough to choose damages. */
-function randomOf(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
-  };
 }
 
 type Path = (string | number)[];
@@ -92,7 +82,7 @@ function damaged(body: unknown, path: Path, damage: (value: unknown) => unknown)
 
 /** The fixture with one to three damages; the header is lost in three of ten. */
 function damagedCase({ body, event }: Fixture, seed: number): { body: unknown; event: string | undefined; isOtherKind: boolean } {
-  const random = randomOf(seed);
+  const random = randomNumbers(seed);
   const pick = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)] as T;
   let result = body;
   let isOtherKind = false;
