@@ -1,5 +1,5 @@
 /** Shared by the terminal commands: finds the running instance and reads event streams of its sandbox. */
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 
@@ -24,6 +24,18 @@ export type Instance = z.output<typeof instanceSchema>;
 /** An error that ends a command with a one-line message. */
 export class TerminalError extends Error {
   override name = 'TerminalError';
+}
+
+/** Whether a start has claimed DATA_DIR (src/local/embedded/instance.ts) and is not ready yet. */
+export function isStarting(dataDir: string): boolean {
+  if (existsSync(join(dataDir, 'running.json'))) return false;
+  try {
+    const { pid } = z.object({ pid: z.number().int().positive() }).parse(JSON.parse(readFileSync(join(dataDir, 'start.json'), 'utf8')));
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Reads the instance file that `npm start` writes to DATA_DIR. @throws TerminalError if no instance is running */

@@ -9,8 +9,7 @@ import { checkModels, checkReplies, readWorkspace } from '../checks/answers';
 import { about, type Finding, type Level } from '../checks/finding';
 import { checkApi, checkCalls, checkDatabase, checkTemporal } from '../checks/services';
 import { checkWhatsApp } from '../checks/whatsapp';
-import { isStarting } from '../embedded/instance';
-import { type Instance, readInstanceFile, TerminalError } from '../instance-file';
+import { type Instance, isStarting, readInstanceFile, TerminalError } from '../instance-file';
 import { localHost } from '../local-host';
 import { differingSettings } from '../setting-marks';
 import { say } from '../terminal';
@@ -124,7 +123,7 @@ function findInstance({ DATA_DIR }: Settings): Instance | undefined {
 /** The settings as the running processes have them, as far as they are known: those that only this terminal has are left out. */
 async function setUpOf(settings: Settings, given: Environment, instance: Instance | undefined): Promise<SetUp> {
   if (!instance) {
-    const state = (await isStarting(settings.DATA_DIR)) ? 'starting' : 'stopped';
+    const state = isStarting(settings.DATA_DIR) ? 'starting' : 'stopped';
     const apiUrl = `http://${localHost(settings.HOST ?? '0.0.0.0')}:${settings.PORT}`;
     return { settings, environment: given, apiUrl, differing: [], state };
   }

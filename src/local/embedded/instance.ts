@@ -5,7 +5,6 @@ import {
   chmodSync,
   constants,
   copyFileSync,
-  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -97,12 +96,6 @@ export function recordProcesses(dataDir: string, processes: RecordedProcess[]): 
 /** Makes the instance known to the other commands. */
 export function publishInstance(dataDir: string, instance: RunningInstance): void {
   writeAtomically(join(dataDir, RUNNING_FILE), `${JSON.stringify(instance, null, 2)}\n`);
-}
-
-/** Whether a start has claimed the folder and is not ready yet. */
-export async function isStarting(dataDir: string): Promise<boolean> {
-  const start = readStartFile(join(dataDir, START_FILE));
-  return start !== undefined && !existsSync(join(dataDir, RUNNING_FILE)) && (await isRunning(start.pid, START_MARKS));
 }
 
 /** Releases the claim of `claimDataDir`. */
