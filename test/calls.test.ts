@@ -537,25 +537,20 @@ describe('a call that Vapi does not end', () => {
 
 describe('what a call costs', () => {
   test.each([
-    ['short', 150, { timers: 2, total: 11 }],
-    ['longer than a phone may ring', 6_000, { timers: 3, total: 12 }],
-  ])('when a call is answered and %s, then it takes at most 12 actions', async (_what, talkMs, expected) => {
+    ['short', 150, 2],
+    ['longer than a phone may ring', 6_000, 3],
+  ])('when a call is answered and %s, then it takes at most 12 actions', async (_what, talkMs, mostTimers) => {
     const to = newNumber();
     vapi().play({ ...toOf(to), play: 'answered', talkMs });
     const callId = await callTo(to);
     expect(await resultOf(system, callId)).toMatchObject({ outcome: 'completed', hasRecording: true });
     const history = await system.temporal.workflow.getHandle(`call-${callId}`).fetchHistory();
     // The signals: answered, ended, reported. The markers: the patch, and the activity that writes the result.
-    expect(countActions(history)).toEqual({
-      starts: 1,
-      signals: 3,
-      activities: 1,
-      markers: 2,
-      upserts: 2,
-      updates: 0,
-      children: 0,
-      ...expected,
-    });
+    const { timers, total, ...actions } = countActions(history);
+    expect(actions).toEqual({ starts: 1, signals: 3, activities: 1, markers: 2, upserts: 2, updates: 0, children: 0 });
+    // The second timer of a long call is not needed if the processes are slow enough.
+    expect(timers).toBeLessThanOrEqual(mostTimers);
+    expect(total).toBe(9 + timers);
   });
 });
 

@@ -62,6 +62,15 @@ async function postFixture({ file, headers }: Fixture): Promise<Response> {
   });
 }
 
+/** As Kapso does: again, until Temporal is fast enough to store it. */
+async function postUntilTaken(fixture: Fixture): Promise<Response> {
+  for (;;) {
+    const answer = await postFixture(fixture);
+    if (answer.status !== 503) return answer;
+    await answer.arrayBuffer();
+  }
+}
+
 /**
  * WhatsApp's ids of the inbound messages anywhere in a webhook: what is under `message` or in `messages` and is not said to be outbound.
  * Read without the product's code, which is what the fixtures are to test.
@@ -85,7 +94,7 @@ describe('fixtures', () => {
   test('when every fixture is posted, three times at once, and again inside a batch, then each inbound message is recorded exactly once', async () => {
     expect(fixtures.length).toBeGreaterThan(30);
     expect(inboundIds.length).toBeGreaterThan(15);
-    const answers = await Promise.all([...fixtures, ...fixtures, ...fixtures].map(postFixture));
+    const answers = await Promise.all([...fixtures, ...fixtures, ...fixtures].map(postUntilTaken));
     for (const answer of answers) {
       expect(answer.status).toBe(200);
       expect(await answer.json()).toEqual({ received: true });

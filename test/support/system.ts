@@ -140,7 +140,7 @@ export async function startSystem(options: SystemOptions): Promise<System> {
     vapi: {
       auth: { scheme: 'secret', secret: VAPI_WEBHOOK_SECRET },
       serverUrl: `${apiUrl}/api/v1/vapi/webhooks/vapi`,
-      timings: { queueMs: 10, ringMs: 50, talkMs: 150, reportMs: 50, lateReportMs: 3_500 },
+      timings: { queueMs: 10, ringMs: 50, talkMs: 150, reportMs: 50, lateReportMs: 8_000 },
       concurrencyLimit: 10_000,
       backoffFactor: 0.1,
       ...options.sandbox?.vapi,
