@@ -59,8 +59,8 @@ async function holdRow(id: string) {
   };
 }
 
-test('when two workers take the same reply at the same moment, then one of them sends it', async () => {
-  const messageId = await draft();
+/** The activity that sends, and the replies that Kapso has taken from it. */
+function sender(options: { isReal?: boolean } = {}) {
   const sent: string[] = [];
   const { sendReply } = createWhatsAppActivities({
     db,
@@ -74,7 +74,14 @@ test('when two workers take the same reply at the same moment, then one of them 
     logger: createLogger('test', 'silent'),
     metrics: { sendTried: () => undefined },
     background: createBackgroundWork(),
+    ...options,
   });
+  return { sendReply, sent };
+}
+
+test('when two workers take the same reply at the same moment, then one of them sends it', async () => {
+  const messageId = await draft();
+  const { sendReply, sent } = sender();
   const send = (): Promise<SendProgress> => new MockActivityEnvironment().run(sendReply, { messageId, isLast: false });
   const row = await holdRow(messageId);
   const verdicts = Promise.all([send(), send()]);
@@ -188,21 +195,7 @@ test.each([
 ])('when a reply is left over from a simulation because %s, then the real Kapso never gets it', async (_why, provider, phoneNumberId) => {
   const messageId = await draft(phoneNumberId);
   await db.orm.message.update({ where: { id: messageId }, data: { provider } });
-  const sent: string[] = [];
-  const { sendReply } = createWhatsAppActivities({
-    db,
-    kapso: {
-      async sendText({ correlationId }) {
-        sent.push(correlationId);
-        return { kind: 'accepted', providerMessageId: `wamid.${correlationId}` };
-      },
-      listSent: async () => ({ messages: [], unreadable: [] }),
-    },
-    logger: createLogger('test', 'silent'),
-    metrics: { sendTried: () => undefined },
-    background: createBackgroundWork(),
-    isReal: true,
-  });
+  const { sendReply, sent } = sender({ isReal: true });
   const verdict = await new MockActivityEnvironment().run(() => sendReply({ messageId, isLast: false }));
   expect(verdict).toEqual({ status: 'failed', reason: 'WhatsAppSendError.Simulated' });
   expect(sent).toEqual([]);
