@@ -1,8 +1,25 @@
 /** Bearer keys of the REST API (RFC 6750). */
 import { createHash, timingSafeEqual } from 'node:crypto';
-import type { RequestHandler } from 'express';
+import type { RequestHandler, Response } from 'express';
 import { ApiError } from './errors';
 import { bearerToken, type RateLimits } from './rate-limits';
+
+/** Who sends a request to the API. */
+export interface Access {
+  /** The name of the key, for the record of what people did. */
+  name: string;
+  role: 'admin' | 'operator' | 'caller';
+  /** The workspace that the key belongs to. Undefined: the whole installation. */
+  workspaceId: string | undefined;
+}
+
+/** The keys of `API_KEYS` are the installation's administrators. */
+const INSTALLATION_ADMIN: Access = { name: 'API_KEYS', role: 'admin', workspaceId: undefined };
+
+/** Who sends the request that `response` answers; only behind `requireApiKey`. */
+export function accessOf(response: Response): Access {
+  return response.locals.access as Access;
+}
 
 function digest(text: string): Buffer {
   return createHash('sha256').update(text).digest();
@@ -18,7 +35,10 @@ export function requireApiKey(keys: readonly string[], limits: Pick<RateLimits, 
   return (request, response, next) => {
     const given = bearerToken(request);
     const matches = given === undefined ? [] : known.filter((key) => timingSafeEqual(key, digest(given)));
-    if (matches.length > 0) return limits.goodKeys(request, response, next);
+    if (matches.length > 0) {
+      response.locals.access = INSTALLATION_ADMIN;
+      return limits.goodKeys(request, response, next);
+    }
     return limits.badKeys(request, response, (error: unknown) => {
       if (error) return next(error);
       const reason = known.length === 0 ? 'no API key is configured (API_KEYS)' : 'a valid bearer key is required';
