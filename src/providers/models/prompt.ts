@@ -96,7 +96,18 @@ function oneLine(name: string): string {
   return [...line.trim()].slice(0, MAX_NAME_LENGTH).join('');
 }
 
+/** One for each time zone, because making one takes 0.3 ms of CPU time. */
+const dateFormats = new Map<string, Intl.DateTimeFormat>();
+
+function dateFormat(timeZone: string): Intl.DateTimeFormat {
+  const known = dateFormats.get(timeZone);
+  if (known) return known;
+  const format = new Intl.DateTimeFormat('en-GB', { dateStyle: 'full', timeStyle: 'short', timeZone });
+  dateFormats.set(timeZone, format);
+  return format;
+}
+
 /** For example "Thursday 26 November 2026 at 21:43 (Europe/Berlin)". */
 function dateAndTime(atMs: number, timeZone: string): string {
-  return `${new Intl.DateTimeFormat('en-GB', { dateStyle: 'full', timeStyle: 'short', timeZone }).format(atMs)} (${timeZone})`;
+  return `${dateFormat(timeZone).format(atMs)} (${timeZone})`;
 }
