@@ -31,6 +31,16 @@ describe('settings', () => {
     expect(problems.join()).not.toContain('secret');
   });
 
+  test.each([
+    ['postgres://bob:50%off@db/parley', 'has a user or password that cannot be read: write % as %25'],
+    ['postgres://b%ob:secret@db/parley', 'has a user or password that cannot be read: write % as %25'],
+    ['postgres://bob:caf%e9@db/parley', 'has a user or password that cannot be read: write % as %25'],
+    ['postgres://bob:secret@db/par%ley', 'has a database name that cannot be read: write % as %25'],
+  ])('when a % in %s begins no encoded character, then it is refused', (DATABASE_URL, problem) => {
+    expect(problemsOf({ DATABASE_URL })).toEqual([`DATABASE_URL: ${problem}`]);
+    expect(problemsOf({ DATABASE_URL: 'postgres://b%25ob:50%25off%40@db/par%20ley' })).toEqual([]);
+  });
+
   test.each(['127.0.0.1', '::', 'localhost', 'parley.internal'])('%s is a HOST', (HOST) => {
     expect(problemsOf({ HOST })).toEqual([]);
   });

@@ -25,23 +25,28 @@ const hostList = commaList.superRefine((entries, context) => {
     context.addIssue({ code: 'custom', message: `"${entry}" is not a host; write host or host:port` });
   }
 });
+const UNREADABLE_LOGIN = 'has a user or password that cannot be read: write % as %25';
 /** `host:port` counts as http://, as with other programs. */
 const proxyUrl = z
   .string()
   .transform((text) => (text.includes('://') ? text : `http://${text}`))
   .pipe(z.url({ protocol: /^https?$/, error: 'must be the http(s) URL of a proxy' }))
-  .refine(hasReadableLogin, 'has a user or password that cannot be read: write % as %25');
+  .refine((url) => isDecodable(url, ({ username, password }) => username + password), UNREADABLE_LOGIN);
 
-function hasReadableLogin(url: string): boolean {
+/** Whether each % in a part of a URL begins an encoded character. True for what is no URL, which has a problem of its own. */
+function isDecodable(url: string, partOf: (url: URL) => string): boolean {
   if (!URL.canParse(url)) return true;
-  const { username, password } = new URL(url);
   try {
-    decodeURIComponent(username + password);
+    decodeURIComponent(partOf(new URL(url)));
     return true;
   } catch {
     return false;
   }
 }
+const databaseUrl = z
+  .url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// URL' })
+  .refine((url) => isDecodable(url, ({ username, password }) => username + password), UNREADABLE_LOGIN)
+  .refine((url) => isDecodable(url, ({ pathname }) => pathname), 'has a database name that cannot be read: write % as %25');
 const e164 = z.string().regex(/^\+[1-9]\d{6,14}$/, 'must be a number in E.164 format, such as +15550100');
 /** A key of Standard Webhooks. */
 const signingSecret = z.string().regex(/^whsec_[A-Za-z0-9+/]{32,}={0,2}$/, 'must be whsec_ followed by at least 24 bytes in base64');
@@ -117,7 +122,7 @@ const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as cons
 export const settingsSchema = z.object({
   PORT: port.default(3000),
   HOST: z.string().refine(isHost, 'must be an IP address or a host name').optional(),
-  DATABASE_URL: z.url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// URL' }).optional(),
+  DATABASE_URL: databaseUrl.optional(),
   DATA_DIR: z
     .string()
     .default('.data')
