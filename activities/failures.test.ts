@@ -1,6 +1,6 @@
 /** What a provider's error means for the turn. The bodies are as the openai package hands them on. */
 import { APIConnectionError, APIError, APIUserAbortError } from 'openai';
-import { UnreadableAnswerError } from '../src/providers/models/client';
+import { TooLongAnswerError, UnreadableAnswerError } from '../src/providers/models/client';
 import { codeFault, isCodeFault, isTooLong, modelFailure } from './failures';
 
 const CHOICE = { provider: 'deepseek', model: 'deepseek-chat' } as const;
@@ -25,7 +25,7 @@ describe('a temporary failure', () => {
     [503, 'ModelError.Unavailable'],
     [529, 'ModelError.Unavailable'],
   ])('when a provider responds with %i, then the failure is retryable, and its text names provider, model and status', (status, type) => {
-    const message = expect.stringMatching(`^deepseek \\(deepseek-chat\\) answered ${status}: .*(add a provider|limit)`);
+    const message = expect.stringMatching(`^deepseek \\(deepseek-chat\\) responded with ${status}: .*(add a provider|limit)`);
     expect(answered(status)).toMatchObject({ type, nonRetryable: false, message });
   });
 
@@ -40,6 +40,7 @@ describe('a temporary failure', () => {
     ['was cut off by our own bound', new APIUserAbortError(), 'ModelError.Timeout', 'raise DEEPSEEK_TIMEOUT_MS'],
     ['had no connection', new APIConnectionError({ message: 'reset' }), 'ModelError.Unavailable', 'check its address'],
     ['got something that is no answer', new UnreadableAnswerError(), 'ModelError.BadAnswer', 'check its address'],
+    ['got an answer that is too long', new TooLongAnswerError(), 'ModelError.BadAnswer', 'more than 1 MiB'],
     ['got an error with a status of success', errorIn({ message: 'busy' }), 'ModelError.BadAnswer', 'check the account'],
   ])('when the request %s, then the failure is retryable, and its text says what to do', (_what, error, type, advice) => {
     const message = expect.stringMatching(`^deepseek \\(deepseek-chat\\) .*${advice}`);
@@ -67,7 +68,7 @@ describe('a permanent failure', () => {
   ])('when a provider answers %s, then the cause is named: no credit at this provider', (_what, status, error) => {
     const failure = answered(status, error, { 'retry-after': '1' });
     expect(failure).toMatchObject({ type: 'ModelError.NoCredit', nonRetryable: true });
-    expect(failure.message).toBe(`no credit at deepseek (deepseek-chat), which answered ${status}: top the account up`);
+    expect(failure.message).toBe(`no credit at deepseek (deepseek-chat), which responded with ${status}: top the account up`);
   });
 
   test.each([
@@ -81,7 +82,7 @@ describe('a permanent failure', () => {
     [400, { code: 'model_not_found', message: 'Models by context length: y' }, 'ModelError.NotFound', 'check the model'],
     [302, {}, 'ModelError.NotFound', 'address'],
     [400, { message: 'no such model is served here any more' }, 'ModelError.BadRequest', 'still served'],
-    [413, {}, 'ModelError.TooLong', 'answered 413'],
+    [413, {}, 'ModelError.TooLong', 'responded with 413'],
     [400, { code: 'content_filter' }, 'ModelError.ContentRefused', 'a person must answer'],
     [400, { type: 'content_filter' }, 'ModelError.ContentRefused', 'a person must answer'],
     [400, { code: 'ResponsibleAIPolicyViolation' }, 'ModelError.ContentRefused', 'a person must answer'],

@@ -3,7 +3,7 @@ import { ApplicationFailure } from '@temporalio/activity';
 import { APIConnectionError, APIConnectionTimeoutError, APIError, APIUserAbortError } from 'openai';
 import { retryAfterMs } from '../src/platform/retry-after';
 import type { ChatAnswer } from '../src/providers/models/answer';
-import type { ModelChoice } from '../src/providers/models/client';
+import { type ModelChoice, TooLongAnswerError } from '../src/providers/models/client';
 import { timeoutSetting } from '../src/providers/models/timeouts';
 
 /** A non-retryable failure removes the provider from the turn; after any other, it is tried again later. */
@@ -60,15 +60,17 @@ export function modelFailure(choice: ModelChoice, error: unknown): ApplicationFa
   if (error instanceof APIConnectionError)
     return passingModelFailure('ModelError.Unavailable', `${who} could not be reached: check its address and the network`);
   if (error instanceof APIError && typeof error.status === 'number') return statusFailure(who, error, error.status);
+  if (error instanceof TooLongAnswerError)
+    return passingModelFailure('ModelError.BadAnswer', `${who} gave an answer of more than 1 MiB: lower its limit of tokens`);
   // A response that violates the protocol (such as an HTML page with status 200) is usually a temporary outage.
   return passingModelFailure('ModelError.BadAnswer', `${who} gave an answer that could not be read: check its address if this lasts`);
 }
 
 function statusFailure(who: string, error: APIError, status: number): ApplicationFailure {
-  const said = `${who} answered ${status}`;
+  const said = `${who} responded with ${status}`;
   if (saysContentRefused(error, status)) return contentRefused(who, 'filter');
   if (saysNoCredit(error, status))
-    return permanentModelFailure('ModelError.NoCredit', `no credit at ${who}, which answered ${status}: top the account up`);
+    return permanentModelFailure('ModelError.NoCredit', `no credit at ${who}, which responded with ${status}: top the account up`);
   if (saysUnknownModel(error, status))
     return permanentModelFailure('ModelError.NotFound', `${said}: check the model's name and the provider's address`);
   if (isTooLong(error)) {

@@ -94,11 +94,16 @@ const answer = (message: object, finishReason = 'stop') => ({
   },
 });
 
-test.each<[string, Partial<ModelProgram>, { type: string; nonRetryable: boolean }]>([
+test.each<[string, Partial<ModelProgram>, { type: string; nonRetryable: boolean; message?: string }]>([
   ['refuses in words', answer({ content: null, refusal: 'I cannot' }), { type: 'ModelError.ContentRefused', nonRetryable: false }],
   ['is filtered', answer({ content: 'x' }, 'content_filter'), { type: 'ModelError.ContentRefused', nonRetryable: true }],
   ['only thinks', answer({ content: null, reasoning_content: 'Hm.' }), { type: 'ModelError.EmptyReply', nonRetryable: false }],
   ['is cut off before its first word', answer({ content: '' }, 'length'), { type: 'ModelError.EmptyReply', nonRetryable: false }],
+  [
+    'never ends',
+    { reply: 'x'.repeat(2 ** 20) },
+    { type: 'ModelError.BadAnswer', nonRetryable: false, message: expect.stringContaining('more than 1 MiB') },
+  ],
   ['sends a page', { raw: { contentType: 'text/html', body: '<html>' } }, { type: 'ModelError.BadAnswer', nonRetryable: false }],
 ])('when a model %s, then the failure says so', async (_what, program, failure) => {
   sandbox.models.program(program);

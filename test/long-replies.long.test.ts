@@ -77,6 +77,19 @@ describe('a reply', () => {
     expect(data.slice(0, 3)).toMatchObject([{ part: 3, partOfId: replies[0]?.id }, { part: 2, partOfId: replies[0]?.id }, first]);
   });
 
+  test('when it has 240,000 characters, then all 60 parts arrive in order, and Temporal’s limits are far away', async () => {
+    const phone = newPhone();
+    const text = Array.from({ length: 4_500 }, (_, index) => `Step ${index + 1}: turn the small wheel a little to the left.`).join(' ');
+    await ask(phone, text);
+    await kapso().waitForVisible(phone, 60, 120_000);
+    expect(await outcomesOf(system, phone, 1, 30_000)).toEqual(['answered']);
+    expect(textsTo(phone).join(' ')).toBe(text);
+    const handle = system.temporal.workflow.getHandle(await workflowIdOf(system, phone));
+    const { historyLength, historySize } = await handle.describe();
+    expect(historyLength).toBeLessThan(2_000);
+    expect(historySize).toBeLessThan(1_000_000);
+  }, 180_000);
+
   test('when a part is throttled and another one refused for good, then the first comes once, and a person is asked for', async () => {
     const phone = newPhone();
     await ask(phone, LONG);

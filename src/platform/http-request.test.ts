@@ -6,7 +6,7 @@ import { text } from 'node:stream/consumers';
 import { ClaimExpiredError } from './claim-fence';
 import { connectionFailure } from './connection-failure';
 import { withDeadline } from './deadline';
-import { sendRequest } from './http-request';
+import { ResponseTooLongError, sendRequest } from './http-request';
 
 const servers: Server[] = [];
 const sockets = new Set<Socket>();
@@ -48,6 +48,27 @@ async function failureOf(url: string, timeoutMs?: number) {
 }
 
 describe('a request', () => {
+  test('when the response is longer than it may be, then its rest is not read, and the request may have had an effect', async () => {
+    let hasClosed: (value: unknown) => void;
+    const closed = new Promise((resolve) => {
+      hasClosed = resolve;
+    });
+    const url = await serve((_request, response) => {
+      response.on('close', () => hasClosed(undefined));
+      const write = () => {
+        while (response.write('é'.repeat(10_000)));
+        response.once('drain', write);
+      };
+      write();
+    });
+    const send = (maxBytes: number) =>
+      withDeadline(5_000, (signal) => sendRequest(url, { method: 'POST', headers: {}, body: '{}', signal, maxBytes }));
+    const failure = await send(100_000).catch((error: unknown) => error);
+    expect(failure).toBeInstanceOf(ResponseTooLongError);
+    expect(connectionFailure(failure)).toEqual({ kind: 'unknown', reason: 'ResponseTooLongError' });
+    await closed;
+  });
+
   test('when it is answered, then the response is returned as is; the request has a user agent and accepts no compression', async () => {
     let requestHeaders: object = {};
     const url = await serve((request, response) => {

@@ -13,6 +13,8 @@ export interface HttpRequest {
   body?: string | Buffer;
   /** Aborts the request, including reading the response body. */
   signal: AbortSignal;
+  /** Maximum size of the response body, in bytes (default: `MAX_RESPONSE_BYTES`). */
+  maxBytes?: number;
   /** Called when the connection stands, right before the first byte leaves. If it throws, nothing is sent, and the request fails with its error. */
   beforeSending?: () => void;
 }
@@ -21,6 +23,14 @@ export interface HttpAnswer {
   status: number;
   headers: Headers;
   text: string;
+}
+
+/** More than any provider sends, and little enough to hold: a response that never ends must not fill the memory. */
+const MAX_RESPONSE_BYTES = 64 * 1024 * 1024;
+
+/** The response was too long, and its rest was not read. */
+export class ResponseTooLongError extends Error {
+  override name = 'ResponseTooLongError';
 }
 
 /** Shorter than any request timeout: a failed connect proves that nothing was sent, an aborted request does not. */
@@ -70,9 +80,12 @@ export async function fetchStream(url: URL | string, init: RequestInit): Promise
 /**
  * Sends the request once and returns the response, whatever its status. Does not follow redirects: doing so could repeat a
  * side effect or send the API key to another host.
- * @throws undici's error, ProxyError or the signal's reason; `connectionFailure` classifies it
+ * @throws undici's error, ProxyError, ResponseTooLongError or the signal's reason; `connectionFailure` classifies it
  */
-export async function sendRequest(url: string, { method, headers, body, signal, beforeSending }: HttpRequest): Promise<HttpAnswer> {
+export async function sendRequest(
+  url: string,
+  { method, headers, body, signal, maxBytes, beforeSending }: HttpRequest,
+): Promise<HttpAnswer> {
   const { dispatcher, isProxied } = wayOut();
   const isThroughProxy = isProxied(url);
   let hasBegun = false;
@@ -97,7 +110,20 @@ export async function sendRequest(url: string, { method, headers, body, signal, 
   });
   // undici checks the signal only once it is connected (and then sends nothing), so race against the signal as well.
   const answer = await Promise.race([response, abortOf(signal)]);
-  return { status: answer.statusCode, headers: headersOf(answer.headers), text: await answer.body.text() };
+  return { status: answer.statusCode, headers: headersOf(answer.headers), text: await readText(answer.body, maxBytes) };
+}
+
+/** Leaving the loop early closes the connection. */
+async function readText(body: AsyncIterable<Buffer>, maxBytes = MAX_RESPONSE_BYTES): Promise<string> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of body) {
+    bytes += chunk.length;
+    if (bytes > maxBytes) throw new ResponseTooLongError(`the response has more than ${maxBytes} bytes`);
+    chunks.push(chunk);
+  }
+  // Drops a byte order mark.
+  return new TextDecoder().decode(Buffer.concat(chunks));
 }
 
 /** Connecting can take seconds, and a paused process goes on exactly there: so the check is made as late as undici allows. */

@@ -2,9 +2,9 @@
  * One typed client for all models: the OpenAI chat protocol with a base URL per provider.
  * No retries and no fallback here: the workflow decides both, where operators can see it.
  */
-import OpenAI, { APIError, type ClientOptions } from 'openai';
+import OpenAI, { APIConnectionError, APIError, type ClientOptions } from 'openai';
 import { type ProviderName, type Settings, whatsAppState } from '../../platform/config';
-import { sendRequest } from '../../platform/http-request';
+import { ResponseTooLongError, sendRequest } from '../../platform/http-request';
 import { type ChatAnswer, normalizedErrorBody, readAnswer } from './answer';
 import { thinkingOff } from './catalogue';
 import type { ChatMessage } from './prompt';
@@ -19,10 +19,18 @@ export class UnreadableAnswerError extends Error {
   override name = 'UnreadableAnswerError';
 }
 
+/** Maximum size of a model's response: four times as much as 64,000 tokens of text, and little enough to be split in seconds. */
+export const MAX_ANSWER_BYTES = 1024 * 1024;
+
+/** The response is longer than `MAX_ANSWER_BYTES`. */
+export class TooLongAnswerError extends Error {
+  override name = 'TooLongAnswerError';
+}
+
 export interface LanguageModels {
   /** Providers that have a key or a URL, in the default order. */
   available: ProviderName[];
-  /** @throws UnreadableAnswerError, or an error of the openai package, even for an error in the body of a response with a success status */
+  /** @throws UnreadableAnswerError, TooLongAnswerError, or an error of the openai package, even for an error in the body of a response with a success status */
   chat(choice: ModelChoice, messages: ChatMessage[], signal: AbortSignal): Promise<ChatAnswer>;
 }
 
@@ -61,7 +69,7 @@ export function createLanguageModels(settings: Settings): LanguageModels {
       const client = clients.get(provider);
       if (!client) throw new Error(`provider ${provider} is not configured`);
       const request = { ...thinkingOff(provider, model), model, messages };
-      const response = await client.chat.completions.create(request, { signal }).asResponse();
+      const response = await client.chat.completions.create(request, { signal }).asResponse().catch(rethrown);
       return answerIn(await response.text(), response);
     },
   };
@@ -69,6 +77,12 @@ export function createLanguageModels(settings: Settings): LanguageModels {
 
 /** Only the caller's signal ends a request. This is Node's longest timer; the package's default would be 10 minutes. */
 const NO_TIMEOUT_MS = 2 ** 31 - 1;
+
+/** The package reports whatever fails in its `fetch` as a failed connection. */
+function rethrown(error: unknown): never {
+  const cause = error instanceof APIConnectionError ? error.cause : undefined;
+  throw cause instanceof ResponseTooLongError ? new TooLongAnswerError(cause.message) : error;
+}
 
 function answerIn(body: string, { status, headers }: Response): ChatAnswer {
   const reading = readAnswer(body);
@@ -90,6 +104,7 @@ const sendByRequest: Fetch = async (url, { method, headers, body, signal } = {})
     headers: Object.fromEntries(new Headers(headers)),
     body,
     signal,
+    maxBytes: MAX_ANSWER_BYTES,
   });
   const text = answer.status < 400 ? answer.text : normalizedErrorBody(answer.text);
   return new Response(text, { status: answer.status, headers: answer.headers });

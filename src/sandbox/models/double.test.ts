@@ -50,6 +50,14 @@ describe('models', () => {
     expect(choices[0]?.message.content).toContain('You wrote: “thanks” and “bye”\n');
   });
 
+  test('when there are many lines, then the reply quotes the last five, so that it fits into one message', async () => {
+    const messages = Array.from({ length: 1_000 }, (_, index) => ({ role: 'user', content: `line ${index} ${'x'.repeat(500)}` }));
+    const { choices } = await answer('sandbox', messages);
+    const content = choices[0]?.message.content ?? '';
+    expect(content).toContain('You wrote: 995 more lines and “line 995 x');
+    expect(content.length).toBeLessThan(4_096);
+  });
+
   test('when a model is strict, then it refuses what strict chat templates refuse, and answers the rest as programmed', async () => {
     sandbox.models.program({ model: 'a', strict: true, reply: 'ok' });
     const refused = await ask('a', [

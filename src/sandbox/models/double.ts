@@ -75,15 +75,18 @@ interface ModelRecord {
 
 const RECENT_REQUESTS = 200;
 const QUOTE_LIMIT = 400;
+/** A reply with more lines would be sent in many messages. */
+const MAX_QUOTES = 5;
 const FENCED_DATA = /^--- data (\w+).*\n[\s\S]*?^--- end of data \1$/gm;
 
-/** The default reply: says that it is simulated, and quotes every line written since the last reply. */
+/** The default reply: says that it is simulated, and quotes the latest lines written since the last reply. */
 export function sandboxReply(request: ModelRequest): string {
   const lastAnswer = request.messages.findLastIndex(({ role }) => role === 'assistant');
   const written = request.messages.slice(lastAnswer + 1).filter(({ role }) => role === 'user');
   // Parley joins messages with line breaks, and puts data, such as the note of a call, between lines that begin with dashes.
   const lines = written.flatMap(({ content }) => content.replace(FENCED_DATA, '').split('\n')).filter((line) => line.trim() !== '');
-  const quotes = lines.map((line) => `“${shorten(line.trim())}”`);
+  const quotes = lines.slice(-MAX_QUOTES).map((line) => `“${shorten(line.trim())}”`);
+  if (lines.length > MAX_QUOTES) quotes.unshift(`${lines.length - MAX_QUOTES} more lines`);
   const quoted = quotes.length === 0 ? 'I got your message.' : `You wrote: ${quotes.join(' and ')}`;
   return `(sandbox model, no AI) ${quoted}\nSet a model key to get real answers.`;
 }
