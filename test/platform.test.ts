@@ -9,7 +9,7 @@ import { apiPaths } from '../src/processes/openapi';
 import { WEBHOOK_PATHS } from '../src/webhooks/kapso';
 import { eventually, newPhone, outcomesOf } from './support/expectations';
 import { startSuite } from './support/suite';
-import { API_KEY, type RunningProcess, type System, startProcess, WEBHOOK_SECRET } from './support/system';
+import { API_KEY, type RunningProcess, type System, startProcess, VAPI_WEBHOOK_SECRET, WEBHOOK_SECRET } from './support/system';
 
 const PROBLEM_TYPE = 'application/problem+json; charset=utf-8';
 
@@ -164,8 +164,13 @@ describe('problems', () => {
       const refused = (await webhook.json()) as { id: string };
       expect([webhook.status, webhook.headers.get('retry-after'), webhook.headers.get('content-type')]).toEqual([503, '5', PROBLEM_TYPE]);
       expect(await api.line(refused.id)).toContain('webhook not stored');
+      const event = { message: { type: 'status-update', status: 'ringing', call: { id: randomUUID() } } };
+      const headers = { 'Content-Type': 'application/json', 'X-Vapi-Secret': VAPI_WEBHOOK_SECRET };
+      const early = await request('/api/v1/vapi/webhooks/vapi', { method: 'POST', headers, body: JSON.stringify(event) }, url);
+      expect([early.status, early.headers.get('retry-after')]).toEqual([503, '5']);
       const metrics = await (await request('/metrics', {}, url)).text();
       expect(metricOf(metrics, 'parley_webhooks_total{source="kapso",type="message",result="not_started"}')).toBe(1);
+      expect(metricOf(metrics, 'parley_webhooks_total{source="vapi",type="status-update",result="not_started"}')).toBe(1);
       expect(metricOf(metrics, 'parley_record_readable')).toBe(0);
       expect(metricOf(metrics, 'parley_parked_messages')).toBeUndefined();
     } finally {

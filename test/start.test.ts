@@ -108,10 +108,16 @@ async function runningFile(): Promise<RunningFile> {
   return JSON.parse(await readFile(join(dataDir, 'running.json'), 'utf8')) as RunningFile;
 }
 
-async function conversations(): Promise<{ id: string; workflowId: string }[]> {
+interface ListedConversation {
+  id: string;
+  workflowId: string;
+  contact: { name: string | null };
+}
+
+async function conversations(): Promise<ListedConversation[]> {
   const { apiUrl, apiKey } = await runningFile();
   const answer = await fetch(`${apiUrl}/api/v1/conversations`, { headers: { Authorization: `Bearer ${apiKey}` } });
-  return ((await answer.json()) as { data: { id: string; workflowId: string }[] }).data;
+  return ((await answer.json()) as { data: ListedConversation[] }).data;
 }
 
 async function chat(text: string, ...args: string[]): Promise<string> {
@@ -149,7 +155,9 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   const { sandboxUrl } = await runningFile();
   const remembered = await fetch(`${sandboxUrl}/sandbox/customers/15550100001/messages`);
   expect(((await remembered.json()) as { data: { text: string }[] }).data[0]?.text).toBe('Where is my order?');
-  expect(await chat('Hello again')).toContain('Hello again');
+  expect(await chat('Hello again', '--name', 'Ann')).toMatch(
+    /You are Ann \(.*\nYou: Where is my order\?\nParley: \(sandbox model[\s\S]*\n {2}\(until now\)\nYou: Hello again\n/,
+  );
 
   // A part that dies is started again.
   const { worker = 0 } = (await runningFile()).pids;
@@ -157,7 +165,8 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   await second.says('Worker exited unexpectedly (signal SIGKILL); restarting it');
   await second.says('Worker is running again');
   expect((await runningFile()).pids.worker).not.toBe(worker);
-  expect(await chat('Still there?')).toContain('Still there?');
+  expect(await chat('Still there?')).toMatch(/You are Ann \([\s\S]*Parley: .*“Still there\?”/);
+  expect((await conversations())[0]?.contact.name).toBe('Ann');
 
   // The start itself is killed, and everything that it would have stopped with it is left to the next one.
   const left = await runningFile();
@@ -382,6 +391,8 @@ test.each([
   ['DATABASE_URL', 'postgresql://127.0.0.1:1/parley', /^DATABASE_URL: no PostgreSQL answers at 127\.0\.0\.1:1 \(ECONNREFUSED\)$/m],
   ['TEMPORAL_ADDRESS', '127.0.0.1:1', /^TEMPORAL_ADDRESS: no Temporal server answers at 127\.0\.0\.1:1/m],
   ['DATA_DIR', 'package.json', /^DATA_DIR: .*package\.json is not a folder \(EEXIST\)/m],
+  ['DATA_DIR', '/proc/parley/data', /^DATA_DIR: \/proc\/parley\/data cannot be used \(\w+\)/m],
+  ['DATA_DIR', '/proc', /^DATA_DIR: \/proc cannot be used \(\w+\)/m],
 ])('when %s leads nowhere, then start names the setting in one line and ends', async (name, value, words) => {
   const before = environment[name];
   environment[name] = value;

@@ -31,8 +31,7 @@ test('when 50 clients wait for a reference whose calls nobody follows, then the 
   };
   const { wait } = createProgressWaiters({ db, waiters: api.waiters });
   const startedAtMs = Date.now();
-  const { signal } = new AbortController();
-  const found = await Promise.all(Array.from({ length: 50 }, () => wait({ serviceRequestId }, 1_500, signal)));
+  const found = await Promise.all(Array.from({ length: 50 }, () => wait({ serviceRequestId }, 1_500, new AbortController().signal)));
   expect(found.map(({ pending }) => pending)).toEqual(Array.from({ length: 50 }, () => 30));
   expect(Date.now() - startedAtMs).toBeGreaterThanOrEqual(1_500);
   expect(reads).toBeLessThanOrEqual((Date.now() - startedAtMs) / 250 + 2);

@@ -16,6 +16,7 @@ import {
 import type { Database } from '../platform/database';
 import { fromRecord, isRefused } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
+import type { WebhookResult } from '../platform/metrics';
 import { type MessageEvent, type StatusEvent, statusesBody } from '../providers/kapso/events';
 import { keepDeadLetters, type NewDeadLetter } from '../record/dead-letters';
 import type { Identity } from '../record/identity';
@@ -33,6 +34,11 @@ export class NotStartedError extends NotStoredError {
   constructor() {
     super('not started yet');
   }
+}
+
+/** What the metrics say of a webhook that was not stored. */
+export function unstoredResult(error: unknown): WebhookResult {
+  return error instanceof NotStartedError ? 'not_started' : 'not_stored';
 }
 
 /** The log level of a webhook that was not stored. */

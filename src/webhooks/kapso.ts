@@ -21,7 +21,7 @@ import {
 import { isSigned, signaturesIn } from '../providers/kapso/signature';
 import { KAPSO_WEBHOOK_PATHS } from '../providers/kapso/webhook-paths';
 import { lettersOf } from './dead-letters';
-import { type Events, type HandedOver, type HandOverDependencies, handOver, levelOf, NotStartedError } from './hand-over';
+import { type Events, type HandedOver, type HandOverDependencies, handOver, levelOf, NotStartedError, unstoredResult } from './hand-over';
 
 /** Meta's largest webhook (Meta's webhook reference). */
 const BODY_LIMIT_MIB = 3;
@@ -131,7 +131,7 @@ async function takeWebhook({ headers, rawBody, note }: ReceivedWebhook, options:
     if (conversations.length === 0) return RECEIVED;
     return { ...RECEIVED, afterwards: () => logger.info({ conversations }, 'messages handed over') };
   } catch (error) {
-    note({ result: error instanceof NotStartedError ? 'not_started' : 'not_stored' });
+    note({ result: unstoredResult(error) });
     const id = logged(logger, error, 'webhook not stored; asking the sender to send it again', levelOf(error));
     throw new ApiError(503, 'not stored; please send it again', RETRY_AFTER, id);
   }

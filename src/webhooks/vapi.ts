@@ -39,7 +39,7 @@ import { type VapiAuthSettings, vapiProof } from '../providers/vapi/signature';
 import { type CallRow, keepCallEvent } from '../record/call-events';
 import { keepCallReport } from '../record/call-reports';
 import type { WebhookLetter } from '../record/dead-letters';
-import { type HandOverDependencies, handOver, levelOf, NotStartedError } from './hand-over';
+import { type HandOverDependencies, handOver, levelOf, NotStartedError, unstoredResult } from './hand-over';
 import { signalDeadlineMs } from './signaller';
 
 /** A report holds the same conversation three or four times (Vapi's end-of-call-report). */
@@ -146,7 +146,7 @@ async function keepLetter(letter: WebhookLetter, { note }: ReceivedWebhook, opti
     if (!dependencies) throw new NotStartedError();
     await handOver({ messages: [], statuses: [], letters: [letter] }, dependencies);
   } catch (error) {
-    note({ result: 'not_stored' });
+    note({ result: unstoredResult(error) });
     const id = logged(options.logger, error, 'dead letter not stored; asking Vapi to send the webhook again', levelOf(error));
     throw new ApiError(503, 'not stored; please send it again', RETRY_AFTER, id);
   }
@@ -180,7 +180,7 @@ async function takeFact(message: FactMessage, webhook: ReceivedWebhook, options:
     return { ...RECEIVED, afterwards: () => logger.info({ callId }, 'call event stored') };
   } catch (error) {
     if (isRefused(error)) return await keepRefused(error, webhook, { ...options, logger });
-    webhook.note({ result: 'not_stored' });
+    webhook.note({ result: unstoredResult(error) });
     const id = logged(logger, error, 'call event not stored; asking Vapi to send it again', levelOf(error));
     throw new ApiError(503, 'not stored; please send it again', RETRY_AFTER, id);
   }

@@ -13,11 +13,17 @@ const eventSchema = z.discriminatedUnion('type', [
   z.object({ type: z.literal('typing') }),
 ]);
 type ChatEvent = z.output<typeof eventSchema>;
+/** Earlier versions of the sandbox give no name. */
+const chatSchema = z.object({
+  name: z.string().nullish(),
+  data: z.array(z.object({ wamid: z.string(), direction: z.enum(['inbound', 'outbound']), text: z.string() })),
+});
 const sentSchema = z.object({ wamid: z.string(), delivered: z.number(), attempts: z.number() });
 
 interface Options {
   phone: string;
-  name: string;
+  /** Undefined: the one that the customer has written under so far. */
+  name: string | undefined;
   /** For piped input: done after this many ms without a reply. */
   quietMs: number;
   /** For piped input: timeout for the first reply, in ms. */
@@ -61,8 +67,10 @@ class Screen {
     this.#lastTicks = undefined;
   }
 
-  bold(text: string): string {
-    return this.#terminal ? `\x1b[1m${text}\x1b[0m` : text;
+  /** A message of the chat. */
+  said(who: 'You:' | 'Parley:', text: string): void {
+    const shownWho = this.#terminal && who === 'Parley:' ? `\x1b[1m${who}\x1b[0m` : who;
+    this.line(`${shownWho} ${text.replaceAll('\n', `\n${' '.repeat(who.length + 1)}`)}`);
   }
 
   #write(text: string, above = ''): void {
@@ -71,19 +79,24 @@ class Screen {
   }
 }
 
+/** How the sandbox calls a new customer. */
+const NEW_NAME = 'Sandbox Customer';
+/** How many messages of an earlier chat are shown. */
+const SHOWN_LINES = 10;
+
 const OPTIONS = {
   phone: { type: 'string', default: '15550100001' },
-  name: { type: 'string', default: 'Sandbox Customer' },
+  name: { type: 'string' },
   quiet: { type: 'string', default: '5000' },
   timeout: { type: 'string', default: '60000' },
 } as const;
-const HELP = `usage: npm run chat -- [--phone ${OPTIONS.phone.default}] [--name "${OPTIONS.name.default}"]
+const HELP = `usage: npm run chat -- [--phone ${OPTIONS.phone.default}] [--name <name>]
 
-Writes to a running Parley (npm start) as a customer on simulated WhatsApp. Ctrl-D quits. With piped input, sends every line and waits
+Writes to a running Parley (npm start) as a customer on simulated WhatsApp. Shows the chat's last messages first. Ctrl-D quits. With piped input, sends every line and waits
 for the replies.
 
   --phone <digits>  the customer's phone number
-  --name <name>     the customer's name
+  --name <name>     the customer's name (default: the one used before, or ${NEW_NAME})
   --quiet <ms>      piped input: done after this long without a reply (${OPTIONS.quiet.default})
   --timeout <ms>    piped input: longest wait for the first reply (${OPTIONS.timeout.default})
   -h, --help        show this help
@@ -101,7 +114,9 @@ function readOptions(args: string[]): Options | undefined {
   if (line === undefined) return undefined;
   const milliseconds = z.coerce.number({ error: 'must be a number of milliseconds' }).int().min(1);
   const phone = z.string().regex(/^\+?\d{5,15}$/, 'must be a phone number of 5 to 15 digits');
-  const parsed = z.object({ phone, name: z.string(), quiet: milliseconds, timeout: milliseconds }).safeParse(line.values);
+  const parsed = z
+    .object({ phone, name: z.string().min(1, 'must not be empty').optional(), quiet: milliseconds, timeout: milliseconds })
+    .safeParse(line.values);
   if (!parsed.success) throw new UsageError(parsed.error.issues.map((issue) => `--${issue.path.join('.')} ${issue.message}`).join('; '));
   return { phone: parsed.data.phone, name: parsed.data.name, quietMs: parsed.data.quiet, timeoutMs: parsed.data.timeout };
 }
@@ -116,8 +131,11 @@ class Chat {
   /** WhatsApp's id of the customer's last message. */
   #lastSent: string | undefined;
   readonly #url: string;
-  readonly #name: string;
+  readonly #phone: string;
+  readonly #name: string | undefined;
   readonly #screen: Screen;
+  /** WhatsApp's ids of the messages that were there before. */
+  readonly #earlier = new Set<string>();
   readonly #whyNoReply: (wamid: string) => ReturnType<typeof whyNoReply>;
   /** Called once, when Parley accepts the first message. */
   #onFirstAccepted: () => void;
@@ -127,6 +145,7 @@ class Chat {
     this.#whyNoReply = (wamid) => whyNoReply(instance, options.phone, wamid);
     this.#onFirstAccepted = () => void sayConversation(instance, options, screen);
     this.#url = `${sandboxUrl}/sandbox/customers/${encodeURIComponent(options.phone)}`;
+    this.#phone = options.phone;
     this.#name = options.name;
     this.#screen = screen;
   }
@@ -140,6 +159,20 @@ class Chat {
       () => ended(new TerminalError('the sandbox stopped')),
       () => ended(new TerminalError('the sandbox stopped')),
     );
+  }
+
+  /** Greets the customer and shows the last messages of the chat. Call once it is watched, so that nothing is missed. @throws TerminalError */
+  async open(): Promise<void> {
+    const response = await this.#fetch('/messages', {});
+    if (!response.ok) throw new TerminalError(`the sandbox responded with HTTP ${response.status}`);
+    const { name, data } = chatSchema.parse(await response.json());
+    const who = this.#name ?? name ?? NEW_NAME;
+    this.#screen.line(`You are ${who} (${this.#phone}), writing to Parley on simulated WhatsApp. Ctrl-D quits.`);
+    for (const { wamid } of data) this.#earlier.add(wamid);
+    const shown = data.slice(-SHOWN_LINES);
+    if (shown.length < data.length) this.#screen.line(`  (${data.length - shown.length} earlier messages)`);
+    for (const { direction, text } of shown) this.#screen.said(direction === 'inbound' ? 'You:' : 'Parley:', text);
+    if (shown.length > 0) this.#screen.line('  (until now)');
   }
 
   /** Sends a message and reports if delivery failed. @returns whether Parley accepted it */
@@ -213,9 +246,10 @@ class Chat {
   #show(event: ChatEvent): void {
     switch (event.type) {
       case 'reply':
+        if (this.#earlier.has(event.wamid)) break;
         this.replies += 1;
         this.lastReplyAtMs = Date.now();
-        this.#screen.line(`${this.#screen.bold('Parley:')} ${event.text.replaceAll('\n', '\n        ')}`);
+        this.#screen.said('Parley:', event.text);
         break;
       case 'ticks':
         this.#screen.ticks(event.wamid, event.status, event.direction);
@@ -261,10 +295,6 @@ async function chatFromTerminal(chat: Chat, input: Interface, screen: Screen): P
   return 0;
 }
 
-function greeting(options: Options): string {
-  return `You are ${options.name} (${options.phone}), writing to Parley on simulated WhatsApp. Ctrl-D quits.`;
-}
-
 /** Prints where operators find this customer's conversation, once its first message is stored. */
 async function sayConversation(instance: Instance, { phone }: Options, screen: Screen): Promise<void> {
   const { apiUrl, temporalUiUrl } = instance;
@@ -285,7 +315,6 @@ async function main(args: string[]): Promise<number> {
     throw new TerminalError(
       'WhatsApp is not simulated here, so npm run chat sends nothing: write to the business number from a phone instead',
     );
-  process.stdout.write(`${greeting(options)}\n`);
   return converse(instance, instance.sandboxUrl, options);
 }
 
@@ -298,6 +327,7 @@ async function converse(instance: Instance, sandboxUrl: string, options: Options
     ended = reject;
   });
   await chat.watch(ended);
+  await chat.open();
   const isTerminal = process.stdin.isTTY === true;
   const input = createInterface({ input: process.stdin, ...(isTerminal ? { output: process.stdout } : {}), prompt: 'You: ' });
   input.on('SIGINT', () => input.close());

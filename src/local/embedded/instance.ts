@@ -14,7 +14,7 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import type { SettingMarks } from '../setting-marks';
 import { isRunning, type RecordedProcess, stopLeftovers } from './leftovers';
@@ -153,13 +153,35 @@ export function rotateLogs(dataDir: string, maxBytes: number): void {
 
 function makeDataDir(dataDir: string): void {
   try {
-    if (mkdirSync(dataDir, { recursive: true }) !== undefined) chmodSync(dataDir, TRAVERSE_ONLY);
+    if (createFolder(dataDir)) chmodSync(dataDir, TRAVERSE_ONLY);
     accessSync(dataDir, constants.W_OK | constants.X_OK);
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    const why = code === 'EEXIST' || code === 'ENOTDIR' ? 'is not a folder' : 'cannot be used';
-    throw new Error(`DATA_DIR: ${dataDir} ${why} (${code}); name a folder that you may write to`, { cause: error });
+    throw unusable(dataDir, error);
   }
+}
+
+/**
+ * Creates the folder and those above it. Returns whether it was missing. Node's own `recursive` never returns for a folder in which
+ * the system creates none, such as /proc.
+ */
+function createFolder(path: string): boolean {
+  try {
+    mkdirSync(path);
+    return true;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST' && statSync(path).isDirectory()) return false;
+    if (code !== 'ENOENT' || dirname(path) === path) throw error;
+    createFolder(dirname(path));
+    mkdirSync(path);
+    return true;
+  }
+}
+
+function unusable(dataDir: string, error: unknown): Error {
+  const { code } = error as NodeJS.ErrnoException;
+  const why = code === 'EEXIST' || code === 'ENOTDIR' ? 'is not a folder' : 'cannot be used';
+  return new Error(`DATA_DIR: ${dataDir} ${why} (${code}); name a folder that you may write to`, { cause: error });
 }
 
 function tryCreateStartFile(file: string): boolean {
@@ -168,7 +190,7 @@ function tryCreateStartFile(file: string): boolean {
     return true;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
-    throw error;
+    throw unusable(dirname(file), error);
   }
 }
 

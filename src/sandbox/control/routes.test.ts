@@ -46,11 +46,14 @@ describe('control', () => {
     expect(await written.json()).toEqual({ wamid: expect.stringMatching(/^wamid\./), delivered: 200, attempts: 1 });
     await send('Hello');
     await sandbox.kapso.settled();
-    const { data } = (await (await call('GET', `/sandbox/customers/%2B${PHONE}/messages`)).json()) as { data: object[] };
-    expect(data).toEqual([
-      expect.objectContaining({ direction: 'inbound', text: 'Hi', statuses: ['taken'] }),
-      expect.objectContaining({ direction: 'outbound', text: 'Hello', statuses: ['sent', 'delivered', 'read'] }),
-    ]);
+    expect(await (await call('GET', `/sandbox/customers/%2B${PHONE}/messages`)).json()).toEqual({
+      name: 'Budi',
+      data: [
+        expect.objectContaining({ direction: 'inbound', text: 'Hi', statuses: ['taken'] }),
+        expect.objectContaining({ direction: 'outbound', text: 'Hello', statuses: ['sent', 'delivered', 'read'] }),
+      ],
+    });
+    expect(await (await call('GET', '/sandbox/customers/15550100777/messages')).json()).toEqual({ name: null, data: [] });
     expect(await (await call('GET', '/sandbox/stats')).json()).toMatchObject({ kapso: { inbound: 1, accepted: 1 }, models: {} });
   });
 

@@ -59,7 +59,8 @@ export function controlRoutes(doubles: Doubles): Router {
   router.use(json({ limit: '1mb' }));
   router.post('/customers/:phone/messages', (request, response) => sendAsCustomer(kapso, request, response));
   router.get('/customers/:phone/messages', (request, response) => {
-    response.json({ data: kapso.chat(request.params.phone) });
+    const { phone } = request.params;
+    response.json({ name: kapso.nameOf(phone) ?? null, data: kapso.chat(phone) });
   });
   router.get('/customers/:phone/events', (request, response) => {
     streamEvents(response, [], (listener) => kapso.subscribe(request.params.phone, listener));

@@ -210,6 +210,11 @@ export class KapsoDouble {
     return this.#chats.lines(phone);
   }
 
+  /** The name that a customer last wrote under; undefined if they never wrote. */
+  nameOf(phone: string): string | undefined {
+    return this.#store.contactName(customerKey(phone));
+  }
+
   /** Calls `listener` for each event in a customer's chat; the returned function unsubscribes. */
   subscribe(phone: string, listener: (event: ChatEvent) => void): () => void {
     return this.#chats.subscribe(phone, listener);

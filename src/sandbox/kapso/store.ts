@@ -65,6 +65,11 @@ export class KapsoStore {
     return { conversation, isNew: true };
   }
 
+  /** The name that a customer last wrote under; undefined if they never wrote. */
+  contactName(customer: string): string | undefined {
+    return this.#conversations.get(customer)?.contactName;
+  }
+
   /** Stores a message and updates its conversation. */
   add(fields: Omit<StoredMessage, 'sequence'>): StoredMessage {
     const message = this.#insert(fields);
