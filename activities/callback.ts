@@ -117,7 +117,7 @@ function judge(answer: CallbackAnswer, { isKestra, refusalsAreFinal }: { isKestr
 
 function judgeStatus(answer: CallbackAnswer & { kind: 'answered' }, isKestra: boolean, refusalsAreFinal: boolean): CallbackDelivery {
   const { httpStatus, retryAfterMs } = answer;
-  const said = `the receiver answered ${httpStatus}`;
+  const said = `the receiver responded with ${httpStatus}`;
   if (httpStatus >= 200 && httpStatus < 300) return { delivered: true };
   if (httpStatus === GONE) return { delivered: false, reason: 'gone' };
   if (isKestra && httpStatus === 409) {

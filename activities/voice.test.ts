@@ -331,8 +331,8 @@ describe("Vapi's own words", () => {
     [402, REFUSAL, refused(402)],
     [403, WORDS, refused(403)],
     [429, REFUSAL, { status: 'later', reason: 'too many requests', dials: 1 }],
-    [500, WORDS, { status: 'unknown', reason: 'answered 500' }],
-    [201, WORDS, { status: 'unknown', reason: 'answered 201 without a call id' }],
+    [500, WORDS, { status: 'unknown', reason: 'responded with 500' }],
+    [201, WORDS, { status: 'unknown', reason: 'responded with 201 without a call id' }],
   ])('when Vapi answers a placement with %i and a number, then the verdict does not repeat it', async (status, body, verdict) => {
     const callId = await ownRow();
     expect(await answered({ status, body }, () => dial(callId))).toEqual(verdict);

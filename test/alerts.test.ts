@@ -62,7 +62,7 @@ test('when turns fail for one cause, then the webhook and the owner are told onc
   const first = await failTurn();
   const [alert] = await receiver.waitFor(ALERT, 1, WAIT_MS);
   const text = alert === undefined ? '' : textOf(alert);
-  expect(text).toMatch(/^Parley: turn failed: no model can answer: deepseek \(m-one\) answered 401/);
+  expect(text).toMatch(/^Parley: turn failed: no model can answer: deepseek \(m-one\) responded with 401/);
   expect(text).toContain(`conversation ${first}\n${system.apiUrl}/api/v1/conversations/${first}`);
   expect(text).not.toMatch(/[Mm]arker|\d{11}/);
 

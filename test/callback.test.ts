@@ -195,7 +195,7 @@ test('when the receiver stays away until the bound, then the failure names its l
   const failure = await (await run(callId, { giveUpAfterMs: 2_500 })).result().catch((error: unknown) => error);
   expect((failure as WorkflowFailedError).cause).toMatchObject({
     type: 'CallbackError.GaveUp',
-    message: expect.stringContaining('CallbackError.Unavailable: the receiver answered 503'),
+    message: expect.stringContaining('CallbackError.Unavailable: the receiver responded with 503'),
   });
   expect(await needsAttention(callId)).toBe(true);
 });

@@ -232,7 +232,7 @@ describe('asking about a call', () => {
     const { callId = '' } = placed.get(what) ?? {};
     await resultOf(system, callId);
     const history = await historyOf(system, callId);
-    expect(history).toMatch(/Vapi could not be asked|Vapi answered 500/);
+    expect(history).toMatch(/Vapi could not be asked|Vapi responded with 500/);
     expect(history).not.toContain('2125550123');
   });
 });

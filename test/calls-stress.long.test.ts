@@ -59,7 +59,7 @@ async function placeForSure(body: Record<string, unknown>): Promise<string> {
   const key = randomUUID();
   return await eventually(async () => {
     const { status, body: call } = await placeCall(system, body, key);
-    if (status !== 202) throw new Error(`the call was answered ${status}: ${JSON.stringify(call)}`);
+    if (status !== 202) throw new Error(`the call got ${status}: ${JSON.stringify(call)}`);
     return call.callId;
   }, 60_000);
 }

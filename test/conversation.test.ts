@@ -418,7 +418,7 @@ describe('the provider chain', () => {
       attention: [
         expect.objectContaining({
           kind: 'turn_failed',
-          text: expect.stringMatching(/^no model can answer: .*; anthropic \(m-three\) answered 401: check the API key/),
+          text: expect.stringMatching(/^no model can answer: .*; anthropic \(m-three\) responded with 401: check the API key/),
         }),
       ],
     });

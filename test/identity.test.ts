@@ -38,7 +38,7 @@ type Fact = 'number' | 'id' | 'both';
 interface Person {
   phone: string;
   id: string;
-  /** What was posted, by WhatsApp's id: when the webhook answered 200. */
+  /** What was posted, by WhatsApp's id: when the webhook responded with 200. */
   posted: Map<string, number>;
 }
 

@@ -208,7 +208,7 @@ describe('the API is killed', () => {
   test('while webhooks come in: the sender’s retry brings what was not taken, and every message is answered once', async () => {
     const phones = Array.from({ length: 60 }, newPhone);
     const sending = phones.map((from) => kapso().customerSends({ from, text: 'hi' }));
-    // What was just answered 200 must be stored; the others are on their way.
+    // What just got 200 must be stored; the others are on their way.
     expect(await Promise.race(sending)).toMatchObject({ status: 200 });
     await system.api.kill();
     system.api = await system.startApi();

@@ -155,15 +155,15 @@ const AGAIN: Record<string, Answer> = {
 const FINAL: Record<string, [Answer, string]> = {
   'no money': [
     fails(402, { message: 'the account has no money left', code: 'invalid_request_error' }),
-    'no credit at openai (m-last), which answered 402: top the account up',
+    'no credit at openai (m-last), which responded with 402: top the account up',
   ],
   'an insufficient balance': [
     fails(400, { message: 'Insufficient Balance' }),
-    'no credit at openai (m-last), which answered 400: top the account up',
+    'no credit at openai (m-last), which responded with 400: top the account up',
   ],
   'no quota under status 200': [
     json({ error: { code: 'insufficient_quota' } }),
-    'no credit at openai (m-last), which answered 200: top the account up',
+    'no credit at openai (m-last), which responded with 200: top the account up',
   ],
   'a wrong key': [fails(401), '401: check the API key'],
   'no permission': [fails(403), '403: check the API key and what it may use'],

@@ -218,7 +218,7 @@ describe('one provider that is away', () => {
     await kapso().customerSends({ from: phone, text });
     const reason = {
       kind: 'waiting_for_model',
-      text: expect.stringMatching(/^waiting for a model: deepseek \(m-one\) answered 429: too many/),
+      text: expect.stringMatching(/^waiting for a model: deepseek \(m-one\) responded with 429: too many/),
     };
     await eventually(async () => expect((await conversationOf(phone)).attention).toMatchObject([reason]));
     expect(asksOf('m-one', text)).toHaveLength(1);
@@ -228,7 +228,7 @@ describe('one provider that is away', () => {
     expect(waitedMs).toBeGreaterThanOrEqual(4_900);
     expect(waitedMs).toBeLessThan(7_000);
     expect(await summariesOf(phone, 'timer')).toContain(
-      'try again: deepseek (m-one) answered 429: too many requests; raise the limit there, or add a provider',
+      'try again: deepseek (m-one) responded with 429: too many requests; raise the limit there, or add a provider',
     );
   });
 });
@@ -277,8 +277,8 @@ describe('several providers', () => {
     await kapso().customerSends({ from: phone, text: 'hi' });
     expect(await outcomesOf(system, phone, 1, 5_000)).toEqual(['failed']);
     const text =
-      'no model can answer: no credit at deepseek (m-one), which answered 429: top the account up; ' +
-      'openai (m-two) answered 401: check the API key and what it may use';
+      'no model can answer: no credit at deepseek (m-one), which responded with 429: top the account up; ' +
+      'openai (m-two) responded with 401: check the API key and what it may use';
     expect((await conversationOf(phone)).attention).toMatchObject([{ kind: 'turn_failed', text }]);
   });
 });
@@ -290,7 +290,11 @@ describe('what people see meanwhile', () => {
   });
 
   test.each([
-    ['answers 503', { error: { status: 503 } }, 'deepseek (m-one) answered 503: it is down or overloaded; add a provider if this lasts'],
+    [
+      'responds with 503',
+      { error: { status: 503 } },
+      'deepseek (m-one) responded with 503: it is down or overloaded; add a provider if this lasts',
+    ],
     [
       'does not answer',
       { connection: 'hang' as const },
@@ -354,7 +358,10 @@ describe('what people see meanwhile', () => {
     models().program({ model: 'm-one', error: { status: 401 } });
     expect(await outcomesOf(system, phone, 1)).toEqual(['failed']);
     expect((await conversationOf(phone)).attention).toMatchObject([
-      { kind: 'turn_failed', text: expect.stringMatching(/^no model can answer: deepseek \(m-one\) answered 401: .* \(\d+ attempts\)$/) },
+      {
+        kind: 'turn_failed',
+        text: expect.stringMatching(/^no model can answer: deepseek \(m-one\) responded with 401: .* \(\d+ attempts\)$/),
+      },
     ]);
   });
 });

@@ -52,7 +52,7 @@ test('when a turn has failed, then the bold line says so with its cause until a 
   const failed = await eventually(async () => {
     const details = await detailsOf(workflowId);
     expect(details[1]).toMatch(
-      /^\*\*waiting for a message · last turn failed: no model can answer: deepseek \(m-one\) answered 401: .+\*\* · needs attention$/,
+      /^\*\*waiting for a message · last turn failed: no model can answer: deepseek \(m-one\) responded with 401: .+\*\* · needs attention$/,
     );
     return details;
   });

@@ -62,7 +62,7 @@ const attentionReasonSchema = z
     since: time,
     text: z
       .string()
-      .meta({ description: 'What is wrong, in words.', example: 'waiting for a model: deepseek (deepseek-flash) answered 503' }),
+      .meta({ description: 'What is wrong, in words.', example: 'waiting for a model: deepseek (deepseek-flash) responded with 503' }),
     subject: z.string().optional().meta({ description: 'What the reason is about, such as the id of a reply.' }),
   })
   .meta({ id: 'AttentionReason' });

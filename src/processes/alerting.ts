@@ -99,7 +99,7 @@ function judgePost(answer: CallbackAnswer): Attempt {
     case 'answered': {
       const { httpStatus, retryAfterMs } = answer;
       if (httpStatus >= 200 && httpStatus < 300) return { kind: 'delivered' };
-      return { kind: 'failed', reason: `answered ${httpStatus}`, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) };
+      return { kind: 'failed', reason: `responded with ${httpStatus}`, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) };
     }
   }
 }

@@ -122,22 +122,22 @@ test('when a sender comes back late from a message that another one has told, th
 test('when two conversations fail for the same cause, then there is one alert, without numbers of people', async () => {
   const ids = [await conversation(), await conversation()];
   for (const [index, conversationId] of ids.entries()) {
-    const reason = `no model can answer: deepseek answered 500 about +15550100123 (${index + 2} attempts)`;
+    const reason = `no model can answer: deepseek responded with 500 about +15550100123 (${index + 2} attempts)`;
     await failTurn(db, { conversationId, workflowId: 'w', messageIds: [randomUUID()], reason });
   }
   const alert = await claimed();
   expect(alert).toMatchObject({ subject: `conversation ${ids[1]}`, untold: 2 });
-  expect(alert.text).toMatch(/^turn failed: no model can answer: deepseek answered 500 about …23 \(3 attempts\)$/);
+  expect(alert.text).toMatch(/^turn failed: no model can answer: deepseek responded with 500 about …23 \(3 attempts\)$/);
   expect(await claim()).toBeUndefined();
-  expect(causeOf('deepseek answered 401')).not.toBe(causeOf('deepseek answered 500'));
+  expect(causeOf('deepseek responded with 401')).not.toBe(causeOf('deepseek responded with 500'));
 });
 
 test('when providers fail in many ways during an outage, then that is one cause; what somebody must mend is another', () => {
   const report = (...ways: string[]) => `no model can answer: ${ways.map((way, index) => `p${index} (m) ${way}`).join('; ')}`;
-  const ways = ['could not be reached', 'answered 503: it is down or overloaded', 'did not answer in time (3 attempts)'];
+  const ways = ['could not be reached', 'responded with 503: it is down or overloaded', 'did not answer in time (3 attempts)'];
   const causes = ways.flatMap((one) => ways.map((other) => modelCause('turn_failed', report(one, other))));
   expect([...new Set(causes)]).toEqual(['turn_failed: p0 (m) away, p1 (m) away']);
-  expect(modelCause('turn_failed', 'no model can answer: no credit at p0 (m), which answered 402: top the account up')).toBe(
+  expect(modelCause('turn_failed', 'no model can answer: no credit at p0 (m), which responded with 402: top the account up')).toBe(
     'turn_failed: p0 (m) no credit',
   );
   expect(modelCause('turn_failed', 'no provider of the chain has an API key: set one')).toMatch(/^turn_failed: no provider/);

@@ -91,7 +91,7 @@ export class Product implements Side {
   async read(path: string): Promise<void> {
     const response = await fetch(`${this.apiUrl}${path}`, { headers: { Authorization: `Bearer ${API_KEY}` } });
     await response.arrayBuffer();
-    if (response.status !== 200) throw new Error(`${path} was answered ${response.status}`);
+    if (response.status !== 200) throw new Error(`${path} got ${response.status}`);
   }
 
   /** What does not add up between the messages, the replies and the double's totals. */

@@ -166,9 +166,9 @@ describe('the chain', () => {
   test('when it is asked why, then it says what the next one has said; what was never asked is named too', () => {
     const tested = chain(A, B);
     expect(tested.waitingFor).toBe('deepseek (a) has not answered yet');
-    fail(tested, { text: 'deepseek (a) answered 503', isPermanent: false }, 0);
+    fail(tested, { text: 'deepseek (a) responded with 503', isPermanent: false }, 0);
     expect(tested.waitingFor).toBe('openai (b) has not answered yet');
-    expect(tested.report).toBe('deepseek (a) answered 503; openai (b) was not called');
+    expect(tested.report).toBe('deepseek (a) responded with 503; openai (b) was not called');
     expect(chain().report).toBe('no provider of the chain has an API key: set one');
   });
 });

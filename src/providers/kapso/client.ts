@@ -161,10 +161,10 @@ export function readSendAnswer({ status: httpStatus, headers, text }: HttpAnswer
     const message = accepted.safeParse(json);
     return message.success
       ? { kind: 'accepted', providerMessageId: message.data.messages[0]?.id ?? '' }
-      : { kind: 'unknown', reason: `answered ${httpStatus} without a message id` };
+      : { kind: 'unknown', reason: `responded with ${httpStatus} without a message id` };
   }
   const graphCode = graphError.safeParse(json).data?.error.code;
-  if (httpStatus >= 500 && graphCode === undefined) return { kind: 'unknown', reason: `answered ${httpStatus}` };
+  if (httpStatus >= 500 && graphCode === undefined) return { kind: 'unknown', reason: `responded with ${httpStatus}` };
   const said = kapsoError.safeParse(json).data?.error;
   const waitMs = retryAfterMs(headers);
   return {

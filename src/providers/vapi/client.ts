@@ -119,7 +119,7 @@ export function createVapiClient({ baseUrl, apiKey, dialTimeoutMs, timeoutMs, se
   async function getCall(providerCallId: string): Promise<unknown> {
     const { status, body } = await get(`/call/${encodeURIComponent(providerCallId)}`);
     if (status === 404) return undefined;
-    if (status !== 200) throw new Error(`Vapi answered ${status} when asked for a call`);
+    if (status !== 200) throw new Error(`Vapi responded with ${status} when asked for a call`);
     return body;
   }
 
@@ -142,7 +142,7 @@ export function createVapiClient({ baseUrl, apiKey, dialTimeoutMs, timeoutMs, se
       const createdAtGe = new Date(sinceMs - CLOCK_SKEW_MS).toISOString();
       const query = new URLSearchParams({ assistantId, phoneNumberId, createdAtGe, limit: LIST_LIMIT });
       const { status, body } = await get(`/call?${query}`);
-      if (status !== 200) throw new Error(`Vapi answered ${status} when asked for its calls`);
+      if (status !== 200) throw new Error(`Vapi responded with ${status} when asked for its calls`);
       return listed.parse(body).find(({ id, name }) => name === callId && !formerIds.includes(id))?.id;
     },
 
@@ -160,7 +160,7 @@ export function createVapiClient({ baseUrl, apiKey, dialTimeoutMs, timeoutMs, se
         });
         // The control URL does not exist yet, or no longer; the next look-up of the call shows which.
         if (status === 404 || status === 410) return 'no_way';
-        if (status < 200 || status > 299) throw new Error(`Vapi answered ${status} when asked to end a call`);
+        if (status < 200 || status > 299) throw new Error(`Vapi responded with ${status} when asked to end a call`);
         return 'asked';
       });
     },
@@ -191,14 +191,14 @@ function readPlacement({ status: httpStatus, headers, text }: HttpAnswer): Place
   const body = parseJson(text);
   if (httpStatus >= 200 && httpStatus < 300) {
     const call = placed.safeParse(body);
-    if (!call.success) return { kind: 'unknown', reason: `answered ${httpStatus} without a call id` };
+    if (!call.success) return { kind: 'unknown', reason: `responded with ${httpStatus} without a call id` };
     return { kind: 'placed', providerCallId: call.data.id };
   }
   const waitMs = retryAfterMs(headers);
   const later = (reason: string): PlacementAnswer => ({ kind: 'later', reason, ...(waitMs === undefined ? {} : { retryAfterMs: waitMs }) });
   if (httpStatus === 429) return later('too many requests');
   if (httpStatus === 400 && /concurren/i.test(String(refusal.safeParse(body).data?.message ?? ''))) return later('no free slot');
-  if (httpStatus < 400 || httpStatus === 408 || httpStatus >= 500) return { kind: 'unknown', reason: `answered ${httpStatus}` };
+  if (httpStatus < 400 || httpStatus === 408 || httpStatus >= 500) return { kind: 'unknown', reason: `responded with ${httpStatus}` };
   return { kind: 'refused', httpStatus };
 }
 
