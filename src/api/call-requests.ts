@@ -29,7 +29,7 @@ export const startBody = z
   .strictObject({
     to: phoneSchema,
     workspaceId: orNull(z.guid()).meta({
-      description: 'The workspace that the call belongs to; its conversation gets the note. Default: the first one.',
+      description: "The workspace that the call belongs to; its conversation gets the note. Default: the key's, or the first one.",
     }),
     assistantId: orNull(vapiId).meta({ description: 'Default: VAPI_ASSISTANT_ID.' }),
     phoneNumberId: orNull(vapiId).meta({

@@ -8,7 +8,9 @@ import express, { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import { CALL_WORKFLOW, callInput, callStart, endRequested, QUEUE_FOR_MS } from '../../workflows/contract';
+import { workspaceOf } from '../http/access';
 import { ApiError, guardedProblems, problems, RETRY_AFTER } from '../http/errors';
+import { needs } from '../http/permissions';
 import { keyHash } from '../http/rate-limits';
 import { clientLeft, noQuery, parsed, parsedQuery } from '../http/requests';
 import type { Settings } from '../platform/config';
@@ -29,7 +31,7 @@ import {
   getCall,
 } from '../record/calls';
 import type { Identity } from '../record/identity';
-import { type CallWorkspace, findCallWorkspace } from '../record/workspaces';
+import { type CallWorkspace, findCallWorkspace, isVapiNumberOfAnother } from '../record/workspaces';
 import { createProgressWaiters, isDone, type ProgressWaiters } from './call-progress';
 import {
   attentionBody,
@@ -60,6 +62,7 @@ export interface CallDependencies {
 /** Timeout of a request to Temporal. After a timeout the client retries with the same key. */
 const TEMPORAL_TIMEOUT_MS = 5_000;
 const BODY_LIMIT_BYTES = 256 * 1024;
+const NO_SUCH_WORKSPACE = 'workspaceId: there is no such workspace';
 /** How often to check whether a workflow that ended without a result was started again, in milliseconds. */
 const LOOK_AGAIN_MS = 5_000;
 
@@ -111,8 +114,13 @@ async function startCall(dependencies: CallDependencies, request: Request, respo
   const identity = dependencies.identity();
   if (!identity) throw new ApiError(503, 'still starting; please retry', RETRY_AFTER);
   if (!settings.VAPI_API_KEY) throw new ApiError(422, 'voice calls are not configured (VAPI_API_KEY)');
-  const workspace = await fromRecord(findCallWorkspace(db, body.workspaceId));
+  const scope = workspaceOf(response);
+  // Not a 404 of `workspaceOf`: the body is at fault, as with a workspace that does not exist.
+  if (scope !== undefined && body.workspaceId !== undefined && body.workspaceId !== scope) throw new ApiError(422, NO_SUCH_WORKSPACE);
+  const workspace = await fromRecord(findCallWorkspace(db, scope ?? body.workspaceId));
   const placement = placementOf(body, workspace, settings);
+  if (scope !== undefined && (await fromRecord(isVapiNumberOfAnother(db, placement.phoneNumberId, scope))))
+    throw new ApiError(422, 'phoneNumberId: is not a number of this workspace');
   const callId = identity.callId({ caller: keyHash(request), idempotencyKey });
   const requestHash = hashOf(body);
   const call = await fromRecord(findOrCreateCall(db, { ...body, ...placement, id: callId, requestHash }));
@@ -134,7 +142,7 @@ interface Placement {
 function placementOf(body: StartBody, workspace: CallWorkspace | undefined, settings: Settings): Placement {
   const assistantId = body.assistantId ?? settings.VAPI_ASSISTANT_ID;
   const phoneNumberId = body.phoneNumberId ?? workspace?.vapiPhoneNumberId ?? settings.VAPI_PHONE_NUMBER_ID;
-  if (body.workspaceId !== undefined && !workspace) throw new ApiError(422, 'workspaceId: there is no such workspace');
+  if (body.workspaceId !== undefined && !workspace) throw new ApiError(422, NO_SUCH_WORKSPACE);
   if (!assistantId) throw new ApiError(422, 'assistantId: is missing, and VAPI_ASSISTANT_ID is not set');
   if (!phoneNumberId) throw new ApiError(422, 'phoneNumberId: is missing, and VAPI_PHONE_NUMBER_ID is not set');
   const refusal = body.callbackUrl === undefined ? undefined : callbackProblem(body.callbackUrl, callbackSettings(settings));
@@ -192,7 +200,7 @@ async function tryStart(
 async function showCall(dependencies: CallDependencies, request: Request, response: Response): Promise<void> {
   const left = clientLeft(response);
   const { wait = 0, include: parts = [] } = parsedQuery(showQuery, request.query);
-  const call = await requestedCall(dependencies.db, request);
+  const call = await requestedCall(dependencies.db, request, response);
   const current = call.doneAt !== null || wait === 0 ? call : await waitUntilDone(dependencies, call, wait * 1_000, left);
   if (!left.aborted) response.set('Cache-Control', 'no-store').json(callView(current, parts));
 }
@@ -212,12 +220,13 @@ async function waitUntilDone({ db, waiters }: CallDependencies, call: Call, wait
 }
 
 /** The call with the id `:callId`, ours or Vapi's. @throws ApiError 404 */
-async function requestedCall(db: Database, request: Request): Promise<Call> {
+async function requestedCall(db: Database, request: Request, response: Response): Promise<Call> {
   const { callId } = parsed(callIdParameter, request.params);
+  const scope = workspaceOf(response);
   // Vapi's ids are usually UUIDs too; ours take precedence.
-  const ours = z.guid().safeParse(callId).success ? await fromRecord(findCall(db, callId)) : null;
+  const ours = z.guid().safeParse(callId).success ? await fromRecord(findCall(db, callId, scope)) : null;
   if (ours) return ours;
-  const providers = vapiId.safeParse(callId).success ? await fromRecord(findCallByProviderId(db, callId)) : null;
+  const providers = vapiId.safeParse(callId).success ? await fromRecord(findCallByProviderId(db, callId, scope)) : null;
   if (!providers) throw new ApiError(404, 'no such call');
   return providers;
 }
@@ -225,7 +234,7 @@ async function requestedCall(db: Database, request: Request): Promise<Call> {
 async function endCall(dependencies: CallDependencies, request: Request, response: Response): Promise<void> {
   const { db, temporal, logger } = dependencies;
   parsedQuery(noQuery, request.query);
-  const call = await requestedCall(db, request);
+  const call = await requestedCall(db, request, response);
   if (call.doneAt === null) {
     try {
       await temporal.connection.withDeadline(Date.now() + TEMPORAL_TIMEOUT_MS, () =>
@@ -244,7 +253,7 @@ async function endCall(dependencies: CallDependencies, request: Request, respons
 async function clearAttention({ db, logger }: CallDependencies, request: Request, response: Response): Promise<void> {
   parsedQuery(noQuery, request.query);
   parsed(attentionBody, request.body);
-  const call = await requestedCall(db, request);
+  const call = await requestedCall(db, request, response);
   await fromRecord(clearCallAttention(db, call.id));
   logger.info({ callId: call.id }, 'attention of the call cleared');
   response.json(callView({ ...call, needsAttention: false }));
@@ -252,7 +261,8 @@ async function clearAttention({ db, logger }: CallDependencies, request: Request
 
 async function listCalls(db: Database, waiters: ProgressWaiters, request: Request, response: Response): Promise<void> {
   const left = clientLeft(response);
-  const { limit, before, wait, ...filter } = parsedQuery(listQuery, request.query);
+  const { limit, before, wait, workspaceId: requested, ...fields } = parsedQuery(listQuery, request.query);
+  const filter = { ...fields, workspaceId: workspaceOf(response, requested) };
   const { serviceRequestId } = filter;
   if (serviceRequestId === undefined) {
     if (wait !== undefined) throw new ApiError(400, 'wait: needs serviceRequestId, which says what to wait for');
@@ -268,7 +278,8 @@ async function listCalls(db: Database, waiters: ProgressWaiters, request: Reques
 }
 
 async function listCallsByPhone({ db }: CallDependencies, request: Request, response: Response): Promise<void> {
-  const { workspaceId, ...page } = parsedQuery(pageQuery, request.query);
+  const { workspaceId: requested, ...page } = parsedQuery(pageQuery, request.query);
+  const workspaceId = workspaceOf(response, requested);
   const { phone: number } = parsed(phoneParameter, request.params);
   response.json(await readPage(db, { number, workspaceId }, page));
 }
@@ -293,7 +304,7 @@ export const callPaths: ZodOpenApiPathsObject = {
   '/api/v1/vapi/calls': {
     post: {
       tags: ['Calls'],
-      security: [{ bearer: [] }],
+      ...needs('calls:write'),
       operationId: 'startCall',
       summary: 'Start a call',
       description:
@@ -313,7 +324,7 @@ export const callPaths: ZodOpenApiPathsObject = {
     },
     get: {
       tags: ['Calls'],
-      security: [{ bearer: [] }],
+      ...needs('calls:read'),
       operationId: 'listCalls',
       summary: 'List calls, newest first, or wait for all calls with one reference',
       requestParams: { query: listQuery },
@@ -323,7 +334,7 @@ export const callPaths: ZodOpenApiPathsObject = {
   '/api/v1/vapi/calls/by-phone/{phone}': {
     get: {
       tags: ['Calls'],
-      security: [{ bearer: [] }],
+      ...needs('calls:read'),
       operationId: 'listCallsByPhone',
       summary: 'List the calls from and to a number, newest first',
       requestParams: { path: phoneParameter, query: pageQuery },
@@ -333,7 +344,7 @@ export const callPaths: ZodOpenApiPathsObject = {
   '/api/v1/vapi/calls/{callId}': {
     get: {
       tags: ['Calls'],
-      security: [{ bearer: [] }],
+      ...needs('calls:read'),
       operationId: 'showCall',
       summary: 'Show a call, or wait for its result',
       description: 'Always a 200 with every field if the call exists. A failed call is not an error of this request: see `outcome`.',
@@ -346,7 +357,7 @@ export const callPaths: ZodOpenApiPathsObject = {
     },
     delete: {
       tags: ['Calls'],
-      security: [{ bearer: [] }],
+      ...needs('calls:write'),
       operationId: 'endCall',
       summary: 'End a call, or remove it from the queue',
       requestParams: { path: callIdParameter },
@@ -361,7 +372,7 @@ export const callPaths: ZodOpenApiPathsObject = {
   '/api/v1/vapi/calls/{callId}/attention': {
     post: {
       tags: ['Calls'],
-      security: [{ bearer: [] }],
+      ...needs('calls:write'),
       operationId: 'clearCallAttention',
       summary: 'Say that a person has looked at a call',
       description: 'Sets `needsAttention` to false. Safe to repeat.',

@@ -2,7 +2,9 @@
 import { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
+import { workspaceOf } from '../http/access';
 import { ApiError, guardedProblems, problems } from '../http/errors';
+import { needs } from '../http/permissions';
 import { booleanParameter, integerParameter, noQuery, parsedQuery } from '../http/requests';
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
@@ -40,6 +42,7 @@ export const conversationParameters = z.object({
 export const conversationsQuery = z.strictObject({
   limit,
   before: conversationCursor.optional(),
+  workspaceId: z.guid().optional().meta({ description: 'Only those of this workspace.' }),
   needsAttention: booleanParameter.optional().meta({ description: 'Only those that need a person, or only the others.' }),
   mode: z.enum(ConversationMode).optional().meta({ description: 'Only those with this mode.' }),
   phone: phoneSchema.optional().meta({
@@ -139,7 +142,7 @@ export const conversationPaths: ZodOpenApiPathsObject = {
       tags: ['Conversations'],
       summary: 'List conversations',
       operationId: 'listConversations',
-      security: [{ bearer: [] }],
+      ...needs('conversations:read'),
       requestParams: { query: conversationsQuery },
       responses: { 200: { description: 'Newest first.', content: json(conversationPage) }, ...guardedProblems },
     },
@@ -150,7 +153,7 @@ export const conversationPaths: ZodOpenApiPathsObject = {
       summary: 'Show a conversation',
       description: 'The id of a conversation that was merged into another one finds that one, with its own id.',
       operationId: 'getConversation',
-      security: [{ bearer: [] }],
+      ...needs('conversations:read'),
       requestParams: { path: conversationParameters },
       responses: {
         200: { description: 'The conversation.', content: json(conversationSchema) },
@@ -164,7 +167,7 @@ export const conversationPaths: ZodOpenApiPathsObject = {
       tags: ['Conversations'],
       summary: "List a conversation's messages",
       operationId: 'listMessages',
-      security: [{ bearer: [] }],
+      ...needs('conversations:read'),
       requestParams: { path: conversationParameters, query: messagesQuery },
       responses: { 200: { description: 'Newest first.', content: json(messagePage) }, ...noSuchConversation, ...guardedProblems },
     },
@@ -181,8 +184,9 @@ export function conversationRoutes(db: Database): Router {
 }
 
 async function listConversations(db: Database, request: Request, response: Response): Promise<void> {
-  const { limit: most, before, ...filter } = parsedQuery(conversationsQuery, request.query);
-  const { rows, hasMore } = await fromRecord(findConversations(db, filter, { limit: most, before }));
+  const { limit: most, before, workspaceId: requested, ...filter } = parsedQuery(conversationsQuery, request.query);
+  const workspaceId = workspaceOf(response, requested);
+  const { rows, hasMore } = await fromRecord(findConversations(db, { ...filter, workspaceId }, { limit: most, before }));
   const last = rows.at(-1);
   response.json({
     data: rows.map(conversationView),
@@ -193,7 +197,7 @@ async function listConversations(db: Database, request: Request, response: Respo
 async function showConversation(db: Database, request: Request, response: Response): Promise<void> {
   const id = conversationId(request);
   parsedQuery(noQuery, request.query);
-  const row = await fromRecord(findConversation(db, id));
+  const row = await fromRecord(findConversation(db, id, workspaceOf(response)));
   if (!row) throw new ApiError(404, 'no such conversation');
   response.json(conversationView(row));
 }
@@ -201,7 +205,7 @@ async function showConversation(db: Database, request: Request, response: Respon
 async function listMessages(db: Database, request: Request, response: Response): Promise<void> {
   const id = conversationId(request);
   const { limit: most, before } = parsedQuery(messagesQuery, request.query);
-  const page = await fromRecord(findMessages(db, id, { limit: most, before }));
+  const page = await fromRecord(findMessages(db, id, workspaceOf(response), { limit: most, before }));
   if (!page) throw new ApiError(404, 'no such conversation');
   const data = page.rows.map(messageView);
   response.json({ data, next: page.hasMore ? (data.at(-1)?.position ?? null) : null } satisfies z.input<typeof messagePage>);

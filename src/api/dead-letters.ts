@@ -3,7 +3,9 @@ import { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import type { DeadLetter } from '../../prisma/generated/client';
+import { workspaceOf } from '../http/access';
 import { ApiError, guardedProblems, problems } from '../http/errors';
+import { needs } from '../http/permissions';
 import { booleanParameter, clientLeft, integerParameter, noQuery, parsedQuery } from '../http/requests';
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
@@ -79,12 +81,14 @@ const replayPage = z
 
 const json = (schema: z.ZodType) => ({ 'application/json': { schema } });
 const noSuchLetter = problems({ 404: 'No such dead letter.' });
-const common = { tags: ['Dead letters'], security: [{ bearer: [] }] };
+const tags = ['Dead letters'];
+const reading = { tags, ...needs('dead-letters:read') };
+const writing = { tags, ...needs('dead-letters:write') };
 
 export const deadLetterPaths: ZodOpenApiPathsObject = {
   '/api/v1/dead-letters': {
     get: {
-      ...common,
+      ...reading,
       summary: 'List dead letters',
       operationId: 'listDeadLetters',
       requestParams: { query: deadLettersQuery },
@@ -93,7 +97,7 @@ export const deadLetterPaths: ZodOpenApiPathsObject = {
   },
   '/api/v1/dead-letters/replay': {
     post: {
-      ...common,
+      ...writing,
       summary: 'Replay all open dead letters',
       description: 'Oldest first. Those that fail stay open; continue with `next` to skip them.',
       operationId: 'replayDeadLetters',
@@ -103,14 +107,14 @@ export const deadLetterPaths: ZodOpenApiPathsObject = {
   },
   '/api/v1/dead-letters/{id}': {
     get: {
-      ...common,
+      ...reading,
       summary: 'Show a dead letter with its body',
       operationId: 'getDeadLetter',
       requestParams: { path: deadLetterParameters },
       responses: { 200: { description: 'The letter.', content: json(deadLetterSchema) }, ...noSuchLetter, ...guardedProblems },
     },
     delete: {
-      ...common,
+      ...writing,
       summary: 'Delete a dead letter',
       description:
         'For a letter that will never be readable, once somebody has dealt with it by hand. If the same item arrives again, there is a new one.',
@@ -121,7 +125,7 @@ export const deadLetterPaths: ZodOpenApiPathsObject = {
   },
   '/api/v1/dead-letters/{id}/replay': {
     post: {
-      ...common,
+      ...writing,
       summary: 'Replay a dead letter',
       description: 'Reads the letter and hands it over, as from a webhook. Safe to repeat, because messages have ids.',
       operationId: 'replayDeadLetter',
@@ -156,7 +160,7 @@ export function deadLetterRoutes(dependencies: DeadLetterDependencies): Router {
 
 async function list({ db }: DeadLetterDependencies, request: Request, response: Response): Promise<void> {
   const { limit, before, ...filter } = parsedQuery(deadLettersQuery, request.query);
-  const rows = await fromRecord(listDeadLetters(db, filter, { limit: limit + 1, before }));
+  const rows = await fromRecord(listDeadLetters(db, { ...filter, workspaceId: workspaceOf(response) }, { limit: limit + 1, before }));
   const last = rows[limit - 1];
   response.json({
     data: rows.slice(0, limit).map(deadLetterHeadView),
@@ -165,19 +169,19 @@ async function list({ db }: DeadLetterDependencies, request: Request, response: 
 }
 
 async function show({ db }: DeadLetterDependencies, request: Request, response: Response): Promise<void> {
-  const letter = await letterOf(db, request);
+  const letter = await letterOf(db, request, response);
   response.set('Cache-Control', 'no-store').json(deadLetterView(letter));
 }
 
 async function remove({ db, logger }: DeadLetterDependencies, request: Request, response: Response): Promise<void> {
-  const letter = await letterOf(db, request);
+  const letter = await letterOf(db, request, response);
   await fromRecord(deleteDeadLetter(db, letter));
   logger.info({ deadLetterId: letter.id, reason: letter.reason }, 'dead letter deleted');
   response.status(204).end();
 }
 
 async function replayOne({ db, replay }: DeadLetterDependencies, request: Request, response: Response): Promise<void> {
-  const letter = await letterOf(db, request);
+  const letter = await letterOf(db, request, response);
   const replayed = await replay(letter);
   if (replayed.result === 'failed') throw new ApiError(409, `${replayed.reason}: ${replayed.detail}`);
   response.json(replayView(letter.id, replayed));
@@ -188,7 +192,9 @@ async function replayAll({ db, replay }: DeadLetterDependencies, request: Reques
   const left = clientLeft(response);
   const { limit, after, ...filter } = parsedQuery(replayQuery, request.query);
   const untilMs = Date.now() + REPLAY_ALL_MS;
-  const positions = await fromRecord(listOpenDeadLetters(db, filter, { limit: limit + 1, after }));
+  const positions = await fromRecord(
+    listOpenDeadLetters(db, { ...filter, workspaceId: workspaceOf(response) }, { limit: limit + 1, after }),
+  );
   const data: z.input<typeof replaySchema>[] = [];
   let last: DeadLetterPosition | undefined;
   for (const position of positions.slice(0, limit)) {
@@ -212,10 +218,10 @@ function cursorOf({ at, id }: DeadLetterPosition): string {
 }
 
 /** @throws ApiError 404, also for a string that cannot be an id */
-async function letterOf(db: Database, request: Request): Promise<DeadLetter> {
+async function letterOf(db: Database, request: Request, response: Response): Promise<DeadLetter> {
   const { data } = deadLetterParameters.safeParse(request.params);
   parsedQuery(noQuery, request.query);
-  const letter = data ? await fromRecord(findDeadLetter(db, data.id)) : null;
+  const letter = data ? await fromRecord(findDeadLetter(db, data.id, workspaceOf(response))) : null;
   if (!letter) throw new ApiError(404, 'no such dead letter');
   return letter;
 }

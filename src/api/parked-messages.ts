@@ -2,7 +2,9 @@
 import { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
+import { workspaceOf } from '../http/access';
 import { guardedProblems } from '../http/errors';
+import { needs } from '../http/permissions';
 import { booleanParameter, integerParameter, parsedQuery } from '../http/requests';
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
@@ -59,9 +61,10 @@ export const parkedMessagePaths: ZodOpenApiPathsObject = {
     get: {
       tags: ['Conversations'],
       summary: 'List messages to numbers that belong to no workspace',
-      description: 'They reach their conversations once a workspace with the number exists.',
+      description:
+        'They reach their conversations once a workspace with the number exists. The key of a workspace lists those to its own number.',
       operationId: 'listParkedMessages',
-      security: [{ bearer: [] }],
+      ...needs('parked-messages:read'),
       requestParams: { query: listQuery },
       responses: { 200: { description: 'Newest first.', content: { 'application/json': { schema: page } } }, ...guardedProblems },
     },
@@ -77,7 +80,9 @@ export function parkedMessageRoutes(db: Database): Router {
 
 async function listParkedMessages(db: Database, request: Request, response: Response): Promise<void> {
   const { limit, before, released } = parsedQuery(listQuery, request.query);
-  const { rows, hasMore } = await fromRecord(findParkedMessages(db, { isReleased: released }, { limit, before }));
+  const { rows, hasMore } = await fromRecord(
+    findParkedMessages(db, { isReleased: released, workspaceId: workspaceOf(response) }, { limit, before }),
+  );
   const last = rows.at(-1);
   response.json({
     data: rows.map(parkedMessageView),

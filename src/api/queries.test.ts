@@ -44,7 +44,7 @@ const operations = Object.entries(document.paths ?? {})
       const operation = item[method];
       if (!operation) return [];
       const parameters = ((operation.parameters ?? []) as oas31.ParameterObject[]).filter((each) => each.in === 'query');
-      const url = path.replace(/\{(\w+)\}/g, (_all, name: string) => IDS[name] ?? '');
+      const url = path.replace(/\{(\w+)\}/g, (_all, name: string) => IDS[name] ?? randomUUID());
       return [{ name: `${method.toUpperCase()} ${path}`, method: method.toUpperCase(), url, parameters }];
     }),
   );

@@ -6,6 +6,7 @@ import type { AddressInfo } from 'node:net';
 import express from 'express';
 import { type TestDatabase, testDatabase } from '../../test/support/engine';
 import { eventually } from '../../test/support/expectations';
+import type { Access } from '../http/access';
 import { errorHandler } from '../http/errors';
 import { type Database, openDatabase } from '../platform/database';
 import { createLogger } from '../platform/logger';
@@ -60,6 +61,11 @@ beforeAll(async () => {
   });
   const logger = createLogger('test', 'debug', { write: (line) => lines.push(line) });
   const app = express();
+  const access: Access = { name: 'test', keyId: undefined, role: 'admin', workspaceId: undefined };
+  app.use((_request, response, next) => {
+    response.locals.access = access;
+    next();
+  });
   app.use('/calls', recordingRoutes({ db, vapi: { baseUrl: vendorUrl, apiKey: 'vendor-key' }, logger }));
   app.use(errorHandler(logger));
   apiUrl = await listen(app);

@@ -9,7 +9,9 @@ import type { ReadableStream } from 'node:stream/web';
 import { type Response as ApiResponse, type Request, type RequestHandler, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathItemObject } from 'zod-openapi';
+import { workspaceOf } from '../http/access';
 import { ApiError, guardedProblems, problems } from '../http/errors';
+import { needs } from '../http/permissions';
 import { clientLeft, noQuery, parsedQuery } from '../http/requests';
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
@@ -19,6 +21,7 @@ import type { Logger } from '../platform/logger';
 import { retryAfterMs } from '../platform/retry-after';
 import { vapiId } from '../providers/vapi/id';
 import { findRecordedCall } from '../record/calls';
+import type { Scope } from '../record/scope';
 import { callIdParameter } from './call-requests';
 
 /** Timeout for the headers of a response, in milliseconds. The body may take long; only the pause between two chunks is limited (undici, 300 s). */
@@ -54,7 +57,7 @@ export function recordingHandler({ db, vapi, logger }: RecordingDependencies): R
   return async (request, response) => {
     const left = clientLeft(response);
     parsedQuery(noQuery, request.query);
-    const { id, providerCallId } = await findRecording(db, request.params.callId);
+    const { id, providerCallId } = await findRecording(db, request.params.callId, workspaceOf(response));
     if (left.aborted) return;
     if (vapi.apiKey === undefined) throw new ApiError(503, 'recordings cannot be fetched: no API key is set (VAPI_API_KEY)');
     try {
@@ -75,12 +78,12 @@ export function recordingHandler({ db, vapi, logger }: RecordingDependencies): R
 }
 
 /** @throws ApiError 404 */
-async function findRecording(db: Database, written: unknown): Promise<{ id: string; providerCallId: string }> {
+async function findRecording(db: Database, written: unknown, scope: Scope): Promise<{ id: string; providerCallId: string }> {
   // Our own ids have this form as well.
   const callId = vapiId.safeParse(written).data;
   if (callId === undefined) throw new ApiError(404, 'no such call');
   const keys = { providerCallId: callId, ...(uuid.safeParse(callId).success ? { id: callId } : {}) };
-  const call = await fromRecord(findRecordedCall(db, keys));
+  const call = await fromRecord(findRecordedCall(db, keys, scope));
   if (call === null) throw new ApiError(404, 'no such call');
   if (call.doneAt === null) throw new ApiError(404, 'the call is not done yet; its recording will be available afterwards');
   if (call.recordingUrl === null || call.providerCallId === null) throw new ApiError(404, 'the call has no recording');
@@ -190,7 +193,7 @@ export const recordingPath = {
     operationId: 'getCallRecording',
     summary: 'Get the recording of a call',
     description: 'Fetched from Vapi each time and streamed. Supports `Range`.',
-    security: [{ bearer: [] }],
+    ...needs('calls:read'),
     requestParams: {
       path: callIdParameter,
       header: z.object({

@@ -84,6 +84,7 @@ export const guardedProblems = {
     id: 'Unauthorized',
     headers: { 'WWW-Authenticate': { required: true, schema: { type: 'string', enum: ['Bearer'] } } },
   },
+  403: { ...problem(403, "The role of the key lacks the operation's permission."), id: 'Forbidden' },
   429: tooManyRequests,
   500: { ...problem(500, 'Internal error. The `id` is also in the log.'), id: 'InternalError' },
   503: {
@@ -92,6 +93,9 @@ export const guardedProblems = {
     headers: { 'Retry-After': { required: true, schema: { type: 'string', enum: [RETRY_AFTER['Retry-After']] } } },
   },
 } satisfies Record<number, ZodOpenApiResponseObject>;
+
+/** The error responses of an operation with a JSON body, besides `guardedProblems`. */
+export const bodyProblems = problems({ 413: 'The body is too large.', 415: 'Unsupported content encoding or charset.' });
 
 /** The error responses of every webhook. `limitMiB`: the maximum length of a body. */
 export function webhookProblems(unauthorized: string, limitMiB: number): Record<`${4 | 5}${string}`, ZodOpenApiResponseObject> {

@@ -3,6 +3,7 @@ import type { RequestHandler } from 'express';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import type { ApiMetrics } from '../platform/metrics';
 import { sendProblem } from './errors';
+import { type Permission, permissionOf } from './permissions';
 import { onceEnded } from './request-end';
 
 const METHODS = ['get', 'put', 'post', 'patch', 'delete'] as const;
@@ -13,18 +14,15 @@ export interface KnownPath {
   methods: ReadonlySet<string>;
   /** The value of `Allow` (RFC 9110, section 10.2.1). */
   allow: string;
+  /** What each method requires of a key. */
+  permissions: ReadonlyMap<string, Permission>;
 }
 
 export type PathFinder = (path: string) => KnownPath | undefined;
 
 /** Finds the document's path for a request path, as Express would: case-insensitive, with or without a trailing slash. */
 export function pathFinder(paths: ZodOpenApiPathsObject): PathFinder {
-  const known = Object.entries(paths).map(([template, item]) =>
-    knownPath(
-      template,
-      METHODS.filter((method) => item[method]),
-    ),
-  );
+  const known = Object.entries(paths).map(([template, item]) => knownPath(template, item));
   // Webhooks have fixed paths and are the most frequent requests.
   const fixed = new Map(known.filter(({ template }) => !template.includes('{')).map((path) => [path.template, path]));
   const withParameters = known
@@ -38,10 +36,15 @@ export function pathFinder(paths: ZodOpenApiPathsObject): PathFinder {
   };
 }
 
-function knownPath(template: string, documented: readonly string[]): KnownPath {
-  const methods = documented.map((method) => method.toUpperCase());
+function knownPath(template: string, item: ZodOpenApiPathsObject[string]): KnownPath {
+  const operations = METHODS.flatMap((method) => {
+    const operation = item[method];
+    return operation ? [{ method: method.toUpperCase(), permission: permissionOf(operation) }] : [];
+  });
+  const methods = operations.map(({ method }) => method);
   const all = [...methods, ...(methods.includes('GET') ? ['HEAD'] : []), 'OPTIONS'];
-  return { template, methods: new Set(all), allow: all.join(', ') };
+  const permissions = new Map(operations.flatMap(({ method, permission }) => (permission ? [[method, permission] as const] : [])));
+  return { template, methods: new Set(all), allow: all.join(', '), permissions };
 }
 
 /** Measures each request by the document's path, from its headers to the end of its response. */

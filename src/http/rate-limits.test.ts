@@ -33,10 +33,11 @@ async function withApp(use: (ask: (asked: Asked) => Promise<Response>) => Promis
     proofOf: ({ authorization }) => authorization === 'Bearer good',
     take: async () => jsonResponse({}),
   });
-  const findPath = (template: string) => ({ template, methods: new Set(['POST']), allow: 'POST' });
+  const permissions = new Map([['POST', 'conversations:read'] as const]);
+  const findPath = (template: string) => ({ template, methods: new Set(['POST']), allow: 'POST', permissions });
   const takeWebhook = webhookIngress([webhook('kapso'), webhook('vapi')], { findPath, limits, metrics: createApiMetrics(), logger });
   const app = express();
-  app.use('/api', requireApiKey(['good', 'other'], limits));
+  app.use('/api', requireApiKey({ keys: ['good', 'other'], findKey: async () => undefined, findPath, limits }));
   app.use((_request, response) => {
     response.send('in');
   });

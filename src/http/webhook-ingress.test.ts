@@ -35,7 +35,7 @@ const webhook: Webhook = {
 
 beforeAll(async () => {
   const logger = createLogger('test', 'warn', { write: (line) => logLines.push(line) });
-  const findPath = (template: string) => ({ template, methods: new Set(['POST']), allow: 'POST' });
+  const findPath = (template: string) => ({ template, methods: new Set(['POST']), allow: 'POST', permissions: new Map() });
   // Its own test has the counting (./rate-limits.test.ts).
   const limits = { unsignedWebhooks: () => () => undefined };
   const take = webhookIngress([webhook], { findPath, limits, metrics, logger, maxUnverifiedBytes: MAX_UNVERIFIED_BYTES });

@@ -1,5 +1,6 @@
 import { STATUS_CODES } from 'node:http';
 import type { oas31 } from 'zod-openapi';
+import { PERMISSIONS, permissionOf, ROLES, type Role } from '../http/permissions';
 import { openApiDocument } from './openapi';
 
 const METHODS = ['get', 'put', 'post', 'patch', 'delete'] as const;
@@ -45,12 +46,19 @@ test.each(operations)(
 );
 
 test.each(operations.filter(({ path }) => path.startsWith('/api/v1/') && !path.includes('/webhook')))(
-  'when $name requires a key, then 400, 401, 429, 500 and 503 are documented',
+  'when $name requires a key, then it names its permission, and 400, 401, 403, 429, 500 and 503 are documented',
   ({ operation }) => {
-    expect(Object.keys(operation.responses ?? {})).toEqual(expect.arrayContaining(['400', '401', '429', '500', '503']));
-    expect(operation.security).toEqual([{ bearer: [] }]);
+    expect(Object.keys(operation.responses ?? {})).toEqual(expect.arrayContaining(['400', '401', '403', '429', '500', '503']));
+    expect(permissionOf(operation)).toBeDefined();
+    expect(operation.security).toHaveLength(1);
   },
 );
+
+test('when the document is read, then its table has each role of each permission', () => {
+  const rows = (document.info.description ?? '').split('\n').filter((line) => line.startsWith('| `'));
+  const cells = (roles: readonly Role[]) => ROLES.map((role) => (roles.includes(role) ? 'yes' : '')).join(' | ');
+  expect(rows).toEqual(Object.entries(PERMISSIONS).map(([permission, roles]) => `| \`${permission}\` | ${cells(roles)} |`));
+});
 
 test('when a call is placed, then the response for an unsupported content encoding is documented', () => {
   expect(document.paths?.['/api/v1/vapi/calls']?.post?.responses).toHaveProperty('415');

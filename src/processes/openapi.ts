@@ -7,10 +7,12 @@ import { version } from '../../package.json';
 import { callPaths } from '../api/calls';
 import { conversationPaths } from '../api/conversations';
 import { deadLetterPaths } from '../api/dead-letters';
+import { keyPaths } from '../api/keys';
 import { parkedMessagePaths } from '../api/parked-messages';
 import { recordingPath } from '../api/recording';
 import { docsPaths } from '../http/docs';
 import { healthPaths } from '../http/health';
+import { permissionTable } from '../http/permissions';
 import { kapsoPaths } from '../webhooks/kapso';
 import { vapiPaths } from '../webhooks/vapi';
 
@@ -21,6 +23,7 @@ export const apiPaths: ZodOpenApiPathsObject = {
   ...callPaths,
   '/api/v1/vapi/calls/{callId}/recording': recordingPath,
   ...deadLetterPaths,
+  ...keyPaths,
   ...kapsoPaths,
   ...vapiPaths,
   ...healthPaths,
@@ -36,7 +39,9 @@ export function openApiDocument(): oas31.OpenAPIObject {
       version,
       description: [
         'Answers WhatsApp messages with an AI and follows voice calls to their end, durably.',
-        'Paths under `/api/v1` require a bearer key (`API_KEYS`), webhooks a signature; all other paths are public.',
+        'Paths under `/api/v1` require a bearer key, webhooks a signature; all other paths are public.',
+        'A key is one of `API_KEYS`, which opens the whole installation, or a key of one workspace, which opens nothing else: what belongs to another workspace is a 404. Each operation names the permission that it needs (`security`); a role without it gets a 403.',
+        permissionTable(),
         'Every error response is a problem document (RFC 9457, `application/problem+json`); with a 5xx status it has an `id` that is also in the log.',
         'A known path answers an unsupported method with 405 and `Allow`, and OPTIONS with 204 and `Allow`; an unknown path is a 404.',
         'Requests are limited per minute: the API per key; pages and unsigned webhooks per IP address. Signed webhooks are never limited. Limited responses of the API and the pages have `RateLimit` and `RateLimit-Policy`, and a 429 has `Retry-After`.',
@@ -47,6 +52,7 @@ export function openApiDocument(): oas31.OpenAPIObject {
     tags: [
       { name: 'Conversations', description: 'WhatsApp conversations and their messages, newest first.' },
       { name: 'Calls', description: 'Voice calls and their results.' },
+      { name: 'Workspaces', description: 'The businesses of this installation, and their keys.' },
       { name: 'Webhooks', description: "Endpoints for the providers' events. Signed; a 200 means that the event is stored." },
       { name: 'Dead letters', description: 'What could not be read or stored, kept with its reason until it is replayed.' },
       { name: 'Operation', description: 'Health, metrics and this document.' },
@@ -56,7 +62,7 @@ export function openApiDocument(): oas31.OpenAPIObject {
         bearer: {
           type: 'http',
           scheme: 'bearer',
-          description: 'One of `API_KEYS`; `npm start` prints the one that it generated (`.data/api-key`).',
+          description: 'A key of a workspace, or one of `API_KEYS`; `npm start` prints the one that it generated (`.data/api-key`).',
         },
       },
     },

@@ -5,6 +5,7 @@ import { type Database, sql } from '../platform/database';
 import { phoneSpellings } from '../platform/phone';
 import { CALL_OUTCOMES, type CallOutcome } from './call-outcome';
 import { type Page, pageOf } from './page';
+import { inScope, type Scope } from './scope';
 
 /** The whole row of a call. */
 export type Call = VapiCallResult;
@@ -59,23 +60,27 @@ export async function getCall(db: Database, id: string): Promise<Call> {
   return await db.orm.vapiCallResult.findUniqueOrThrow({ where: { id } });
 }
 
-/** Null if there is no such call. */
-export async function findCall(db: Database, id: string): Promise<Call | null> {
-  return await db.orm.vapiCallResult.findUnique({ where: { id } });
+/** Null if the scope has no such call. */
+export async function findCall(db: Database, id: string, scope?: Scope): Promise<Call | null> {
+  return await db.orm.vapiCallResult.findUnique({ where: { id, ...inScope(scope) } });
 }
 
-/** The call with this id at Vapi; null if there is none. */
-export async function findCallByProviderId(db: Database, providerCallId: string): Promise<Call | null> {
-  return await db.orm.vapiCallResult.findUnique({ where: { providerCallId } });
+/** The call with this id at Vapi; null if the scope has none. */
+export async function findCallByProviderId(db: Database, providerCallId: string, scope: Scope): Promise<Call | null> {
+  return await db.orm.vapiCallResult.findUnique({ where: { providerCallId, ...inScope(scope) } });
 }
 
 /** The columns that say whether a call has a recording. */
 export type RecordedCall = Pick<Call, 'id' | 'providerCallId' | 'recordingUrl' | 'doneAt'>;
 
-/** Finds a call by either id; null if there is no such call. */
-export async function findRecordedCall(db: Database, keys: { id?: string; providerCallId: string }): Promise<RecordedCall | null> {
+/** Finds a call by either id; null if the scope has no such call. */
+export async function findRecordedCall(
+  db: Database,
+  keys: { id?: string; providerCallId: string },
+  scope: Scope,
+): Promise<RecordedCall | null> {
   return await db.orm.vapiCallResult.findFirst({
-    where: { OR: [{ providerCallId: keys.providerCallId }, ...(keys.id === undefined ? [] : [{ id: keys.id }])] },
+    where: { ...inScope(scope), OR: [{ providerCallId: keys.providerCallId }, ...(keys.id === undefined ? [] : [{ id: keys.id }])] },
     select: { id: true, providerCallId: true, recordingUrl: true, doneAt: true },
   });
 }

@@ -3,6 +3,7 @@ import type { Prisma } from '../../prisma/generated/client';
 import type { Database } from '../platform/database';
 import { phoneMatchingKey } from '../platform/phone';
 import { type Page, pageOf } from './page';
+import { inScope, type Scope } from './scope';
 
 export { ConversationMode, MessageDirection, MessageOutcome, MessageStatus } from '../../prisma/generated/client';
 
@@ -51,6 +52,7 @@ export type MessageRow = Prisma.MessageGetPayload<{ select: typeof messageColumn
 
 /** Undefined fields do not filter. */
 export interface ConversationFilter {
+  workspaceId?: Scope;
   mode?: ConversationRow['mode'] | undefined;
   needsAttention?: boolean | undefined;
   /** The person's number, in any spelling. */
@@ -60,13 +62,14 @@ export interface ConversationFilter {
 /** Ordered by the time of the last message; `before`: time and id of the last row of the previous page. */
 export async function findConversations(
   db: Database,
-  { mode, needsAttention, phone }: ConversationFilter,
+  { workspaceId, mode, needsAttention, phone }: ConversationFilter,
   { limit, before }: { limit: number; before?: { at: Date; id: string } | undefined },
 ): Promise<Page<ConversationRow>> {
   // A separate query, because PostgreSQL might otherwise read all conversations in list order to find the few of one number.
-  const contacts = phone === undefined ? undefined : await findContacts(db, phone);
+  const contacts = phone === undefined ? undefined : await findContacts(db, phone, workspaceId);
   const rows = await db.orm.conversation.findMany({
     where: {
+      ...inScope(workspaceId),
       ...(contacts ? { contactId: { in: contacts } } : {}),
       // Every conversation has a message and so this time. PostgreSQL cannot derive an index bound from the OR below.
       lastMessageAt: before ? { lte: before.at } : { not: null },
@@ -82,34 +85,41 @@ export async function findConversations(
 }
 
 /** Ids of the contacts with this number, one per workspace at most. */
-async function findContacts(db: Database, phone: string): Promise<string[]> {
+async function findContacts(db: Database, phone: string, scope: Scope): Promise<string[]> {
   const aliases = await db.orm.contactAlias.findMany({
-    where: { kind: 'phone', value: phoneMatchingKey(phone) },
+    where: { kind: 'phone', value: phoneMatchingKey(phone), ...inScope(scope) },
     select: { contactId: true },
   });
   return aliases.map(({ contactId }) => contactId);
 }
 
-/** Null if there is no such conversation. If it was merged into another one, that other one. */
-export async function findConversation(db: Database, id: string): Promise<ConversationRow | null> {
-  const found = await db.orm.conversation.findUnique({ where: { id }, select: conversationColumns });
+/** Null if the scope has no such conversation. If it was merged into another one, that other one. */
+export async function findConversation(db: Database, id: string, scope: Scope): Promise<ConversationRow | null> {
+  const found = await db.orm.conversation.findUnique({ where: { id, ...inScope(scope) }, select: conversationColumns });
   if (found) return found;
-  const merged = await db.orm.mergedConversation.findUnique({ where: { id }, select: { conversation: { select: conversationColumns } } });
+  const merged = await db.orm.mergedConversation.findUnique({
+    where: { id, conversation: inScope(scope) },
+    select: { conversation: { select: conversationColumns } },
+  });
   return merged?.conversation ?? null;
 }
 
-/** Ordered by position; null if there is no such conversation. `before`: position of the last row of the previous page. */
+/** Ordered by position; null if the scope has no such conversation. `before`: position of the last row of the previous page. */
 export async function findMessages(
   db: Database,
   conversationId: string,
+  scope: Scope,
   page: { limit: number; before?: bigint | undefined },
 ): Promise<Page<MessageRow> | null> {
   const [conversation, rows] = await Promise.all([
-    db.orm.conversation.findUnique({ where: { id: conversationId }, select: { id: true } }),
+    db.orm.conversation.findUnique({ where: { id: conversationId, ...inScope(scope) }, select: { id: true } }),
     readMessages(db, conversationId, page),
   ]);
   if (conversation) return pageOf(rows, page.limit);
-  const merged = await db.orm.mergedConversation.findUnique({ where: { id: conversationId }, select: { conversationId: true } });
+  const merged = await db.orm.mergedConversation.findUnique({
+    where: { id: conversationId, conversation: inScope(scope) },
+    select: { conversationId: true },
+  });
   return merged && pageOf(await readMessages(db, merged.conversationId, page), page.limit);
 }
 

@@ -8,6 +8,7 @@ import { type Database, sql } from '../platform/database';
 import { boundedJson, cutText } from '../platform/text';
 import { raisedAlert } from './alerts';
 import { clearDeadLetterAttention } from './attention';
+import { numbersInScope, type Scope } from './scope';
 
 /** Where a dead letter arrived. */
 export const DEAD_LETTER_SOURCES = ['kapso', 'vapi', 'conversation'] as const;
@@ -178,6 +179,7 @@ export type Replayed =
 
 /** A filter; undefined fields do not filter. */
 export interface DeadLetterFilter {
+  workspaceId?: Scope;
   reason?: string | undefined;
   source?: DeadLetterSource | undefined;
   replayed?: boolean | undefined;
@@ -194,8 +196,10 @@ export type DeadLetterHead = Omit<DeadLetter, 'body' | 'rawBody' | 'digest'>;
 
 const BODILESS = { body: true, rawBody: true, digest: true } satisfies Prisma.DeadLetterOmit;
 
-function whereOf({ reason, source, replayed }: DeadLetterFilter): Prisma.DeadLetterWhereInput {
+async function whereOf(db: Database, { workspaceId, reason, source, replayed }: DeadLetterFilter): Promise<Prisma.DeadLetterWhereInput> {
+  const numbers = await numbersInScope(db, workspaceId);
   return {
+    ...(numbers === undefined ? {} : { phoneNumberId: { in: numbers } }),
     ...(reason === undefined ? {} : { reason }),
     ...(source === undefined ? {} : { source }),
     ...(replayed === undefined ? {} : { replayedAt: replayed ? { not: null } : null }),
@@ -210,7 +214,7 @@ export async function listDeadLetters(
 ): Promise<DeadLetterHead[]> {
   const older = before ? { OR: [{ createdAt: { lt: before.at } }, { createdAt: before.at, id: { lt: before.id } }] } : {};
   return await db.orm.deadLetter.findMany({
-    where: { AND: [whereOf(filter), older] },
+    where: { AND: [await whereOf(db, filter), older] },
     orderBy: [{ createdAt: 'desc' }, { id: 'desc' }],
     take: limit,
     omit: BODILESS,
@@ -225,7 +229,7 @@ export async function listOpenDeadLetters(
 ): Promise<DeadLetterPosition[]> {
   const newer = after ? { OR: [{ createdAt: { gt: after.at } }, { createdAt: after.at, id: { gt: after.id } }] } : {};
   const rows = await db.orm.deadLetter.findMany({
-    where: { AND: [whereOf({ ...filter, replayed: false }), newer] },
+    where: { AND: [await whereOf(db, { ...filter, replayed: false }), newer] },
     orderBy: [{ createdAt: 'asc' }, { id: 'asc' }],
     take: limit,
     select: { id: true, createdAt: true },
@@ -233,9 +237,9 @@ export async function listOpenDeadLetters(
   return rows.map(({ id, createdAt }) => ({ id, at: createdAt }));
 }
 
-/** One dead letter with its body. */
-export async function findDeadLetter(db: Database, id: string): Promise<DeadLetter | null> {
-  return await db.orm.deadLetter.findUnique({ where: { id } });
+/** One dead letter with its body; null if the scope has no such letter. */
+export async function findDeadLetter(db: Database, id: string, scope?: Scope): Promise<DeadLetter | null> {
+  return await db.orm.deadLetter.findFirst({ where: { ...(await whereOf(db, { workspaceId: scope })), id } });
 }
 
 /** Marks a letter as replayed. Returns false if the same item has failed again since the letter was read; the letter then stays open. */

@@ -3,6 +3,7 @@ import type { Prisma } from '../../prisma/generated/client';
 import { type ContactIdentity, type InboundMessage, type MessagesReceived, UNASSIGNED_NUMBER } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
 import { type Page, pageOf } from './page';
+import { numbersInScope, type Scope } from './scope';
 
 /** Parks messages; those that are already parked stay unchanged. */
 export async function parkMessages(db: Database, order: MessagesReceived & { phoneNumberId: string; workflowId: string }): Promise<void> {
@@ -46,11 +47,13 @@ export interface ParkedMessageRow {
 /** Parked messages, newest first. `isReleased`: only those that became messages of a conversation, or only the others. */
 export async function findParkedMessages(
   db: Database,
-  { isReleased }: { isReleased?: boolean | undefined },
+  { isReleased, workspaceId }: { isReleased?: boolean | undefined; workspaceId?: Scope },
   { limit, before }: { limit: number; before?: { at: Date; id: string } | undefined },
 ): Promise<Page<ParkedMessageRow>> {
+  const numbers = await numbersInScope(db, workspaceId);
   const rows = await db.orm.parkedMessage.findMany({
     where: {
+      ...(numbers === undefined ? {} : { phoneNumberId: { in: numbers } }),
       ...(isReleased === undefined ? {} : { releasedAt: isReleased ? { not: null } : null }),
       ...(before ? { OR: [{ createdAt: { lt: before.at } }, { createdAt: before.at, id: { lt: before.id } }] } : {}),
     },

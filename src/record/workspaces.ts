@@ -77,6 +77,12 @@ export async function findCallWorkspace(db: Database, id: string | undefined): P
   return rows[0];
 }
 
+/** Whether a workspace other than this one has the number at Vapi. */
+export async function isVapiNumberOfAnother(db: Database, vapiNumberId: string, workspaceId: string): Promise<boolean> {
+  const rows = await db.query(sql`SELECT 1 FROM workspaces WHERE vapi_phone_number_id = ${vapiNumberId} AND id <> ${workspaceId}::uuid`);
+  return rows.length > 0;
+}
+
 /** The workspace that has this number at Vapi, or else the first one, as an SQL expression. */
 export function workspaceOfVapiNumber(phoneNumberId: string | undefined): Prisma.Sql {
   return sql`COALESCE((SELECT id FROM workspaces WHERE vapi_phone_number_id = ${phoneNumberId ?? null}), ${firstWorkspace})`;
@@ -85,6 +91,11 @@ export function workspaceOfVapiNumber(phoneNumberId: string | undefined): Prisma
 /** A condition on `workspaces w`. Messages without a number belong to the first workspace. */
 export function isWorkspaceOf(phoneNumberId: string): Prisma.Sql {
   return phoneNumberId === UNASSIGNED_NUMBER ? sql`w.id = ${firstWorkspace}` : sql`w.kapso_phone_number_id = ${phoneNumberId}`;
+}
+
+/** Whether there is such a workspace. */
+export async function workspaceExists(db: Database, id: string): Promise<boolean> {
+  return (await db.query(sql`SELECT 1 FROM workspaces WHERE id = ${id}::uuid`)).length > 0;
 }
 
 /** Whether a workspace has the number. */

@@ -44,8 +44,8 @@ export interface TestApi {
   close(): Promise<void>;
 }
 
-/** Starts the API on a new database whose name begins with `name` (a-z, 0-9, _). */
-export async function startTestApi(name: string): Promise<TestApi> {
+/** Starts the API on a new database whose name begins with `name` (a-z, 0-9, _). `settings`: added to those below. */
+export async function startTestApi(name: string, settings: Record<string, string> = {}): Promise<TestApi> {
   const database = await testDatabase(name);
   const { address, namespace } = testTemporal();
   const [postgresProxy, temporalProxy] = await Promise.all([startProxy(new URL(database.url).host), startProxy(address)]);
@@ -76,6 +76,7 @@ export async function startTestApi(name: string): Promise<TestApi> {
     CALLBACK_ALLOWED_HOSTS: 'hooks.example',
     CALLBACK_SIGNING_SECRET: `whsec_${randomBytes(32).toString('base64')}`,
     TEMPORAL_TASK_QUEUE: `test-${randomBytes(5).toString('hex')}`,
+    ...settings,
   };
   const identity = await loadIdentity(db.orm);
   const servers: Server[] = [];
