@@ -31,6 +31,14 @@ describe('settings', () => {
     expect(problems.join()).not.toContain('secret');
   });
 
+  test.each(['ALERT_WHATSAPP_TO', 'VAPI_TRANSFER_NUMBER'])('when %s is a number in any spelling, then it is read', (name) => {
+    const others = { KAPSO_PHONE_NUMBER_ID: '1', ALERT_WHATSAPP_TEMPLATE: 'owner_alert', ALERT_WHATSAPP_TO: '+15550100' };
+    expect(readSettings({ ...others, [name]: '52 1 55 0000 0001' })).toMatchObject({ [name]: '+525500000001' });
+    expect(problemsOf({ ...others, [name]: '030 123456' })).toEqual([
+      expect.stringMatching(`^${name}: has no country code; write it with one`),
+    ]);
+  });
+
   test.each([
     ['postgres://bob:50%off@db/parley', 'has a user or password that cannot be read: write % as %25'],
     ['postgres://b%ob:secret@db/parley', 'has a user or password that cannot be read: write % as %25'],

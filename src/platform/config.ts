@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { resolve } from 'node:path';
 import { z } from 'zod';
+import { phoneSchema } from './phone';
 
 const flag = z
   .enum(['true', 'false', '1', '0', 'yes', 'no', 'on', 'off'], { error: 'must be true or false' })
@@ -47,7 +48,6 @@ const databaseUrl = z
   .url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// URL' })
   .refine((url) => isDecodable(url, ({ username, password }) => username + password), UNREADABLE_LOGIN)
   .refine((url) => isDecodable(url, ({ pathname }) => pathname), 'has a database name that cannot be read: write % as %25');
-const e164 = z.string().regex(/^\+[1-9]\d{6,14}$/, 'must be a number in E.164 format, such as +15550100');
 /** A key of Standard Webhooks. */
 const signingSecret = z.string().regex(/^whsec_[A-Za-z0-9+/]{32,}={0,2}$/, 'must be whsec_ followed by at least 24 bytes in base64');
 /** An id issued by a provider. */
@@ -198,7 +198,7 @@ export const settingsSchema = z.object({
   VAPI_HMAC_SECRET_ENCODING: z.enum(['text', 'base64'], { error: 'must be text or base64' }).default('text'),
   VAPI_HMAC_TOLERANCE_SECONDS: seconds(24 * 60 * 60).default(300),
   VAPI_INBOUND_ASSISTANT_ID: providerId.optional(),
-  VAPI_TRANSFER_NUMBER: e164.optional(),
+  VAPI_TRANSFER_NUMBER: phoneSchema.optional(),
   PUBLIC_URL: httpUrl.optional(),
   CALL_REPORT_GRACE_SECONDS: seconds(60 * 60).default(90),
   CALL_RING_TIMEOUT_SECONDS: seconds(60 * 60).default(120),
@@ -216,7 +216,7 @@ export const settingsSchema = z.object({
   ALERT_WEBHOOK_URL: httpUrl.optional(),
   ALERT_WEBHOOK_INTERNAL: flag.default(false),
   ALERT_SIGNING_SECRET: signingSecret.optional(),
-  ALERT_WHATSAPP_TO: e164.optional(),
+  ALERT_WHATSAPP_TO: phoneSchema.optional(),
   ALERT_WHATSAPP_TEMPLATE: z
     .string()
     .regex(/^[a-z0-9_]{1,512}$/, 'must be the name of a template: a-z, 0-9 and _')

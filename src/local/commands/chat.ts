@@ -113,7 +113,10 @@ function readOptions(args: string[]): Options | undefined {
   const line = readArguments(args, { help: HELP, options: OPTIONS });
   if (line === undefined) return undefined;
   const milliseconds = z.coerce.number({ error: 'must be a number of milliseconds' }).int().min(1);
-  const phone = z.string().regex(/^\+?\d{5,15}$/, 'must be a phone number of 5 to 15 digits');
+  const phone = z
+    .string()
+    .transform((written) => written.replace(/[\s()./-]/g, ''))
+    .pipe(z.string().regex(/^\+?\d{5,15}$/, 'must be a phone number of 5 to 15 digits'));
   const parsed = z
     .object({ phone, name: z.string().min(1, 'must not be empty').optional(), quiet: milliseconds, timeout: milliseconds })
     .safeParse(line.values);
