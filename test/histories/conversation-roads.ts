@@ -90,6 +90,24 @@ export const conversationRoads: Record<string, Road> = {
     await outcomesOf(system, phone, 1, 30_000);
     return await workflowIdOf(system, phone);
   },
+  async 'long-reply'(system) {
+    const phone = newPhone();
+    system.sandbox.models.program({ model: 'flaky', times: 1, reply: 'A sentence of some length. '.repeat(400) });
+    // The second part is sent twice, the third waits for its proof.
+    system.sandbox.kapso.fault({ on: 'send', match: { to: phone }, skip: 1, times: 1, answer: 'cut', accepted: false });
+    system.sandbox.kapso.fault({ on: 'send', match: { to: phone }, skip: 3, times: 1, answer: 'cut', accepted: true });
+    await system.sandbox.kapso.customerSends({ from: phone, text: 'tell me everything' });
+    await outcomesOf(system, phone, 1, 60_000);
+    return await workflowIdOf(system, phone);
+  },
+  async 'long-reply-refused-between-its-parts'(system) {
+    const phone = newPhone();
+    system.sandbox.models.program({ model: 'flaky', times: 1, reply: 'A sentence of some length. '.repeat(400) });
+    system.sandbox.kapso.fault({ on: 'send', match: { to: phone }, skip: 1, answer: '100' });
+    await system.sandbox.kapso.customerSends({ from: phone, text: 'tell me everything' });
+    await outcomesOf(system, phone, 1, 60_000);
+    return await workflowIdOf(system, phone);
+  },
   async 'send-throttled'(system) {
     const phone = newPhone();
     system.sandbox.kapso.fault({ on: 'send', match: { to: phone }, times: 1, answer: '429', accepted: false, retryAfterSeconds: 1 });
