@@ -169,6 +169,20 @@ describe('a report', () => {
     },
   );
 
+  test.each([
+    ['nothing', undefined, null],
+    ['only the assistant', silent.artifact, null],
+    ['the person as well', talk.artifact, new Date(full.startedAt)],
+  ])(
+    'when a cancelled call has a start, and %s is heard in it, then that decides whether somebody answered',
+    async (_who, artifact, answeredAt) => {
+      const providerCallId = newProviderCallId();
+      const callId = await insertOwnCall(db, { providerCallId });
+      await keepCallReport(db, callId, endReport(providerCallId, { ...full, endedReason: 'manually-canceled', artifact }));
+      expect(await rowOf(callId)).toMatchObject({ answeredAt, startedAt: new Date(full.startedAt) });
+    },
+  );
+
   test('when a snapshot shows a call that rings, then nobody has answered', async () => {
     const providerCallId = newProviderCallId();
     const callId = await insertOwnCall(db, { providerCallId });
@@ -182,7 +196,7 @@ describe('a report', () => {
     const done = { status: 'ended', outcome: 'no_answer', endedReason: 'customer-did-not-answer', summary: 'Kept.', doneAt: new Date(T0) };
     const callId = await insertOwnCall(db, { providerCallId, ...done });
     await keepCallReport(db, callId, endReport(providerCallId, full));
-    expect(await rowOf(callId)).toMatchObject({ ...done, transcript: 'AI: hi\n', cost: 0.09 });
+    expect(await rowOf(callId)).toMatchObject({ ...done, transcript: 'AI: hi\n', cost: 0.09, answeredAt: null });
   });
 
   test('when the id moved to our row in between, then the report goes there', async () => {
