@@ -83,6 +83,7 @@ describe('an event', () => {
     await keep('ended', 70, { endedReason: 'customer-ended-call' });
     await keep('in-progress', 40);
     await keep('in-progress', 10);
+    await keep('in-progress', 50);
     await keep('ringing', 5);
     const again = await keep('ended', 90, { endedReason: 'something-else' });
     expect(again.isNew).toBe(false);
