@@ -96,6 +96,7 @@ describe('settings', () => {
   test.each([
     [{ ALERT_WEBHOOK_URL: 'http://hooks.example.com/x' }, 'ALERT_WEBHOOK_URL: must begin with https:// and name no port'],
     [{ ALERT_WEBHOOK_URL: 'https://hooks.example.com:8443/x' }, 'ALERT_WEBHOOK_URL: must begin with https:// and name no port'],
+    [{ ALERT_WEBHOOK_URL: 'https://bob:pa%ss@hooks.example.com/x' }, 'ALERT_WEBHOOK_URL: must not contain a user or password'],
     [{ ALERT_WHATSAPP_TO: '+15550100', KAPSO_PHONE_NUMBER_ID: '1' }, 'ALERT_WHATSAPP_TEMPLATE: must be set together with'],
     [{ ALERT_WHATSAPP_TO: '+15550100', ALERT_WHATSAPP_TEMPLATE: 'a' }, 'KAPSO_PHONE_NUMBER_ID: is not set'],
     [{ ALERT_WHATSAPP_LANGUAGE: 'English' }, 'ALERT_WHATSAPP_LANGUAGE: must be the language code'],

@@ -34,6 +34,12 @@ const proxyUrl = z
   .pipe(z.url({ protocol: /^https?$/, error: 'must be the http(s) URL of a proxy' }))
   .refine((url) => isDecodable(url, ({ username, password }) => username + password), UNREADABLE_LOGIN);
 
+function hasLogin(url: string): boolean {
+  if (!URL.canParse(url)) return false;
+  const { username, password } = new URL(url);
+  return username !== '' || password !== '';
+}
+
 /** Whether each % in a part of a URL begins an encoded character. True for what is no URL, which has a problem of its own. */
 function isDecodable(url: string, partOf: (url: URL) => string): boolean {
   if (!URL.canParse(url)) return true;
@@ -213,7 +219,7 @@ export const settingsSchema = z.object({
   CALLBACK_SIGNING_SECRET: signingSecret.optional(),
   CALLBACK_KESTRA_AUTHORIZATION: z.string().optional(),
 
-  ALERT_WEBHOOK_URL: httpUrl.optional(),
+  ALERT_WEBHOOK_URL: httpUrl.refine((url) => !hasLogin(url), 'must not contain a user or password').optional(),
   ALERT_WEBHOOK_INTERNAL: flag.default(false),
   ALERT_SIGNING_SECRET: signingSecret.optional(),
   ALERT_WHATSAPP_TO: phoneSchema.optional(),
