@@ -33,6 +33,6 @@ function databaseFailure(error: unknown): ApplicationFailure | undefined {
     const message = `the database refused a statement (SQLSTATE ${refusalCode(error)})`;
     return ApplicationFailure.create({ type: 'RecordError.Refused', message, nonRetryable: true });
   }
-  if (isDatabaseAway(error)) return ApplicationFailure.create({ type: 'RecordError.Unavailable', message: 'the database is away' });
+  if (isDatabaseAway(error)) return ApplicationFailure.create({ type: 'RecordError.Unavailable', message: 'the database is unavailable' });
   return undefined;
 }

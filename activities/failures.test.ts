@@ -37,9 +37,9 @@ describe('a temporary failure', () => {
   });
 
   test.each([
-    ['was cut off by our own bound', new APIUserAbortError(), 'ModelError.Timeout', 'raise DEEPSEEK_TIMEOUT_MS'],
+    ['exceeded our own timeout', new APIUserAbortError(), 'ModelError.Timeout', 'raise DEEPSEEK_TIMEOUT_MS'],
     ['had no connection', new APIConnectionError({ message: 'reset' }), 'ModelError.Unavailable', 'check its address'],
-    ['got something that is no answer', new UnreadableAnswerError(), 'ModelError.BadAnswer', 'check its address'],
+    ['got something that is not an answer', new UnreadableAnswerError(), 'ModelError.BadAnswer', 'check its address'],
     ['got an answer that is too long', new TooLongAnswerError(), 'ModelError.BadAnswer', 'more than 1 MiB'],
     ['got an error with a status of success', errorIn({ message: 'busy' }), 'ModelError.BadAnswer', 'check the account'],
   ])('when the request %s, then the failure is retryable, and its text says what to do', (_what, error, type, advice) => {
@@ -116,7 +116,7 @@ describe('a prompt that is too long', () => {
     [429, { message: 'Request too large for gpt-4.1 on tokens per min (TPM): Limit 30000, Requested 40000.' }],
     [500, { message: 'input length exceeds maximum context length' }],
     [200, { message: 'Input exceeds the context window' }],
-  ])('when a provider answers %i %j, then it is recognised', (status, error) => {
+  ])('when a provider answers %i %j, then the prompt is too long', (status, error) => {
     expect(isTooLong(new APIError(status, error, undefined, new Headers()))).toBe(true);
   });
 
@@ -128,18 +128,18 @@ describe('a prompt that is too long', () => {
     [401, { message: 'context length' }],
     [429, { message: 'Too many tokens per minute, please wait' }],
     [503, { message: 'overloaded: the request queue is too long' }],
-  ])('when a provider answers %i %j, then it is something else', (status, error) => {
+  ])('when a provider answers %i %j, then the prompt is not too long', (status, error) => {
     expect(isTooLong(new APIError(status, error, undefined, new Headers()))).toBe(false);
   });
 
-  test('when an error is not the provider’s, then it is something else', () => {
+  test('when an error is not the provider’s, then it does not count', () => {
     for (const error of [new APIConnectionError({ message: 'context length' }), new Error('context length'), undefined])
       expect(isTooLong(error)).toBe(false);
   });
 });
 
 describe('a fault of our own code', () => {
-  test('when an error says so, then the failure ends the turn, and does not quote it', () => {
+  test('when our code throws such an error, then the failure ends the turn and does not quote it', () => {
     expect(isCodeFault(new TypeError('x'))).toBe(true);
     expect(codeFault('the prompt could not be built', new RangeError('marker'))).toMatchObject({
       type: 'WorkerError.Fault',
@@ -148,7 +148,7 @@ describe('a fault of our own code', () => {
     });
   });
 
-  test('when the database fails, then it is none', () => {
+  test('when the database fails, then that is no fault of our code', () => {
     expect(isCodeFault(Object.assign(new Error('deadlock'), { code: '40P01' }))).toBe(false);
   });
 });

@@ -63,7 +63,7 @@ export function modelFailure(choice: ModelChoice, error: unknown): ApplicationFa
   if (error instanceof TooLongAnswerError)
     return passingModelFailure('ModelError.BadAnswer', `${who} gave an answer of more than 1 MiB: lower its limit of tokens`);
   // A response that violates the protocol (such as an HTML page with status 200) is usually a temporary outage.
-  return passingModelFailure('ModelError.BadAnswer', `${who} gave an answer that could not be read: check its address if this lasts`);
+  return passingModelFailure('ModelError.BadAnswer', `${who} gave an unreadable answer: check its address if this lasts`);
 }
 
 function statusFailure(who: string, error: APIError, status: number): ApplicationFailure {
@@ -113,7 +113,7 @@ export function isTooLong(error: unknown): boolean {
   const { status, code, type, message } = error;
   if (saysUnknownModel(error, status)) return false;
   if (status === 413 || TOO_LONG_CODES.has(code ?? '') || TOO_LONG_CODES.has(type ?? '')) return true;
-  // The limit of tokens per minute is below this single request, so waiting does not help.
+  // This single request exceeds the limit of tokens per minute, so waiting does not help.
   if (status === 429) return REQUEST_TOO_LARGE.test(message);
   return (status < 300 || status === 400 || status === 422 || status === 500) && TOO_LONG_WORDS.test(message);
 }
@@ -129,20 +129,20 @@ const REQUEST_TOO_LARGE = /request too large|must be reduced/i;
 const TOO_LONG_WORDS =
   /context[ _-]?(?:length|window|size)|maximum (?:prompt|input|sequence) length|(?:prompt|input|request|conversation) (?:is |was )?too (?:long|large)|too many (?:input |prompt )?tokens|input length exceeds|reduce the (?:length|size|number)/i;
 
-/** The failure for an answer that cannot be sent; undefined if it can. A content filter decides the same way again; a model may not. */
+/** The failure for an answer that cannot be sent; undefined if it can. A content filter would decide the same again; a model may not. */
 export function answerFailure(choice: ModelChoice, answer: ChatAnswer): ApplicationFailure | undefined {
   const who = providerLabel(choice);
   if (answer.refusedBy !== undefined) return contentRefused(who, answer.refusedBy);
   if (answer.text === '') return passingModelFailure('ModelError.EmptyReply', `${who} ${emptiness(answer)}`);
   if (!answer.isCutOff) return undefined;
-  return passingModelFailure('ModelError.CutOff', `${who} ended in the middle of its answer: raise its limit of tokens`);
+  return passingModelFailure('ModelError.CutOff', `${who} ended in the middle of its answer: raise its token limit`);
 }
 
 function emptiness({ instead, isCutOff }: ChatAnswer): string {
-  if (instead === 'thoughts') return 'gave thoughts and no answer: switch its thinking off, or raise its limit of tokens';
+  if (instead === 'thoughts') return 'gave thoughts and no answer: turn off its thinking, or raise its token limit';
   if (instead === 'tool calls') return 'called a tool and gave no answer: use another model';
   return isCutOff
-    ? 'gave an empty answer, at its limit of tokens: raise that'
+    ? 'gave an empty answer, cut off at its token limit: raise that'
     : 'gave an empty answer: use another model if this happens often';
 }
 
@@ -172,7 +172,7 @@ export function isCodeFault(error: unknown): boolean {
   return error instanceof TypeError || error instanceof RangeError || error instanceof ReferenceError || error instanceof SyntaxError;
 }
 
-/** A failure that ends the turn. Names only the step and the kind of error, whose text may quote a message. */
+/** A failure that ends the turn. Names only the step and the kind of error, because the error's text may quote a message. */
 export function codeFault(step: string, error: unknown): ApplicationFailure {
   const kind = error instanceof Error ? error.name : typeof error;
   const message = `${step} (${kind}): this is a bug in Parley; see the worker's log, and answer by hand`;

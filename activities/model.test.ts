@@ -127,7 +127,7 @@ describe('code that fails', () => {
   test.each([
     ['loads the prompt', 1, 'the prompt could not be loaded', 0],
     ['stores the reply', 2, 'the reply could not be stored', 1],
-  ])('when it %s, then the turn ends, and the model is paid once at most', async (_what, count, step, asks) => {
+  ])('when it %s, then the turn ends, and the model is called at most once', async (_what, count, step, asks) => {
     const before = sandbox.models.count('sandbox-model');
     const broken = createModelActivities({ ...dependencies, db: failingFrom(count) });
     await expect(newEnvironment().run(broken.generateReply, await newOrder())).rejects.toMatchObject({
@@ -138,7 +138,7 @@ describe('code that fails', () => {
     expect(sandbox.models.count('sandbox-model') - before).toBe(asks);
   });
 
-  test('when it builds the prompt, then the turn ends before a model is asked', async () => {
+  test('when it fails while it builds the prompt, then the turn ends before a model is called', async () => {
     const before = sandbox.models.count('sandbox-model');
     const broken = createModelActivities({ ...dependencies, timeZone: 'Nowhere/None' });
     await expect(newEnvironment().run(broken.generateReply, await newOrder())).rejects.toMatchObject({

@@ -203,7 +203,7 @@ export function createModelActivities({ db, models, logger, metrics, timeZone }:
     } catch (error) {
       if (isCodeFault(error)) throw faultOf(failedStep, error);
       if (isFinal(error)) throw error;
-      throw ApplicationFailure.create({ type: 'RecordError.Unavailable', message: 'the database is away', nonRetryable: true });
+      throw ApplicationFailure.create({ type: 'RecordError.Unavailable', message: 'the database is unavailable', nonRetryable: true });
     }
   }
 

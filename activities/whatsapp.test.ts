@@ -192,12 +192,15 @@ describe('a look into the list that ends too late', () => {
 test.each([
   ['the simulated model wrote it', 'sandbox', undefined],
   ["the sandbox's number is to send it", 'openai', SANDBOX_PHONE_NUMBER_ID],
-])('when a reply is left over from a simulation because %s, then the real Kapso never gets it', async (_why, provider, phoneNumberId) => {
-  const messageId = await draft(phoneNumberId);
-  await db.orm.message.update({ where: { id: messageId }, data: { provider } });
-  const { sendReply, sent } = sender({ isReal: true });
-  const verdict = await new MockActivityEnvironment().run(() => sendReply({ messageId, isLast: false }));
-  expect(verdict).toEqual({ status: 'failed', reason: 'WhatsAppSendError.Simulated' });
-  expect(sent).toEqual([]);
-  expect(await rowOf(messageId)).toMatchObject({ status: 'failed', failure: 'WhatsAppSendError.Simulated' });
-});
+])(
+  'when a reply is left over from a simulation because %s, then it is never sent to the real Kapso',
+  async (_why, provider, phoneNumberId) => {
+    const messageId = await draft(phoneNumberId);
+    await db.orm.message.update({ where: { id: messageId }, data: { provider } });
+    const { sendReply, sent } = sender({ isReal: true });
+    const verdict = await new MockActivityEnvironment().run(() => sendReply({ messageId, isLast: false }));
+    expect(verdict).toEqual({ status: 'failed', reason: 'WhatsAppSendError.Simulated' });
+    expect(sent).toEqual([]);
+    expect(await rowOf(messageId)).toMatchObject({ status: 'failed', failure: 'WhatsAppSendError.Simulated' });
+  },
+);

@@ -1,4 +1,4 @@
-/** What a message costs in actions of Temporal Cloud: counted in histories, and heartbeats, which are in none, by the server's last one. */
+/** What a message costs in actions of Temporal Cloud: counted in histories, which lack heartbeats; those are counted by the server's last one. */
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { conversationState } from '../workflows/contract';
@@ -34,7 +34,7 @@ async function actionsAfter(phone: string, replies: number) {
   return countActions(await workflow.fetchHistory());
 }
 
-/** The person writes the `count`th message, and gets an answer. Returns the times of the heartbeats that reached the server. */
+/** The person writes the `count`th message, and gets a reply. Returns the times of the heartbeats that reached the server. */
 async function answered(phone: string, count: number, modelMs = 0): Promise<Set<string>> {
   if (modelMs > 0) system.sandbox.models.program({ model: 'sandbox-model', times: 1, delayMs: modelMs });
   await system.sandbox.kapso.customerSends({ from: phone, text: `message ${count}` });
@@ -70,7 +70,7 @@ function documentedActions(): Record<string, number> {
   return Object.fromEntries([...rows].map(([, what = '', actions]) => [what, Number(actions)]));
 }
 
-test('when messages are answered, then each costs at most 5 actions, and the session one more, as the document says', async () => {
+test('when messages are answered, then each costs at most 5 actions, and the session one more, as docs/production.md says', async () => {
   const phone = newPhone();
   await answered(phone, 1);
   const first = await actionsAfter(phone, 1);

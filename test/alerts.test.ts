@@ -1,4 +1,4 @@
-/** Somebody is told of what needs a person: by webhook and by WhatsApp, also if a worker dies in between or the receiver is away. */
+/** Alerts about what needs a person, by webhook and by WhatsApp, even if a worker dies in between or the receiver is down. */
 import { readFileSync } from 'node:fs';
 import { Webhook } from 'standardwebhooks';
 import { type ReceivedWebhook, type Receiver, startReceiver } from '../src/sandbox/receiver';
@@ -58,7 +58,7 @@ async function failTurn(): Promise<string> {
   return (await system.db.conversation.findFirstOrThrow({ where: { contact: { phone } } })).id;
 }
 
-test('when turns fail for one cause, then the webhook and the owner are told once, and once more after the hour', async () => {
+test('when turns fail for one cause, then the webhook and the owner get one alert, and another one after the hour', async () => {
   const first = await failTurn();
   const [alert] = await receiver.waitFor(ALERT, 1, WAIT_MS);
   const text = alert === undefined ? '' : textOf(alert);
@@ -92,7 +92,7 @@ test('when turns fail for one cause, then the webhook and the owner are told onc
   expect(await system.db.contact.count({ where: { phone: OWNER.slice(1) } })).toBe(0);
 }, 90_000);
 
-test('when the receiver is away for a while, then it gets the alert once it is back, under the same id', async () => {
+test('when the receiver is down for a while, then it gets the alert once it is back, under the same id', async () => {
   receiver.answers.push(503, 503);
   await failTurn();
   const tries = await receiver.waitFor(ALERT, 3, 60_000);
@@ -114,7 +114,7 @@ test('when the worker dies while it sends, then another one sends the same messa
   expect(receiver.webhooks).toHaveLength(2);
 }, 90_000);
 
-test('when Kapso has paused the webhook, then a worker finds out and tells', async () => {
+test('when Kapso has paused the webhook, then a worker finds out and sends an alert', async () => {
   const [webhook] = system.sandbox.kapso.platform.webhooks;
   if (webhook === undefined) throw new Error('the sandbox has no webhook');
   webhook.active = false;
@@ -124,7 +124,7 @@ test('when Kapso has paused the webhook, then a worker finds out and tells', asy
   webhook.active = true;
 }, 60_000);
 
-test('when a call needs a person, then somebody is told', async () => {
+test('when a call needs a person, then an alert is sent', async () => {
   const ended = readFileSync('test/fixtures/vapi/status-update.ended.start-error.json', 'utf8');
   expect((await system.sandbox.vapi.deliver(ended)).status).toBe(200);
   const [alert] = await receiver.waitFor(ALERT, 1, 40_000);

@@ -60,7 +60,7 @@ async function place(reference: string, play: PlayName = 'answered', talkMs?: nu
   }
 }
 
-test('when 500 calls with one reference are waited for and the API restarts, then each waiter gets all of them, counted', async () => {
+test('when clients wait for 500 calls with one reference and the API restarts, then each client gets the counts of all calls', async () => {
   const reference = randomUUID();
   const { running, apiUrl } = await anotherApi();
   const plays: [PlayName, number][] = [
@@ -101,7 +101,7 @@ test('when 500 calls with one reference are waited for and the API restarts, the
   await other.running.stop();
 }, 180_000);
 
-test('when nothing was placed with the reference yet, then the wait goes on until its calls are placed and done', async () => {
+test('when no call with the reference was placed yet, then the wait continues until its calls are placed and done', async () => {
   const reference = randomUUID();
   const waiting = list(system.apiUrl, reference, 30);
   await eventually(async () => expect(await metric(system.apiUrl, /^parley_call_waiters (\d+)$/m)).toBe(1));
@@ -109,7 +109,7 @@ test('when nothing was placed with the reference yet, then the wait goes on unti
   expect((await waiting).body).toMatchObject({ done: true, pending: 0, counts: { busy: 1, completed: 0 } });
 });
 
-test('when the workflow of one call was stopped, then the others are still waited for, and the answer says that one is pending', async () => {
+test('when the workflow of one call was stopped, then the wait for the others continues, and the response says that one is pending', async () => {
   const reference = randomUUID();
   await place(reference, 'answered', 2_000);
   const stopped = await place(reference, 'answered', 20_000);

@@ -147,7 +147,7 @@ test('when a late report has improved the result, then the update is marked, and
   ]);
 });
 
-test('when the execution of a Kestra flow was resumed, then it is told of no update', async () => {
+test('when a Kestra execution was resumed, then it gets no update', async () => {
   const path = '/api/v1/main/executions/e2/resume';
   const callId = await call(path, [204]);
   expect(await (await run(callId, { isUpdate: true })).result()).toEqual({ delivered: false, reason: 'resumed' });

@@ -54,7 +54,7 @@ async function callTo(to: string, more: Record<string, unknown> = {}) {
   return body.callId;
 }
 
-/** Vapi tells nothing of the call until it is over. */
+/** Vapi reports nothing about the call until it is over. */
 const mute: Schedule = (events) => events.filter(({ type, status }) => type === 'end-of-call-report' || status === 'ended');
 
 /** A long call that is cancelled. By default, Vapi names no way to end it as often as one activity asks. */
@@ -328,7 +328,7 @@ describe('a callback', () => {
 });
 
 describe('somebody who picks up and says nothing', () => {
-  test('when the person has a conversation, then the call stands in it as not answered, and no text is sent', async () => {
+  test('when the person has a conversation, then its note says that nobody answered, and no follow-up is sent', async () => {
     const phone = newNumber().slice(1);
     await system.sandbox.kapso.customerSends({ from: phone, text: 'please call me' });
     await outcomesOf(system, phone, 1);
@@ -372,7 +372,7 @@ describe('a report of silence for a call without any event', () => {
     expect(await resultOf(system, callId)).toMatchObject({ ...silent, callId, to });
   });
 
-  test('when it repeats the name of a call that follows another one, then it is a call of its own, in which nobody answered', async () => {
+  test('when it repeats the name of a call that follows another one, then it is a call of its own, which nobody answered', async () => {
     const to = newNumber();
     vapi().play({ ...toOf(to), play: 'no-events' });
     const callId = await callTo(to);
@@ -412,7 +412,7 @@ describe('a number that WhatsApp spells differently', () => {
   );
 });
 
-describe('a report whose facts stand only inside the call', () => {
+describe('a report whose facts are only inside the nested call', () => {
   test('when it arrives, then the result has everything', async () => {
     const { result } = await playedCall('facts-inside-call');
     expect(result).toMatchObject({
@@ -423,7 +423,7 @@ describe('a report whose facts stand only inside the call', () => {
 });
 
 describe('a report that arrives after the result', () => {
-  test('when it improves the result, then row, note and one marked callback say the same', async () => {
+  test('when it improves the result, then the row, the note and one marked callback agree', async () => {
     const phone = newNumber().slice(1);
     await system.sandbox.kapso.customerSends({ from: phone, text: 'please call me' });
     await outcomesOf(system, phone, 1);
@@ -526,7 +526,7 @@ describe('a call that Vapi does not end', () => {
     ['gives no way to end it, and it goes on', 'talking', ['dialCall', 'endCall', 'endCall']],
     ['takes the request, and it goes on', 'forgetful', ['dialCall', 'endCall', 'endCall', 'endCall']],
   ] as const)(
-    'when Vapi %s, then its end is asked for again until it ends',
+    'when Vapi %s, then the request to end it is repeated until it ends',
     async (_what, which, activities) => {
       expect(await resultOf(system, unendable[which], 60_000)).toMatchObject({ status: 'ended', endedReason: 'manually-canceled' });
       expect(await activitiesOf(unendable[which])).toEqual(activities);

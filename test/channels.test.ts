@@ -12,7 +12,7 @@ afterEach(() => system?.close());
 
 const post = async (path: string) => await request<{ detail: string }>(system, 'POST', path, { body: { message: {} } });
 
-test('when only voice calls are configured, then a call takes its course, and a WhatsApp webhook is refused by the name of the setting', async () => {
+test('when only voice calls are configured, then a call runs to its end, and a WhatsApp webhook is refused with the name of the setting', async () => {
   system = await startSuite('calls_alone', { environment: () => ({ ...NO_WHATSAPP, SANDBOX_URL: '' }) });
   const { body } = await placeCall(system, { to: newNumber() });
   expect(await resultOf(system, body.callId)).toMatchObject({ outcome: 'completed' });
@@ -23,7 +23,7 @@ test('when only voice calls are configured, then a call takes its course, and a 
   expect((await fetch(`${system.apiUrl}/readyz`)).status).toBe(200);
 });
 
-test('when only WhatsApp is configured, then a message is answered, and calls are refused by the name of the setting', async () => {
+test('when only WhatsApp is configured, then a message is answered, and calls are refused with the name of the setting', async () => {
   system = await startSuite('whatsapp_alone', { environment: () => NO_CALLS });
   const phone = newPhone();
   await system.sandbox.kapso.customerSends({ from: phone, text: 'hi' });
@@ -35,7 +35,7 @@ test('when only WhatsApp is configured, then a message is answered, and calls ar
     body: { detail: 'voice calls are not configured (VAPI_WEBHOOK_SECRET)' },
   });
 
-  // Half of WhatsApp is a mistake, which a process must not hide by going without it.
+  // A half-configured WhatsApp is a mistake, which a process must not hide by running without WhatsApp.
   for (const [entry, missing] of [
     ['src/processes/server.ts', 'KAPSO_WEBHOOK_SECRET'],
     ['src/processes/worker.ts', 'KAPSO_API_KEY'],

@@ -115,7 +115,7 @@ describe('a message', () => {
     ]);
   });
 
-  test('when a model says more than WhatsApp takes, then it is sent in several messages, and no character is cut', async () => {
+  test('when a reply is too long for one WhatsApp message, then it is sent in several messages, and no character is cut', async () => {
     const phone = newPhone();
     models().program({ model: 'sandbox-model', reply: '😀'.repeat(3_000) });
     await kapso().customerSends({ from: phone, text: 'hi' });

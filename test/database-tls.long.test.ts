@@ -31,7 +31,7 @@ beforeAll(async () => {
   const start = async () => startPostgres({ dataDir, port: await freePort(0), fast: true, logFile: join(folder, 'postgres.log') });
   postgres = await start();
   await postgres.stop();
-  // The server's key must be the account's that runs it.
+  // The key must belong to the account that runs the server.
   const { uid, gid } = await stat(dataDir);
   for (const [from, name] of [
     [server.certFile, 'server.crt'],
@@ -58,7 +58,7 @@ function urlWith(parameters: string, host = 'localhost'): string {
   return `${url.href}?${parameters}`;
 }
 
-/** Whether a connection uses TLS, over SQL and over Prisma's models; or what it says when it fails. */
+/** Whether a connection uses TLS, over SQL and over Prisma's models; or its error. */
 async function connect(url: string): Promise<unknown> {
   const db = openDatabase(url);
   try {
@@ -125,19 +125,16 @@ const run = async (entry: string, environment: Record<string, string>) =>
     ({ code, stdout, stderr }: { code: number; stdout: string; stderr: string }) => ({ code, stdout, stderr }),
   );
 
-withOpenssl(
-  'when the migrations and the commands get such a URL, then they obey it and fail with the same words, and nothing else',
-  async () => {
-    const good = urlWith(`sslmode=require&sslrootcert=${server.certFile}`);
-    const bad = urlWith('sslmode=require');
-    expect(await run('src/processes/migrate.ts', { DATABASE_URL: good })).toEqual({ code: 0, stdout: 'nothing to apply\n', stderr: '' });
-    for (const entry of ['src/processes/migrate.ts', 'src/local/commands/balance.ts']) {
-      const { code, stderr } = await run(entry, { DATABASE_URL: bad });
-      expect([code, stderr.split('\n').length]).toEqual([1, 2]);
-      expect(stderr).toMatch(/^DATABASE_URL: .*sslrootcert/);
-    }
-  },
-);
+withOpenssl('when the migrations and the commands get such a URL, then they use TLS as it says, or fail with only that error', async () => {
+  const good = urlWith(`sslmode=require&sslrootcert=${server.certFile}`);
+  const bad = urlWith('sslmode=require');
+  expect(await run('src/processes/migrate.ts', { DATABASE_URL: good })).toEqual({ code: 0, stdout: 'nothing to apply\n', stderr: '' });
+  for (const entry of ['src/processes/migrate.ts', 'src/local/commands/balance.ts']) {
+    const { code, stderr } = await run(entry, { DATABASE_URL: bad });
+    expect([code, stderr.split('\n').length]).toEqual([1, 2]);
+    expect(stderr).toMatch(/^DATABASE_URL: .*sslrootcert/);
+  }
+});
 
 withOpenssl.each([
   ['API', 'src/processes/server.ts', 'api listening'],
@@ -165,7 +162,7 @@ test.each([
   expect([code === 0, stderr.trim().split('\n').at(-1)]).toEqual([false, expect.stringContaining(words)]);
 });
 
-test('when the namespace does not exist, then a command names that setting', async () => {
+test('when the namespace does not exist, then a command names its setting', async () => {
   const environment = { TEMPORAL_ADDRESS: testTemporal().address, TEMPORAL_NAMESPACE: 'nowhere' };
   const { code, stderr } = await run('src/local/commands/retention.ts', environment);
   expect([code, stderr]).toEqual([1, expect.stringMatching(/^TEMPORAL_NAMESPACE: .* has no namespace nowhere\n$/)]);

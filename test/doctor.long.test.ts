@@ -5,7 +5,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
-import { markSettings } from '../src/local/setting-marks';
+import { fingerprintSettings } from '../src/local/setting-fingerprints';
 import { startSuite } from './support/suite';
 import { inherited, type System, VAPI_WEBHOOK_SECRET, WEBHOOK_SECRET } from './support/system';
 
@@ -45,7 +45,7 @@ test('when all is well, then each line says so, and the test webhook leaves noth
   expect(await count()).toEqual([0, 0, 0]);
 });
 
-test('when several things are wrong, then each has its line, the verdict names them, and the exit status is 1', async () => {
+test('when several things are wrong, then each has a line, the verdict names them, and the exit status is 1', async () => {
   await system.db.chatbotSettings.updateMany({ data: { aiEnabled: false, providerChain: ['deepseek:deepseek-chat', 'grok'] } });
   for (const row of system.sandbox.kapso.platform.webhooks) row.active = false;
   const { code, lines } = await doctor({ TEMPORAL_TASK_QUEUE: 'nobody-polls-this', DEEPSEEK_API_KEY: 'k' });
@@ -54,7 +54,7 @@ test('when several things are wrong, then each has its line, the verdict names t
   expect(code).toBe(1);
   expect(lines).toEqual(
     expect.arrayContaining([
-      expect.stringMatching(/^PROBLEM +Worker +no worker takes the tasks/),
+      expect.stringMatching(/^PROBLEM +Worker +no worker polls the task queue/),
       expect.stringMatching(/^PROBLEM +Webhook +the webhook is paused/),
       expect.stringMatching(/^PROBLEM +Models +deepseek \(deepseek-chat\) ended on 2026-07-24/),
       expect.stringMatching(/^warning +Models +grok \(grok-4\.3\) has no API key/),
@@ -68,16 +68,16 @@ test.each<[string, Record<string, string>, RegExp]>([
   ['a setting is invalid', { AI_ENABLED: 'perhaps' }, /^PROBLEM +Settings +AI_ENABLED: must be true or false$/m],
   ['WhatsApp is half configured', { KAPSO_WEBHOOK_SECRET: '' }, /^PROBLEM +Settings +KAPSO_WEBHOOK_SECRET: is not set, but/m],
   [
-    'the database is away',
+    'the database is unreachable',
     { DATABASE_URL: 'postgres://parley:hidden-password@127.0.0.1:1/parley' },
     /^PROBLEM +Database +cannot be used .*DATABASE_URL/m,
   ],
-  ['Temporal is away', { TEMPORAL_ADDRESS: '127.0.0.1:1' }, /^PROBLEM +Temporal +cannot be reached/m],
+  ['Temporal is unreachable', { TEMPORAL_ADDRESS: '127.0.0.1:1' }, /^PROBLEM +Temporal +cannot be reached/m],
   ['the namespace is unknown', { TEMPORAL_NAMESPACE: 'nowhere' }, /^PROBLEM +Temporal +has no namespace nowhere/m],
   [
-    'a model provider is away',
+    'a model provider is unreachable',
     { OPENAI_BASE_URL: 'http://127.0.0.1:1' },
-    /^PROBLEM +Models +openai could not be asked \(ECONNREFUSED\)[\s\S]*^PROBLEM +Replies +OFF: openai could not be asked/m,
+    /^PROBLEM +Models +openai could not be queried \(ECONNREFUSED\)[\s\S]*^PROBLEM +Replies +OFF: openai could not be queried/m,
   ],
   ['there is no database', { DATABASE_URL: '' }, /^PROBLEM +Database +DATABASE_URL is not set, and npm start/m],
 ])('when %s, then it says what to do', async (_what, environment, expected) => {
@@ -92,7 +92,7 @@ const NO_KEYS = {
   ...{ KAPSO_API_KEY: '', KAPSO_WEBHOOK_SECRET: '', KAPSO_PHONE_NUMBER_ID: '' },
 };
 
-test('when nothing runs and no key is set, then that nothing runs is the only problem; while npm start is starting, it says so', async () => {
+test('when nothing runs and no key is set, then the only problem is the missing npm start; while that is starting, the line says so', async () => {
   const stopped = await doctor(NO_KEYS);
   expect(stopped.lines).toContainEqual(expect.stringMatching(/^PROBLEM +Database .* is not running: start it$/));
   expect(stopped.lines.at(-1)).toBe('1 thing is wrong.');
@@ -106,16 +106,16 @@ test('when nothing runs and no key is set, then that nothing runs is the only pr
   }
 });
 
-test('when npm start was started with other settings, then they are named, and a key that only the terminal has is not judged', async () => {
+test('when npm start is running with other settings, then they are named, and a key that only the terminal has is not checked', async () => {
   const file = join(dataDir, 'running.json');
   const { DATABASE_URL = '', ...started } = { ...system.environment, GROK_API_KEY: 'test-grok-key' };
-  const settingMarks = markSettings({ ...started, OPENAI_API_KEY: '' });
-  const running = { apiUrl: system.apiUrl, apiKey: 'k', databaseUrl: DATABASE_URL, settingMarks, pid: process.pid };
+  const settingFingerprints = fingerprintSettings({ ...started, OPENAI_API_KEY: '' });
+  const running = { apiUrl: system.apiUrl, apiKey: 'k', databaseUrl: DATABASE_URL, settingFingerprints, pid: process.pid };
   await writeFile(file, JSON.stringify(running));
   const { code, lines } = await doctor();
   await rm(file);
   expect(lines).toContainEqual(
-    expect.stringMatching(/^PROBLEM +Settings +npm start was .* other settings: OPENAI_API_KEY, GROK_API_KEY; /),
+    expect.stringMatching(/^PROBLEM +Settings +npm start is running with other values of OPENAI_API_KEY, GROK_API_KEY: /),
   );
   expect(lines.join()).not.toMatch(/openai \(/);
   expect(code).toBe(1);

@@ -67,7 +67,7 @@ function seconds(duration: string | undefined): number {
 const REFUSALS = [400, 401, 403, 404, 409, 413, 415, 422];
 const OUTAGE_S = 15 * 60;
 
-test('when the flows are looked for, then there is one of each kind, and the table of the README has them', () => {
+test('when the flows are listed, then there is one of each kind, and the table of the README has them', () => {
   const names = ['call-many-phones-1-3', 'call-many-phones', 'place-call-and-wait', 'place-call-with-callback', 'try-again-later'];
   expect(flows.map(({ name }) => name)).toEqual(names.map((name) => `${name}.yaml`));
   const readme = readFileSync(join(FOLDER, 'README.md'), 'utf8');
@@ -85,7 +85,7 @@ describe.each(flows)('$name', ({ name, flow, source }) => {
     expect(new Set(ids).size).toBe(ids.length);
   });
 
-  test('when it asks Parley, then with the address, a key, a bound for a read that hangs, and retries for longer than an outage', () => {
+  test('when it calls Parley, then with the URL, a key, a read timeout, and retries for longer than an outage', () => {
     expect(requests.length).toBeGreaterThanOrEqual(2);
     for (const { uri, headers, options, retry } of requests) {
       expect(uri?.startsWith(OURS)).toBe(true);
@@ -97,7 +97,7 @@ describe.each(flows)('$name', ({ name, flow, source }) => {
     }
   });
 
-  test('when Parley refuses, then nothing is sent again, and the flow says why', () => {
+  test('when Parley refuses a request, then the flow does not retry it, and says why', () => {
     for (const { id, method, options } of requests) {
       const codes = options?.allowedResponseCodes ?? [];
       // Kestra fails a task with a code that is not listed, a 2xx too (measured).
@@ -158,7 +158,7 @@ describe.each(flows)('$name', ({ name, flow, source }) => {
     expect(tasks.filter(({ type }) => /\.(LoopUntil|Pause)$/.test(type))).toHaveLength(1);
   });
 
-  test('when it branches on the outcome, then by outcomes that there are, and with a default', () => {
+  test('when it branches on the outcome, then only on existing outcomes, and with a default', () => {
     for (const branch of tasks.filter(({ type }) => type.endsWith('.Switch'))) {
       expect(branch.value).toContain('.outcome');
       expect(Object.keys(branch.cases ?? {})).toContain('completed');
@@ -184,7 +184,7 @@ test.each([
   expect(poll?.uri).toContain(`?serviceRequestId={{ ${reference} }}&wait=50`);
 });
 
-test('when try-again-later calls again, then for the outcomes that may change, later, a bounded number of times', () => {
+test('when try-again-later calls again, then only after outcomes that may change, later, and a limited number of times', () => {
   const again = allTasks(flows.find(({ name }) => name === 'try-again-later.yaml')?.flow.tasks).find(({ id }) => id === 'again');
   const outcomes = [...(again?.runIf ?? '').matchAll(/'(\w+)'/g)].map(([, outcome]) => outcome);
   expect(outcomes).toEqual(['no_answer', 'busy', 'voicemail']);

@@ -29,7 +29,7 @@ interface LockedPackage {
 const locked = Object.entries(packages as unknown as Record<string, LockedPackage>);
 
 describe('package-lock.json (npm run lock makes a complete one)', () => {
-  test('when a package has a build per system, then the lock file has each of them', () => {
+  test('when a package has a build per platform, then the lock file has all of them', () => {
     const paths = new Set(locked.map(([path]) => path));
     /** Node's look-up: next to the package, then in each folder above. */
     const isFound = (from: string, name: string): boolean => {
@@ -80,7 +80,7 @@ describe('the image', () => {
     expect(result).toMatchObject({ status: 0, stdout: '', stderr: '' });
   });
 
-  test('when its packages are listed, then there is no tool chain, no page library and nothing that only development needs', () => {
+  test('when its packages are listed, then there is no tool chain, no UI library and nothing that only development needs', () => {
     const installed = installedPackages(stage('runtime'));
     for (const name of Object.keys(dependencies)) expect(installed).toContain(name);
     // These are also dependencies of packages that production needs: the worker's bundler, its protocol, and types that some bring along.
@@ -92,7 +92,7 @@ describe('the image', () => {
     expect(installed.filter((name) => refused.includes(name) || refusedScopes.test(name))).toEqual([]);
   });
 
-  test('when its files are listed, then they are what a process reads, and nothing of a developer', () => {
+  test('when its files are listed, then they are what a process reads, and none that only a developer needs', () => {
     const files = readdirSync(stage('runtime')).sort();
     expect(files).toEqual(
       ['activities', 'dist', 'node_modules', 'package-lock.json', 'package.json', 'prisma', 'src', 'tsconfig.json', 'workflows'].sort(),

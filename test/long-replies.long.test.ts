@@ -1,4 +1,4 @@
-/** Replies on their way to WhatsApp: Markdown, and more text than one message takes. Real processes, some of which are killed. */
+/** Replies on their way to WhatsApp: Markdown, and more text than fits into one message. Real processes, some of which are killed. */
 
 import { balance, eventually, newPhone, outcomesOf, repliesOf, workflowIdOf } from './support/expectations';
 import { startSuite } from './support/suite';
@@ -90,7 +90,7 @@ describe('a reply', () => {
     expect(historySize).toBeLessThan(1_000_000);
   }, 180_000);
 
-  test('when a part is throttled and another one refused for good, then the first comes once, and a person is asked for', async () => {
+  test('when one part is throttled and another one permanently refused, then the first arrives once, and a person is needed', async () => {
     const phone = newPhone();
     await ask(phone, LONG);
     await kapso().waitForVisible(phone, 1, 20_000);
@@ -110,7 +110,7 @@ describe('a reply', () => {
     expect(await outcomesOf(system, phone, 2)).toEqual(['failed', 'answered']);
   });
 
-  test('when it is unknown whether a part went out, then the next waits for the proof, and all arrive once and in order', async () => {
+  test('when it is unknown whether a part was sent, then the next waits for proof, and all arrive once and in order', async () => {
     const phone = newPhone();
     kapso().fault({
       on: 'send',
@@ -125,7 +125,7 @@ describe('a reply', () => {
     expect((await repliesOf(system, phone)).map(({ sendAttempts }) => sendAttempts)).toEqual([1, 1, 1]);
   });
 
-  test('when a part certainly did not go out, then it is sent again before the next', async () => {
+  test('when a part was certainly not sent, then it is sent again before the next', async () => {
     const phone = newPhone();
     kapso().fault({ on: 'send', match: { to: phone }, times: 1, answer: 'cut', accepted: false });
     await ask(phone, LONG);

@@ -1,4 +1,4 @@
-/** A migration that is killed anywhere: the next one completes it. */
+/** A migration that is killed at any point: the next run completes it. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
@@ -55,7 +55,7 @@ function startMigration(databaseUrl: string): ChildProcess {
   });
 }
 
-/** Runs a migration whose process is killed at its `killAt`-th request, which PostgreSQL still gets or not. Resolves to the number of requests. */
+/** Runs a migration whose process is killed at its `killAt`-th request, which PostgreSQL may or may not get. Resolves to the number of requests. */
 async function migrateAndKill(target: URL, killAt: number, fate: 'pass' | 'drop'): Promise<{ requests: number; signal: string | null }> {
   let requests = 0;
   const path = await startWatchedPath(target, () => {
@@ -133,7 +133,7 @@ function startEverything(environment: NodeJS.ProcessEnv) {
   return { says, end };
 }
 
-test('when npm start is killed while it migrates, again and again, then the next one runs', async () => {
+test('when npm start is repeatedly killed while it migrates, then the next one runs', async () => {
   const dataDir = await mkdtemp(join(tmpdir(), 'parley-killed-start-'));
   // biome-ignore lint/style/noProcessEnv: a stranger's shell, without any setting of ours but the run's choice of the CLI
   const { PATH, HOME, XDG_CACHE_HOME, TEMPORAL_CLI_PATH } = process.env;
@@ -144,7 +144,7 @@ test('when npm start is killed while it migrates, again and again, then the next
   for (let kill = 0; kill < 3; kill++) {
     const start = startEverything(environment);
     await start.says('PostgreSQL ');
-    // A random moment is what is tested; no event marks it.
+    // The test is about random moments, so there is no event to wait for.
     await sleep(random() * 150);
     await start.end('SIGKILL');
   }

@@ -1,6 +1,6 @@
 /**
- * What odd answers of models do, through the whole system, each from the first and from the last provider of the chain: what can be read
- * is sent, what is empty or broken is asked again, and what is final names its cause. The customer reads a whole answer or nothing.
+ * Unusual answers of models, through the whole system, each from the first and from the last provider of the chain. Readable ones are sent,
+ * empty or broken ones are requested again, and final ones name their cause. The customer reads a whole answer or nothing.
  */
 import type { ModelProgram, ModelRequest } from '../src/sandbox/models/double';
 import { balance, eventually, newPhone, outcomesOf, repliesOf } from './support/expectations';
@@ -65,13 +65,13 @@ interface Outcome {
   /** What the customer has read. */
   read: string[];
   by: (string | null | undefined)[];
-  /** Requests to the provider that answers oddly. */
+  /** Requests to the provider with the unusual answers. */
   asked: number;
   attention: unknown;
   promptTokens: (number | null)[];
 }
 
-/** One customer, whom the provider in this place answers oddly, `times` in a row. In the last place, the first provider is out. */
+/** One customer, to whom the provider in this place gives an unusual answer, `times` in a row. In the last place, the first one is down. */
 async function play(kind: string, place: Place, answer: Answer, times?: number): Promise<Outcome> {
   const phone = newPhone();
   const text = `${kind} (${place})`;
@@ -125,7 +125,7 @@ const READABLE: Record<string, Answer> = {
   },
 };
 
-/** Passing: the next provider is called at once, and the same one again if it is the last. */
+/** Temporary failures: the next provider is called at once, and the same one again if it is the last. */
 const AGAIN: Record<string, Answer> = {
   'an empty text': says({ content: '' }),
   'a zero-width space': says({ content: '\u200B' }),
@@ -151,7 +151,7 @@ const AGAIN: Record<string, Answer> = {
   'an outage': fails(503, 'loading'),
 };
 
-/** Not passing: asked once. The cause as the record has it, in the last place. */
+/** Permanent failures: the provider is called once. With the cause as stored, for the last place. */
 const FINAL: Record<string, [Answer, string]> = {
   'no money': [
     fails(402, { message: 'the account has no money left', code: 'invalid_request_error' }),
@@ -174,17 +174,17 @@ const FINAL: Record<string, [Answer, string]> = {
 };
 
 describe('an answer that can be read', () => {
-  test.each(['first', 'last'] as const)('when it comes from the %s provider, then the customer reads the text alone', async (place) => {
+  test.each(['first', 'last'] as const)('when it comes from the %s provider, then the customer reads only the text', async (place) => {
     const played = await playAll(READABLE, place);
     expect(played).toMatchObject(each(READABLE, { ...answeredBy(place, 1), promptTokens: [40] }));
   });
 
-  test('when a sentence only mentions a tag, then it passes', async () => {
+  test('when a sentence only mentions a tag, then it is sent', async () => {
     const content = 'Write <think> before it and </think> after it.';
     expect(await play('a mention', 'first', says({ content }))).toMatchObject({ read: [content], asked: 1 });
   });
 
-  test.each(['first', 'last'] as const)('when the %s provider tells no usage, then the tokens are unknown', async (place) => {
+  test.each(['first', 'last'] as const)('when the %s provider reports no usage, then the token counts are unknown', async (place) => {
     const kinds = {
       missing: says({ content: ANSWER }, 'stop', { usage: undefined }),
       null: says({ content: ANSWER }, 'stop', { usage: null }),
@@ -199,12 +199,12 @@ describe('an answer that is empty or broken', () => {
     expect(played).toMatchObject(each(AGAIN, answeredBy('last', 1)));
   });
 
-  test('when it comes from the last provider, then that is asked again', async () => {
+  test('when it comes from the last provider, then that one is called again', async () => {
     const played = await playAll(AGAIN, 'last', 1);
     expect(played).toMatchObject(each(AGAIN, answeredBy('last', 2)));
   });
 
-  test('when the last provider never does better, then the turn fails, and the cause is named', async () => {
+  test('when the last provider always gives one, then the turn fails, and the cause is named', async () => {
     const kinds = {
       'always thoughts': says({ content: null, reasoning_content: 'Hm.' }),
       'always tools': says({ content: null, tool_calls: [{ id: '1' }] }),
@@ -214,7 +214,7 @@ describe('an answer that is empty or broken', () => {
     const played = await playAll(kinds, 'last');
     expect(played).toMatchObject(each(kinds, { outcomes: ['failed'], read: [], asked: 3 }));
     const cause = (kind: keyof typeof kinds) => JSON.stringify(played[kind]?.attention);
-    expect(cause('always thoughts')).toContain('openai (m-last) gave thoughts and no answer: switch its thinking off');
+    expect(cause('always thoughts')).toContain('openai (m-last) gave thoughts and no answer: turn off its thinking');
     expect(cause('always tools')).toContain('openai (m-last) called a tool and gave no answer: use another model');
     expect(cause('always a refusal')).toContain('openai (m-last) refused the content: a person must answer');
     expect(cause('always nothing')).toContain('openai (m-last) gave an empty answer: use another model');
@@ -224,7 +224,7 @@ describe('an answer that is empty or broken', () => {
 describe('an answer that is final', () => {
   const answers = Object.fromEntries(Object.entries(FINAL).map(([kind, [answer]]) => [kind, answer]));
 
-  test('when it comes from the first provider, then the next one answers, and the first is not asked again', async () => {
+  test('when it comes from the first provider, then the next one answers, and the first is not called again', async () => {
     expect(await playAll(answers, 'first')).toMatchObject(each(answers, answeredBy('last', 1)));
   });
 
@@ -241,23 +241,26 @@ describe('an answer that is final', () => {
 describe('half a sentence', () => {
   const half = says({ content: 'We open at' }, 'length');
 
-  test.each(['first', 'last'] as const)('when the %s provider ends in it once, then it is asked for a shorter answer', async (place) => {
-    const kind = `half, once`;
-    expect(await play(kind, place, half, 1)).toMatchObject(answeredBy(place, 2));
-    const asked = models()
-      .requests(`m-${place}`)
-      .filter(isAsked(`${kind} (${place})`));
-    expect(asked[1]?.messages[0]?.content).toContain('was cut off. Answer again, completely');
-  });
+  test.each(['first', 'last'] as const)(
+    'when the %s provider stops in the middle once, then it is asked for a shorter answer',
+    async (place) => {
+      const kind = `half, once`;
+      expect(await play(kind, place, half, 1)).toMatchObject(answeredBy(place, 2));
+      const asked = models()
+        .requests(`m-${place}`)
+        .filter(isAsked(`${kind} (${place})`));
+      expect(asked[1]?.messages[0]?.content).toContain('was cut off. Answer again, completely');
+    },
+  );
 
-  test('when the first provider always ends in it, then the next one answers', async () => {
+  test('when the first provider always stops in the middle, then the next one answers', async () => {
     expect(await play('half, always', 'first', half)).toMatchObject({ ...answeredBy('last', 2), by: ['m-last'] });
   });
 
-  test('when the last provider always ends in it, then the turn fails, and nothing is sent', async () => {
+  test('when the last provider always stops in the middle, then the turn fails, and nothing is sent', async () => {
     const played = await play('half, always', 'last', half);
     expect(played).toMatchObject({ outcomes: ['failed'], read: [], asked: 6 });
-    expect(JSON.stringify(played.attention)).toContain('openai (m-last) ended in the middle of its answer: raise its limit of tokens');
+    expect(JSON.stringify(played.attention)).toContain('openai (m-last) ended in the middle of its answer: raise its token limit');
   });
 });
 
@@ -268,7 +271,7 @@ describe('a conversation that is too long', () => {
     ['last', 413, {}],
     ['last', 400, { code: 'context_length_exceeded' }],
   ])(
-    'when the %s provider refuses it with %i %j, then it is asked once more with less of what was said first',
+    'when the %s provider refuses it with %i %j, then it is asked once more without the older half of the history',
     async (place, status, error) => {
       const phone = newPhone();
       const text = `too long for ${status} ${JSON.stringify(error)}`;
@@ -289,7 +292,7 @@ describe('a conversation that is too long', () => {
     },
   );
 
-  test('when the model takes the turn alone, then it gets that', async () => {
+  test('when the model accepts only the turn itself, then it gets that', async () => {
     const phone = newPhone();
     for (const [index, text] of ['one', 'two'].entries()) {
       await kapso().customerSends({ from: phone, text });

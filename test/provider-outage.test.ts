@@ -366,10 +366,10 @@ describe('what people see meanwhile', () => {
   });
 });
 
-describe('a cold model, which takes 45 s three times (a fifteenth of it here) and loads anew when it is aborted', () => {
+describe('a cold model, which needs 45 s (a fifteenth of it here) for three requests and reloads when one is aborted', () => {
   const LOAD_MS = 45_000 / SCALE;
 
-  /** When the first of the requests came, and how many there were. */
+  /** When the first request arrived, and how many there were. */
   async function loadFor(text: string): Promise<{ phone: string; asks: number; tookMs: number }> {
     const phone = newPhone();
     models().program({ model: 'm-one', times: 3, delayMs: LOAD_MS, reply: 'warm' });
@@ -380,32 +380,32 @@ describe('a cold model, which takes 45 s three times (a fifteenth of it here) an
     return { phone, asks: asked.length, tookMs: (kapso().visibleTo(phone)[0]?.atMs ?? 0) - (asked[0]?.atMs ?? 0) };
   }
 
-  /** The bounds of the attempts for a customer, in ms. */
+  /** The timeouts of the attempts for a customer, in ms. */
   async function boundsOf(phone: string): Promise<number[]> {
     const { id } = await conversationOf(phone);
     return attempts.filter(({ conversationId }) => conversationId === id).map(({ attemptMs }) => attemptMs);
   }
 
-  test('when its provider has a bound of its own, then the first attempt is long enough', async () => {
+  test('when its provider has a timeout of its own, then the first attempt is long enough', async () => {
     limits.providerAttemptMs = { ...limits.providerAttemptMs, deepseek: 120_000 / SCALE };
     const { asks, tookMs } = await loadFor('a bound of its own');
     expect(asks).toBe(1);
     expect(tookMs).toBeLessThan(2 * LOAD_MS);
   });
 
-  test('when it has the common bound, then the second attempt gets twice as long, and is answered', async () => {
+  test('when it has the default timeout, then the second attempt gets twice as long, and is answered', async () => {
     const { phone, asks } = await loadFor('the common bound');
     expect(asks).toBe(2);
     expect(await repliesOf(system, phone)).toMatchObject([{ text: 'warm', attempts: 2 }]);
     expect(await boundsOf(phone)).toEqual([ATTEMPT_MS, 2 * ATTEMPT_MS]);
   });
 
-  test('when the turn is too short for a second attempt, then the first gets all that is left of it', async () => {
+  test('when the turn is too short for a second attempt, then the first gets the rest of the turn', async () => {
     limits.turnMs = ATTEMPT_MS + 1_500;
     expect(await loadFor('a short turn')).toMatchObject({ asks: 1 });
   });
 
-  test('when the worker that recorded the message is of 0.2, then each attempt has the same bound', async () => {
+  test('when a worker of 0.2 recorded the message, then each attempt has the same timeout', async () => {
     const text = 'recorded by 0.2';
     // `undefined` is not in the activity's result.
     Object.assign(limits, { turnMs: 3 * ATTEMPT_MS, providerAttemptMs: undefined });

@@ -96,7 +96,7 @@ behindProxy('when everything outside is behind a proxy, then a message is answer
   expect([...asked].sort()).toEqual([...HOSTS.map((host) => `CONNECT ${host}:443`), 'CONNECT temporal.test:7233'].sort());
 });
 
-test('when every proxy is dead and everything is on this machine, then the processes start all the same', async () => {
+test('when every proxy is down and everything is on this machine, then the processes start anyway', async () => {
   const names = ['HTTPS_PROXY', 'https_proxy', 'HTTP_PROXY', 'http_proxy', 'grpc_proxy', 'no_grpc_proxy'];
   const dead = await startSuite('dead_proxies', {
     environment: () => Object.fromEntries(names.map((name) => [name, 'http://127.0.0.1:9'])),
@@ -110,7 +110,7 @@ test('when every proxy is dead and everything is on this machine, then the proce
   }
 });
 
-test('when the Temporal CLI has to be downloaded, then that takes the proxy', async () => {
+test('when the Temporal CLI has to be downloaded, then through the proxy', async () => {
   const cacheDir = await mkdtemp(join(tmpdir(), 'parley-cli-'));
   const refusing = await startForwardProxy({});
   // In a process of its own: the downloader is native, and reads the real environment.

@@ -438,7 +438,7 @@ describe('open calls without a workflow', () => {
   });
 });
 
-test('when dead letters are old, then a run deletes them batch by batch; a dry run counts them, and one that was begun before there were any does neither', async () => {
+test('when dead letters are old, then a run deletes them in batches, a dry run counts them, and a run begun by an older version does neither', async () => {
   const letter = (body: number, lastSeenAt: Date) => ({
     ...{ source: 'kapso', reason: 'unreadable', detail: 'test', digest: randomUUID() },
     ...{ body, lastSeenAt, createdAt: daysAgo(200) },
@@ -467,7 +467,7 @@ test('when an old dead letter is deleted, then its conversation no longer asks f
   expect(left).toMatchObject([{ kind: 'send_unconfirmed' }]);
 });
 
-describe('what is only written', () => {
+describe('rows that expire', () => {
   const expireDays = { statusEvents: 30, callEvents: 40, parkedMessages: 50 };
 
   async function rows(days: number, count: number): Promise<void> {
@@ -487,13 +487,13 @@ describe('what is only written', () => {
   };
 
   beforeEach(async () => {
-    // Reports about the replies of other tests.
+    // Status events of the replies of other tests.
     await system.sandbox.kapso.settled();
     const { messageStatusEvent, vapiCallEvent, parkedMessage } = system.db;
     await Promise.all([messageStatusEvent.deleteMany(), vapiCallEvent.deleteMany(), parkedMessage.deleteMany()]);
   });
 
-  test('when it is too old, then a run deletes it batch by batch, each kind after its own time', async () => {
+  test('when they are too old, then a run deletes them in batches, each kind after its own time', async () => {
     for (const days of [29, 35, 45, 55]) await rows(days, 3);
     const expired = { statusEvents: 9, callEvents: 6, parkedMessages: 3 };
     expect(await run({ action: 'keep', expireDays, dryRun: true })).toMatchObject({ expired });
@@ -502,7 +502,7 @@ describe('what is only written', () => {
     expect(await counts()).toEqual([3, 6, 9]);
   });
 
-  test('when the run was begun by a version that did not know of it, then it stays', async () => {
+  test('when the run was begun by a version that does not know them, then they stay', async () => {
     await rows(400, 1);
     expect(await run({ action: 'keep' })).toMatchObject({ expired: { statusEvents: 0, callEvents: 0, parkedMessages: 0 } });
     expect(await counts()).toEqual([1, 1, 1]);
@@ -520,7 +520,7 @@ describe('what is only written', () => {
     expect((await archived())[0]?.events).toHaveLength(2);
   }, 60_000);
 
-  test('when calls are archived later than their events would end, then the events wait for them', () => {
+  test('when calls are archived later than their events would expire, then the events are kept longer', () => {
     const settings = {
       ...{ CALL_RETENTION_DAYS: 90, DEAD_LETTER_RETENTION_DAYS: 1, STATUS_EVENT_RETENTION_DAYS: 2 },
       ...{ CALL_EVENT_RETENTION_DAYS: 30, PARKED_MESSAGE_RETENTION_DAYS: 3 },

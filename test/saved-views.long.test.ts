@@ -1,4 +1,4 @@
-/** The queries of docs/production.md for saved views, each tried against the real server, and what an engineer finds behind them. */
+/** The queries of docs/production.md for saved views, each run against the real server, and the details of the workflows that they find. */
 import { readFileSync } from 'node:fs';
 import { newNumber, placeCall, resultOf } from './support/calls';
 import { eventually, newPhone, outcomesOf, workflowIdOf } from './support/expectations';
@@ -41,7 +41,7 @@ async function conversationIdOf(workflowId: string): Promise<string> {
   return (await system.db.conversation.findUniqueOrThrow({ where: { workflowId } })).id;
 }
 
-test('when a turn has failed, then the bold line says so with its cause until a reply is sent, and the first line is the id', async () => {
+test('when a turn has failed, then the bold line says so and why until a reply is sent, and the first line has the id', async () => {
   const { kapso, models } = system.sandbox;
   const phone = newPhone();
   models.program({ model: 'm-one', times: 1, error: { status: 401, message: `marker about ${phone}` } });
@@ -63,7 +63,7 @@ test('when a turn has failed, then the bold line says so with its cause until a 
   await eventually(async () => expect((await detailsOf(workflowId))[1]).toBe('**waiting for a message**'));
 });
 
-test('when the documented queries are asked, then the server takes each, and finds what it names', async () => {
+test('when the documented queries are run, then the server accepts each, and finds what it describes', async () => {
   const { kapso, models } = system.sandbox;
   const phone = newPhone();
   models.program({ model: 'm-one', times: 1, error: { status: 401 } });

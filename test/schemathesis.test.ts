@@ -85,7 +85,7 @@ async function documentWithRealIds(): Promise<string> {
       if (example !== undefined) parameter.example = example;
     }
   }
-  // A wait for a reference without calls, which is nearly every one, takes all its time.
+  // Nearly every generated reference has no calls, so a wait for it would take all its time.
   const list = document.paths?.['/api/v1/vapi/calls']?.get;
   if (list?.parameters) list.parameters = list.parameters.filter((parameter) => !('name' in parameter && parameter.name === 'wait'));
   const file = join(dir, 'openapi.json');

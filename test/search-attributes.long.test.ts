@@ -1,6 +1,6 @@
 /**
- * A namespace without our search attributes, in which none can be added: its server has room for three Booleans, and others have taken it.
- * No workflow can start there, so no message may be taken.
+ * A namespace without our search attributes, in which none can be added: its server has room for three Booleans, which others use up.
+ * No workflow can start there, so no message may be accepted.
  */
 import { randomBytes } from 'node:crypto';
 import { Client, Connection } from '@temporalio/client';
@@ -36,7 +36,7 @@ afterAll(async () => {
   await database?.drop();
 });
 
-test('when search attributes are missing and may not be added, then no message is taken and readyz names them, until they are there', async () => {
+test('when search attributes are missing and cannot be added, then no message is accepted and /readyz names them, until they exist', async () => {
   const [apiPort, workerPort] = [await freePort(41_000), await freePort(42_000)];
   const environment = {
     DATABASE_URL: database.url,

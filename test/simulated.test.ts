@@ -58,7 +58,7 @@ test.each([
   },
 );
 
-test('when the worker has no real model, then it says so at its start and on /readyz, and the API names the model that has ended', async () => {
+test('when the worker has no real model, then its log and /readyz say so, and the API names the model that has ended', async () => {
   await system.workers[0]?.line('"level":"warn"', `nobody who writes to ${system.phoneNumberId} is answered`);
   const readiness = async (url: string) => {
     const answer = await fetch(`${url}/readyz`);
@@ -88,12 +88,9 @@ test('when a simulated call to the number of a real person ends, then their conv
 test.each([
   ['KAPSO_API_KEY', { KAPSO_API_KEY: 'a real key' }],
   ['VAPI_API_KEY', { VAPI_API_KEY: 'a real key', KAPSO_API_KEY: 'sandbox' }],
-])(
-  'when the sandbox is started with a real %s, then it refuses, because its customers would be taken for real ones',
-  async (name, keys) => {
-    const environment = { ...system.environment, WEBHOOK_TARGET_URL: `${system.apiUrl}/webhook/kapso`, VAPI_API_KEY: 'sandbox', ...keys };
-    const sandbox = await startProcess('sandbox', 'src/sandbox/main.ts', environment, 'invalid settings');
-    await eventually(async () => expect(sandbox.child.exitCode).toBe(78));
-    expect(sandbox.lines.join()).toContain(`${name}: is set, so nothing is simulated`);
-  },
-);
+])('when the sandbox is started with a real %s, then it refuses, because its customers would count as real ones', async (name, keys) => {
+  const environment = { ...system.environment, WEBHOOK_TARGET_URL: `${system.apiUrl}/webhook/kapso`, VAPI_API_KEY: 'sandbox', ...keys };
+  const sandbox = await startProcess('sandbox', 'src/sandbox/main.ts', environment, 'invalid settings');
+  await eventually(async () => expect(sandbox.child.exitCode).toBe(78));
+  expect(sandbox.lines.join()).toContain(`${name}: is set, so nothing is simulated`);
+});

@@ -25,7 +25,7 @@ beforeAll(async () => {
     string,
   ];
   environment = { PATH, HOME, TEMPORAL_CLI_PATH, DATA_DIR: dataDir, PORT, POSTGRES_PORT, SANDBOX_PORT, TEMPORAL_PORT, TEMPORAL_UI_PORT };
-  // A proxy that is not there: nothing on this machine may be asked through it, by us or by a child process.
+  // A proxy that does not exist: neither we nor a child process may use it for anything on this machine.
   for (const name of ['http_proxy', 'HTTP_PROXY', 'https_proxy', 'HTTPS_PROXY', 'grpc_proxy']) environment[name] = 'http://127.0.0.1:9';
   if (XDG_CACHE_HOME) environment.XDG_CACHE_HOME = XDG_CACHE_HOME;
 });
@@ -186,7 +186,7 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   expect((await conversations())[0]?.workflowId).toBe(bob);
   expect(workflowOf(await chat('It is me again'))).toBe(conversation?.workflowId);
 
-  // A simulated voice call to its end, and one that the caller ends; of a third no report comes, and the API dies meanwhile.
+  // A simulated call that ends by itself, one that the caller ends, and one without a report, during which the API dies.
   const unreported = run('call', '+15550105');
   const busy = run('call', '+15550101');
   const live = run('call', '+15550100');
@@ -225,7 +225,7 @@ test('when a stranger starts, chats, stops and starts again, then a reply comes 
   expect(third.output()).toContain('stopped; the data is kept for the next start');
 }, 240_000);
 
-test('when Kapso is real, then nothing is simulated, what is missing is said by name, and chat sends nothing', async () => {
+test('when Kapso is real, then nothing is simulated, start names what is missing, and chat sends nothing', async () => {
   const log = createLogger('kapso', 'silent');
   const kapso = await startSandbox({ port: 0, webhookUrls: [], webhookSecret: 'secret', phoneNumberId: '200000000000002', log });
   const keys = {
@@ -239,7 +239,7 @@ test('when Kapso is real, then nothing is simulated, what is missing is said by 
   try {
     await start.says('Stop         Ctrl-C');
     expect(start.output()).toMatch(
-      /Replies +OFF: CHATBOT_ENABLED is not true; AI_ENABLED is not true; no model has an API key.*no webhook to Parley/,
+      /Replies +OFF: CHATBOT_ENABLED is not true; AI_ENABLED is not true; no model has an API key.*webhooks leads to Parley/,
     );
     expect(start.output()).toMatch(/Simulated +nothing\n +Off +voice calls \(set VAPI_API_KEY\)/);
     expect(start.output()).not.toContain('npm run chat');
@@ -254,7 +254,7 @@ test('when Kapso is real, then nothing is simulated, what is missing is said by 
   }
 }, 120_000);
 
-test('when a start of 0.2 runs, which has a sandbox next to the real Kapso, then chat sends nothing', async () => {
+test('when an npm start of 0.2 runs, with a sandbox next to the real Kapso, then chat sends nothing', async () => {
   const running = { apiUrl: 'http://127.0.0.1:1', apiKey: 'k', sandboxUrl: 'http://127.0.0.1:1', databaseUrl: 'd', pid: process.pid };
   const file = join(dataDir, 'running.json');
   await writeFile(file, JSON.stringify(running));
@@ -273,12 +273,12 @@ test('when voice calls are off, then call says so at once', async () => {
   await rm(file);
 });
 
-test('when Vapi alone is real, then start says what calls lack, by name', async () => {
+test('when only Vapi is real, then start names the settings that calls lack', async () => {
   Object.assign(environment, { VAPI_API_KEY: 'a-real-key', VAPI_WEBHOOK_SECRET: 'a-secret' });
   const start = run('start');
   try {
     await start.says('Stop         Ctrl-C');
-    expect(start.output()).toMatch(/Calls +not complete: without VAPI_ASSISTANT_ID, VAPI_PHONE_NUMBER_ID, PUBLIC_URL, /);
+    expect(start.output()).toMatch(/Calls +incomplete: not set: VAPI_ASSISTANT_ID, VAPI_PHONE_NUMBER_ID, PUBLIC_URL; /);
     expect(start.output()).toContain('`npm run doctor`');
     expect(start.output()).not.toContain('nobody who writes to');
   } finally {
@@ -315,7 +315,7 @@ test.each([
 const COMMANDS = ['start', 'chat', 'call', 'balance', 'retention', 'migrate', 'bench', 'doctor', 'record-histories', 'api', 'worker'];
 
 test.each(COMMANDS)(
-  'when %s is asked for help, then it says what it does, its options and where its settings come from',
+  'when %s is asked for help, then it prints what it does, its options and where its settings come from',
   async (script) => {
     const terminal = run(script, '--help');
     terminal.child.stdin.end();
@@ -376,7 +376,7 @@ test('when a setting is wrong, then start names it and ends', async () => {
   expect([code, wrong.output()]).toEqual([78, expect.stringContaining('AI_ENABLED')]);
 });
 
-test('when Kapso has a key only, then start names everything else that it needs, and ends', async () => {
+test('when Kapso has a key only, then start names everything else that it needs, and exits', async () => {
   environment.KAPSO_API_KEY = 'a-real-key';
   const start = run('start');
   const [code] = await start.exited;

@@ -1,4 +1,4 @@
-/** The only provider refuses what strict chat templates refuse: through the whole system, everybody is answered at the first attempt. */
+/** The only provider refuses what strict chat templates refuse. Through the whole system, each turn is answered at the first attempt. */
 import { newNumber, placeCall, resultOf } from './support/calls';
 import { balance, newPhone, outcomesOf, repliesOf } from './support/expectations';
 import { startSuite } from './support/suite';
@@ -28,7 +28,7 @@ afterEach(async () => {
 
 const kapso = () => system.sandbox.kapso;
 const models = () => system.sandbox.models;
-/** What the model was asked last, without the system message. */
+/** The messages of the last request to the model, without the system message. */
 const lastTalk = () => models().requests('strict').at(-1)?.messages.slice(1) ?? [];
 
 async function configure(data: { quietMs?: number; historyLimit?: number }): Promise<void> {
@@ -62,7 +62,7 @@ test('when earlier messages were never answered, then the next one is', async ()
   expect(lastTalk()).toEqual([{ role: 'user', content: 'one\ntwo\nare you there?' }]);
 });
 
-test('when a call lies in between, then its note is data, and the next message is answered', async () => {
+test('when a call happened in between, then its note is fenced data, and the next message is answered', async () => {
   const phone = newNumber().slice(1);
   await say(phone, 'please call me');
   await outcomesOf(system, phone, 1);
@@ -97,7 +97,7 @@ test.each([1, 2, 3])(
   },
 );
 
-test('when a customer writes, then the model is told the date and time, and the name that the customer gives', async () => {
+test('when a customer writes, then the model gets the date, the time and the name that the customer uses', async () => {
   const phone = newPhone();
   await say(phone, 'hi');
   await outcomesOf(system, phone, 1);

@@ -72,7 +72,7 @@ async function alertsAbout(conversationId: string): Promise<string[]> {
   return alerts.map(({ text }) => text);
 }
 
-/** Writes, and waits until it is known what became of it. */
+/** Writes, and waits for the outcome of the message. */
 async function exchange(phone: string, text: string, count: number): Promise<string | undefined> {
   await writeAsKapso({ from: phone, text });
   return (await outcomesOf(system, phone, count)).at(-1);
@@ -81,7 +81,7 @@ async function exchange(phone: string, text: string, count: number): Promise<str
 describe('another bot', () => {
   const AWAY = 'Thank you for writing to Example Taxi! We are away and will answer tomorrow.';
 
-  test('when it sends the same text after each reply, then it gets three, and a person is asked to look; another text is answered again', async () => {
+  test('when it sends the same text after each reply, then it gets three replies, and a person is needed; another text is answered again', async () => {
     const phone = newPhone();
     const outcomes: (string | undefined)[] = [];
     for (let count = 1; count <= 8; count += 1) outcomes.push(await exchange(phone, AWAY, count));
@@ -98,7 +98,7 @@ describe('another bot', () => {
     expect(await conversationOf(phone)).toMatchObject({ kinds: [], needsAttention: false });
   });
 
-  test('when the worker is restarted, then it stays silent: the record knows, not the workflow', async () => {
+  test('when the worker is restarted, then it stays silent, because the database decides, not the workflow', async () => {
     const phone = newPhone();
     for (let count = 1; count <= 4; count += 1) await exchange(phone, AWAY, count);
     const [worker] = system.workers;
@@ -109,7 +109,7 @@ describe('another bot', () => {
     expect(kapso().visibleTo(phone)).toHaveLength(3);
   });
 
-  test('when its texts differ, then it gets as many replies in an hour as the setting says, and no more', async () => {
+  test('when its texts differ, then it gets at most as many replies within an hour as the setting allows', async () => {
     const phone = newPhone();
     const outcomes: (string | undefined)[] = [];
     for (let count = 1; count <= REPLIES_PER_HOUR + 2; count += 1)
@@ -126,7 +126,7 @@ describe('another bot', () => {
 });
 
 describe('an old message', () => {
-  test('when it is six days old, then it is recorded, a person is asked to look, and nothing is asked or sent', async () => {
+  test('when it is six days old, then it is recorded and needs a person, and no model is called and nothing sent', async () => {
     const phone = newPhone();
     const asked = models().count('sandbox-model');
     await writeAsMeta({ from: phone, text: 'can I come by in ten minutes?', ageMs: 6 * 24 * HOUR_MS });
@@ -138,7 +138,7 @@ describe('an old message', () => {
     expect(kapso().visibleTo(phone)).toEqual([]);
   });
 
-  test('when a fresh one comes with it, then that is answered, and the model reads both', async () => {
+  test('when a new one comes with it, then that is answered, and the model reads both', async () => {
     const phone = newPhone();
     await writeAsMeta({ from: phone, text: 'from yesterday', ageMs: 20 * HOUR_MS }, { from: phone, text: 'and from now' });
     expect(await outcomesOf(system, phone, 2)).toEqual(['too_old', 'answered']);
@@ -147,13 +147,13 @@ describe('an old message', () => {
     expect(kapso().visibleTo(phone)).toHaveLength(1);
   });
 
-  test('when it waited for an hour, as in an outage of ours, then it is answered', async () => {
+  test('when it was delayed for an hour, as by an outage of ours, then it is answered', async () => {
     const phone = newPhone();
     await writeAsMeta({ from: phone, text: 'still there?', ageMs: HOUR_MS });
     expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
   });
 
-  test('when its time is in the future, then it is answered, and the record says now', async () => {
+  test('when its time is in the future, then it is answered, and stored with the current time', async () => {
     const phone = newPhone();
     await writeAsMeta({ from: phone, text: 'from tomorrow', ageMs: -30 * HOUR_MS });
     expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
@@ -187,7 +187,7 @@ describe('a message said in a group', () => {
     expect(data.find(({ text }) => text === said)).toMatchObject({ outcome: 'group', payload: { group_id: GROUP } });
   });
 
-  test('when somebody writes there beside a private message, then one reply goes to the private chat', async () => {
+  test('when somebody writes there and in private, then one reply goes to the private chat', async () => {
     const phone = newPhone();
     await writeAsMeta({ from: phone, text: 'hello group', group_id: GROUP }, { from: phone, text: 'hello you' });
     expect(await outcomesOf(system, phone, 2)).toEqual(['group', 'answered']);
@@ -212,7 +212,7 @@ describe('a dead letter that is replayed late', () => {
     return await outcomesOf(system, phone, 1);
   }
 
-  test('when it was said in a group, then it still was', async () => {
+  test('when it was sent in a group, then it still counts as such', async () => {
     expect(await replayed({ isInGroup: true })).toEqual(['group']);
   });
 

@@ -62,7 +62,7 @@ async function postFixture({ file, headers }: Fixture): Promise<Response> {
   });
 }
 
-/** As Kapso does: again, until Temporal is fast enough to store it. */
+/** Repeats the webhook, as Kapso does, until Temporal is fast enough to store it. */
 async function postUntilTaken(fixture: Fixture): Promise<Response> {
   for (;;) {
     const answer = await postFixture(fixture);

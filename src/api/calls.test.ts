@@ -168,7 +168,7 @@ describe('the number', () => {
     ['0301234567', 'has no country code; write it with one, such as +15550100'],
     ['+521550000', 'is too short for its country code'],
     ['next Tuesday', 'must be a phone number: a plus, digits, spaces, dashes, dots, slashes and parentheses'],
-  ])('when it is %p, then both routes say why it is none', async (written, why) => {
+  ])('when it is %p, then both routes say why it is not a phone number', async (written, why) => {
     const { status, body } = await request<Problem>(api, 'POST', CALLS, {
       body: { to: written },
       headers: { 'Idempotency-Key': randomUUID() },
@@ -212,7 +212,7 @@ describe('two workspaces', () => {
     expect(await api.db.orm.vapiCallResult.count({ where: { toNumber: to } })).toBe(0);
   });
 
-  test('when the same key names another workspace, then it is another request', async () => {
+  test('when the same key is used for another workspace, then it is a different request', async () => {
     const [key, to, { id: workspaceId }] = [randomUUID(), newNumber(), await newWorkspace()];
     expect([(await placeCall(api, { to }, key)).status, (await placeCall(api, { to, workspaceId }, key)).status]).toEqual([202, 409]);
   });
@@ -233,7 +233,7 @@ describe('two workspaces', () => {
 describe('attention', () => {
   const clear = (callId: string, body: unknown = { clear: true }) => request(api, 'POST', `${CALLS}/${callId}/attention`, { body });
 
-  test('when a person has looked, then it is cleared, by either id, and again', async () => {
+  test('when a person has looked at the call, then it is cleared, by either id, and repeatedly', async () => {
     const providerCallId = `vapi-${randomUUID()}`;
     const fields = { outcome: 'unknown', doneAt: new Date(), needsAttention: true, callbackFailedAt: new Date() };
     const [callId, other] = [await aRow({ ...fields, providerCallId }), await aRow(fields)];
@@ -261,7 +261,7 @@ describe('attention', () => {
 });
 
 describe('null', () => {
-  test('when optional fields are null, then it is the request without them', async () => {
+  test('when optional fields are null, then the request is the same as without them', async () => {
     const key = randomUUID();
     const to = newNumber();
     const nulls = Object.fromEntries(Object.keys(startBody.shape).flatMap((name) => (name === 'to' ? [] : [[name, null]])));
@@ -272,7 +272,7 @@ describe('null', () => {
     expect((await placeCall(api, { to: null })).status).toBe(400);
   });
 
-  test('when a null stands inside a free object, then it is kept', async () => {
+  test('when a null is inside a free-form object, then it is kept', async () => {
     const { status, body } = await placeCall(api, { to: newNumber(), metadata: { ticket: null } });
     expect([status, body.metadata]).toEqual([202, { ticket: null }]);
   });

@@ -79,12 +79,17 @@ const callList = callPage
     done: z
       .boolean()
       .nullable()
-      .meta({ description: 'Whether there are calls with this `serviceRequestId`, and all of them are done; null without one.' }),
-    pending: count.nullable().meta({ description: 'How many of them are not done.' }),
+      .meta({
+        description: 'Whether there are calls with this `serviceRequestId`, and all of them are done; null if the request has none.',
+      }),
+    pending: count.nullable().meta({ description: 'How many calls with this `serviceRequestId` are not done.' }),
     counts: z
       .object(Object.fromEntries(CALL_OUTCOMES.map((outcome) => [outcome, count])) as Record<CallOutcome, typeof count>)
       .nullable()
-      .meta({ description: 'How many of them ended with each outcome. Other filters and pages change neither this nor `done`.' }),
+      .meta({
+        description:
+          'How many calls with this `serviceRequestId` ended with each outcome. Neither other filters nor pages affect this or `done`.',
+      }),
   })
   .meta({ id: 'CallList', description: 'Newest first.' });
 
@@ -374,7 +379,7 @@ export const callPaths: ZodOpenApiPathsObject = {
       tags: ['Calls'],
       ...needs('calls:write'),
       operationId: 'clearCallAttention',
-      summary: 'Say that a person has looked at a call',
+      summary: 'Mark a call as reviewed by a person',
       description: 'Sets `needsAttention` to false. Safe to repeat.',
       requestParams: { path: callIdParameter },
       requestBody: { required: true, content: { 'application/json': { schema: attentionBody, example: { clear: true } } } },

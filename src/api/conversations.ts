@@ -47,7 +47,7 @@ export const conversationsQuery = z.strictObject({
   mode: z.enum(ConversationMode).optional().meta({ description: 'Only those with this mode.' }),
   phone: phoneSchema.optional().meta({
     description:
-      'Only those with the person who has this number, in any spelling with its country code; write the plus as %2B, or omit it.',
+      'Only those with the person who has this phone number. Any spelling with its country code; write the plus as %2B, or omit it.',
     example: '+15550100',
   }),
 });
@@ -112,7 +112,8 @@ export const messageSchema = z
     }),
     replyToId: z.uuid().nullable(),
     partOfId: z.uuid().nullable().meta({
-      description: 'A reply that is too long for one message has several. The others name the first, which alone has `replyToId`.',
+      description:
+        'A reply that is too long for one message consists of several. Only the first has `replyToId`; the others have its id here.',
     }),
     part: z.int().meta({ description: 'Position of this message in the reply, from 1.' }),
     turnId: z.uuid().nullable(),

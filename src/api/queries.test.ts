@@ -1,4 +1,4 @@
-/** The queries of all routes, as the OpenAPI document lists them: what is wrong is a 400 that says what would be right. */
+/** The queries of all routes, as the OpenAPI document lists them: a wrong one is a 400 that says what is allowed. */
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { oas31 } from 'zod-openapi';
@@ -59,7 +59,7 @@ async function refusal(method: string, url: string): Promise<string> {
   return problem.detail;
 }
 
-test('when the document is read, then it has the lists and their parameters', () => {
+test('when the OpenAPI document is read, then it has the lists and their parameters', () => {
   const names = parameters.map(({ operation, name }) => `${operation} ${name}`);
   expect(names).toEqual(
     expect.arrayContaining([
@@ -73,21 +73,18 @@ test('when the document is read, then it has the lists and their parameters', ()
   );
 });
 
-test.each(operations)(
-  'when $name has a parameter that is not there, then it is a 400 that names it and those that are',
-  async (operation) => {
-    const detail = await refusal(operation.method, `${operation.url}?outcom=completed`);
-    const known = operation.parameters.map(({ name }) => name).join(', ') || 'there are none';
-    expect(detail).toBe(`outcom: is not a parameter here (${known})`);
-  },
-);
+test.each(operations)('when $name gets an unknown parameter, then it is a 400 that names it and the known ones', async (operation) => {
+  const detail = await refusal(operation.method, `${operation.url}?outcom=completed`);
+  const known = operation.parameters.map(({ name }) => name).join(', ') || 'none';
+  expect(detail).toBe(`outcom: is not a parameter of this operation; allowed: ${known}`);
+});
 
 test.each(parameters)('when $name of $operation is given twice, then it is a 400 that names it', async ({ method, url, name }) => {
   expect(await refusal(method, `${url}?${name}=true&${name}=true`)).toBe(`${name}: must be given once`);
 });
 
 test.each(parameters)(
-  'when $name of $operation is no such value, then it is a 400 that names it',
+  'when $name of $operation has an invalid value, then it is a 400 that names it',
   async ({ method, url, name, parameter }) => {
     // Free text takes everything that the database can store.
     const wrong = name === 'serviceRequestId' ? '%00' : 'nothing-of-this-kind';
@@ -101,7 +98,7 @@ test.each(parameters)(
 describe('outcomes', () => {
   const outcomeFilter = parameters.find(({ operation, name }) => operation === 'GET /api/v1/vapi/calls' && name === 'outcome');
 
-  test('when the document names outcomes, then they are those that the code has, for filter, call, counts and message', () => {
+  test('when the OpenAPI document lists outcomes, then they are those of the code, for filter, call, counts and message', () => {
     const schemas = document.components?.schemas as Record<string, oas31.SchemaObject>;
     const enumOf = (schema: string, field: string) => JSON.stringify(schemas[schema]?.properties?.[field]);
     expect(outcomeFilter && schemaOf(outcomeFilter.parameter).enum).toEqual(CALL_OUTCOMES);
@@ -110,7 +107,7 @@ describe('outcomes', () => {
     expect(enumOf('Message', 'outcome')).toContain(JSON.stringify(Object.values(MessageOutcome)));
   });
 
-  test('when the README lists outcomes, then it has each of a message and each of a call', () => {
+  test('when the README lists outcomes, then it has all of a message and all of a call', () => {
     const readme = readFileSync('README.md', 'utf8');
     const paragraph = (start: string) => readme.split('\n').find((line) => line.startsWith(start)) ?? '';
     for (const outcome of Object.values(MessageOutcome))
@@ -151,7 +148,7 @@ describe('large columns', () => {
     expect(statements.join()).toContain('"summary"');
   });
 
-  test('when a call is listed that has them, then they are null in the list and there on request', async () => {
+  test('when a call that has them is listed, then they are null in the list and present on request', async () => {
     const serviceRequestId = randomUUID();
     const id = randomUUID();
     const large = { transcript: 'AI: hello', messages: [{ role: 'bot' }], rawPayload: { type: 'end-of-call-report' } };
@@ -185,7 +182,7 @@ describe('conversations by phone', () => {
     return id;
   }
 
-  test('when a number is written in any way, then its conversation is found, in every workspace and no other', async () => {
+  test('when a number is spelled in any way, then its conversations are found, in every workspace, and no others', async () => {
     const ids = [await aConversation('5215512345678', '525512345678'), await aConversation('525512345678', '525512345678')];
     await aConversation('5215512345679', '525512345679');
     for (const phone of [

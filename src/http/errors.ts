@@ -161,7 +161,7 @@ export function sendError(response: ServerResponse, error: unknown, logger: Logg
   }
 }
 
-/** Logs the error and returns the id of its log line. `level`: info for what needs nobody. */
+/** Logs the error and returns the id of its log line. `level`: info if nobody needs to act. */
 export function logged(logger: Logger, error: unknown, message = 'request failed', level: 'info' | 'error' = 'error'): string {
   const id = randomUUID();
   logger[level]({ error, id }, message);

@@ -21,7 +21,8 @@ export function parsed<T extends z.ZodType>(schema: T, input: unknown): z.output
 export function parsedQuery<T extends z.ZodObject>(schema: T, query: Request['query']): z.output<T> {
   const known = Object.keys(schema.shape);
   const problems = Object.entries(query).flatMap(([name, value]) => {
-    if (!known.includes(name)) return [`${cutText(name, MAX_NAME)}: is not a parameter here (${known.join(', ') || 'there are none'})`];
+    if (!known.includes(name))
+      return [`${cutText(name, MAX_NAME)}: is not a parameter of this operation; allowed: ${known.join(', ') || 'none'}`];
     return Array.isArray(value) ? [`${name}: must be given once`] : [];
   });
   if (problems.length > 0) throw new ApiError(400, problems.join('; '));

@@ -74,7 +74,7 @@ async function takeTurn() {
     } catch (error) {
       if (error.code !== 'EADDRINUSE') throw error;
     }
-    say('Waiting for another process that installs the packages.');
+    say('Waiting for another process that is installing the packages.');
     const failure = await connectionEnd(address);
     if (failure === 'ECONNREFUSED' && process.platform !== 'linux') rmSync(address, { force: true });
   }

@@ -56,7 +56,7 @@ test('when a fresh clone runs its first command, then the packages are installed
   expect(second.stderr).not.toContain('Installing');
 });
 
-test('when node_modules fits the lock file, then what a developer added stays; when it does not, then it is installed anew', async () => {
+test('when node_modules matches the lock file, then what a developer added stays; otherwise the packages are reinstalled', async () => {
   await bootstrap(USE_DEP);
   const added = join(clone, 'node_modules/added.txt');
   await writeFile(added, 'mine');
@@ -85,7 +85,7 @@ test('when an installation is killed, then a process that waits for it installs'
     said += String(chunk);
   });
   await once(second.stderr, 'data');
-  expect(said).toBe('Waiting for another process that installs the packages.\n');
+  expect(said).toBe('Waiting for another process that is installing the packages.\n');
   await writeProject('1.0.0');
   // The whole group, as it ends with its terminal.
   process.kill(-(first.pid ?? 0), 'SIGKILL');
@@ -120,7 +120,7 @@ test.each([
   expect(failure.stderr.split('\n')).toEqual([expect.stringMatching(line), '']);
 });
 
-test('when cmd runs a script of a fresh clone, then the bootstrap gets to say what it needs', () => {
+test('when cmd runs a script of a fresh clone, then the bootstrap can say what it needs', () => {
   const direct = ['api', 'worker', 'check', 'test:jest', 'format', 'lock', 'postinstall'];
   const prepared = Object.entries(scripts).filter(([name]) => !direct.includes(name));
   for (const [, command] of prepared) expect(command).toMatch(/^node src\/local\/bootstrap\.mjs && /);

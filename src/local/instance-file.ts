@@ -13,9 +13,9 @@ const instanceSchema = z.object({
   phoneNumberId: z.string().nullish(),
   simulatesWhatsApp: z.boolean().default(false),
   simulatesCalls: z.boolean().default(false),
-  /** Not written by versions before 0.3, as are the marks. */
+  /** Not written by versions before 0.3, and neither are the fingerprints. */
   hasCalls: z.boolean().default(true),
-  settingMarks: z.object({ salt: z.string(), hashes: z.record(z.string(), z.string()) }).nullish(),
+  settingFingerprints: z.object({ salt: z.string(), hashes: z.record(z.string(), z.string()) }).nullish(),
   environment: z.record(z.string(), z.string()).default({}),
   pid: z.number().int(),
 });

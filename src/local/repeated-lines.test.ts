@@ -2,7 +2,7 @@ import { RepeatedLines } from './repeated-lines';
 
 const MINUTE_MS = 60_000;
 
-test('when a problem comes every minute, then it is shown at first and every quarter of an hour, with how often it came', () => {
+test('when a problem occurs every minute, then it is shown at first and every 15 minutes, with the number of occurrences', () => {
   const lines = new RepeatedLines();
   const shown = Array.from({ length: 31 }, (_, minute) => lines.show('warn: no workspace', minute * MINUTE_MS));
   expect(shown.flatMap((line, minute) => (line === undefined ? [] : [[minute, line]]))).toEqual([
@@ -12,12 +12,12 @@ test('when a problem comes every minute, then it is shown at first and every qua
   ]);
 });
 
-test('when different problems come, then each is shown', () => {
+test('when different problems occur, then each is shown', () => {
   const lines = new RepeatedLines();
   expect(['one', 'two', 'one'].map((line) => lines.show(line, 0))).toEqual(['one', 'two', undefined]);
 });
 
-test('when there are ever new problems, then the old ones are forgotten', () => {
+test('when new problems keep occurring, then the old ones are forgotten', () => {
   const lines = new RepeatedLines();
   for (let index = 0; index < 1_000; index++) lines.show(`problem ${index}`, 0);
   expect(lines.show('problem 0', 0)).toBe('problem 0');

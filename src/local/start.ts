@@ -13,7 +13,7 @@ import { createSupervisor, type Supervisor } from './embedded/supervisor';
 import { localHost } from './local-host';
 import { startSandbox } from './sandbox-service';
 import { migrate, startApi, startDatabase, startTemporal, startWorker } from './services';
-import { markSettings } from './setting-marks';
+import { fingerprintSettings } from './setting-fingerprints';
 import { chooseApiPort, type Environment, type InstanceInfo, type StartContext } from './start-context';
 import { saySummary } from './summary';
 import { onSignals, say, sayError, shortPath } from './terminal';
@@ -164,7 +164,7 @@ async function startAll(context: StartContext): Promise<void> {
     simulatesWhatsApp,
     simulatesCalls,
     hasCalls: callsState(running) !== 'off',
-    settingMarks: markSettings(context.environment),
+    settingFingerprints: fingerprintSettings(context.environment),
     environment: { ...temporal.environment, ...sandbox.environment },
   };
   context.publish(instance);

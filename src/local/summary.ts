@@ -30,7 +30,7 @@ export function saySummary(summary: Summary): void {
     if (level === 'warning') sayRow(subject, `warning: ${text}`);
     else if (level === 'ok' && subject === 'Models') sayRow(subject, text);
   }
-  if (calls) sayRow('Calls', calls.level === 'ok' ? calls.text : `not complete: ${calls.text}`);
+  if (calls) sayRow('Calls', calls.level === 'ok' ? calls.text : `incomplete: ${calls.text}`);
   sayRow('Simulated', simulated.length > 0 ? simulated.join('; ') : 'nothing');
   if (off.length > 0) sayRow('Off', off.join('; '));
   if (simulatesWhatsApp) sayRow('Try it', '`npm run chat` in another terminal: write as a customer');

@@ -16,7 +16,7 @@ function start(main: string, ...args: string[]) {
   return { command, ended };
 }
 
-test('when the reader of its output has seen enough, then a command ends without an error', async () => {
+test('when the reader of its output closes the pipe, then a command ends without an error', async () => {
   const { command, ended } = start("() => new Promise(() => setInterval(() => process.stdout.write('a line\\n'), 1))");
   await once(command.stdout, 'data');
   command.stdout.destroy();

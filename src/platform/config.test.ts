@@ -70,12 +70,12 @@ describe('settings', () => {
     expect(readSettings({ SEALION_URL: 'http://localhost:11434/v1/' }).SEALION_URL).toBe('http://localhost:11434/v1');
   });
 
-  test('when no time zone is set, then it is the machine’s; names have any letter case', () => {
+  test('when no time zone is set, then it is the machine’s; the case of a name does not matter', () => {
     expect(readSettings({}).TIME_ZONE).toBe(Intl.DateTimeFormat().resolvedOptions().timeZone);
     for (const TIME_ZONE of ['Europe/Berlin', 'america/mexico_city', 'UTC']) expect(problemsOf({ TIME_ZONE })).toEqual([]);
   });
 
-  test.each(['Mars/Phobos', '+01:00', 'Berlin', 'UTC+1'])('%s is no TIME_ZONE', (TIME_ZONE) => {
+  test.each(['Mars/Phobos', '+01:00', 'Berlin', 'UTC+1'])('%s is not a valid TIME_ZONE', (TIME_ZONE) => {
     expect(problemsOf({ TIME_ZONE })).toEqual(['TIME_ZONE: must be a time zone such as Europe/Berlin']);
   });
 
@@ -85,7 +85,7 @@ describe('settings', () => {
     ]);
   });
 
-  test('when a setting is wrong in more than one way, then it has one line', () => {
+  test('when a setting is wrong in more than one way, then there is one line about it', () => {
     expect(problemsOf({ SEND_CONFIRM_MS: '-1', REPLY_QUIET_MS: '-0.5', PORT: '0.5' })).toEqual([
       expect.stringMatching(/^PORT: /),
       expect.stringMatching(/^REPLY_QUIET_MS: must be a whole number/),
@@ -100,11 +100,11 @@ describe('settings', () => {
     [{ ALERT_WHATSAPP_TO: '+15550100', KAPSO_PHONE_NUMBER_ID: '1' }, 'ALERT_WHATSAPP_TEMPLATE: must be set together with'],
     [{ ALERT_WHATSAPP_TO: '+15550100', ALERT_WHATSAPP_TEMPLATE: 'a' }, 'KAPSO_PHONE_NUMBER_ID: is not set'],
     [{ ALERT_WHATSAPP_LANGUAGE: 'English' }, 'ALERT_WHATSAPP_LANGUAGE: must be the language code'],
-  ])('when the settings of alerts are %j, then what does not fit is named', (settings, problem) => {
+  ])('when the settings of alerts are %j, then the error names the wrong one', (settings, problem) => {
     expect(problemsOf(settings)).toEqual([expect.stringContaining(problem)]);
   });
 
-  test('when alerts may go to an internal address, then http and a port are fine', () => {
+  test('when alerts may go to an internal address, then http and another port are allowed', () => {
     const settings = { ALERT_WEBHOOK_URL: 'http://10.0.0.5:8065/hooks/x', ALERT_WEBHOOK_INTERNAL: 'true' };
     expect(readSettings(settings).ALERT_WEBHOOK_URL).toBe('http://10.0.0.5:8065/hooks/x');
   });
@@ -116,14 +116,14 @@ describe('settings', () => {
       expect(problemsOf({ CALLBACK_ALLOWED_HOSTS: wrong })).toEqual([expect.stringContaining(`"${wrong}" is not a host`)]);
   });
 
-  test('when the login of a proxy cannot be decoded, then the setting is named, and not the login', () => {
+  test('when the login of a proxy cannot be decoded, then the error names the setting, but not the login', () => {
     const HTTPS_PROXY = 'http://user:pa%ss@proxy.example.com';
     expect(problemsOf({ HTTPS_PROXY })).toEqual(['HTTPS_PROXY: has a user or password that cannot be read: write % as %25']);
     expect(problemsOf({ HTTPS_PROXY: HTTPS_PROXY.replace('%', '%25') })).toEqual([]);
     expect(problemsOf({ HTTP_PROXY: 'ftp://proxy' })).toEqual(['HTTP_PROXY: must be the http(s) URL of a proxy']);
   });
 
-  test('when the log level is unknown, then the known ones are named', () => {
+  test('when the log level is unknown, then the error names the known ones', () => {
     expect(problemsOf({ LOG_LEVEL: 'loud' })).toEqual(['LOG_LEVEL: must be one of trace, debug, info, warn, error, silent']);
   });
 

@@ -319,7 +319,7 @@ export function proxiesOfProcess(): ProxySettings {
   return readProxies(process.env);
 }
 
-/** As names and single addresses, because libraries and child processes that read the variables themselves know no ranges. */
+/** As names and single addresses, because libraries and child processes that read the variables themselves may not support ranges. */
 const THIS_MACHINE = ['localhost', '127.0.0.1', '::1'];
 
 /** Loads `.env` into the environment; variables that are already set win. Adds this machine to NO_PROXY. */
@@ -359,7 +359,7 @@ type RequiredSetting = 'DATABASE_URL' | 'KAPSO_API_KEY' | 'KAPSO_WEBHOOK_SECRET'
 
 /** The settings of WhatsApp, and why each is needed. If none is set, WhatsApp is off. */
 const WHATSAPP_SETTINGS = {
-  KAPSO_API_KEY: 'Kapso sends with it',
+  KAPSO_API_KEY: 'without it, nothing can be sent',
   KAPSO_WEBHOOK_SECRET: 'without it, anybody could send messages to the webhook',
   KAPSO_PHONE_NUMBER_ID: 'it says which number is yours',
 } as const;

@@ -25,14 +25,14 @@ test.each([
   });
 });
 
-test('when a deadline passes at an address without a name, then no name is blamed', () => {
+test('when the deadline passes for an IP address, then the problem does not blame a name', () => {
   const details = 'Deadline exceeded after 5.001s,LB pick: 0.002s';
   const error = Object.assign(new Error(details), { code: DEADLINE_EXCEEDED, details, metadata: {} });
   const { message } = temporalProblem(error, { address: '10.0.0.1:7233', namespace: 'default' }) as Error;
   expect(message).toBe('TEMPORAL_ADDRESS: no Temporal server answers at 10.0.0.1:7233 (no response)');
 });
 
-test('when something else answers, then it is said', () => {
+test('when something other than Temporal answers, then the problem says so', () => {
   const details = 'Received HTTP status code 404';
   const error = Object.assign(new Error(details), { code: 12, details, metadata: {} });
   expect(temporalProblem(error, { address: 'a:1', namespace: 'default' })).toMatchObject({

@@ -48,7 +48,7 @@ export function databaseProblem(error: unknown, databaseUrl: string): unknown {
     case '3D000':
       return problem(`${server} has no database ${decodeURIComponent(pathname.slice(1))}; npm run migrate creates it`);
     case '42501':
-      return problem(`the user ${decodeURIComponent(username)} may not do this at ${server}: ${message}`);
+      return problem(`the user ${decodeURIComponent(username)} lacks a privilege at ${server}: ${message}`);
     default:
       return isAway(code, message) ? problem(`no PostgreSQL answers at ${server} (${code || message})`) : error;
   }

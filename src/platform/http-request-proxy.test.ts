@@ -57,7 +57,7 @@ const failureOf = async (request: Promise<unknown>) =>
 
 const LOGIN = `Basic ${Buffer.from('user:p@ss').toString('base64')}`;
 
-test('when an http URL is asked for, then the proxy gets the request as it is, with its login, and the server gets no login', async () => {
+test('when an http URL is requested, then the proxy gets the request and its login, and the server gets no login', async () => {
   const { status, headers, text: body } = await post('http://vendor.test/v1?x=1');
   expect([status, headers.get('x-test'), body]).toEqual([201, 'yes', 'made']);
   expect([proxy.asked, proxy.headers[0]?.['proxy-authorization']]).toEqual([['vendor.test:80'], LOGIN]);
@@ -65,25 +65,25 @@ test('when an http URL is asked for, then the proxy gets the request as it is, w
   expect(received[0]?.request.headers).toMatchObject({ host: 'vendor.test', 'x-key': '1', 'user-agent': 'parley' });
 });
 
-test('when an https URL is asked for, then the proxy is asked for a tunnel, and what comes out of it must be the server itself', async () => {
+test('when an https URL is requested, then the proxy is asked for a tunnel, whose other end must prove that it is the server', async () => {
   // The server at the other end speaks no TLS.
   expect(await failureOf(post('https://vendor.test/v1'))).toEqual({ kind: 'not_sent', code: 'PROXY_FAILED' });
   expect([proxy.asked, proxy.headers[0]?.['proxy-authorization']]).toEqual([['CONNECT vendor.test:443'], LOGIN]);
   expect(received).toEqual([]);
 });
 
-test('when a response is streamed, then it takes the proxy too', async () => {
+test('when a response is streamed, then it uses the proxy too', async () => {
   const answer = await fetchStream('http://vendor.test/recording', {});
   expect([answer.status, await answer.text(), proxy.asked]).toEqual([201, 'made', ['vendor.test:80']]);
 });
 
-test.each(['127.0.0.1', 'localhost', '127.0.0.9'])('when the server is on this machine (%s), then the proxy is not asked', async (host) => {
+test.each(['127.0.0.1', 'localhost', '127.0.0.9'])('when the server is on this machine (%s), then the proxy is not used', async (host) => {
   if (host === '127.0.0.9') expect(await failureOf(post(`http://${host}:${port}/`))).toEqual({ kind: 'not_sent', code: 'ECONNREFUSED' });
   else expect((await post(`http://${host}:${port}/`)).status).toBe(201);
   expect(proxy.asked).toEqual([]);
 });
 
-test('when NO_PROXY has the host, then the proxy is not asked', async () => {
+test('when NO_PROXY has the host, then the proxy is not used', async () => {
   expect(await failureOf(post('http://direct.test/'))).toMatchObject({
     kind: 'not_sent',
     code: expect.stringMatching(/ENOTFOUND|EAI_AGAIN/),
@@ -97,7 +97,7 @@ test.each([403, 407, 502])('when the proxy refuses the tunnel with %i, then the 
   await expect(post('https://vendor.test/')).rejects.toThrow(`the proxy did not connect: Proxy response (${status})`);
 });
 
-test('when the proxy does not respond to the tunnel, then that ends before the request does, and it was not sent', async () => {
+test('when the proxy does not respond to CONNECT, then that times out before the request, which was not sent', async () => {
   proxy.refuseWith = 0;
   expect(await failureOf(post('https://vendor.test/'))).toEqual({ kind: 'not_sent', code: 'PROXY_FAILED' });
 });

@@ -52,7 +52,7 @@ function directDispatcher(): Dispatcher {
   return new Agent({ connect: { timeout: CONNECT_TIMEOUT_MS } });
 }
 
-/** Connects through a proxy, unless src/platform/proxies.ts says that the URL takes none. */
+/** Connects through a proxy, unless src/platform/proxies.ts has none for the URL. */
 function proxyingDispatcher(proxies: ProxySettings, isProxied: (url: URL | string) => boolean): Dispatcher {
   const proxied = new EnvHttpProxyAgent({
     httpProxy: proxies.HTTP_PROXY ?? '',

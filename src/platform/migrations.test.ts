@@ -36,7 +36,7 @@ describe("Parley's migrations", () => {
   });
   afterAll(() => database.drop());
 
-  test('when they run again, then there is nothing to apply and nothing to say', async () => {
+  test('when they run again, then there is nothing to apply and no notice', async () => {
     const onNotice = jest.fn();
     expect(await applyMigrations(database.url, { onNotice })).toEqual([]);
     expect(onNotice).not.toHaveBeenCalled();
@@ -97,7 +97,7 @@ describe('the runner', () => {
       ({ name }) => name,
     );
 
-  test('when a migration fails, then it leaves no trace, those before it stay, and the next run continues with the mended file', async () => {
+  test('when a migration fails, then it leaves no trace, those before it stay, and the next run continues with the corrected file', async () => {
     await write('1_good', 'CREATE TABLE one ()');
     await write('2_bad', "CREATE TABLE two (); SELECT 'oops'::integer");
     await expect(apply()).rejects.toThrow('2_bad failed and left no trace: invalid input syntax for type integer: "oops"');
@@ -114,7 +114,7 @@ describe('the runner', () => {
     expect(await query(url, 'SELECT f()')).toEqual([{ f: ';' }]);
   });
 
-  test('when a value is added to an enum, then this is possible in the transaction', async () => {
+  test('when a script adds a value to an enum, then it works in the transaction', async () => {
     await write('1_enum', "CREATE TYPE mood AS ENUM ('good')");
     await write('2_value', "CREATE TABLE moods (mood mood); ALTER TYPE mood ADD VALUE 'bad'");
     expect(await apply()).toEqual(['1_enum', '2_value']);
@@ -157,23 +157,20 @@ describe('the runner', () => {
     expect(await tables()).toEqual(['four', 'one', 'three', 'two']);
   });
 
-  test.each([4_021_507_233, 72_707_369])(
-    'when a process that holds the lock %d migrates, then this one says that it waits',
-    async (key) => {
-      await apply();
-      const other = await connect(url);
-      await other.query('SELECT pg_advisory_lock($1)', [key]);
-      await write('1_first', 'CREATE TABLE one ()');
-      let applied: Promise<string[]> | undefined;
-      const notice = await new Promise((resolve) => {
-        applied = applyMigrations(url, { dir, onNotice: resolve });
-      });
-      expect(notice).toBe('waiting for another process that is migrating this database');
-      expect(await tables()).toEqual([]);
-      await other.end();
-      expect(await applied).toEqual(['1_first']);
-    },
-  );
+  test.each([4_021_507_233, 72_707_369])('when another process holds the lock %d, then this one says that it waits', async (key) => {
+    await apply();
+    const other = await connect(url);
+    await other.query('SELECT pg_advisory_lock($1)', [key]);
+    await write('1_first', 'CREATE TABLE one ()');
+    let applied: Promise<string[]> | undefined;
+    const notice = await new Promise((resolve) => {
+      applied = applyMigrations(url, { dir, onNotice: resolve });
+    });
+    expect(notice).toBe('waiting for another process that is migrating this database');
+    expect(await tables()).toEqual([]);
+    await other.end();
+    expect(await applied).toEqual(['1_first']);
+  });
 
   test('when the database has the tables of another program, then nothing is applied', async () => {
     await write('1_first', 'CREATE TABLE one ()');
@@ -228,7 +225,7 @@ describe('the runner', () => {
 
     test('when it was killed after its script was committed, then the migration is recorded as applied', async () => {
       expect(await apply()).toEqual([]);
-      expect(notices).toEqual(['2_second had been applied by a process that was killed before it could record that; recorded it']);
+      expect(notices).toEqual(['2_second had been applied by a process that was killed before recording it; recorded now']);
       expect(await row()).toEqual([['valid', 1]]);
       expect(await finished()).toEqual(['1_first', '2_second']);
     });

@@ -71,7 +71,7 @@ export async function applyMigrations(databaseUrl: string, options: MigrateOptio
       const wasPending = await applyMigration(client, migration, own[0]);
       if (wasPending) applied.push(migration.name);
       if (wasPending) onProgress(`applied ${migration.name}`);
-      else onNotice(`${migration.name} had been applied by a process that was killed before it could record that; recorded it`);
+      else onNotice(`${migration.name} had been applied by a process that was killed before recording it; recorded now`);
     }
     return applied;
   });

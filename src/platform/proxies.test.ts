@@ -1,4 +1,4 @@
-/** Which requests take a proxy. */
+/** Which requests use a proxy. */
 import { loadEnvFile, readProxies, SettingsError } from './config';
 import { proxyFor } from './proxies';
 
@@ -13,11 +13,11 @@ test.each([
   ['HTTP_PROXY', 'http://api.example', true],
   ['http_proxy', 'http://api.example', true],
   ['http_proxy', 'https://api.example', true],
-])('when %s is set, then whether a request for %s takes it is %s', (name, url, expected) => {
+])('when %s is set, then whether a request for %s uses it is %s', (name, url, expected) => {
   expect(isProxied(url, { [name]: PROXY })).toBe(expected);
 });
 
-test('when both cases are set, then the lower case wins, and both lists of exceptions count', () => {
+test('when both cases are set, then the lower case wins, and both lists of exceptions apply', () => {
   const proxies = readProxies({ https_proxy: 'lower.example:1', HTTPS_PROXY: PROXY, no_proxy: 'one.example', NO_PROXY: 'two.example' });
   expect(proxyFor(new URL('https://api.example'), proxies)?.href).toBe('http://lower.example:1/');
   for (const name of ['one', 'two']) expect(proxyFor(new URL(`https://${name}.example`), proxies)).toBeUndefined();
@@ -63,12 +63,15 @@ test.each([
   expect(isProxied(url, { HTTP_PROXY: PROXY, HTTPS_PROXY: PROXY, NO_PROXY })).toBe(expected);
 });
 
-test.each(['ftp://proxy.example', 'socks5://proxy.example:1080', 'http://'])('when a proxy is %s, then it is rejected by name', (value) => {
-  expect(() => readProxies({ https_proxy: value })).toThrow(SettingsError);
-  expect(() => readProxies({ https_proxy: value })).toThrow('HTTPS_PROXY');
-});
+test.each(['ftp://proxy.example', 'socks5://proxy.example:1080', 'http://'])(
+  'when a proxy is %s, then the error names the setting',
+  (value) => {
+    expect(() => readProxies({ https_proxy: value })).toThrow(SettingsError);
+    expect(() => readProxies({ https_proxy: value })).toThrow('HTTPS_PROXY');
+  },
+);
 
-test('when a proxy is set, then libraries and child processes that read the variables themselves learn that this machine is excepted', () => {
+test('when a proxy is set, then NO_PROXY excludes this machine for libraries and child processes that read it themselves', () => {
   // biome-ignore lint/style/noProcessEnv: as a shell sets it
   const environment = process.env;
   const before = { ...environment };

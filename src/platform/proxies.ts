@@ -1,9 +1,9 @@
-/** Decides which proxy an outgoing request takes; one rule for HTTP, gRPC and callbacks. */
+/** Decides which proxy an outgoing request uses; one rule for HTTP, gRPC and callbacks. */
 import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
 import type { ProxySettings } from './config';
 
-/** The proxy for requests to `url`; undefined: none. Without HTTPS_PROXY, https requests take HTTP_PROXY, as in undici and gRPC. */
+/** The proxy for requests to `url`; undefined: none. Without HTTPS_PROXY, https requests use HTTP_PROXY, as in undici and gRPC. */
 export function proxyFor(url: URL, { HTTP_PROXY, HTTPS_PROXY, NO_PROXY }: ProxySettings): URL | undefined {
   const proxy = (url.protocol === 'https:' ? HTTPS_PROXY : undefined) ?? HTTP_PROXY;
   if (proxy === undefined || isThisMachine(url.hostname)) return undefined;

@@ -30,7 +30,7 @@ function addressOf({ address = DEFAULT_ADDRESS }: { address?: string }): string 
   return /:\d+$/.test(bare) ? bare : `${bare}:7233`;
 }
 
-/** gRPC takes a tunnel (CONNECT) even without TLS, so HTTPS_PROXY applies. */
+/** gRPC uses a tunnel (CONNECT) even without TLS, so HTTPS_PROXY applies. */
 function temporalProxy(address: string, environment: Record<string, string | undefined>): TemporalConfig['connectionOptions']['proxy'] {
   const proxy = proxyFor(new URL(`https://${address}`), readProxies(environment));
   if (proxy === undefined) return undefined;

@@ -54,13 +54,13 @@ export function startAlerting(parts: Parts): void {
   logger.info({ channels: channels.map(({ name }) => name) }, 'alerts go to these channels');
 }
 
-/** Repeats the work; a failure is logged. */
+/** Repeats the work until `signal` aborts. Failures are logged. */
 async function repeat({ logger, signal }: Parts, everyMs: number, work: () => Promise<void>): Promise<void> {
   while (!signal.aborted) {
     try {
       await work();
     } catch (error) {
-      if (!signal.aborted) logger.warn({ error }, 'alerts: trying again');
+      if (!signal.aborted) logger.warn({ error }, 'work on alerts failed; trying again');
     }
     await sleep(everyMs, undefined, { signal, ref: false }).catch(() => undefined);
   }
@@ -89,7 +89,7 @@ function ownerOf(settings: Settings) {
   return { to, template, language, apiKey, baseUrl, phoneNumberId };
 }
 
-/** A receiver can detect a repeated message by its id, so a message without a response is sent again. */
+/** A receiver can detect a duplicate by its id, so a message without a response is sent again. */
 function judgePost(answer: CallbackAnswer): Attempt {
   switch (answer.kind) {
     case 'no_answer':
@@ -151,9 +151,9 @@ async function sendAlert({ settings, db, logger }: Parts, channel: Channel, aler
 }
 
 /** The text for people: what happened, how often, and where to look. */
-function textOf({ text, subject, untold }: ClaimedAlert, publicUrl: string | undefined): string {
-  const count = untold > 1 ? ` (${untold} times since the last alert)` : '';
-  const lines = [`Parley: ${text}${count}`, ...(subject === null ? [] : [untold > 1 ? `last: ${subject}` : subject])];
+function textOf({ text, subject, unreported }: ClaimedAlert, publicUrl: string | undefined): string {
+  const count = unreported > 1 ? ` (${unreported} times since the last alert)` : '';
+  const lines = [`Parley: ${text}${count}`, ...(subject === null ? [] : [unreported > 1 ? `last: ${subject}` : subject])];
   const link = linkTo(subject, publicUrl);
   return [...lines, ...(link === undefined ? [] : [link])].join('\n');
 }
@@ -175,7 +175,7 @@ async function reportPausedWebhooks({ settings, db }: Parts): Promise<void> {
     if (isActive) continue;
     await raiseAlert(db, {
       cause: `webhook paused: ${id}`,
-      text: 'webhook paused: Kapso delivers no messages to it until you activate it again in its dashboard; see why its deliveries failed',
+      text: 'webhook paused: Kapso delivers no messages to it until you resume it in Kapso, which also shows why its deliveries failed',
       subject: `webhook ${id}`,
     });
   }

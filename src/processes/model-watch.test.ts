@@ -1,4 +1,4 @@
-/** The watch over the configured models, with the real database and a provider that has a list. */
+/** The daily check of the configured models, with the real database and a provider that has a list. */
 import { randomUUID } from 'node:crypto';
 import { testDatabase } from '../../test/support/engine';
 import { eventually } from '../../test/support/expectations';
@@ -56,7 +56,7 @@ function watch(options: Partial<ModelWatchOptions> = {}) {
   return { logged, ...watchModels({ ...common, now, intervalMs: 25, retryMs: 25, ...options }) };
 }
 
-test('when workspaces name models, then those in use that have ended, end soon or are not listed are reported, and written to the log', async () => {
+test('when workspaces name models, then those in use that have ended, end soon or are not listed are reported and logged', async () => {
   await workspace(['openai:gpt-4.1-mini', 'openai:gpt-9', 'openai']);
   await workspace(['deepseek:deepseek-chat']);
   await workspace(['openai:not-in-use'], false);
@@ -85,7 +85,7 @@ test.each<[string, Record<string, string>, string[]]>([
   ['real', { KAPSO_API_KEY: 'k' }, ['2']],
   ['off', { VAPI_API_KEY: 'k' }, []],
 ])(
-  'when WhatsApp is %s, then it is reported which of its numbers have no model: those to which somebody can write',
+  'when WhatsApp is %s, then the numbers without a model are reported, if customers can write to them',
   async (_state, environment, numbers) => {
     await workspace(['grok'], true, SANDBOX_PHONE_NUMBER_ID);
     await workspace(['grok'], true, '2');
@@ -102,7 +102,7 @@ test.each<[string, Record<string, string>, string[]]>([
   },
 );
 
-test('when a model leaves the list, then the next look reports it; and it is looked again and again, at the interval', async () => {
+test('when a model leaves the list, then the next check reports it; checks repeat at the interval', async () => {
   await workspace(['openai']);
   const { warnings } = watch();
   await eventually(async () => expect(sandbox.models.listed()).toBeGreaterThanOrEqual(1));
@@ -113,7 +113,7 @@ test('when a model leaves the list, then the next look reports it; and it is loo
   await eventually(async () => expect(warnings()).toEqual([]));
 });
 
-test('when the interval is long, then the list is asked for once, and the watch ends with its signal', async () => {
+test('when the interval is long, then the list is requested once, and the watch ends with its signal', async () => {
   await workspace(['openai']);
   const before = sandbox.models.listed();
   const { warnings } = watch({ intervalMs: 60_000, now: () => Date.parse('2026-11-26') });
@@ -125,7 +125,7 @@ test('when the interval is long, then the list is asked for once, and the watch 
   expect(sandbox.models.listed()).toBe(before + 1);
 });
 
-test('when the API has no keys, then it knows the ends of the models that are named, and misses no key', async () => {
+test('when the API has no keys, then it reports the end dates of named models, but no missing key', async () => {
   await workspace(['deepseek:deepseek-chat']);
   await workspace([]);
   const settings = readSettings({ KAPSO_WEBHOOK_SECRET: 's' });
@@ -136,7 +136,7 @@ test('when the API has no keys, then it knows the ends of the models that are na
   expect(logged).toEqual([]);
 });
 
-test('when the database is away at first, then the watch looks again', async () => {
+test('when the database is down at first, then the models are checked again', async () => {
   await workspace(['openai:gpt-9']);
   let isAway = true;
   const query: Database['query'] = async (statement) => {

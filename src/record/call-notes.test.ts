@@ -1,4 +1,4 @@
-/** What a conversation hears of a call, with the real database and two workspaces in which the same person writes. */
+/** What a conversation records of a call, with the real database and two workspaces in which the same person writes. */
 import { endReport, insertOwnCall, newProviderCallId } from '../../test/support/call-rows';
 import { message, newPerson, useRecorder } from '../../test/support/recorder';
 import { type WrittenNote, writeCallNote } from './call-notes';
@@ -56,7 +56,7 @@ describe('two workspaces', () => {
     expect([(await notesIn(firstId)).length, (await notesIn(secondId)).length]).toEqual([2, 2]);
   });
 
-  test('when the person has a conversation only in the other one, then nobody hears of it', async () => {
+  test('when the person has a conversation only in the other one, then there is no note', async () => {
     const { number } = newPerson();
     const [first, second] = [await newWorkspace(), await newWorkspace()];
     await receive(second.phoneNumberId, number, now('hi'));
@@ -105,7 +105,7 @@ describe('the follow-up', () => {
     },
   );
 
-  test('when a second attempt finds the conversation changed, then it stays with what the first one decided', async () => {
+  test('when a second attempt finds the conversation changed, then the decision of the first one stands', async () => {
     const { phone, first, firstId } = await personOfTwo();
     await lastWrote(firstId, 1);
     const { callId, note } = await toldCall({ toNumber: `+${phone}`, workspaceId: first.id });
@@ -116,7 +116,7 @@ describe('the follow-up', () => {
   });
 });
 
-test('when a late report improves the call, then the note says the same, and no follow-up is added', async () => {
+test('when a late report improves the call, then the note is updated, and no follow-up is added', async () => {
   const { phone, first, firstId } = await personOfTwo();
   const { callId, providerCallId } = await toldCall({ toNumber: `+${phone}`, workspaceId: first.id, summary: null }, 'unknown');
   const report = {

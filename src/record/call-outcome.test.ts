@@ -37,11 +37,14 @@ describe('outcome of a call', () => {
     'silence-timed-out',
     'vonage-completed',
     'call.in-progress.sip-completed-call',
-  ])('when the reason is %s and the person said nothing, then nobody answered; if that is not known, it is a talk', (endedReason) => {
-    const outcome = (customerSpoke?: boolean) => callOutcome({ endedReason, wasInProgress: true, customerSpoke });
-    expect(outcome(false)).toEqual({ outcome: 'no_answer', error: null });
-    for (const spoke of [true, undefined]) expect(outcome(spoke)).toEqual({ outcome: 'completed', error: null });
-  });
+  ])(
+    'when the reason is %s and the person said nothing, then nobody answered; if that is unknown, the call is completed',
+    (endedReason) => {
+      const outcome = (customerSpoke?: boolean) => callOutcome({ endedReason, wasInProgress: true, customerSpoke });
+      expect(outcome(false)).toEqual({ outcome: 'no_answer', error: null });
+      for (const spoke of [true, undefined]) expect(outcome(spoke)).toEqual({ outcome: 'completed', error: null });
+    },
+  );
 
   test.each([
     ['assistant-forwarded-call', 'completed'],
@@ -49,7 +52,7 @@ describe('outcome of a call', () => {
     ['manually-canceled', 'canceled'],
     ['call.in-progress.error-transfer-failed', 'transfer_failed'],
     ['pipeline-error-openai-llm-failed', 'failed'],
-  ])('when the reason is %s and the person said nothing, then it is %s all the same', (endedReason, outcome) => {
+  ])('when the reason is %s and the person said nothing, then it is still %s', (endedReason, outcome) => {
     expect(callOutcome({ endedReason, wasInProgress: true, customerSpoke: false }).outcome).toBe(outcome);
   });
 

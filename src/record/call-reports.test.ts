@@ -127,7 +127,7 @@ describe('a report', () => {
     ['somebody spoke', 'completed', silent, 'no_answer', null],
     ['nobody spoke', 'no_answer', talk, 'completed', new Date(full.startedAt)],
   ])(
-    'when the result says that %s and a late report knows better, then it is %s no more',
+    'when the result says that %s and a late report shows otherwise, then it is no longer %s',
     async (_what, known, report, outcome, answeredAt) => {
       const providerCallId = newProviderCallId();
       const done = { outcome: known, endedReason: 'silence-timed-out', doneAt: new Date(T0), callbackUrl: 'https://hooks.example/' };

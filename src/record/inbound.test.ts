@@ -141,7 +141,7 @@ describe('a message that is not answered', () => {
     return { say, draft };
   }
 
-  test('when a reply that was drafted before it is sent, then a person is still asked for; a later reply cures that', async () => {
+  test('when a reply that was drafted before it is sent, then it still needs a person; a later reply cures that', async () => {
     const { say, draft } = await conversation();
     const first = await say(message('hello'));
     const reply = await draft(first);
@@ -153,7 +153,7 @@ describe('a message that is not answered', () => {
     await balance(recorder.db.orm);
   });
 
-  test('when it is recorded again, then nobody is asked for again', async () => {
+  test('when it is recorded again, then it does not request attention again', async () => {
     const { say, draft } = await conversation();
     const late = old();
     const { conversationId } = await say(late);
@@ -162,7 +162,7 @@ describe('a message that is not answered', () => {
     expect(await attentionOf(conversationId)).toEqual([]);
   });
 
-  test('when the same text was answered three times, then it is a loop, and the answer to the recording says that a person is needed', async () => {
+  test('when the same text was answered three times, then it is a loop, and the result of recording says that a person is needed', async () => {
     const { phoneNumberId } = await newWorkspace();
     const { both } = newPerson();
     const workflow = workflowOf(phoneNumberId, both);

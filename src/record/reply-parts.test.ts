@@ -1,4 +1,4 @@
-/** Long replies in several rows: what their turn comes to, with the real database. */
+/** Long replies in several rows, and the outcome of their turn, with the real database. */
 import { balance } from '../../test/support/expectations';
 import { message, newPerson, useRecorder } from '../../test/support/recorder';
 import type { ReportedStatus } from '../../workflows/contract';
@@ -109,7 +109,7 @@ describe('a reply in parts', () => {
 });
 
 describe('a part that is not delivered', () => {
-  test('when WhatsApp refuses it, then the parts after it are not sent, the turn has failed, and a person is asked for', async () => {
+  test('when WhatsApp refuses it, then the parts after it are not sent, the turn has failed, and it needs a person', async () => {
     const { report, outcomes, statuses, attention, rows, claim } = await turn();
     await report(1, 'sent');
     await report(2, 'failed');
@@ -129,7 +129,7 @@ describe('a part that is not delivered', () => {
     expect(await outcomes()).toEqual(['failed', 'failed']);
   });
 
-  test('when an earlier one is reported as read afterwards, then nobody is asked for again', async () => {
+  test('when an earlier one is reported as read afterwards, then attention is not requested again', async () => {
     const { report, attention, conversationId } = await turn();
     await report(1, 'sent');
     await report(2, 'failed');
@@ -138,7 +138,7 @@ describe('a part that is not delivered', () => {
     expect(await attention()).toEqual([]);
   });
 
-  test('when the workflow gives up in between, then the parts that wait are not sent', async () => {
+  test('when the workflow gives up in between, then the waiting parts are not sent', async () => {
     const { report, outcomes, statuses, conversationId, workflowId, messageIds } = await turn();
     await report(1, 'sent');
     await failTurn(recorder.db, { conversationId, workflowId, messageIds, reason: 'too often' });
@@ -149,7 +149,7 @@ describe('a part that is not delivered', () => {
 });
 
 describe('a part in doubt', () => {
-  test('when the doubt is given up, then the parts after it are not sent, and a late proof shows that the reply is not whole', async () => {
+  test('when the doubt is given up, then the parts after it are not sent, and late proof shows that the reply is incomplete', async () => {
     const { report, doubt, outcomes, statuses, attention } = await turn();
     await doubt(1);
     expect(await outcomes()).toEqual(['unconfirmed', 'unconfirmed']);
@@ -160,7 +160,7 @@ describe('a part in doubt', () => {
     expect(await attention()).toEqual(['reply_failed']);
   });
 
-  test('when it is the last one, then a late proof makes the reply whole', async () => {
+  test('when it is the last one, then late proof makes the reply complete', async () => {
     const { report, doubt, outcomes, attention } = await turn();
     await report(1, 'sent');
     await report(2, 'sent');
@@ -181,7 +181,7 @@ describe('a part in doubt', () => {
 });
 
 describe('a reply whose workflow was terminated between two parts', () => {
-  test('when the person writes again, then all is answered anew, and the parts that wait are not sent', async () => {
+  test('when the person writes again, then everything is answered together, and the waiting parts are not sent', async () => {
     const { report, write, draft, messageIds, outcomes, statuses } = await turn();
     await report(1, 'sent');
     const { answerableIds } = await write('c');

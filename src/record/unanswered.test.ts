@@ -10,7 +10,7 @@ function message(fields: Partial<InboundMessage> = {}): InboundMessage {
   return { id: randomUUID(), providerMessageId: 'wamid.1', kind: 'text', text: 'hello?', sentAtMs: Date.now(), ...fields };
 }
 
-/** What becomes of `text` after these earlier ones, newest first, each with its outcome. */
+/** The outcome of `text` after these earlier ones, newest first, each with its own outcome. */
 function after(said: [text: string, outcome: string | null, kind?: string][], text: string): string | null {
   const earlier = said.map(([each, outcome, kind = 'text']) => ({ kind, text: each, outcome }));
   return immediateOutcome(message({ text }), { ...STATE, recent: { said: earlier, replies: 0 } }, LIMITS);
@@ -18,14 +18,17 @@ function after(said: [text: string, outcome: string | null, kind?: string][], te
 
 const times = (count: number, text: string): [string, string][] => Array.from({ length: count }, () => [text, 'answered']);
 
-describe('a text that comes again', () => {
+describe('a repeated text', () => {
   test.each([0, 1, 2])('when it was answered %s times, then it is answered', (count) => {
     expect(after(times(count, AWAY), AWAY)).toBeNull();
   });
 
-  test.each(['yes', '1', 'ok', 'hello?'])('when it is as short as "%s", then ten are answered: people answer many questions so', (text) => {
-    expect([after(times(9, text), text), after(times(10, text), text)]).toEqual([null, 'loop']);
-  });
+  test.each(['yes', '1', 'ok', 'hello?'])(
+    'when it is as short as "%s", then it is answered ten times, because people answer many questions like that',
+    (text) => {
+      expect([after(times(9, text), text), after(times(10, text), text)]).toEqual([null, 'loop']);
+    },
+  );
 
   test('when it was answered three times, then it is not answered again', () => {
     expect(after(times(3, AWAY), AWAY)).toBe('loop');
@@ -36,29 +39,29 @@ describe('a text that comes again', () => {
     expect(after([...burst, ...times(2, AWAY)], AWAY)).toBeNull();
   });
 
-  test('when another text came in between, then the count starts anew', () => {
+  test('when another text came in between, then the count restarts', () => {
     expect(after([...times(2, AWAY), ['what does a ride cost?', 'merged'], ...times(5, AWAY)], AWAY)).toBeNull();
     expect(after([...times(2, AWAY), ['', 'unsupported', 'sticker'], ...times(5, AWAY)], AWAY)).toBeNull();
   });
 
-  test('when another text comes after the silence, then that is answered, and afterwards the first one again', () => {
+  test('when another text follows one that was not answered, then it is answered, and so is the first one afterwards', () => {
     expect(after([[AWAY, 'loop'], ...times(3, AWAY)], 'it is really me')).toBeNull();
     expect(after([['it is really me', 'answered'], [AWAY, 'loop'], ...times(3, AWAY)], AWAY)).toBeNull();
   });
 
-  test('when the last one was silenced, then the next one is, even though the replies are no longer among the recent messages', () => {
+  test('when the last one was not answered, then neither is the next, even if the replies are no longer among the recent messages', () => {
     expect(after([[AWAY, 'loop']], AWAY)).toBe('loop');
   });
 
-  test('when it was said in a group or imported in between, then that changes nothing', () => {
+  test('when the text was sent in a group or imported in between, then that changes nothing', () => {
     expect(after([['lunch?', 'group'], ['old', 'history'], ...times(3, AWAY)], AWAY)).toBe('loop');
   });
 
-  test('when it differs in case and white space only, then it is the same', () => {
+  test('when it differs only in case and white space, then it is the same text', () => {
     expect(after(times(3, 'Hello  there, are you\n open today?'), 'hello THERE, are you open today?')).toBe('loop');
   });
 
-  test('when a long one differs in its numbers only, then it is the same; short ones with numbers are choices', () => {
+  test('when a long one differs only in its numbers, then it is the same text; short ones with numbers are choices', () => {
     const ticket = (number: string) => `We have received your message. Your ticket is ${number}, written on 26.11.2026 at 20:37.`;
     expect(
       after(
@@ -100,7 +103,7 @@ describe('the replies of an hour', () => {
 describe('the age of a message', () => {
   const aged = (ageMs: number) => immediateOutcome(message({ sentAtMs: Date.now() - ageMs }), STATE, LIMITS);
 
-  test('when it is within the limit, as after an outage of a quarter of an hour, then it is answered', () => {
+  test('when it is within the limit, as after an outage of 15 minutes, then it is answered', () => {
     expect([aged(0), aged(15 * 60_000), aged(LIMITS.withinMs - 60_000)]).toEqual([null, null, null]);
   });
 
@@ -112,7 +115,7 @@ describe('the age of a message', () => {
     expect(aged(-400 * 24 * 3_600_000)).toBeNull();
   });
 
-  test('when nobody would answer it anyway, then that is its outcome, and nobody is asked for', () => {
+  test('when it would not be answered anyway, then the outcome says that, and nobody is needed', () => {
     const old = { sentAtMs: Date.now() - 6 * 24 * 3_600_000 };
     const outcomes = [
       immediateOutcome(message(old), { ...STATE, mode: 'human' }, LIMITS),
@@ -131,6 +134,6 @@ test.each(['human', 'ai'])('when a message is said in a group, in mode %s, then 
   expect(immediateOutcome(message({ isInGroup: true }), { ...STATE, mode }, LIMITS)).toBe('group');
 });
 
-test.each(['too_old', 'loop'] as const)('when the outcome is %s, then a person is asked for, in words', (outcome) => {
+test.each(['too_old', 'loop'] as const)('when the outcome is %s, then it needs a person, and says why', (outcome) => {
   expect(attentionFor(outcome, LIMITS)).toEqual({ kind: outcome, text: expect.stringMatching(/12 hours|60 replies/) });
 });

@@ -54,7 +54,7 @@ async function reply(text: string): Promise<string> {
   return ((await response.json()) as { messages: { id: string }[] }).messages[0]?.id ?? '';
 }
 
-test('when the sandbox starts again, then its lists and chats are those of before, and go on', async () => {
+test('when the sandbox restarts, then its lists and chats are as before, and continue', async () => {
   await sandbox.kapso.customerSends({ from: PHONE, name: 'Ana', text: 'hello' });
   await sandbox.kapso.waitForStatus(await reply('hi Ana'), 'read', 3_000);
   const [before, chat] = [await list(), sandbox.kapso.chat(PHONE)];
@@ -76,7 +76,7 @@ test('when it was killed in the middle of a line, then only that line is lost', 
   expect(sandbox.kapso.chat(PHONE).map(({ text }) => text)).toEqual(['hello']);
 });
 
-test('when it starts again during a call, then the call goes on to its end, and its report comes', async () => {
+test('when it restarts during a call, then the call continues to its end, and its report is sent', async () => {
   const { id } = sandbox.vapi.receiveCall({ from: `+${PHONE}`, baseUrl: sandbox.vapiUrl });
   await sandbox.vapi.waitForStatus(id, 'ringing', 3_000);
   await sandbox.close();

@@ -1,4 +1,4 @@
-/** Webhooks that come before the start is complete: the senders repeat them. */
+/** Webhooks that arrive before startup is complete: the senders repeat them. */
 import { readFileSync } from 'node:fs';
 import type { Webhook } from '../http/webhook-ingress';
 import { readSettings } from '../platform/config';
@@ -15,7 +15,7 @@ test.each<[string, Webhook, Buffer]>([
   ['Kapso', kapsoWebhook({ ...notStarted, secrets: ['s'], logShapes: false }), fixture('kapso/webhook_v2_batch_received_1.json')],
   ['Vapi', vapiWebhook({ ...notStarted, settings: readSettings({}) }), fixture('vapi/status-update.ended.future-reason.json')],
 ])(
-  'when a webhook of %s comes before the start is complete, then it is to come again, and nobody is warned',
+  'when a webhook of %s arrives before startup is complete, then the sender is asked to repeat it, and no error is logged',
   async (_who, webhook, rawBody) => {
     const note = () => undefined;
     await expect(webhook.take({ headers: {}, rawBody, note } as unknown as Parameters<Webhook['take']>[0])).rejects.toMatchObject({

@@ -1,4 +1,4 @@
-/** An HTTP forward proxy as companies run them: tunnels (CONNECT), and requests for http URLs as they are. Notes what it was asked for. */
+/** An HTTP forward proxy as companies run them: tunnels (CONNECT), and requests for http URLs without one. Records the requests. */
 import { once } from 'node:events';
 import { createServer, request as httpRequest, type IncomingHttpHeaders } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';

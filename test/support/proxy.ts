@@ -9,7 +9,7 @@ export interface TcpProxy {
   /** Passes nothing on any more, neither way, and cuts nothing: the network is gone. */
   hang(): void;
   /**
-   * Passes requests on and keeps back what the server answers, until `releaseAnswers`. Also on new connections, after a greeting that ends
+   * Passes requests on and holds the server's responses until `releaseAnswers`. Also on new connections, after a greeting that ends
    * with these bytes; without them, new connections are not held.
    */
   holdAnswers(greetingEnd?: Buffer): void;

@@ -2,7 +2,7 @@
 import { defineQuery } from '@temporalio/workflow';
 
 /**
- * Rows with a retention of their own: reports about replies, reports about calls (usually deleted with their call), and messages to a
+ * Rows with a retention of their own: status events of replies, events of calls (usually deleted with their call), and messages to a
  * number without a workspace.
  */
 export const EXPIRING_ROWS = ['statusEvents', 'callEvents', 'parkedMessages'] as const;

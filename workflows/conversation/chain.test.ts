@@ -107,11 +107,11 @@ describe('the chain', () => {
     expect(tested.nextAtMs).toBeUndefined();
   });
 
-  describe('the bound of an attempt', () => {
+  describe('the timeout of an attempt', () => {
     const slow = { text: 'slow', isPermanent: false, isTimeout: true };
     const MINUTE_MS = 60_000;
 
-    /** The bound of the next attempt, which then times out, and so on. */
+    /** The timeouts of consecutive attempts, each of which times out. */
     function bounds(tested: Chain<typeof A>, leftMs: number, count: number, everyMs = 60_000): [string, number][] {
       return Array.from({ length: count }, (_, index) => {
         const candidate = tested.next(index * everyMs);
@@ -123,24 +123,24 @@ describe('the chain', () => {
       });
     }
 
-    test('when one does not answer in time, then it gets twice as long, up to four times', () => {
+    test('when a provider times out, then it gets twice as long next time, up to four times the first', () => {
       expect(bounds(chain(A), 15 * MINUTE_MS, 4).map(([, bound]) => bound)).toEqual([30_000, 60_000, 120_000, 120_000]);
     });
 
-    test('when another failure comes, then its bound stays', () => {
+    test('when it fails in another way, then its timeout stays', () => {
       const tested = chain(A);
       fail(tested, busy, 0);
       const candidate = tested.next(60_000);
       expect(candidate && tested.boundMs(candidate, 30_000, 15 * MINUTE_MS)).toBe(30_000);
     });
 
-    test('when no other attempt would fit, then it gets all that is left', () => {
+    test('when no other attempt would fit, then it gets the rest of the turn', () => {
       expect(bounds(chain(A), 59_000, 1)).toEqual([['deepseek', 59_000]]);
       expect(bounds(chain(A), 5_000, 1)).toEqual([['deepseek', 5_000]]);
       expect(bounds(chain(A), -5, 1)).toEqual([['deepseek', 1]]);
     });
 
-    test('when another one has been called less often, then something is left for it', () => {
+    test('when another provider has been called less often, then some time is left for it', () => {
       expect(bounds(chain(A, B), 50_000, 2, 0)).toEqual([
         ['deepseek', 30_000],
         ['openai', 50_000],

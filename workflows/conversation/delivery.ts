@@ -77,7 +77,7 @@ export class Delivery {
   async deliverParts(reply: OutboxReply, partIds: readonly string[]): Promise<boolean> {
     if (!(await this.deliver(reply))) return false;
     for (const messageId of partIds) {
-      await sleep(PART_PAUSE_MS, { summary: 'let the part before it arrive first' });
+      await sleep(PART_PAUSE_MS, { summary: 'let the previous part arrive first' });
       if (!(await this.deliver({ ...reply, messageId }))) return false;
     }
     return true;

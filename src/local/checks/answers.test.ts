@@ -1,4 +1,4 @@
-/** The checks of the models against providers that respond, have no list, or are away. */
+/** The checks of the models against providers that respond, have no list, or are unreachable. */
 import { readSettings } from '../../platform/config';
 import { createLogger } from '../../platform/logger';
 import { type Sandbox, startSandbox } from '../../sandbox/sandbox';
@@ -22,27 +22,25 @@ test('when a provider lists the model, then it is served', async () => {
   expect(await check(openaiAt(sandbox.modelsUrl))).toEqual(['ok: openai (gpt-5.4-mini) is served']);
 });
 
-test('when a provider has no list, then that is no fault, and it is said what was not checked', async () => {
+test('when a provider has no list, then that is no problem, and the line says what was not checked', async () => {
   sandbox.models.list(undefined);
   expect(await check(openaiAt(sandbox.modelsUrl))).toEqual([
-    expect.stringMatching(
-      /^ok: openai \(gpt-5\.4-mini\) is served, as far as is known: .* \(404\), so neither the key nor the name was checked$/,
-    ),
+    expect.stringMatching(/^ok: openai \(gpt-5\.4-mini\) is configured; .* \(404\), so neither the key nor the name was checked$/),
   ]);
 });
 
-test('when the only provider is away, then it is one problem, with its cause and setting', async () => {
+test('when the only provider is unreachable, then there is one problem, with its cause and setting', async () => {
   const AI_PROVIDERS = 'openai:gpt-5.4-mini,openai:gpt-5.4';
   expect(await check({ ...openaiAt(AWAY), AI_PROVIDERS })).toEqual([
-    'problem: openai could not be asked (ECONNREFUSED): check its address (OPENAI_BASE_URL) and the network',
+    'problem: openai could not be queried (ECONNREFUSED): check its address (OPENAI_BASE_URL) and the network',
   ]);
 });
 
-test('when one of two providers is away, then the other answers', async () => {
+test('when one of two providers is unreachable, then that is only a warning', async () => {
   sandbox.models.list({ names: ['gpt-5.4-mini'] });
   const environment = { ...openaiAt(sandbox.modelsUrl), SEALION_URL: AWAY, AI_PROVIDERS: 'sealion,openai' };
   expect(await check(environment)).toEqual([
-    'warning: sealion could not be asked (ECONNREFUSED): check its address (SEALION_URL) and the network',
+    'warning: sealion could not be queried (ECONNREFUSED): check its address (SEALION_URL) and the network',
     'ok: openai (gpt-5.4-mini) is served',
   ]);
 });

@@ -40,31 +40,31 @@ export async function checkModels(settings: Settings, workspace: WorkspaceState 
   return [...uniqueByText(findings), ...skipped.map((choice) => models.warning(`${labelOf(choice)} has no API key and is skipped`))];
 }
 
-/** A problem is one that keeps this model from answering. */
+/** A `problem` only if this model cannot answer. */
 function checkModel(choice: ModelChoice, list: ModelList | undefined, nowMs: number): Finding {
   const { provider } = choice;
   const problem = modelProblem(choice, nowMs, list);
   if (problem && isFatal(problem)) return models.problem(problem.text);
   if (list?.kind === 'unreachable')
     return models.problem(
-      `${provider} could not be asked (${list.reason}): check its address (${addressSetting(provider)}) and the network`,
+      `${provider} could not be queried (${list.reason}): check its address (${addressSetting(provider)}) and the network`,
     );
   if (problem) return models.warning(problem.text);
   return models.ok(`${labelOf(choice)} ${stateOf(list)}`);
 }
 
-/** Only the sandbox is not asked for a list. */
+/** Only the sandbox is not queried for a list. */
 function stateOf(list: Exclude<ModelList, { kind: 'unreachable' }> | undefined): string {
   if (list === undefined) return 'is simulated';
   if (list.kind === 'listed') return 'is served';
-  return `is served, as far as is known: its provider does not list its models (${list.status}), so neither the key nor the name was checked`;
+  return `is configured; its provider does not list its models (${list.status}), so neither the key nor the name was checked`;
 }
 
 function addressSetting(provider: ProviderName): string {
   return provider === 'sealion' ? 'SEALION_URL' : `${provider.toUpperCase()}_BASE_URL`;
 }
 
-/** Models of one provider have its problem in common. */
+/** A provider's problem concerns all its models, but is reported once. */
 function uniqueByText(findings: readonly Finding[]): Finding[] {
   return [...new Map(findings.map((finding) => [finding.text, finding])).values()];
 }

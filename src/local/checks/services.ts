@@ -22,7 +22,7 @@ export async function checkDatabase(databaseUrl: string): Promise<Finding> {
   try {
     const pending = await pendingMigrations(databaseUrl);
     if (pending.length === 0) return database.ok('reachable, and all migrations are applied');
-    return database.problem(`${pending.length} migrations are missing: run npm run migrate`);
+    return database.problem(`has ${pending.length} pending migration(s): run npm run migrate`);
   } catch (error) {
     // The error of a refused login names the role, never the password.
     return database.problem(`cannot be used (${messageOf(error)}): check DATABASE_URL, and that the server runs`);
@@ -40,7 +40,7 @@ export async function checkTemporal(environment: Record<string, string | undefin
     const within = async <T>(ask: () => Promise<T>): Promise<T | undefined> =>
       await connection.withDeadline(Date.now() + TIMEOUT_MS, ask).catch(() => undefined);
     if (!(await within(() => connection.workflowService.describeNamespace({ namespace }))))
-      return [temporal.problem(`has no namespace ${namespace}, or does not let us in: check TEMPORAL_NAMESPACE and the key`)];
+      return [temporal.problem(`has no namespace ${namespace}, or refuses access: check TEMPORAL_NAMESPACE and the key`)];
     const listed = await within(() => connection.operatorService.listSearchAttributes({ namespace }));
     const queue = await within(() =>
       connection.workflowService.describeTaskQueue({ namespace, taskQueue: { name: taskQueue }, taskQueueType: WORKFLOW_TASKS }),
@@ -52,15 +52,15 @@ export async function checkTemporal(environment: Record<string, string | undefin
 }
 
 function attributesFinding(known: object | null | undefined): Finding {
-  if (!known) return temporal.note('reachable; it does not say which search attributes it has (docs/production.md lists those needed)');
+  if (!known) return temporal.note('reachable, but does not list its search attributes (docs/production.md names the required ones)');
   const missing = Object.values(searchAttributes).filter((name) => !(name in known));
   if (missing.length === 0) return temporal.ok('reachable, with all search attributes');
   return temporal.problem(`lacks the search attributes ${missing.join(', ')}: start the API once, or add them (docs/production.md)`);
 }
 
 function workerFinding(taskQueue: string, pollers: number): Finding {
-  if (pollers > 0) return worker.ok(`a worker takes the tasks of the queue ${taskQueue}`);
-  return worker.problem(`no worker takes the tasks of the queue ${taskQueue}: start one (npm start or npm run worker)`);
+  if (pollers > 0) return worker.ok(`a worker polls the task queue ${taskQueue}`);
+  return worker.problem(`no worker polls the task queue ${taskQueue}: start one (npm start or npm run worker)`);
 }
 
 /** Whether the API at `apiUrl` is ready. */
@@ -83,6 +83,8 @@ export function checkCalls(settings: Settings): Finding {
     return calls.problem('VAPI_WEBHOOK_SECRET is not set, so every event of a call is refused: set the secret that Vapi is to send');
   const names = ['VAPI_ASSISTANT_ID', 'VAPI_PHONE_NUMBER_ID', 'PUBLIC_URL'] as const;
   const missing = names.filter((name) => settings[name] === undefined);
-  if (missing.length === 0) return calls.ok('on: all settings are there');
-  return calls.warning(`without ${missing.join(', ')}, each request must name them, or events go elsewhere (.env.example)`);
+  if (missing.length === 0) return calls.ok('on: all settings are set');
+  return calls.warning(
+    `not set: ${missing.join(', ')}; without them, a request must name its assistant and number, and events go to the URL set in Vapi`,
+  );
 }

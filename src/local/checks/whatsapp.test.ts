@@ -60,39 +60,39 @@ test('when all is as it should be, then each line says so', async () => {
   ]);
 });
 
-test('when Kapso is simulated, then it is said; a double elsewhere counts as real', async () => {
+test('when Kapso is simulated, then a line says so; a double at another address counts as real', async () => {
   const text = async (environment: Record<string, string> = {}) => (await check(environment))[0]?.text;
   expect(await text()).toContain('simulated: no message reaches a real person');
   expect(await text({ SANDBOX_URL: 'http://127.0.0.1:1' })).toContain(`has the number ${NUMBER}`);
 });
 
-test('when WhatsApp is off, then nothing is asked, and nothing is wrong', async () => {
+test('when WhatsApp is off, then Kapso is not queried, and nothing is wrong', async () => {
   expect(await check({ KAPSO_API_KEY: '' })).toMatchObject([{ level: 'note', text: expect.stringContaining('KAPSO_API_KEY') }]);
 });
 
 test.each<[string, RegExp, () => void, Record<string, string>?]>([
   ['the number is not set', /KAPSO_PHONE_NUMBER_ID is not set/, () => undefined, { KAPSO_PHONE_NUMBER_ID: '' }],
   ['the key is wrong', /refuses the key \(401\)/, () => undefined, { KAPSO_API_KEY: 'wrong' }],
-  ['Kapso is away', /could not be queried \(ECONNREFUSED\)/, () => undefined, { KAPSO_BASE_URL: 'http://127.0.0.1:1' }],
-  ['the number is of another project', /has no number 300/, () => undefined, { KAPSO_PHONE_NUMBER_ID: '300' }],
+  ['Kapso is unreachable', /could not be queried \(ECONNREFUSED\)/, () => undefined, { KAPSO_BASE_URL: 'http://127.0.0.1:1' }],
+  ['the number belongs to another project', /has no number 300/, () => undefined, { KAPSO_PHONE_NUMBER_ID: '300' }],
   [
     'the number takes no messages',
     /inbound processing/,
     () => Object.assign(sandbox.kapso.platform.numbers[0] ?? {}, { inbound_processing_enabled: false }),
   ],
-  ['there is no webhook', /no webhook to Parley \(of 0\)/, () => sandbox.kapso.platform.webhooks.splice(0)],
+  ['there is no webhook', /none of the number's 0 webhooks leads to Parley/, () => sandbox.kapso.platform.webhooks.splice(0)],
   [
     'the webhook leads elsewhere',
-    /no webhook to Parley \(of 1\)/,
+    /none of the number's 1 webhooks leads to Parley/,
     () => Object.assign(webhook(), { url: 'https://other.example.com/hook' }),
   ],
   ['the webhook is paused', /is paused/, () => Object.assign(webhook(), { active: false })],
   [
-    'the webhook has no received',
-    /no event whatsapp.message.received/,
+    'the webhook lacks the event received',
+    /lacks the event whatsapp.message.received/,
     () => Object.assign(webhook(), { events: ['whatsapp.message.sent'] }),
   ],
-  ['the payload is of version 1', /payload version is v1/, () => Object.assign(webhook(), { payload_version: 'v1' })],
+  ['the payload version is 1', /payload version is v1/, () => Object.assign(webhook(), { payload_version: 'v1' })],
   ['the secrets differ', /secret is not in KAPSO_WEBHOOK_SECRET/, () => Object.assign(webhook(), { secret_key: 'another' })],
   ['the API has another secret', /refuses our signature/, () => undefined, { KAPSO_WEBHOOK_SECRET: 'another' }],
   ['the address is not https', /not https/, () => undefined, { SANDBOX_URL: '' }],

@@ -9,7 +9,7 @@ import { signatureFor } from '../../providers/kapso/signature';
 import { KAPSO_WEBHOOK_PATHS } from '../../providers/kapso/webhook-paths';
 import { about, type Finding } from './finding';
 
-/** Without `received`, no message arrives; without the others, Parley does not learn what became of its replies. */
+/** Without `received`, no message arrives; without the others, Parley does not learn whether its replies arrive. */
 const RECEIVED = 'whatsapp.message.received';
 const STATUS_EVENTS = ['sent', 'delivered', 'read', 'failed'].map((status) => `whatsapp.message.${status}`);
 
@@ -52,7 +52,7 @@ async function checkNumber(project: KapsoProject, phoneNumberId: string): Promis
       ),
     ];
   if (number.takesMessages === false)
-    return [kapso.problem(`Kapso does not process messages to the number ${phoneNumberId}: switch its inbound processing on in Kapso`)];
+    return [kapso.problem(`Kapso does not process messages to the number ${phoneNumberId}: turn on its inbound processing in Kapso`)];
   return [kapso.ok(`the key works, and its project has the number ${phoneNumberId}`)];
 }
 
@@ -75,7 +75,7 @@ async function checkWebhook(
     return {
       findings: [
         webhooks.problem(
-          `the number has no webhook to Parley (of ${listed.rows.length}): add one in Kapso, to ${settings.PUBLIC_URL ?? 'https://<your address>'}${path}`,
+          `none of the number's ${listed.rows.length} webhooks leads to Parley: add one in Kapso, to ${settings.PUBLIC_URL ?? 'https://<your address>'}${path}`,
         ),
       ],
     };
@@ -83,7 +83,7 @@ async function checkWebhook(
   return { webhook, findings: findings.length > 0 ? findings : [webhooks.ok(`Kapso sends to ${plainUrl(webhook.url)}`)] };
 }
 
-/** A webhook to one of our paths: the one at PUBLIC_URL, else one that is active. Another program may have webhooks of its own. */
+/** A webhook to one of our paths: preferably the one at PUBLIC_URL, else an active one. Another program may have webhooks of its own. */
 function mostLikelyOurs(rows: readonly NumberWebhook[], publicUrl: string | undefined): NumberWebhook | undefined {
   const ours = rows.filter(({ url }) => URL.canParse(url) && KAPSO_WEBHOOK_PATHS.some((path) => new URL(url).pathname.endsWith(path)));
   const isPublic = ({ url }: NumberWebhook) => publicUrl !== undefined && url.startsWith(`${publicUrl}/`);
@@ -101,19 +101,17 @@ function webhookFindings(webhook: NumberWebhook, settings: WhatsAppSettings): Fi
   if (new URL(url).protocol !== 'https:' && !isSimulated)
     findings.push(webhooks.problem('its address is not https: Kapso sends to https only'));
   if (kind !== 'meta' && !events.includes(RECEIVED))
-    findings.push(webhooks.problem(`it has no event ${RECEIVED}, so no message arrives: add the event in Kapso`));
+    findings.push(webhooks.problem(`it lacks the event ${RECEIVED}, so no message arrives: add the event in Kapso`));
   const missing = STATUS_EVENTS.filter((event) => !events.includes(event));
   if (kind !== 'meta' && missing.length > 0)
-    findings.push(webhooks.warning(`without ${missing.join(', ')}, Parley does not learn what became of its replies: add them in Kapso`));
+    findings.push(webhooks.warning(`without ${missing.join(', ')}, Parley does not learn whether its replies arrive: add them in Kapso`));
   if (kind === 'meta')
-    findings.push(webhooks.warning('its kind is meta, whose signature Kapso does not document: make one of the kind kapso'));
+    findings.push(webhooks.warning('its kind is meta, whose signature Kapso does not document: replace it with one of kind kapso'));
   if (payloadVersion !== undefined && payloadVersion !== 'v2')
     findings.push(webhooks.problem(`its payload version is ${payloadVersion}: set v2`));
   if (isBuffered)
     findings.push(
-      webhooks.warning(
-        'it is buffered, which delays each message by seconds: switch buffering off; Parley waits for a quiet moment itself',
-      ),
+      webhooks.warning('it is buffered, which delays each message by seconds: turn buffering off; Parley waits for a quiet moment itself'),
     );
   if (secret !== undefined && !settings.KAPSO_WEBHOOK_SECRET.includes(secret))
     findings.push(webhooks.problem('its secret is not in KAPSO_WEBHOOK_SECRET, so its webhooks are refused: set the same on both sides'));
@@ -125,8 +123,8 @@ function addressOf({ PUBLIC_URL }: WhatsAppSettings, apiUrl: string): string {
 }
 
 /**
- * Sends one signed webhook to the address of Kapso's webhooks. Neither Kapso nor Meta has its event, and its body has no message, person
- * or number: Parley verifies and ignores it. Meta's handshake would not do, because it has no signature.
+ * Sends one signed webhook to the address of Kapso's webhooks. Parley verifies it and then ignores it: its event is neither Kapso's nor
+ * Meta's, and its body has no message, person or number. Meta's handshake would prove less, because it is not signed.
  */
 async function checkDelivery({ KAPSO_WEBHOOK_SECRET: [secret] }: WhatsAppSettings, url: string): Promise<Finding> {
   const where = plainUrl(url);
@@ -157,7 +155,7 @@ function isReceipt(text: string): boolean {
   }
 }
 
-/** The URL without a password and a query, which may be secret. */
+/** The URL without its login and query, which may be secret. */
 function plainUrl(url: string): string {
   const { origin, pathname } = new URL(url);
   return `${origin}${pathname}`;

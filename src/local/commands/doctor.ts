@@ -1,6 +1,6 @@
 /**
- * `npm run doctor` checks a set-up, from the settings to the path of WhatsApp's messages, and prints one line per check, with what to do.
- * Checks a running `npm start`, or what the settings name. Changes nothing. Exits with 1 if something does not work.
+ * `npm run doctor` checks a set-up, from the settings to the delivery of WhatsApp's webhooks, and prints one line per check, with what to
+ * do. Checks a running `npm start`, or the services that the settings name. Changes nothing. Exits with 1 if something does not work.
  */
 import { readArguments, runCommand } from '../../platform/command-line';
 import { loadEnvFile, readSettings, requireWhatsAppSettings, type Settings, SettingsError } from '../../platform/config';
@@ -11,7 +11,7 @@ import { checkApi, checkCalls, checkDatabase, checkTemporal } from '../checks/se
 import { checkWhatsApp } from '../checks/whatsapp';
 import { type Instance, isStarting, readInstanceFile, TerminalError } from '../instance-file';
 import { localHost } from '../local-host';
-import { differingSettings } from '../setting-marks';
+import { differingSettings } from '../setting-fingerprints';
 import { say } from '../terminal';
 
 const HELP = `usage: npm run doctor
@@ -32,16 +32,16 @@ interface SetUp {
   settings: Settings;
   environment: Environment;
   apiUrl: string;
-  /** Settings that the running `npm start` has otherwise than this terminal. */
+  /** Names of the settings whose values differ between the running `npm start` and this terminal. */
   differing: string[];
-  /** What is said of `npm start`. */
+  /** Whether `npm start` is running here. */
   state: 'running' | 'starting' | 'stopped';
 }
 
 const STATES: Record<SetUp['state'], string> = {
   running: 'npm start is running',
   starting: 'npm start is still starting: run the doctor again when it is ready',
-  stopped: 'npm start is not running here: checking what the settings name',
+  stopped: 'npm start is not running here: checking the services that the settings name',
 };
 
 async function main(args: string[]): Promise<number> {
@@ -72,7 +72,7 @@ async function* examine(environment: Environment): AsyncGenerator<Finding> {
     yield settings.ok(`valid; ${STATES[found.state]}`);
     if (found.differing.length > 0)
       yield settings.problem(
-        `npm start was started with other settings: ${found.differing.join(', ')}; run the doctor with the same .env, or start it again`,
+        `npm start is running with other values of ${found.differing.join(', ')}: run the doctor with the same .env, or restart npm start`,
       );
   } catch (error) {
     if (!(error instanceof SettingsError)) throw error;
@@ -120,16 +120,16 @@ function findInstance({ DATA_DIR }: Settings): Instance | undefined {
   }
 }
 
-/** The settings as the running processes have them, as far as they are known: those that only this terminal has are left out. */
+/** The settings of the running processes, as far as they are known. Those that only this terminal has are left out. */
 async function setUpOf(settings: Settings, given: Environment, instance: Instance | undefined): Promise<SetUp> {
   if (!instance) {
     const state = isStarting(settings.DATA_DIR) ? 'starting' : 'stopped';
     const apiUrl = `http://${localHost(settings.HOST ?? '0.0.0.0')}:${settings.PORT}`;
     return { settings, environment: given, apiUrl, differing: [], state };
   }
-  const { apiUrl, databaseUrl, settingMarks: marks } = instance;
-  const differing = marks ? differingSettings(marks, given) : [];
-  const unknownThere = differing.filter((name) => marks?.hashes[name] === undefined);
+  const { apiUrl, databaseUrl, settingFingerprints: fingerprints } = instance;
+  const differing = fingerprints ? differingSettings(fingerprints, given) : [];
+  const unknownThere = differing.filter((name) => fingerprints?.hashes[name] === undefined);
   const environment = {
     ...given,
     ...Object.fromEntries(unknownThere.map((name) => [name, undefined])),

@@ -161,8 +161,8 @@ function printResult(progress: RetentionProgress): void {
 }
 
 const EXPIRED_WORDS: Record<ExpiringRows, string> = {
-  statusEvents: 'old reports about replies',
-  callEvents: 'old reports about calls',
+  statusEvents: 'old status events of replies',
+  callEvents: 'old events of calls',
   parkedMessages: 'old messages to numbers without a workspace',
 };
 

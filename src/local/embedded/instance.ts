@@ -16,7 +16,7 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { z } from 'zod';
-import type { SettingMarks } from '../setting-marks';
+import type { SettingFingerprints } from '../setting-fingerprints';
 import { isRunning, type RecordedProcess, stopLeftovers } from './leftovers';
 
 const START_FILE = 'start.json';
@@ -47,7 +47,7 @@ export interface RunningInstance {
   /** False if calls are neither real nor simulated. */
   hasCalls: boolean;
   /** What `npm start` was started with. */
-  settingMarks: SettingMarks;
+  settingFingerprints: SettingFingerprints;
   /** Settings of its processes that replace the configured ones, with the sandbox's secrets. */
   environment: Record<string, string | undefined>;
   pid: number;

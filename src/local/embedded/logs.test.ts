@@ -17,7 +17,7 @@ afterEach(async () => {
   await rm(dataDir, { recursive: true, force: true });
 });
 
-test('when a process writes on and on, then its log stays bounded, and what it says is still followed', async () => {
+test('when a process keeps writing, then its log stays bounded, and its lines are still followed', async () => {
   const file = logFile(dataDir, 'writer');
   const seen: number[] = [];
   const waiting = new Set<() => void>();

@@ -289,7 +289,7 @@ describe('through a proxy', () => {
     expect(JSON.parse(String(received[0]?.body))).toEqual(body);
   });
 
-  test('when the host resolves to an internal address, then the proxy is not asked either', async () => {
+  test('when the host resolves to an internal address, then the proxy is not used either', async () => {
     const { proxy, settings } = await proxied({});
     const callbacks = client({
       allowedHosts: ['hooks.example'],
@@ -300,7 +300,7 @@ describe('through a proxy', () => {
     expect(proxy.asked).toEqual([]);
   });
 
-  test('when the receiver is on this machine, or NO_PROXY has its name or address, then the proxy is not asked', async () => {
+  test('when the receiver is on this machine, or NO_PROXY has its name or address, then the proxy is not used', async () => {
     const { port, received } = await receiver(200);
     const { proxy, settings } = await proxied({});
     const resolve = async () => [{ address: '127.0.0.1', family: 4 }];
@@ -320,7 +320,7 @@ describe('through a proxy', () => {
     expect(proxy.asked).toEqual([]);
   });
 
-  test('when the proxy refuses or does not respond, then there is no answer', async () => {
+  test('when the proxy refuses or does not respond, then there is no response', async () => {
     const { proxy, settings } = await proxied({});
     const options = { allowedHosts: ['flows.example:80'], resolve: async () => [{ address: '192.0.2.7', family: 4 }], timeoutMs: 300 };
     for (const status of [407, 0]) {

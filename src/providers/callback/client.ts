@@ -167,7 +167,7 @@ export function createCallbackClient(options: CallbackClientOptions): CallbackCl
   };
 }
 
-/** Posts to a URL that was checked, at one of the addresses that its name has now, if they are public or may be internal. Never rejects. */
+/** Posts to a URL that was checked, at one of the addresses that its name resolves to, if they are public or may be internal. Never rejects. */
 export async function postChecked(
   { url, mayBeInternal }: CallbackUrlCheck & { ok: true },
   message: Message,

@@ -63,11 +63,11 @@ test.each([
   ['a definition', '[a]: https://x.test\n\n[a]'],
   ['a tag and a sign', '<b>a</b> &amp; <not a tag'],
   ['a line below a line', 'Total\n---\nThanks\n===='],
-])('when a text has %s, then it stays', (_what, text) => {
+])('when a text has %s, then it stays unchanged', (_what, text) => {
   expect(toWhatsAppMarks(text)).toBe(text);
 });
 
-test('when nothing would be left, then the text stays', () => {
+test('when nothing would be left, then the text stays unchanged', () => {
   expect(toWhatsAppMarks('# \n')).toBe('# \n');
 });
 
@@ -141,7 +141,7 @@ describe('20,000 random texts', () => {
     expect(lost.slice(0, 3)).toEqual([]);
   });
 
-  test('when each is converted twice, then no word is lost either, and hardly one changes again', () => {
+  test('when each is converted twice, then no word is lost either, and hardly any text changes again', () => {
     const once = texts.map(toWhatsAppMarks);
     const changed = once.filter((text) => toWhatsAppMarks(text) !== text);
     expect(once.filter((text) => sorted(toWhatsAppMarks(text)) !== sorted(text)).slice(0, 3)).toEqual([]);
@@ -149,7 +149,7 @@ describe('20,000 random texts', () => {
   });
 });
 
-test('when a text of the usual kind has been converted, then it stays as it is', () => {
+test('when a usual text is converted twice, then the second time changes nothing', () => {
   const texts = ['## A\n\n**b** *c*\n* d\n\n|a|b|\n|-|-|\n|c|d|\n\n[t](https://x.test/a_b) ~~x~~ `y`', '***a***\n\n---\n\n> **b**'];
   for (const once of texts.map(toWhatsAppMarks)) expect(toWhatsAppMarks(once)).toBe(once);
 });

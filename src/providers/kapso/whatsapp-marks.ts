@@ -1,21 +1,21 @@
 /**
  * Turns a model's Markdown into what WhatsApp shows: `*bold*`, `_italic_`, `~struck~`, `- ` lists, code between backticks (WhatsApp's help
- * pages, November 2026). Only marks change: words, numbers, line breaks, code and addresses stay.
+ * pages, November 2026). Only marks change: words, numbers, line breaks, code and URLs stay.
  *
  * `*word*` is italic in Markdown and bold in WhatsApp. A model that writes `**` for bold means italic by `*`; another may have been told to
- * write WhatsApp's marks. So it becomes `_word_` only in a text that has `**`, and converting a converted text changes nothing.
+ * write WhatsApp's marks. So `*word*` becomes `_word_` only in a text that has `**`, and a converted text stays as it is.
  *
- * WhatsApp sees no mark between letters or digits. So `10*20*30` has none, and a mark that Markdown allows there (`**50%**off`) gets a
- * zero-width space: a visible one would tear words apart, and Chinese, Japanese and Thai have none between words.
+ * WhatsApp ignores marks between letters or digits, so `10*20*30` stays. A mark that Markdown allows there (`**50%**off`) gets a zero-width
+ * space: a visible one would tear words apart, and Chinese, Japanese and Thai are written without spaces.
  */
 import MarkdownIt, { type StateInline, type Token } from 'markdown-it';
 import { fenceAfter } from './fences';
 
-/** A parser with only the rules enabled here. Lists, quotes and HTML are plain lines to it, because they are sent unchanged. */
+/** A parser with only the rules enabled here. It reads lists, quotes and HTML as plain lines, because WhatsApp gets them as lines. */
 const parser = new MarkdownIt('zero')
   .enable(['heading', 'hr', 'table', 'escape', 'backticks', 'emphasis', 'strikethrough', 'link', 'image', 'autolink'])
   .disable('text_join');
-// Addresses are shown as the model wrote them.
+// URLs are shown as the model wrote them.
 parser.normalizeLink = (address) => address;
 parser.normalizeLinkText = (address) => address;
 parser.validateLink = () => true;
@@ -44,7 +44,7 @@ type Run = ReturnType<StateInline['scanDelims']>;
 const WORD_AT_START = /^[\p{L}\p{M}\p{N}]/u;
 const WORD_AT_END = /[\p{L}\p{M}\p{N}]$/u;
 
-/** `**` may also stand between punctuation and a word, as people write it without spaces. Between two digits it is a power. */
+/** Unlike in Markdown, `**` may stand between a word and punctuation, because some languages have no spaces. Between digits it is a power. */
 function doubleStars(run: Run, before: string, after: string): Run {
   if (/\d$/.test(before) && /^\d/.test(after)) return { ...run, can_open: false, can_close: false };
   return {
@@ -54,7 +54,7 @@ function doubleStars(run: Run, before: string, after: string): Run {
   };
 }
 
-/** In `__init__.py`, `__init__()` and `_name_@example.com`, underscores are no marks. */
+/** In `__init__.py`, `__init__()` and `_name_@example.com`, underscores are not marks. */
 function partOfName(run: Run, before: string, after: string): Run {
   return {
     ...run,
@@ -63,7 +63,7 @@ function partOfName(run: Run, before: string, after: string): Run {
   };
 }
 
-/** Lets a single `*` pair only with another one, so that `**4* hotel**` is bold. In a text with `***`, any may pair. */
+/** Lets a single `*` pair only with another one, so that `**4* hotel**` is bold. In a text with `***`, any stars may pair. */
 function pairSingleStars(delimiters: StateInline['delimiters']): void {
   const stars = delimiters.filter(({ marker }) => marker === STAR);
   if (stars.some(({ length = 1 }) => length > 2)) return;
@@ -81,7 +81,7 @@ function pairSingleStars(delimiters: StateInline['delimiters']): void {
 
 const STAR = 42;
 
-/** The text with WhatsApp's marks. Takes time in proportion to the length. */
+/** The text with WhatsApp's marks. Takes time linear in the length. */
 export function toWhatsAppMarks(markdown: string): string {
   const sections = sectionsOf(markdown.replace(/\r\n?/g, '\n'));
   const starIsItalic = sections.some(({ blocks }) => blocks.some(hasStrong));
@@ -90,7 +90,7 @@ export function toWhatsAppMarks(markdown: string): string {
   return text.trim() === '' ? markdown : text;
 }
 
-/** Fenced code, or the text between. */
+/** A block of fenced code, or the text between two. */
 interface Section {
   lines: string[];
   isCode: boolean;
@@ -104,7 +104,7 @@ function sectionsOf(markdown: string): Section[] {
     const next = fenceAfter(line, fence);
     const isCode = fence !== undefined || next !== undefined;
     const last = sections.at(-1);
-    // A fence that opens begins a section, even right after another one.
+    // An opening fence begins a section, even right after another one.
     if (last && last.isCode === isCode && (fence !== undefined || !isCode)) last.lines.push(line);
     else sections.push({ lines: [line], isCode });
     fence = next;
@@ -116,7 +116,7 @@ function hasStrong({ children }: Token): boolean {
   return children?.some(({ type }) => type === 'strong_open') ?? false;
 }
 
-/** Block by block; the empty lines between them stay. */
+/** Converts block by block, and keeps the empty lines between them. */
 function convertProse(lines: string[], blocks: Token[], starIsItalic: boolean): string {
   const converted: string[] = [];
   let line = 0;
@@ -132,7 +132,7 @@ function convertProse(lines: string[], blocks: Token[], starIsItalic: boolean): 
   return converted.join('\n');
 }
 
-/** Undefined if nothing of it is visible. */
+/** Undefined if nothing of the block is visible. */
 function convertBlock(blocks: Token[], index: number, lines: string[], starIsItalic: boolean): string | undefined {
   const { type, map } = blocks[index] as Token;
   if (!map) return undefined;
@@ -154,7 +154,7 @@ function bold(text: string): string {
   return text.trim() === '' ? '' : `*${text.trim()}*`;
 }
 
-/** One line for each row. Read from the source, because a parser drops cells that the head has no column for. */
+/** One line per row. Read from the source, because the parser drops cells beyond the columns of the header. */
 function tableRows([head = '', _delimiters, ...rows]: string[], starIsItalic: boolean): string[] {
   return [
     bold(tableRow(head, { starIsItalic, isBold: true })),
@@ -173,7 +173,7 @@ function tableRow(line: string, context: InlineContext): string {
 
 interface InlineContext {
   starIsItalic: boolean;
-  /** Everything is bold already. */
+  /** Whether everything is bold already. */
   isBold: boolean;
 }
 
@@ -184,13 +184,14 @@ class Inline {
   #pieces: string[] = [];
   /** Marks that are open, outermost first; undefined for one that is not shown. */
   readonly #open: (string | undefined)[] = [];
-  /** Index of the piece at which the link's words begin. */
+  /** Index of the first piece of the link's text. */
   #linkStart = 0;
   #link: Token | undefined;
-  /** Number of pieces after the last mark that closed. */
+  /** Number of pieces when the last mark was closed. */
   #closedAt = -1;
-  /** Index of the piece with the mark `*` that was opened last. */
+  /** Index of the piece with the last opening `*`. */
   #boldAt = -1;
+  /** Index of the last piece of text with a star in it. */
   #lastStarAt = -1;
 
   constructor({ starIsItalic, isBold }: InlineContext) {
@@ -245,7 +246,7 @@ class Inline {
     }
   }
 
-  /** A character keeps its backslash where it would be a mark without it: not within a word, nor between spaces. */
+  /** Keeps the backslash of a character that would otherwise be a mark, which it is neither within a word nor between spaces. */
   #addEscaped({ content, markup }: Token, next: Token | undefined): void {
     const before = this.#pieces.at(-1)?.slice(-2) ?? '';
     const after = next === undefined || next.type === 'text' ? (next?.content ?? '') : markup;
@@ -277,14 +278,14 @@ class Inline {
     this.#closedAt = this.#pieces.length;
   }
 
-  /** Whether a star within the bold words would end them, as in `*4* hotel*`. */
+  /** Whether a star within the bold text would end it early, as in `*4* hotel*`. */
   get #isBoldCutShort(): boolean {
     if (this.#lastStarAt <= this.#boldAt) return false;
     const words = this.#pieces.slice(this.#boldAt + 1).join('');
     return !words.includes('\n') && /(?<![\p{L}\p{N}])\*|\*(?![\p{L}\p{N}])/u.test(words);
   }
 
-  /** WhatsApp's marks end with the line, so open ones are closed and opened again on the next. */
+  /** WhatsApp's marks end with the line, so open ones are closed there and opened again on the next line. */
   #addText(text: string): void {
     const marks = this.#open.filter((mark) => mark !== undefined);
     const [first = '', ...others] = this.#withDashes(text.replace(/<br ?\/?>/gi, '\n')).split('\n');
@@ -329,7 +330,7 @@ function codeSpan(markup: string, content: string): string {
   return `${markup}${padding}${content}${padding}${markup}`;
 }
 
-/** The words with the address in brackets, or only the address if the words are the same. */
+/** The words with the URL in parentheses, or only the URL if the words are the same. */
 function withAddress(words: string, href: string, title: string): string {
   const address = href.replace(/^(mailto|tel):/i, '');
   const shown = [address, title].filter((part) => part !== '').join(', ');
@@ -346,10 +347,10 @@ function comparable(address: string): string {
     .replace(/\/$/, '');
 }
 
-/** Characters that may follow an address without being part of it. */
+/** Characters that do not count as part of a URL at its end. */
 const AFTER_ADDRESS = new Set('*_~.,;:!?\'")}');
 
-/** Takes the rest of `https://…` as it is, but without backslashes before signs: underscores in it are no marks. */
+/** Copies the rest of `https://…`, where underscores are not marks, without the backslashes before punctuation. */
 function skipBareAddress(state: StateInline, silent: boolean): boolean {
   const { src, pos, posMax } = state;
   if (!src.startsWith('://', pos) || !/https?$/i.test(src.slice(Math.max(0, pos - 5), pos))) return false;

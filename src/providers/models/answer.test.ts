@@ -143,11 +143,11 @@ test.each([
   expect(JSON.parse(normalizedErrorBody(text))).toEqual({ error });
 });
 
-test('when an error response is no JSON, then it stays', () => {
+test('when an error response is not JSON, then it stays unchanged', () => {
   for (const text of ['', '<html>', 'busy']) expect(normalizedErrorBody(text)).toBe(text);
 });
 
-test.each([' ', '\n', '\u200B', '\u3000', ' \n'])('when 100,000 times %j are within a text, then it is read in less than 200 ms', (gap) => {
+test.each([' ', '\n', '\u200B', '\u3000', ' \n'])('when a text contains %j 100,000 times, then it is read in less than 200 ms', (gap) => {
   const content = `a${gap.repeat(100_000)}b`;
   const startedAtMs = performance.now();
   expect(readAnswer(body({ content }))).toMatchObject({ answer: { text: content } });

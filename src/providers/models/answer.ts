@@ -77,7 +77,7 @@ const FILTERED = new Set(['content_filter', 'safety', 'sensitive']);
 const EMPTY_AT_START = /[\s\u200B-\u200D\u2060\uFEFF]/;
 const EMPTY_AT_END = /[\s\u200B\u200C\u2060\uFEFF]/;
 
-/** By index, because a pattern for the end takes quadratic time for a gap in the middle. */
+/** By index, because a regular expression for the end takes quadratic time on a long gap in the middle. */
 function trimmed(text: string): string {
   let start = 0;
   let end = text.length;
@@ -134,7 +134,7 @@ function providerError(body: unknown, isError = false): ProviderError | undefine
   const fields = fieldsOf(Array.isArray(body) ? body[0] : body);
   if (!fields) return undefined;
   const { error } = fields;
-  // Some servers send an empty one beside an answer.
+  // Some servers send an empty error with an answer.
   if (typeof error === 'string' && error !== '') return errorOf({ ...fields, message: error });
   const errorFields = fieldsOf(error) ?? {};
   if (Object.keys(errorFields).length > 0) return errorOf(errorFields);

@@ -9,7 +9,7 @@ const asOf =
     .sort()
     .at(-1) ?? '';
 
-test('when the data file is read, then no model is there twice, and each provider has one default', () => {
+test('when models.json is read, then no model is in it twice, and each provider has one default', () => {
   const names = MODELS.map(({ provider, name }) => `${provider}:${name}`);
   expect(new Set(names).size).toBe(names.length);
   for (const provider of providers) expect(MODELS.filter((model) => model.provider === provider && model.isDefault)).toHaveLength(1);
@@ -32,7 +32,7 @@ test.each([
   expect(thinkingOff(provider, model)).toEqual(fields);
 });
 
-test('when a model is dated, then it is its model, and one of another provider is not', () => {
+test('when a name has a date, then it stands for its model, but only of the same provider', () => {
   expect(findModel('anthropic', 'claude-haiku-4-5-20251001')?.name).toBe('claude-haiku-4-5');
   expect(findModel('openai', 'claude-haiku-4-5')).toBeUndefined();
   expect(findModel('openai', 'gpt-5.4-mini-preview')).toBeUndefined();

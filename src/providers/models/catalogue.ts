@@ -1,5 +1,5 @@
 /**
- * What is known about the models: prices, end dates, capabilities, and how to switch their thinking off. Only this module reads
+ * What is known about the models: prices, end dates, capabilities, and how to turn off their thinking. Only this module reads
  * `models.json`, which has the facts.
  */
 import { z } from 'zod';
@@ -25,7 +25,7 @@ const modelSchema = z.strictObject({
   structured: z.enum(['strict', 'json', 'none']),
   tools: z.enum(['strict', 'loose', 'none']),
   vision: z.boolean(),
-  /** Fields of the request that switch thinking off; empty for a model that does not think by default. */
+  /** Request fields that turn off thinking; empty for a model that does not think by default. */
   disableThinking: z.record(z.string(), z.json()),
   source: z.string().min(1),
   /** Date on which the source was read. */
@@ -53,7 +53,7 @@ export function findModel(provider: ProviderName, name: string): Model | undefin
   return known(name) ?? known(withoutDate(name));
 }
 
-/** Request fields that switch off thinking, which costs time and money, and which no reply needs. */
+/** Request fields that turn off thinking, which costs time and money, and which no reply needs. */
 export function thinkingOff(provider: ProviderName, name: string): Model['disableThinking'] {
   return findModel(provider, name)?.disableThinking ?? {};
 }

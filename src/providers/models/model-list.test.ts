@@ -32,7 +32,7 @@ test.each([
   });
 });
 
-test('when a provider has no list, is away, or is not configured, then each is told from the other', async () => {
+test('when a provider has no list, is unreachable, or is not configured, then the results differ', async () => {
   sandbox.models.list(undefined);
   const lists = await ask(
     {

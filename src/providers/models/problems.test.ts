@@ -9,7 +9,7 @@ test.each([
   ['2026-12-15T00:00:00Z', 'openai (gpt-4.1-mini) ends on 2027-01-14: name another model in AI_PROVIDERS, such as openai:gpt-5.4-mini'],
   ['2027-01-13T23:59:59Z', expect.stringContaining('ends on')],
   ['2027-01-14T00:00:00Z', 'openai (gpt-4.1-mini) ended on 2027-01-14: name another model in AI_PROVIDERS, such as openai:gpt-5.4-mini'],
-])('when it is %s, then of a model that ends on 2027-01-14 is said %s', (now, text) => {
+])('when it is %s, then the problem of a model that ends on 2027-01-14 is %s', (now, text) => {
   expect(modelProblem({ provider: 'openai', model: 'gpt-4.1-mini' }, at(now))?.text).toEqual(text);
 });
 

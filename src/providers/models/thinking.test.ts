@@ -23,7 +23,7 @@ test.each([
   ['grok', 'GROK', { reasoning_effort: 'none' }],
   ['anthropic', 'ANTHROPIC', {}],
 ] as const)(
-  'when the default model of %s is called, then the request has the fields that switch its thinking off, and no others',
+  'when the default model of %s is called, then the request has the fields that turn off its thinking, and no others',
   async (provider, name, fields) => {
     const models = createLanguageModels(readSettings({ [`${name}_API_KEY`]: 'k', [`${name}_BASE_URL`]: sandbox.modelsUrl }));
     const model = defaultModelOf(provider);

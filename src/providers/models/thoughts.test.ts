@@ -73,7 +73,7 @@ test.each([
   ['a header', `<|start_header_id|>assistant<|end_header_id|>\n\n${ANSWER}<|eot_id|>`],
   ['an end of turn', `${ANSWER} <end_of_turn>\n`],
   ['an end of sentence', `${ANSWER}</s>`],
-])('when a text has %s, then the customer does not read it', (_what, text) => {
+])('when a text has %s, then the customer does not see it', (_what, text) => {
   expect(withoutThoughts(text)).toBe(ANSWER);
 });
 

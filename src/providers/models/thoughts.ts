@@ -1,10 +1,10 @@
 /**
  * Removes from a text what a model wrote for itself: thoughts between tags, other channels, control tokens. A leak is worse than a lost
- * sentence, so a tag counts unless it is a mention:
- * - It is in code, or stands between quotes; so does a pair with quotes around it.
- * - A pair is joined by "and", has only punctuation in it, or is an example between a colon and the rest of the sentence.
- * - A start tag without an end tag is a word within a sentence, or the subject of one (`<think> is a tag`).
- * - An end tag without a start tag stands alone within a line and starts no sentence, or is the subject of one.
+ * sentence, so every tag delimits thoughts, unless the text clearly only mentions it:
+ * - Tags in code, quotes or parentheses, and pairs in quotes.
+ * - Pairs that are joined by "and", that contain only punctuation, whose tags are both words of a sentence, or that are an example on a
+ *   line of their own after a colon.
+ * - A tag without its counterpart that is a word within a sentence (`models write <think> first`) or its subject (`<think> is a tag`).
  */
 
 const TAG_NAME = '(?:\\w{1,20}:)?(?:think|thinking|thinking_process|thoughts?|reasoning|reasoning_content|scratchpad)';
@@ -29,13 +29,13 @@ interface Tag {
   after: string;
 }
 
-/** Part of a text that is removed. From 0 on, it also takes what has been kept until then. */
+/** A part of the text to remove. One that starts at 0 also discards everything kept so far. */
 interface Cut {
   start: number;
   end: number;
 }
 
-/** Bounds the work for each tag, so that the time is in proportion to the length. */
+/** Limits the work for each tag, so the time is linear in the length of the text. */
 const CONTEXT_LENGTH = 100;
 
 function withoutThinking(text: string): string {
@@ -57,7 +57,7 @@ function withoutThinking(text: string): string {
   return kept + text.slice(keptUntil);
 }
 
-/** The tags outside of code and quotes. A fence that is not closed is no code, because thoughts may end within it. */
+/** The tags outside of code, quotes and parentheses. An unclosed fence is not code, because thoughts may end within it. */
 function tagsIn(text: string): Tag[] {
   const found: { tag: Tag; fences: number }[] = [];
   let fences = 0;
@@ -73,7 +73,7 @@ function tagsIn(text: string): Tag[] {
   return found.filter((each) => each.fences % 2 === 0 || (fences - each.fences) % 2 === 0).map(({ tag }) => tag);
 }
 
-/** For each start tag, the next end tag. A word before another start tag has none. */
+/** For each start tag, the next end tag. A start tag that is a word and precedes another start tag has none. */
 function closingTags(tags: readonly Tag[]): (Tag | undefined)[] {
   const closing: (Tag | undefined)[] = [];
   let close: Tag | undefined;
@@ -88,20 +88,20 @@ function closingTags(tags: readonly Tag[]): (Tag | undefined)[] {
 function cutAt(text: string, tag: Tag, close: Tag | undefined): Cut | undefined {
   if (!tag.isOpen) return endsThoughts(tag) ? { start: 0, end: tag.end } : undefined;
   if (!close) return isWord(tag) || IS_SUBJECT.test(tag.after) ? undefined : { start: tag.start, end: text.length };
-  // Thoughts without a start tag may mention one.
+  // A start tag that is a word may be a mention within thoughts whose own start tag is missing.
   return { start: isWord(tag) && endsThoughts(close) ? 0 : tag.start, end: close.end };
 }
 
 const IS_SUBJECT = /^ (?:is|are|means|marks|opens|closes|starts|ends) [^.?!\n]*(?:[.!\n]|$)/;
 const CLOSING_PUNCTUATION = /^[.,;:!?…)\]]/;
 
-/** Within a sentence: after a word, and before a word in lower case or punctuation. */
+/** Whether the tag is a word within a sentence: between a word and a lower-case word, punctuation or the end of the text. */
 function isWord({ before, after }: Tag): boolean {
   const followsWord = /[\p{L}\p{M}\p{N},;%'"’”»][ \t]+$/u.test(before);
   return followsWord && (/^(?:$|[ \t]+\p{Ll})/u.test(after) || CLOSING_PUNCTUATION.test(after));
 }
 
-/** Whether an end tag without a start tag counts: next to a line break or a word, or after a sentence. */
+/** Whether an end tag without a start tag ends thoughts: it touches a word, is next to a line break, or follows a sentence. */
 function endsThoughts({ before, after }: Tag): boolean {
   if (IS_SUBJECT.test(after)) return false;
   const isAfterEnd = /(?:^|[\n.!?…。！？])[ \t]*$/.test(before);
@@ -121,12 +121,14 @@ function isMentionedPair(text: string, open: Tag, close: Tag): boolean {
   return isExample && !inner.includes('\n');
 }
 
-/** What may stand around a pair. A straight quote that follows a word or the end of a sentence is a closing one. */
+/** What may surround a pair. */
 const QUOTES = ['""', "''", '“”', '„“', '‘’', '«»', '「」', '『』'];
+/** What may surround a single tag. */
 const SURROUNDING = QUOTES.concat('()', '（）');
 
 function isBetween(quotes: readonly string[], before: string, after: string): boolean {
   const isQuoted = quotes.includes(`${before.at(-1)}${after.at(0)}`);
+  // A straight quote that follows a word or the end of a sentence is a closing one.
   return isQuoted && !/[^\s([{]["']$/.test(before);
 }
 
@@ -139,7 +141,7 @@ function skipSpaces(text: string, from: number): number {
 const CHANNEL = /^(?:assistant)?\s*<\|channel\|>\s*(\w+)([\s\S]*)$/;
 const HAS_CHANNELS =
   /^\s*(?:<\|start\|>)?(?:assistant)?\s*<\|channel\|>|<\|start\|>assistant\s*<\|channel\|>|<\|channel\|>\s*final\s*<\|message\|>/;
-/** The same, from a server that drops the markers but not the names between them. */
+/** The same format, from a server that drops the markers but keeps the names between them. */
 const BARE_CHANNELS = /^\s*analysis[\s\S]*assistantfinal/;
 
 /** The text in the channel `final` (the harmony format of gpt-oss); the whole text if it has no channels. */
@@ -161,7 +163,7 @@ function withoutControlTokens(text: string): string {
   let end = rest.length;
   for (let token = LAST_TOKEN.exec(lastContext(rest, end)); token; token = LAST_TOKEN.exec(lastContext(rest, end))) {
     const start = end - token[0].length;
-    // After a space within a sentence, it would be a mention.
+    // After a space within a sentence, the token is only mentioned.
     if (/[^\n.!?…。！？\s][ \t]+$/.test(lastContext(rest, start))) break;
     end = start;
     while (/\s/.test(rest.charAt(end - 1))) end -= 1;

@@ -3,7 +3,7 @@ import { requestTimeouts, timeoutSetting } from './timeouts';
 
 const timeouts = (environment: Record<string, string> = {}) => requestTimeouts(readSettings(environment));
 
-test('when nothing is set, then all have the same time, but a local model has more', () => {
+test('when nothing is set, then all have the same timeout, except that a local model has more', () => {
   expect(timeouts()).toMatchObject({
     deepseek: 30_000,
     openai: 30_000,
@@ -16,7 +16,7 @@ test('when nothing is set, then all have the same time, but a local model has mo
   expect(timeouts({ MODEL_TIMEOUT_MS: '200000' })).toMatchObject({ openai: 200_000, sealion: 200_000 });
 });
 
-test.each(PROVIDER_NAMES)('when the setting of %s is set, then it counts for this provider alone', (provider) => {
+test.each(PROVIDER_NAMES)('when the setting of %s is set, then it applies to this provider only', (provider) => {
   const setting = timeoutSetting(provider);
   expect(settingsSchema.shape).toHaveProperty(setting);
   const set = timeouts({ [setting]: '45000' });

@@ -267,7 +267,7 @@ describe('secrets', () => {
   });
 });
 
-describe('facts that stand only inside the call', () => {
+describe('facts that are only inside the nested call', () => {
   const facts = {
     endedReason: 'customer-ended-call',
     startedAt: '2026-11-20T15:00:10.000Z',
@@ -282,19 +282,19 @@ describe('facts that stand only inside the call', () => {
   };
   const report = (message: object, call: object) => readReport({ type: 'end-of-call-report', ...message, call: { id: 'c1', ...call } });
 
-  test('when the message has none, then they are read there, as if they stood in the message', () => {
+  test('when the message has none, then they are read there, as if they were in the message', () => {
     const inside = report({}, facts);
     const { providerContext: _context, ...read } = report(facts, {}) ?? {};
     expect(read).toMatchObject({ summary: 'All well.', customerSpoke: true, durationSeconds: 60, cost: 0.09 });
     expect(inside).toMatchObject(read);
   });
 
-  test('when the message has others, then these count', () => {
+  test('when the message has others, then those win', () => {
     const stale = { ...facts, endedReason: 'silence-timed-out', cost: 0, analysis: { summary: 'Old.' }, artifact: { messages: [] } };
     expect(report(facts, stale)).toMatchObject({ ...report(facts, {}), providerContext: {} });
   });
 
-  test('when the call inside is a snapshot of a live one, then its running costs are no result', () => {
+  test('when the call inside is a snapshot of a live one, then its running costs are ignored', () => {
     expect(report({ endedReason: 'customer-busy' }, { status: 'ringing', cost: 0.01 })).not.toHaveProperty('cost');
   });
 

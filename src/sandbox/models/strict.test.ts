@@ -23,6 +23,6 @@ test.each([
   expect(strictTemplateProblem(messages(...roles))).toContain(problem);
 });
 
-test('when a message has no content, then it refuses it', () => {
+test('when a message has no content, then it is refused', () => {
   expect(strictTemplateProblem([{ role: 'user', content: ' \n' }])).toContain('no content');
 });

@@ -257,7 +257,7 @@ describe('plays', () => {
     });
   });
 
-  test('when the facts stand inside the call, then the end and the report name them nowhere else', async () => {
+  test('when the facts are inside the call, then the end and the report have them nowhere else', async () => {
     await completedCall({ number: '+15550115' });
     const [, , , ended, report] = messages();
     expect([ended, report].map((message) => Object.keys(message ?? {}).sort())).toEqual([
