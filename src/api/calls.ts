@@ -76,12 +76,9 @@ const callPage = z
 const count = z.int().min(0);
 const callList = callPage
   .extend({
-    done: z
-      .boolean()
-      .nullable()
-      .meta({
-        description: 'Whether there are calls with this `serviceRequestId`, and all of them are done; null if the request has none.',
-      }),
+    done: z.boolean().nullable().meta({
+      description: 'Whether there are calls with this `serviceRequestId`, and all of them are done; null if the request has none.',
+    }),
     pending: count.nullable().meta({ description: 'How many calls with this `serviceRequestId` are not done.' }),
     counts: z
       .object(Object.fromEntries(CALL_OUTCOMES.map((outcome) => [outcome, count])) as Record<CallOutcome, typeof count>)
