@@ -3,7 +3,7 @@ import { ApplicationFailure } from '@temporalio/activity';
 import { APIConnectionError, APIConnectionTimeoutError, APIError, APIUserAbortError } from 'openai';
 import { retryAfterMs } from '../src/platform/retry-after';
 import type { ChatAnswer } from '../src/providers/models/answer';
-import { type ModelChoice, TooLongAnswerError } from '../src/providers/models/client';
+import { type ModelChoice, modelLabel, TooLongAnswerError } from '../src/providers/models/client';
 import { timeoutSetting } from '../src/providers/models/timeouts';
 
 /** A non-retryable failure removes the provider from the turn; after any other, it is tried again later. */
@@ -28,11 +28,6 @@ export interface ModelFailureDetails {
   retryAfterMs: number;
 }
 
-/** A provider and its model, for the texts that operators read. */
-export function providerLabel({ provider, model }: ModelChoice): string {
-  return `${provider} (${model})`;
-}
-
 /** A failure that a retry cannot fix. `message` is for operators: who refused, and what to do. */
 export function permanentModelFailure(type: ModelErrorType, message: string): ApplicationFailure {
   return ApplicationFailure.create({ type, message, nonRetryable: true });
@@ -51,7 +46,7 @@ export function passingModelFailure(type: ModelErrorType, message: string, waitM
  * history.
  */
 export function modelFailure(choice: ModelChoice, error: unknown): ApplicationFailure {
-  const who = providerLabel(choice);
+  const who = modelLabel(choice);
   if (error instanceof APIConnectionTimeoutError || error instanceof APIUserAbortError)
     return passingModelFailure(
       'ModelError.Timeout',
@@ -131,7 +126,7 @@ const TOO_LONG_WORDS =
 
 /** The failure for an answer that cannot be sent; undefined if it can. A content filter would decide the same again; a model may not. */
 export function answerFailure(choice: ModelChoice, answer: ChatAnswer): ApplicationFailure | undefined {
-  const who = providerLabel(choice);
+  const who = modelLabel(choice);
   if (answer.refusedBy !== undefined) return contentRefused(who, answer.refusedBy);
   if (answer.text === '') return passingModelFailure('ModelError.EmptyReply', `${who} ${emptiness(answer)}`);
   if (!answer.isCutOff) return undefined;

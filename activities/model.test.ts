@@ -8,9 +8,10 @@ import { createLogger } from '../src/platform/logger';
 import { noMetrics } from '../src/platform/metrics';
 import { createLanguageModels } from '../src/providers/models/client';
 import type { ModelProgram } from '../src/sandbox/models/double';
-import { type Sandbox, startSandbox } from '../src/sandbox/sandbox';
+import type { Sandbox } from '../src/sandbox/sandbox';
 import { type TestDatabase, testDatabase } from '../test/support/engine';
 import { randomNumbers } from '../test/support/random';
+import { startTestSandbox } from '../test/support/sandbox';
 import { createModelActivities, type Draft, type DraftOrder, type ModelActivities } from './model';
 
 let database: TestDatabase;
@@ -23,7 +24,7 @@ beforeAll(async () => {
   database = await testDatabase('model');
   db = openDatabase(database.url);
   const logger = createLogger('test', 'silent');
-  sandbox = await startSandbox({ port: 0, webhookUrls: [], webhookSecret: 's', phoneNumberId: '1', log: logger });
+  sandbox = await startTestSandbox();
   const models = createLanguageModels(readSettings({ SANDBOX_URL: sandbox.url }));
   dependencies = { db, models, logger, metrics: noMetrics, timeZone: 'Europe/Berlin' };
   ({ generateReply } = createModelActivities(dependencies));

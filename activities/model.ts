@@ -10,11 +10,11 @@ import { describeError, type Logger } from '../src/platform/logger';
 import type { WorkerMetrics } from '../src/platform/metrics';
 import { messagesOf, singleMessageOf } from '../src/providers/kapso/reply-text';
 import type { ChatAnswer } from '../src/providers/models/answer';
-import type { LanguageModels, ModelChoice } from '../src/providers/models/client';
+import { type LanguageModels, type ModelChoice, modelLabel } from '../src/providers/models/client';
 import { buildPrompt, type SaidMessage, withoutOlderHalf } from '../src/providers/models/prompt';
 import { loadPromptMaterial } from '../src/record/prompts';
 import { findMovedMessages, type MovedMessages, storeDraft } from '../src/record/replies';
-import { answerFailure, codeFault, isCodeFault, isTooLong, modelFailure, permanentModelFailure, providerLabel } from './failures';
+import { answerFailure, codeFault, isCodeFault, isTooLong, modelFailure, permanentModelFailure } from './failures';
 import { ownWorkflowId } from './own-workflow';
 
 export interface DraftOrder {
@@ -145,7 +145,7 @@ export function createModelActivities({ db, models, logger, metrics, timeZone }:
 
   async function ask(order: DraftOrder, material: Material, cancelled: AbortSignal): Promise<ChatAnswer> {
     if (!models.available.includes(order.provider))
-      throw permanentModelFailure('ModelError.NotConfigured', `${providerLabel(order)} has no API key: set it, and restart the workers`);
+      throw permanentModelFailure('ModelError.NotConfigured', `${modelLabel(order)} has no API key: set it, and restart the workers`);
     let answer: ChatAnswer;
     try {
       answer = await withDeadline(order.attemptMs, (signal) => wholeAnswer(order, material, signal), cancelled);

@@ -8,6 +8,7 @@ import type { CallView } from '../src/api/views/call';
 import type { ConversationResult } from '../workflows/contract';
 import { placeCall, request, resultOf } from './support/calls';
 import { balance, eventually } from './support/expectations';
+import { randomNumbers } from './support/random';
 import { startSuite } from './support/suite';
 import { API_KEY, type System } from './support/system';
 
@@ -46,15 +47,6 @@ let people = 0;
 
 function newPerson(phone = `1555${String(Date.now() % 10_000).padStart(4, '0')}${String(++people).padStart(3, '0')}`): Person {
   return { phone, id: `US.${randomUUID()}`, posted: new Map() };
-}
-
-/** Repeats the same numbers with the same seed. */
-function random(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state * 1_664_525 + 1_013_904_223) % 4_294_967_296;
-    return state / 4_294_967_296;
-  };
 }
 
 interface MetaMessage {
@@ -148,7 +140,7 @@ async function sayAll(person: Person, order: Fact[], next: () => number): Promis
 
 describe('every order of a number, an id, and both', () => {
   test('when people show them in any order, then each is one contact with one conversation, and everything is answered', async () => {
-    const next = random(11);
+    const next = randomNumbers(11);
     const everybody = Array.from({ length: 60 }, () => newPerson());
     await Promise.all(everybody.map((person) => sayAll(person, someOrder(next), next)));
     await outcomes(everybody);
@@ -156,7 +148,7 @@ describe('every order of a number, an id, and both', () => {
   }, 90_000);
 
   test('when the worker is killed in the middle, then the same holds as soon as there is one again', async () => {
-    const next = random(12);
+    const next = randomNumbers(12);
     const everybody = Array.from({ length: 40 }, () => newPerson());
     const saying = Promise.all(everybody.map((person) => sayAll(person, someOrder(next), next)));
     await delay(700);

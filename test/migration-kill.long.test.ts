@@ -12,20 +12,12 @@ import { diffFromDatabase } from '../prisma/schema-engine';
 import { freePort } from '../src/local/embedded/ports';
 import { dropDatabase, MIGRATIONS_DIR } from '../src/platform/migrations';
 import { testDatabase } from './support/engine';
+import { randomNumbers } from './support/random';
 
 const ROOT = join(__dirname, '..');
 const KILLS = 10;
 const SEED = 20_261_126;
 const names = readdirSync(MIGRATIONS_DIR).filter((name) => /^\d{14}_/.test(name));
-
-/** A number in [0, 1) per call, the same ones in every run (a linear congruential generator). */
-function createRandom(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return state / 2 ** 32;
-  };
-}
 
 /** Passes everything on to PostgreSQL, and calls `onRequest` before each request of the process under test. */
 async function startWatchedPath(target: URL, onRequest: () => 'pass' | 'drop') {
@@ -84,7 +76,7 @@ test(`when a first migration is killed at any of ${KILLS} moments, then the next
   const other = await testDatabase('killed');
   await other.drop();
   const target = new URL(other.url);
-  const random = createRandom(SEED);
+  const random = randomNumbers(SEED);
   const { requests: all, signal } = await migrateAndKill(target, Number.POSITIVE_INFINITY, 'pass');
   expect(signal).toBeNull();
   expect(all).toBeGreaterThan(names.length * 3);
@@ -140,7 +132,7 @@ test('when npm start is repeatedly killed while it migrates, then the next one r
   const names = ['PORT', 'POSTGRES_PORT', 'SANDBOX_PORT', 'TEMPORAL_PORT', 'TEMPORAL_UI_PORT'];
   const ports = await Promise.all(names.map(async (name, index) => [name, String(await freePort(56_000 + 100 * index))]));
   const environment = { PATH, HOME, XDG_CACHE_HOME, TEMPORAL_CLI_PATH, DATA_DIR: dataDir, ...Object.fromEntries(ports) };
-  const random = createRandom(SEED);
+  const random = randomNumbers(SEED);
   for (let kill = 0; kill < 3; kill++) {
     const start = startEverything(environment);
     await start.says('PostgreSQL ');

@@ -2,12 +2,12 @@
 import { randomUUID } from 'node:crypto';
 import { testDatabase } from '../../test/support/engine';
 import { eventually } from '../../test/support/expectations';
+import { startTestSandbox } from '../../test/support/sandbox';
 import { readSettings, SANDBOX_PHONE_NUMBER_ID } from '../platform/config';
 import { type Database, openDatabase } from '../platform/database';
 import type { Logger } from '../platform/logger';
-import { createLogger } from '../platform/logger';
 import { createLanguageModels } from '../providers/models/client';
-import { type Sandbox, startSandbox } from '../sandbox/sandbox';
+import type { Sandbox } from '../sandbox/sandbox';
 import { type ModelWatchOptions, watchModels } from './model-watch';
 
 let database: Awaited<ReturnType<typeof testDatabase>>;
@@ -18,13 +18,7 @@ let stop: AbortController;
 beforeAll(async () => {
   database = await testDatabase('models');
   db = openDatabase(database.url);
-  sandbox = await startSandbox({
-    port: 0,
-    webhookUrls: [],
-    webhookSecret: 's',
-    phoneNumberId: '1',
-    log: createLogger('sandbox', 'silent'),
-  });
+  sandbox = await startTestSandbox();
 });
 
 afterAll(async () => {

@@ -1,10 +1,10 @@
 import { appendFileSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import pino from 'pino';
+import { startTestSandbox } from '../../test/support/sandbox';
 import { Journal } from './journal';
 import { type Receiver, startReceiver } from './receiver';
-import { type Sandbox, startSandbox } from './sandbox';
+import type { Sandbox } from './sandbox';
 
 const PHONE = '15550100001';
 let folder: string;
@@ -12,14 +12,10 @@ let receiver: Receiver;
 let sandbox: Sandbox;
 
 async function start(): Promise<void> {
-  sandbox = await startSandbox({
-    port: 0,
+  sandbox = await startTestSandbox({
     webhookUrls: [receiver.url],
-    webhookSecret: 's',
-    phoneNumberId: '1',
     statusDelaysMs: { sent: 5, delivered: 10, read: 15 },
     memoryDir: folder,
-    log: pino({ level: 'silent' }),
     vapi: { serverUrl: receiver.url, timings: { queueMs: 5, ringMs: 60_000, talkMs: 30, reportMs: 15 } },
   });
 }

@@ -1,14 +1,14 @@
 /** The checks of the models against providers that respond, have no list, or are unreachable. */
+
+import { startTestSandbox } from '../../../test/support/sandbox';
 import { readSettings } from '../../platform/config';
-import { createLogger } from '../../platform/logger';
-import { type Sandbox, startSandbox } from '../../sandbox/sandbox';
+import type { Sandbox } from '../../sandbox/sandbox';
 import { checkModels } from './answers';
 
 let sandbox: Sandbox;
 
 beforeAll(async () => {
-  const log = createLogger('sandbox', 'silent');
-  sandbox = await startSandbox({ port: 0, webhookUrls: [], webhookSecret: 's', phoneNumberId: '1', log });
+  sandbox = await startTestSandbox();
 });
 afterAll(() => sandbox.close());
 

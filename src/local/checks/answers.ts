@@ -2,7 +2,7 @@
 import type { ProviderName, Settings } from '../../platform/config';
 import { openDatabase } from '../../platform/database';
 import { namedChain, usableChain } from '../../providers/models/chain';
-import { createLanguageModels, type ModelChoice } from '../../providers/models/client';
+import { createLanguageModels, type ModelChoice, modelLabel } from '../../providers/models/client';
 import { listModels, type ModelList } from '../../providers/models/model-list';
 import { isFatal, modelProblem } from '../../providers/models/problems';
 import { type WorkspaceState, workspaceState } from '../../record/workspaces';
@@ -37,7 +37,7 @@ export async function checkModels(settings: Settings, workspace: WorkspaceState 
   const answers = checked.some(({ level }) => level !== 'problem');
   const findings = checked.map((finding) => (finding.level === 'problem' && answers ? models.warning(finding.text) : finding));
   const skipped = namedChain(chain, languageModels.available).filter(({ provider }) => !languageModels.available.includes(provider));
-  return [...uniqueByText(findings), ...skipped.map((choice) => models.warning(`${labelOf(choice)} has no API key and is skipped`))];
+  return [...uniqueByText(findings), ...skipped.map((choice) => models.warning(`${modelLabel(choice)} has no API key and is skipped`))];
 }
 
 /** A `problem` only if this model cannot answer. */
@@ -50,7 +50,7 @@ function checkModel(choice: ModelChoice, list: ModelList | undefined, nowMs: num
       `${provider} could not be queried (${list.reason}): check its address (${addressSetting(provider)}) and the network`,
     );
   if (problem) return models.warning(problem.text);
-  return models.ok(`${labelOf(choice)} ${stateOf(list)}`);
+  return models.ok(`${modelLabel(choice)} ${stateOf(list)}`);
 }
 
 /** Only the sandbox is not queried for a list. */
@@ -71,11 +71,7 @@ function uniqueByText(findings: readonly Finding[]): Finding[] {
 
 function noModel(named: ModelChoice[]): Finding {
   if (named.length === 0) return models.problem('no model has an API key: set one, such as OPENAI_API_KEY');
-  return models.problem(`no model of the chain has an API key (${named.map(labelOf).join(', ')}): set one, or AI_PROVIDERS=default`);
-}
-
-function labelOf({ provider, model }: ModelChoice): string {
-  return `${provider} (${model})`;
+  return models.problem(`no model of the chain has an API key (${named.map(modelLabel).join(', ')}): set one, or AI_PROVIDERS=default`);
 }
 
 /** The verdict. `before`: the findings about everything that a reply needs. */

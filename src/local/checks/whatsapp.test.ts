@@ -2,11 +2,11 @@
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { startTestSandbox } from '../../../test/support/sandbox';
 import { readSettings } from '../../platform/config';
-import { createLogger } from '../../platform/logger';
 import { isSigned, signaturesIn } from '../../providers/kapso/signature';
 import type { WebhookRow } from '../../sandbox/kapso/platform';
-import { type Sandbox, startSandbox } from '../../sandbox/sandbox';
+import type { Sandbox } from '../../sandbox/sandbox';
 import { problemsIn } from './finding';
 import { checkWhatsApp } from './whatsapp';
 
@@ -34,10 +34,7 @@ afterAll(() => void api.close());
 
 beforeEach(async () => {
   respond = { status: 200, body: '{"received":true}' };
-  sandbox = await startSandbox({
-    ...{ port: 0, webhookUrls: [`${apiUrl}/webhook/kapso`], webhookSecret: SECRET, phoneNumberId: NUMBER, apiKey: KEY },
-    log: createLogger('sandbox', 'silent'),
-  });
+  sandbox = await startTestSandbox({ webhookUrls: [`${apiUrl}/webhook/kapso`], webhookSecret: SECRET, phoneNumberId: NUMBER, apiKey: KEY });
 });
 afterEach(() => sandbox.close());
 

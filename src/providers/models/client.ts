@@ -14,6 +14,11 @@ export interface ModelChoice {
   model: string;
 }
 
+/** A provider and its model, for the texts that operators read. */
+export function modelLabel({ provider, model }: ModelChoice): string {
+  return `${provider} (${model})`;
+}
+
 /** The response has a success status, but no answer: for example a web page, or truncated JSON. */
 export class UnreadableAnswerError extends Error {
   override name = 'UnreadableAnswerError';

@@ -1,7 +1,7 @@
 /** Present and upcoming problems of the configured models. */
 import type { ProviderName } from '../../platform/config';
 import { defaultModelOf, findModel } from './catalogue';
-import type { ModelChoice } from './client';
+import { type ModelChoice, modelLabel } from './client';
 import { isListed, type ModelList } from './model-list';
 
 /** A problem of one model, for operators. */
@@ -18,7 +18,7 @@ const NOTICE_DAYS = 30;
 /** The problem with a model at `nowMs` (milliseconds since 1970); undefined if none. `list`: what its provider serves, if known. */
 export function modelProblem(choice: ModelChoice, nowMs: number, list?: ModelList): ModelProblem | undefined {
   const { provider, model } = choice;
-  const label = `${provider} (${model})`;
+  const label = modelLabel(choice);
   const end = findModel(provider, model)?.endsOn;
   const daysLeft = end ? Math.ceil((Date.parse(end) - nowMs) / DAY_MS) : Number.POSITIVE_INFINITY;
   if (daysLeft <= 0) return { kind: 'model_ended', text: `${label} ended on ${end}: ${replacement(choice, nowMs)}` };

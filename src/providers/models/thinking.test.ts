@@ -1,19 +1,13 @@
+import { startTestSandbox } from '../../../test/support/sandbox';
 import { readSettings } from '../../platform/config';
-import { createLogger } from '../../platform/logger';
-import { type Sandbox, startSandbox } from '../../sandbox/sandbox';
+import type { Sandbox } from '../../sandbox/sandbox';
 import { defaultModelOf } from './catalogue';
 import { createLanguageModels } from './client';
 
 let sandbox: Sandbox;
 
 beforeAll(async () => {
-  sandbox = await startSandbox({
-    port: 0,
-    webhookUrls: [],
-    webhookSecret: 's',
-    phoneNumberId: '1',
-    log: createLogger('sandbox', 'silent'),
-  });
+  sandbox = await startTestSandbox();
 });
 afterAll(() => sandbox.close());
 

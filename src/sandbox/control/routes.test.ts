@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
-import pino from 'pino';
+import { startTestSandbox } from '../../../test/support/sandbox';
 import { type Receiver, startReceiver } from '../receiver';
-import { type Sandbox, startSandbox } from '../sandbox';
+import type { Sandbox } from '../sandbox';
 import { SANDBOX_ASSISTANT_ID, SANDBOX_VAPI_NUMBER_ID } from '../vapi/bodies';
 import { CONTROL_ENDPOINTS } from './help';
 
@@ -12,10 +12,9 @@ let sandbox: Sandbox;
 beforeEach(async () => {
   receiver = await startReceiver();
   const statusDelaysMs = { sent: 5, delivered: 10, read: 15 };
-  const log = pino({ level: 'silent' });
   const vapi = { timings: { queueMs: 5, ringMs: 10, talkMs: 50, reportMs: 5 } };
   const webhookUrls = () => receiver.url;
-  sandbox = await startSandbox({ port: 0, webhookUrls, webhookSecret: 's', phoneNumberId: '1', statusDelaysMs, vapi, log });
+  sandbox = await startTestSandbox({ webhookUrls, statusDelaysMs, vapi });
 });
 afterEach(async () => {
   await sandbox.close();

@@ -1,10 +1,10 @@
-import pino from 'pino';
-import { type Sandbox, startSandbox } from '../sandbox';
+import { startTestSandbox } from '../../../test/support/sandbox';
+import type { Sandbox } from '../sandbox';
 
 let sandbox: Sandbox;
 
 beforeEach(async () => {
-  sandbox = await startSandbox({ port: 0, webhookUrls: [], webhookSecret: 's', phoneNumberId: '1', log: pino({ level: 'silent' }) });
+  sandbox = await startTestSandbox();
 });
 afterEach(() => sandbox.close());
 

@@ -1,8 +1,8 @@
 import { createHmac } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import pino from 'pino';
+import { startTestSandbox } from '../../../test/support/sandbox';
 import { type Receiver, startReceiver } from '../receiver';
-import { type Sandbox, startSandbox } from '../sandbox';
+import type { Sandbox } from '../sandbox';
 import { FAKE_SECRETS, SANDBOX_ASSISTANT_ID, SANDBOX_VAPI_NUMBER_ID } from './bodies';
 import type { CallEvent, VapiDoubleOptions } from './double';
 import { PLAYS_BY_DIGITS, type PlayName, stepsOf } from './plays';
@@ -16,12 +16,7 @@ let receiver: Receiver;
 let sandbox: Sandbox;
 
 async function start(vapi: Partial<VapiDoubleOptions> = {}): Promise<Sandbox> {
-  return startSandbox({
-    port: 0,
-    webhookUrls: [],
-    webhookSecret: 's',
-    phoneNumberId: '1',
-    log: pino({ level: 'silent' }),
+  return startTestSandbox({
     vapi: {
       auth: { scheme: 'secret', secret: SECRET },
       serverUrl: receiver.url,
