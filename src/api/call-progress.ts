@@ -1,6 +1,6 @@
 /**
- * Waits until all calls with one reference are done. However many clients wait for a reference, and however many calls it has, a process
- * reads the database at most once per `READ_EVERY_MS` for it, and waits at Temporal for one of its calls at a time.
+ * Waits until all calls with one reference are done. Per reference, a process reads the database at most once per `READ_EVERY_MS` and waits
+ * at Temporal for one call at a time, however many clients wait and however many calls there are.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Database } from '../platform/database';
@@ -19,7 +19,7 @@ export interface ProgressWaiters {
 
 /** Minimum time between two reads of one reference, in milliseconds, and so the maximum delay of a result. */
 const READ_EVERY_MS = 250;
-/** How often to look again for calls whose workflow ended without a result, or that are not placed yet, in milliseconds. */
+/** Interval of checks for calls whose workflow ended without a result, or that are not placed yet, in milliseconds. */
 const LOOK_AGAIN_MS = 2_000;
 /** How many calls to wait for at Temporal: the newest, which probably end last. If none of their workflows runs, the database is polled. */
 const MAX_AWAITED = 20;

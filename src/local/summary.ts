@@ -12,7 +12,7 @@ interface Summary {
   off: string[];
   /** Undefined unless calls are real. */
   calls: Finding | undefined;
-  /** Of the models and WhatsApp; the last one says whether messages are answered. */
+  /** Findings about the models and WhatsApp; the last one says whether messages are answered. */
   findings: Finding[];
 }
 

@@ -32,7 +32,7 @@ export async function keepCallReport(db: Database, callId: string, report: CallR
 }
 
 /** Outcomes that differ only in whether the person spoke. */
-const DECIDED_BY_WORDS: readonly string[] = ['completed', 'no_answer'] satisfies CallOutcome[];
+const DECIDED_BY_SPEECH: readonly string[] = ['completed', 'no_answer'] satisfies CallOutcome[];
 
 /** Undefined if the row does not follow this call. */
 async function writeReport(db: Database, callId: string, report: CallReport): Promise<KeptReport | undefined> {
@@ -40,7 +40,7 @@ async function writeReport(db: Database, callId: string, report: CallReport): Pr
   const ended = { endedReason: report.endedReason, customerSpoke, wasInProgress: report.startedAt !== undefined };
   const inConversation = callOutcome({ ...ended, wasInProgress: true });
   const { outcome, error } = callOutcome(ended);
-  const decidesByWords = isEnded && customerSpoke !== undefined && DECIDED_BY_WORDS.includes(outcome);
+  const decidesBySpeech = isEnded && customerSpoke !== undefined && DECIDED_BY_SPEECH.includes(outcome);
   const json = (value: unknown) => (value === undefined ? null : JSON.stringify(value));
   // The running totals of a live call are not results.
   const result = isEnded ? report : { ...report, cost: undefined, durationSeconds: undefined, raw: undefined };
@@ -50,8 +50,8 @@ async function writeReport(db: Database, callId: string, report: CallReport): Pr
     WITH before AS (
       SELECT id, raw_payload IS NULL AS had_none, done_at IS NULL AS is_open, done_at IS NULL AND ${isEnded} AS wins,
         done_at IS NOT NULL AND outcome = 'unknown' AND ${isEnded && outcome !== 'unknown'} AS was_unknown,
-        done_at IS NOT NULL AND outcome <> ${outcome} AND outcome = ANY(${[...DECIDED_BY_WORDS]}) AND ${decidesByWords}
-          AND ended_reason IS NOT DISTINCT FROM ${report.endedReason ?? null} AS was_misheard,
+        done_at IS NOT NULL AND outcome <> ${outcome} AND outcome = ANY(${[...DECIDED_BY_SPEECH]}) AND ${decidesBySpeech}
+          AND ended_reason IS NOT DISTINCT FROM ${report.endedReason ?? null} AS was_misjudged,
         done_at IS NOT NULL AND ${isEnded} AND (
           summary IS NULL AND ${report.summary !== undefined} OR transcript IS NULL AND ${report.transcript !== undefined}
           OR messages IS NULL AND ${report.messages !== undefined} OR recording_url IS NULL AND ${report.recordingUrl !== undefined}
@@ -70,7 +70,7 @@ async function writeReport(db: Database, callId: string, report: CallReport): Pr
     ), written AS (
       UPDATE vapi_call_results r
       SET status = CASE WHEN b.is_open OR b.was_unknown THEN ${higherStatus(sql`r.status`, sql`n.status`)} ELSE r.status END,
-          outcome = CASE WHEN b.was_unknown OR b.was_misheard THEN ${outcome} ELSE r.outcome END,
+          outcome = CASE WHEN b.was_unknown OR b.was_misjudged THEN ${outcome} ELSE r.outcome END,
           error = CASE WHEN NOT b.was_unknown THEN r.error
             WHEN r.answered_at IS NOT NULL THEN ${inConversation.error}::text ELSE ${error}::text END,
           -- Explained, unless there is another reason.
@@ -79,8 +79,8 @@ async function writeReport(db: Database, callId: string, report: CallReport): Pr
           ended_reason = CASE WHEN b.was_unknown THEN n.ended_reason ELSE ${merged(sql`r.ended_reason`, sql`n.ended_reason`)} END,
           started_at = ${merged(sql`r.started_at`, sql`n.started_at`)},
           answered_at = CASE
-            WHEN ${isEnded && UNANSWERED.includes(outcome)} AND (b.is_open OR b.was_unknown OR b.was_misheard) THEN NULL
-            WHEN r.outcome = ANY(${[...UNANSWERED]}) AND NOT b.was_misheard THEN r.answered_at
+            WHEN ${isEnded && UNANSWERED.includes(outcome)} AND (b.is_open OR b.was_unknown OR b.was_misjudged) THEN NULL
+            WHEN r.outcome = ANY(${[...UNANSWERED]}) AND NOT b.was_misjudged THEN r.answered_at
             ELSE COALESCE(r.answered_at, n.answered_at) END,
           ended_at = ${merged(sql`r.ended_at`, sql`n.ended_at`)},
           duration_seconds = ${merged(sql`r.duration_seconds`, sql`n.duration_seconds`)},
@@ -97,12 +97,12 @@ async function writeReport(db: Database, callId: string, report: CallReport): Pr
           from_number = COALESCE(r.from_number, ${report.fromNumber ?? null}), to_number = COALESCE(r.to_number, ${report.toNumber ?? null}),
           assistant_id = COALESCE(r.assistant_id, ${report.assistantId ?? null}),
           phone_number_id = COALESCE(r.phone_number_id, ${report.phoneNumberId ?? null}),
-          improved_at = CASE WHEN b.was_unknown OR b.was_misheard OR b.had_gaps THEN now() ELSE r.improved_at END,
+          improved_at = CASE WHEN b.was_unknown OR b.was_misjudged OR b.had_gaps THEN now() ELSE r.improved_at END,
           updated_at = now()
       FROM before b, news n
       WHERE r.id = b.id
       RETURNING r.id, b.had_none AND r.raw_payload IS NOT NULL AS is_first, r.improved_at IS NOT NULL AND r.callback_url IS NOT NULL AS owes_update,
-        b.was_unknown OR b.was_misheard OR b.had_gaps AS is_better, r.summary, r.outcome, r.duration_seconds
+        b.was_unknown OR b.was_misjudged OR b.had_gaps AS is_better, r.summary, r.outcome, r.duration_seconds
     ), noted AS (
       UPDATE messages m
       SET text = w.summary, payload = m.payload || jsonb_build_object('outcome', w.outcome, 'durationSeconds', w.duration_seconds)

@@ -39,10 +39,10 @@ export interface PromptMaterial {
 }
 
 /**
- * The system prompt, the customer's name, the last messages that the customer has seen or written in the private chat (those of the turn
- * last, in the order in which they were written, because one may have been delivered late), and the turn's draft if there is one: the reply
- * to its last message, or to one of `lostReplyToIds` (see `DraftOrder`). Any other reply to an earlier message was left by a terminated
- * workflow and does not count. Undefined if the conversation or its settings do not exist.
+ * The system prompt, the customer's name, the last messages that the customer has seen or written in the private chat, and the turn's draft
+ * if there is one. The messages of the turn come last, in the order in which they were written, because one may have been delivered late.
+ * The draft is the reply to the last message, or to one of `lostReplyToIds` (see `DraftOrder`). Any other reply to an earlier message was
+ * left by a terminated workflow and does not count. Undefined if the conversation or its settings do not exist.
  */
 export async function loadPromptMaterial(
   db: Database,

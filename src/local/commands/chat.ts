@@ -79,7 +79,7 @@ class Screen {
   }
 }
 
-/** How the sandbox calls a new customer. */
+/** The sandbox's name for a new customer. */
 const NEW_NAME = 'Sandbox Customer';
 /** How many messages of an earlier chat are shown. */
 const SHOWN_LINES = 10;

@@ -1,5 +1,5 @@
 /**
- * `npm run retention` runs the retention now by triggering its schedule; `npm run retention -- --dry-run` only prints what a run
+ * `npm run retention` starts the retention run now by triggering its schedule; `npm run retention -- --dry-run` only prints what a run
  * would do. A worker does the work, because it has the database and the files; this command starts and displays it.
  */
 import { setTimeout as delay } from 'node:timers/promises';

@@ -10,7 +10,7 @@ export interface ChatMessage {
   content: string;
 }
 
-/** A message of the chat, or a note of something that happened between them. */
+/** A message of the chat, or a note about something that happened between messages. */
 export interface SaidMessage {
   direction: 'inbound' | 'outbound' | 'note';
   kind: string;
@@ -31,7 +31,7 @@ export interface PromptParts {
   marker: string;
 }
 
-/** Longest name that is accepted, in characters; a longer one is probably a text. */
+/** Maximum length of a name, in characters; a longer one is probably a text, and is cut. */
 const MAX_NAME_LENGTH = 80;
 
 /** The messages to send. */
