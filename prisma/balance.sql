@@ -20,7 +20,7 @@ FROM (
          count(*) FILTER (WHERE outcome = 'loop') AS loop,
          count(*) FILTER (WHERE outcome = 'group') AS "group",
          count(*) FILTER (WHERE outcome IS NULL) AS pending,
-         -- What counts as answered has a reply that WhatsApp took, with all its parts; what was merged belongs to a turn that ended so.
+         -- An answered message has a reply of which WhatsApp accepted all parts; a merged message belongs to a turn with such a reply.
          COALESCE(bool_and(CASE outcome
            WHEN 'answered' THEN EXISTS (SELECT 1 FROM messages r WHERE r.reply_to_id = m.id AND r.status IN ('sent', 'delivered', 'read')
              AND NOT EXISTS (SELECT 1 FROM messages p WHERE p.part_of_id = r.id AND p.status NOT IN ('sent', 'delivered', 'read')))
