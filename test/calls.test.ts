@@ -389,7 +389,7 @@ describe('a number that WhatsApp spells differently', () => {
     ['Mexico', '52155', '5255'],
     ['Argentina', '54911', '5411'],
   ])(
-    'when somebody from %s chats and is called in the other spelling, then the call stands in the chat',
+    'when somebody from %s chats and is called in the other spelling, then the chat has a note of the call',
     async (_country, chatPrefix, callPrefix) => {
       const digits = newNumber().slice(-8);
       const [phone, number] = [`${chatPrefix}${digits}`, `+${callPrefix}${digits}`];

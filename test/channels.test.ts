@@ -1,4 +1,4 @@
-/** WhatsApp alone or voice calls alone: every process runs without invented keys, and what is not configured says so. */
+/** WhatsApp alone or voice calls alone: every process runs without placeholder keys, and errors name what is not configured. */
 import { newNumber, placeCall, request, resultOf } from './support/calls';
 import { eventually, newPhone, outcomesOf } from './support/expectations';
 import { startSuite } from './support/suite';

@@ -94,7 +94,7 @@ test('when Temporal is restarted under load, then every message is answered once
   await expectAllAnsweredOnce([...phones, whileDown]);
 }, 150_000);
 
-test('when Temporal hangs, then a webhook gets 503 with Retry-After soon after 1.5 s, and is taken once Temporal goes on', async () => {
+test('when Temporal hangs, then a webhook gets 503 with Retry-After soon after 1.5 s, and is accepted once Temporal resumes', async () => {
   const body = JSON.stringify({ messages: [{ from: newPhone(), id: 'wamid.hang', text: { body: 'hi' } }] });
   const post = () =>
     fetch(`${system.apiUrl}/webhook/kapso`, { method: 'POST', body, headers: { 'X-Webhook-Signature': signBody(WEBHOOK_SECRET, body) } });

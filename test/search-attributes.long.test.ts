@@ -22,7 +22,7 @@ const processes: RunningProcess[] = [];
 beforeAll(async () => {
   database = await testDatabase('attributes');
   connection = await Connection.connect({ address: testTemporal().address });
-  // Its type wants a Long, its encoder takes a number as well.
+  // The type requires a Long, but the encoder accepts a number too.
   const workflowExecutionRetentionPeriod = { seconds: (24 * 60 * 60) as never };
   await connection.workflowService.registerNamespace({ namespace, workflowExecutionRetentionPeriod });
   // The server's caches learn of a new namespace a little later.

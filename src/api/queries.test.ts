@@ -86,7 +86,7 @@ test.each(parameters)('when $name of $operation is given twice, then it is a 400
 test.each(parameters)(
   'when $name of $operation has an invalid value, then it is a 400 that names it',
   async ({ method, url, name, parameter }) => {
-    // Free text takes everything that the database can store.
+    // Free text accepts everything that the database can store.
     const wrong = name === 'serviceRequestId' ? '%00' : 'nothing-of-this-kind';
     const detail = await refusal(method, `${url}?${name}=${wrong}`);
     expect(detail).toMatch(new RegExp(`^${name}: `));

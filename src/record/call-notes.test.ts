@@ -26,7 +26,7 @@ async function personOfTwo() {
   return { phone: number.phone, first, second, firstId: inFirst.conversationId, secondId: inSecond.conversationId };
 }
 
-/** A call that has ended, whose conversation has been told. */
+/** A call that has ended, with its note in the conversation. */
 async function toldCall(
   fields: object,
   outcome: CallOutcome = 'completed',

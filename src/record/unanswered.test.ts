@@ -115,7 +115,7 @@ describe('the age of a message', () => {
     expect(aged(-400 * 24 * 3_600_000)).toBeNull();
   });
 
-  test('when it would not be answered anyway, then the outcome says that, and nobody is needed', () => {
+  test('when it would not be answered anyway, then the outcome says that, and it needs nobody', () => {
     const old = { sentAtMs: Date.now() - 6 * 24 * 3_600_000 };
     const outcomes = [
       immediateOutcome(message(old), { ...STATE, mode: 'human' }, LIMITS),

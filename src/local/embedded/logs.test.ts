@@ -54,11 +54,11 @@ test('when a process keeps writing, then its log stays bounded, and its lines ar
     const before = seen.length;
     await until(before + 30);
     const [current, former] = await Promise.all([readFile(file, 'utf8'), readFile(`${file}.1`, 'utf8')]);
-    // Written anew from its beginning, without a hole of zeros.
+    // The log restarts at its beginning, without a hole of zeros.
     expect([round, current.split('\n')[0]]).toEqual([round, expect.stringMatching(/^\d+ x+$/)]);
     expect(Number.parseInt(former, 10)).toBeLessThan(Number.parseInt(current, 10));
   }
-  // A few lines may be lost at a rotation; none comes twice or in another order.
+  // A few lines may be lost at a rotation; none appears twice or out of order.
   expect(seen).toEqual([...new Set(seen)].sort((one, other) => one - other));
   expect((seen.at(-1) ?? 0) - seen.length).toBeLessThan(40);
 });

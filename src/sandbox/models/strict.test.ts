@@ -3,7 +3,7 @@ import { strictTemplateProblem } from './strict';
 const messages = (...roles: string[]) => roles.map((role) => ({ role, content: role }));
 
 test.each([[['user']], [['system', 'user']], [['system', 'user', 'assistant', 'user']]])(
-  'when the roles are %j, then a strict template takes them',
+  'when the roles are %j, then a strict template accepts them',
   (roles) => {
     expect(strictTemplateProblem(messages(...roles))).toBeUndefined();
   },
