@@ -86,6 +86,20 @@ test('when messages are answered, then each costs at most 5 actions, and the ses
   );
 });
 
+test('when a reply is long, then each part after the first costs 2 actions, as the document says', async () => {
+  const phone = newPhone();
+  await answered(phone, 1);
+  const before = await actionsAfter(phone, 1);
+  system.sandbox.models.program({ model: 'sandbox-model', times: 1, reply: 'A sentence of some length. '.repeat(400) });
+  await answered(phone, 2);
+  const after = await actionsAfter(phone, 2);
+  expect(system.sandbox.kapso.visibleTo(phone)).toHaveLength(1 + 3);
+  const documented = documentedActions();
+  expect(after.total - before.total).toBe(
+    (documented['A message that is answered'] ?? 0) + 2 * (documented['A further part of a long reply'] ?? 0),
+  );
+});
+
 test('when the model needs 10 s, then no heartbeat is sent; with 13 s there is one', async () => {
   expect((await answered(newPhone(), 1, 10_000)).size).toBe(0);
   expect((await answered(newPhone(), 1, 13_000)).size).toBe(1);
