@@ -77,7 +77,7 @@ describe('placing', () => {
     const { callId = '', count } = placed.get(what) ?? {};
     const result = await resultOf(system, callId);
     expect(result).toMatchObject({ outcome: 'unknown', needsAttention: true, providerCallId: null });
-    expect(result.error).toMatch(/^unknown whether the call was placed \(answered \d+.*\), and Vapi does not list it$/);
+    expect(result.error).toMatch(/^unknown whether the call was placed \(responded with \d+.*\), and Vapi does not list it$/);
     expect(count?.()).toBe(1);
   });
 

@@ -1,5 +1,6 @@
 /** Replies on their way to WhatsApp: Markdown, and more text than fits into one message. Real processes, some of which are killed. */
 
+import { conversationState } from '../workflows/contract';
 import { balance, eventually, newPhone, outcomesOf, repliesOf, workflowIdOf } from './support/expectations';
 import { startSuite } from './support/suite';
 import { API_KEY, type RunningProcess, type System } from './support/system';
@@ -39,6 +40,19 @@ const textsTo = (phone: string) =>
 async function ask(phone: string, reply: string): Promise<void> {
   models().program({ model: 'sandbox-model', times: 1, reply });
   await kapso().customerSends({ from: phone, text: 'how does it work?' });
+}
+
+/** Resolves once the workflow has ended the turn, which takes a moment longer than the record of its outcome. */
+async function waitsAgain(phone: string): Promise<void> {
+  const workflow = system.temporal.workflow.getHandle(await workflowIdOf(system, phone));
+  await eventually(async () => expect(await workflow.query(conversationState)).toMatchObject({ phase: 'waiting for a message' }));
+}
+
+/** How often the workflow has tried to send something to the customer. */
+async function triesFor(phone: string): Promise<number> {
+  const { events } = await system.temporal.workflow.getHandle(await workflowIdOf(system, phone)).fetchHistory();
+  const types = (events ?? []).map((event) => event.activityTaskScheduledEventAttributes?.activityType?.name);
+  return types.filter((type) => type === 'sendReply').length;
 }
 
 async function expectWhole(phone: string): Promise<void> {
@@ -90,7 +104,7 @@ describe('a reply', () => {
     expect(historySize).toBeLessThan(1_000_000);
   }, 180_000);
 
-  test('when one part is throttled and another one permanently refused, then the first arrives once, and a person is needed', async () => {
+  test('when a part is permanently refused, then the one before it arrives once, and a person is needed', async () => {
     const phone = newPhone();
     await ask(phone, LONG);
     await kapso().waitForVisible(phone, 1, 20_000);
@@ -104,10 +118,22 @@ describe('a reply', () => {
     expect(textsTo(phone)).toHaveLength(1);
     const conversation = await system.db.conversation.findFirstOrThrow({ where: { contact: { phone } } });
     expect(conversation.attention).toMatchObject([{ kind: 'reply_failed' }]);
+    await waitsAgain(phone);
+    expect(await triesFor(phone)).toBe(2);
 
     kapso().clearFaults();
     await kapso().customerSends({ from: phone, text: 'hello?' });
     expect(await outcomesOf(system, phone, 2)).toEqual(['failed', 'answered']);
+  });
+
+  test('when its first part is refused for good, then no other is tried', async () => {
+    const phone = newPhone();
+    kapso().fault({ on: 'send', match: { to: phone }, answer: '100' });
+    await ask(phone, LONG);
+    expect(await outcomesOf(system, phone, 1, 30_000)).toEqual(['failed']);
+    expect((await repliesOf(system, phone)).map(({ status }) => status)).toEqual(['failed', 'failed', 'failed']);
+    await waitsAgain(phone);
+    expect(await triesFor(phone)).toBe(1);
   });
 
   test('when it is unknown whether a part was sent, then the next waits for proof, and all arrive once and in order', async () => {
