@@ -179,3 +179,43 @@ test('when this worker has no key of the provider, then the failure is permanent
     message: 'openai (m) has no API key: set it, and restart the workers',
   });
 });
+
+describe('alerts about models that no failed turn reports', () => {
+  const attempt = async () => newEnvironment().run(generateReply, await newOrder());
+  const alerts = () => db.orm.alert.findMany({ select: { cause: true, text: true } });
+
+  beforeEach(async () => {
+    await db.orm.alert.deleteMany();
+    // Counts from zero.
+    ({ generateReply } = createModelActivities(dependencies));
+  });
+
+  test('when a model has no credit, then the first attempt raises an alert that says what to do', async () => {
+    sandbox.models.program({ error: { status: 402 } });
+    await expect(attempt()).rejects.toThrow('no credit');
+    expect(await alerts()).toEqual([
+      { cause: 'model: sandbox (sandbox-model) ModelError.NoCredit', text: expect.stringContaining('top the account up') },
+    ]);
+  });
+
+  test('when a model fails for the tenth time in a row, then that raises an alert; a success between starts a new count', async () => {
+    const fail = async (times: number) => {
+      sandbox.models.clear();
+      sandbox.models.program({ error: { status: 503 } });
+      for (let count = 0; count < times; count += 1) await expect(attempt()).rejects.toThrow('responded with 503');
+    };
+    await fail(9);
+    sandbox.models.clear();
+    await attempt();
+    await fail(9);
+    expect(await alerts()).toEqual([]);
+    await fail(1);
+    expect(await alerts()).toEqual([{ cause: 'model: sandbox (sandbox-model) unavailable', text: expect.stringContaining('in a row') }]);
+  });
+
+  test('when a model refuses the content, then this is no fault of the model', async () => {
+    sandbox.models.program({ error: { status: 400, code: 'content_filter' } });
+    for (let count = 0; count < 11; count += 1) await expect(attempt()).rejects.toThrow('refused the content');
+    expect(await alerts()).toEqual([]);
+  });
+});

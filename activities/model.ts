@@ -15,6 +15,7 @@ import { buildPrompt, type SaidMessage, withoutOlderHalf } from '../src/provider
 import { loadPromptMaterial } from '../src/record/prompts';
 import { findMovedMessages, type MovedMessages, storeDraft } from '../src/record/replies';
 import { answerFailure, codeFault, isCodeFault, isTooLong, modelFailure, permanentModelFailure } from './failures';
+import { createModelAlarm } from './model-alarm';
 import { ownWorkflowId } from './own-workflow';
 
 export interface DraftOrder {
@@ -101,6 +102,7 @@ const BE_BRIEF = 'Your last answer to this was too long and was cut off. Answer 
 
 /** The model activity. */
 export function createModelActivities({ db, models, logger, metrics, timeZone }: ModelDependencies): ModelActivities {
+  const alarm = createModelAlarm({ db, logger });
   return {
     async generateReply(order) {
       const context = Context.current();
@@ -121,13 +123,24 @@ export function createModelActivities({ db, models, logger, metrics, timeZone }:
     if (moved) return moved;
     if (earlierDraft) return earlierDraft;
     const startedAtMs = Date.now();
-    const answer = await measured(order.provider, () => ask(order, material, context.cancellationSignal));
+    const answer = await watched(order, () => measured(order.provider, () => ask(order, material, context.cancellationSignal)));
     const latencyMs = Date.now() - startedAtMs;
     const { workflowExecution } = context.info;
     const attempt = order.attempt ?? context.info.attempt;
     const draft = await fromRecord('the reply could not be stored', () => storePatiently(order, answer, { latencyMs, attempts: attempt }));
     if ('messageId' in draft) logger.info({ workflowId: workflowExecution?.workflowId, attempt, latencyMs, ...draft }, 'reply drafted');
     return draft;
+  }
+
+  async function watched(choice: ModelChoice, call: () => Promise<ChatAnswer>): Promise<ChatAnswer> {
+    try {
+      const answer = await call();
+      alarm.succeeded(choice);
+      return answer;
+    } catch (error) {
+      await alarm.failed(choice, error);
+      throw error;
+    }
   }
 
   async function measured(provider: string, call: () => Promise<ChatAnswer>): Promise<ChatAnswer> {
