@@ -1,5 +1,6 @@
 /** Delivers webhooks as a provider does: with a timeout, the provider's retries, and ordering within a conversation. */
 import { createHmac } from 'node:crypto';
+import { setMaxListeners } from 'node:events';
 import { withDeadline } from '../platform/deadline';
 import { sendRequest } from '../platform/http-request';
 import { Background, Timers } from './waiting';
@@ -68,6 +69,8 @@ export class WebhookSender {
 
   constructor(failed: (error: unknown) => void) {
     this.#background = new Background(failed);
+    // Each request in progress listens. Node takes more than ten for a leak.
+    setMaxListeners(0, this.#closing.signal);
   }
 
   /** Delivers an event to each target. */
