@@ -2,28 +2,19 @@
 import { z } from 'zod';
 import { CALL_STATUSES } from '../../workflows/contract';
 import { ApiError } from '../http/errors';
-import { booleanParameter, integerParameter, orNull } from '../http/requests';
+import { booleanParameter, integerParameter, orNull, validText, waitSeconds } from '../http/requests';
 import { phoneSchema } from '../platform/phone';
 import { boundedJson, MAX_DEPTH } from '../platform/text';
 import { vapiId } from '../providers/vapi/id';
 import { CALL_OUTCOMES } from '../record/call-outcome';
 import { CALL_INCLUDES } from './views/call';
 
-/** Below the minute after which proxies usually close an idle request. */
-const MAX_WAIT_SECONDS = 55;
 /** The earliest time that PostgreSQL accepts in ISO 8601 with four digits: there is no year 0. */
 const FIRST_TIME_MS = Date.parse('0001-01-01T00:00:00Z');
 
 const DEFAULT_DURATION_SECONDS = 600;
 
 const freeObject = z.record(z.string().max(100), z.json());
-/** PostgreSQL does not store NUL; a lone surrogate is not valid text. */
-const text = (max: number) =>
-  z
-    .string()
-    .min(1)
-    .max(max)
-    .refine((value) => !value.includes('\0') && value.isWellFormed(), 'must be valid text');
 
 export const startBody = z
   .strictObject({
@@ -44,7 +35,7 @@ export const startBody = z
       .nullish()
       .transform((seconds) => seconds ?? DEFAULT_DURATION_SECONDS)
       .meta({ description: 'Maximum duration of the conversation.', default: DEFAULT_DURATION_SECONDS }),
-    serviceRequestId: orNull(text(200)).meta({ description: 'Your own reference; lists can be filtered by it.' }),
+    serviceRequestId: orNull(validText(200)).meta({ description: 'Your own reference; lists can be filtered by it.' }),
     callbackUrl: orNull(z.string().max(2_000)).meta({
       description: 'The result is posted to this URL; its host must be allowed (CALLBACK_ALLOWED_HOSTS).',
     }),
@@ -97,7 +88,6 @@ const include = z
     description: `Large fields to include, comma-separated: ${CALL_INCLUDES.join(', ')}.`,
     override: { type: 'string', pattern: '^((transcript|messages|raw)(,(transcript|messages|raw))*)?$' },
   });
-const waitSeconds = integerParameter(0, MAX_WAIT_SECONDS);
 export const showQuery = z.strictObject({
   wait: waitSeconds
     .optional()
@@ -131,7 +121,7 @@ export const listQuery = z.strictObject({
   workspaceId,
   status: z.enum(CALL_STATUSES).optional().meta({ description: 'Only those in this state.' }),
   outcome: z.enum(CALL_OUTCOMES).optional().meta({ description: 'Only those that ended in this way.' }),
-  serviceRequestId: text(200).optional().meta({ description: 'Only those that were started with this reference.' }),
+  serviceRequestId: validText(200).optional().meta({ description: 'Only those that were started with this reference.' }),
   needsAttention: booleanParameter.optional().meta({ description: 'Only those that need a person, or only the others.' }),
   since: since.optional(),
   wait: waitSeconds.optional().meta({

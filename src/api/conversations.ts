@@ -2,10 +2,11 @@
 import { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
+import { ATTENTION_KINDS } from '../../workflows/contract';
 import { workspaceOf } from '../http/access';
 import { ApiError, guardedProblems, problems } from '../http/errors';
 import { needs } from '../http/permissions';
-import { booleanParameter, integerParameter, noQuery, parsedQuery } from '../http/requests';
+import { booleanParameter, clientLeft, integerParameter, noQuery, parsedQuery, waitSeconds } from '../http/requests';
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
 import { phoneSchema } from '../platform/phone';
@@ -20,6 +21,7 @@ import {
   type MessageRow,
   MessageStatus,
 } from '../record/conversations';
+import type { AttentionQueue } from './attention-queue';
 
 const limit = integerParameter(1, 100).default(50).meta({ description: 'Maximum number of results (default 50).', example: 20 });
 const position = z
@@ -36,6 +38,30 @@ const conversationCursor = z
   })
   .meta({ description: '`next` of the previous page.', example: '1790000000000_2f0c2d5e-4a55-4b8c-9a1e-0c5d7c7f1a10' });
 
+/** A place in the queue of those who wait for a person. */
+const queueCursor = z
+  .string()
+  .regex(/^[0-9]{1,13}_[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/)
+  .transform((cursor) => {
+    const [atMs = '0', id = ''] = cursor.split('_');
+    return { since: new Date(Number(atMs)).toISOString(), id };
+  })
+  .meta({
+    description: '`after` of an earlier response: only those who began to wait later. Needs `attention`.',
+    example: '1790000000000_2f0c2d5e-4a55-4b8c-9a1e-0c5d7c7f1a10',
+  });
+const attentionKinds = z
+  .string()
+  .max(500)
+  .transform((value) => value.split(','))
+  .pipe(z.array(z.enum(['any', ...ATTENTION_KINDS])))
+  .meta({
+    description:
+      'Only those who need a person for one of these reasons, comma-separated, or for `any`; who has waited longest comes first. Not together with `before`, `needsAttention`, `mode` or `phone`.',
+    example: 'turn_failed,reply_failed',
+    override: { type: 'string', pattern: `^(${['any', ...ATTENTION_KINDS].join('|')})(,(${['any', ...ATTENTION_KINDS].join('|')}))*$` },
+  });
+
 export const conversationParameters = z.object({
   id: z.uuid().meta({ description: 'An `id` from the list.', example: '2f0c2d5e-4a55-4b8c-9a1e-0c5d7c7f1a10' }),
 });
@@ -50,6 +76,9 @@ export const conversationsQuery = z.strictObject({
       'Only those with the person who has this phone number. Any spelling with its country code; write the plus as %2B, or omit it.',
     example: '+15550100',
   }),
+  attention: attentionKinds.optional(),
+  after: queueCursor.optional(),
+  wait: waitSeconds.optional().meta({ description: 'Seconds to wait until there is one. Needs `attention`.' }),
 });
 export const messagesQuery = z.strictObject({ limit, before: position.optional() });
 
@@ -59,7 +88,7 @@ const attentionReasonSchema = z
   .object({
     kind: z.string().meta({
       description:
-        '`turn_failed`, `reply_failed`, `send_unconfirmed`, `waiting_for_model`, `dead_letter`, `too_old`, `loop`; open to new values.',
+        '`turn_failed`, `reply_failed`, `send_unconfirmed`, `waiting_for_model`, `dead_letter`, `too_old`, `loop`, `undelivered`; open to new values.',
       example: 'turn_failed',
     }),
     since: time,
@@ -69,7 +98,8 @@ const attentionReasonSchema = z
     subject: z.string().optional().meta({ description: 'What the reason is about, such as the id of a reply.' }),
   })
   .meta({ id: 'AttentionReason' });
-const attentionSchema = z.array(attentionReasonSchema);
+/** The reasons in a response. */
+export const attentionSchema = z.array(attentionReasonSchema);
 
 /** A conversation in a response. */
 export const conversationSchema = z
@@ -80,6 +110,7 @@ export const conversationSchema = z
     mode: z.enum(ConversationMode).meta({ description: 'Who replies: the AI, a person, or nobody (paused).' }),
     needsAttention: z.boolean(),
     attention: z.array(attentionReasonSchema).meta({ description: 'Why it needs a person. A reason stays until what it names is cured.' }),
+    attentionSince: time.nullable().meta({ description: 'Since when it needs a person: the time of its oldest reason.' }),
     lastMessageAt: time.nullable(),
     lastMessagePreview: z.string().nullable(),
     unreadCount: z.int(),
@@ -131,7 +162,8 @@ export const messageSchema = z
   .meta({ id: 'Message' });
 
 const next = z.string().nullable().meta({ description: '`before` for the next page; null on the last page.' });
-export const conversationPage = z.object({ data: z.array(conversationSchema), next }).meta({ id: 'ConversationPage' });
+const after = z.string().nullable().meta({ description: 'With `attention`: `after` for those who begin to wait later; otherwise null.' });
+export const conversationPage = z.object({ data: z.array(conversationSchema), next, after }).meta({ id: 'ConversationPage' });
 export const messagePage = z.object({ data: z.array(messageSchema), next }).meta({ id: 'MessagePage' });
 
 const json = (schema: z.ZodType) => ({ 'application/json': { schema } });
@@ -141,11 +173,14 @@ export const conversationPaths: ZodOpenApiPathsObject = {
   '/api/v1/conversations': {
     get: {
       tags: ['Conversations'],
-      summary: 'List conversations',
+      summary: 'List conversations, or wait until one needs a person',
       operationId: 'listConversations',
       ...needs('conversations:read'),
       requestParams: { query: conversationsQuery },
-      responses: { 200: { description: 'Newest first.', content: json(conversationPage) }, ...guardedProblems },
+      responses: {
+        200: { description: 'Newest first; with `attention`, who has waited longest.', content: json(conversationPage) },
+        ...guardedProblems,
+      },
     },
   },
   '/api/v1/conversations/{id}': {
@@ -176,22 +211,62 @@ export const conversationPaths: ZodOpenApiPathsObject = {
 };
 
 /** Routes under `/api/v1/conversations`. */
-export function conversationRoutes(db: Database): Router {
+export function conversationRoutes(db: Database, queue: AttentionQueue): Router {
   const router = Router();
-  router.get('/', (request, response) => listConversations(db, request, response));
+  router.get('/', (request, response) =>
+    request.query.attention === undefined ? listConversations(db, request, response) : listQueue(queue, request, response),
+  );
   router.get('/:id', (request, response) => showConversation(db, request, response));
   router.get('/:id/messages', (request, response) => listMessages(db, request, response));
   return router;
 }
 
 async function listConversations(db: Database, request: Request, response: Response): Promise<void> {
-  const { limit: most, before, workspaceId: requested, ...filter } = parsedQuery(conversationsQuery, request.query);
+  const {
+    limit: most,
+    before,
+    workspaceId: requested,
+    attention: _none,
+    after: position,
+    wait,
+    ...filter
+  } = parsedQuery(conversationsQuery, request.query);
+  for (const [name, value] of Object.entries({ after: position, wait })) {
+    if (value !== undefined) throw new ApiError(400, `${name}: needs attention, which says who to wait for`);
+  }
   const workspaceId = workspaceOf(response, requested);
   const { rows, hasMore } = await fromRecord(findConversations(db, { ...filter, workspaceId }, { limit: most, before }));
   const last = rows.at(-1);
   response.json({
     data: rows.map(conversationView),
     next: hasMore && last?.lastMessageAt ? `${last.lastMessageAt.getTime()}_${last.id}` : null,
+    after: null,
+  } satisfies z.input<typeof conversationPage>);
+}
+
+/** Who waits for a person. The same conversation comes again after a position if it has got another reason since. */
+async function listQueue(queue: AttentionQueue, request: Request, response: Response): Promise<void> {
+  const left = clientLeft(response);
+  const {
+    limit: most,
+    workspaceId: requested,
+    attention = [],
+    after: position,
+    wait = 0,
+    ...others
+  } = parsedQuery(conversationsQuery, request.query);
+  for (const [name, value] of Object.entries(others)) {
+    if (value !== undefined) throw new ApiError(400, `${name}: cannot be combined with attention`);
+  }
+  const kinds = attention.includes('any') ? undefined : attention;
+  const workspaceId = workspaceOf(response, requested);
+  const found = await queue.read({ workspaceId, kinds, after: position }, most, wait * 1_000, left);
+  if (left.aborted) return;
+  const last = found.at(-1)?.position ?? position;
+  response.set('Cache-Control', 'no-store').json({
+    data: found.map(({ conversation }) => conversationView(conversation)),
+    next: null,
+    after: last === undefined ? null : `${Date.parse(last.since)}_${last.id}`,
   } satisfies z.input<typeof conversationPage>);
 }
 
@@ -212,17 +287,26 @@ async function listMessages(db: Database, request: Request, response: Response):
   response.json({ data, next: page.hasMore ? (data.at(-1)?.position ?? null) : null } satisfies z.input<typeof messagePage>);
 }
 
-function conversationView(row: ConversationRow): z.input<typeof conversationSchema> {
+/** A conversation as the API shows it. */
+export function conversationView(row: ConversationRow): z.input<typeof conversationSchema> {
   const attention = attentionSchema.catch([]).parse(row.attention);
-  return { ...row, attention, lastMessageAt: row.lastMessageAt?.toISOString() ?? null, createdAt: row.createdAt.toISOString() };
+  const attentionSince = attention.map(({ since }) => since).sort()[0] ?? null;
+  return {
+    ...row,
+    attention,
+    attentionSince,
+    lastMessageAt: row.lastMessageAt?.toISOString() ?? null,
+    createdAt: row.createdAt.toISOString(),
+  };
 }
 
-function messageView(row: MessageRow): z.input<typeof messageSchema> {
+/** A message as the API shows it. */
+export function messageView(row: MessageRow): z.input<typeof messageSchema> {
   return { ...row, position: String(row.position), occurredAt: row.occurredAt.toISOString(), createdAt: row.createdAt.toISOString() };
 }
 
-/** @throws ApiError 404, also for a string that cannot be an id */
-function conversationId(request: Request): string {
+/** The id in the path. @throws ApiError 404, also for a string that cannot be an id */
+export function conversationId(request: Request): string {
   const parameters = conversationParameters.safeParse(request.params);
   if (!parameters.success) throw new ApiError(404, 'no such conversation');
   return parameters.data.id;

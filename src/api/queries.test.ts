@@ -207,7 +207,7 @@ describe('conversations by phone', () => {
   });
 
   test('when nobody has the number, then the list is empty', async () => {
-    expect((await list('phone=525587654321')).body).toEqual({ data: [], next: null });
+    expect((await list('phone=525587654321')).body).toEqual({ data: [], next: null, after: null });
   });
 
   test.each([

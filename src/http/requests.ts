@@ -39,6 +39,21 @@ export function integerParameter(min: number, max: number) {
     .meta({ override: { type: 'integer', minimum: min, maximum: max, pattern: undefined } });
 }
 
+/** Below the minute after which proxies usually close an idle request. */
+const MAX_WAIT_SECONDS = 55;
+
+/** How many seconds a request may stay open until there is a result. */
+export const waitSeconds = integerParameter(0, MAX_WAIT_SECONDS);
+
+/** Text of 1 to `max` characters. PostgreSQL does not store NUL; a lone surrogate is not valid text. */
+export function validText(max: number) {
+  return z
+    .string()
+    .min(1)
+    .max(max)
+    .refine((value) => !value.includes('\0') && value.isWellFormed(), 'must be valid text');
+}
+
 /** An optional field of a body. `null` counts as left out, because templates render a missing value as null. */
 export function orNull<T extends z.ZodType>(schema: T) {
   return schema.nullish().transform((value) => value ?? undefined);

@@ -168,6 +168,12 @@ export const settingsSchema = z.object({
   REPLY_QUIET_MAX_MS: milliseconds(10 * MINUTE_MS).optional(),
   SESSION_TIMEOUT_MS: milliseconds(7 * DAY_MS).optional(),
   SEND_CONFIRM_MS: milliseconds(10 * MINUTE_MS, 1_000).optional(),
+  UNDELIVERED_AFTER_MINUTES: z.coerce
+    .number({ error: 'must be a number of minutes' })
+    .int('must be a whole number of minutes')
+    .min(0, 'must be at least 0')
+    .max(30 * 24 * 60, 'must be at most 43200 (30 days)')
+    .default(240),
 
   TIME_ZONE: timeZone.default(() => Intl.DateTimeFormat().resolvedOptions().timeZone),
   MODEL_TIMEOUT_MS: modelTimeout(5 * MINUTE_MS).default(30_000),

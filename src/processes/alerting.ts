@@ -1,6 +1,6 @@
 /**
- * Sends the alerts that are stored in the database (src/record/alerts.ts), and checks whether Kapso has paused a webhook. Runs in every
- * worker; a claim decides which one sends an alert.
+ * Sends the alerts that are stored in the database (src/record/alerts.ts), and checks whether messages are delivered, and whether Kapso has
+ * paused a webhook. Runs in every worker; a claim decides which one sends an alert.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Settings } from '../platform/config';
@@ -12,9 +12,11 @@ import type { SendAnswer } from '../providers/kapso/client';
 import { listWebhooks } from '../providers/kapso/platform';
 import { sendTemplate } from '../providers/kapso/template';
 import { type ClaimedAlert, claimAlert, deleteOldAlerts, doubtAlert, postponeAlert, raiseAlert, settleAlert } from '../record/alerts';
+import { clearDelivered, reportUndelivered } from '../record/undelivered';
 
 const POLL_MS = 5_000;
 const WEBHOOK_CHECK_MS = 15 * 60_000;
+const DELIVERY_CHECK_MS = 60_000;
 const DELETE_MS = 60 * 60_000;
 const KEPT_DAYS = 30;
 
@@ -50,6 +52,7 @@ export function startAlerting(parts: Parts): void {
   // A channel that hangs must not hold back the other one.
   for (const channel of channels) void repeat(parts, POLL_MS, () => sendDue(parts, channel));
   void repeat(parts, DELETE_MS, () => deleteOldAlerts(db, KEPT_DAYS));
+  if (settings.UNDELIVERED_AFTER_MINUTES > 0) void repeat(parts, DELIVERY_CHECK_MS, () => checkDeliveries(parts));
   if (settings.KAPSO_API_KEY !== SIMULATED_KEY) void repeat(parts, WEBHOOK_CHECK_MS, () => reportPausedWebhooks(parts));
   logger.info({ channels: channels.map(({ name }) => name) }, 'alerts go to these channels');
 }
@@ -164,6 +167,13 @@ function linkTo(subject: string | null, publicUrl: string | undefined): string |
   const [kind = '', id] = subject?.split(' ') ?? [];
   const path = PATHS[kind];
   return publicUrl === undefined || path === undefined || id === undefined ? undefined : `${publicUrl}${path}${id}`;
+}
+
+async function checkDeliveries({ settings, db, logger }: Parts): Promise<void> {
+  const minutes = settings.UNDELIVERED_AFTER_MINUTES;
+  const conversationIds = await reportUndelivered(db, minutes);
+  if (conversationIds.length > 0) logger.warn({ conversationIds, minutes }, 'messages were sent, and are still not delivered');
+  await clearDelivered(db, minutes);
 }
 
 async function reportPausedWebhooks({ settings, db }: Parts): Promise<void> {

@@ -3,13 +3,18 @@
 import type { RequestListener } from 'node:http';
 import type { Client } from '@temporalio/client';
 import express from 'express';
+import { createAttentionQueue } from '../api/attention-queue';
 import type { CallWaiters } from '../api/call-waiters';
 import { callRoutes } from '../api/calls';
 import { conversationRoutes } from '../api/conversations';
 import { deadLetterRoutes } from '../api/dead-letters';
 import { keyRoutes } from '../api/keys';
+import { messageRoutes } from '../api/messages';
+import { metricsRoutes } from '../api/metrics';
+import { noteRoutes } from '../api/notes';
 import { parkedMessageRoutes } from '../api/parked-messages';
 import { recordingRoutes } from '../api/recording';
+import { sessionResultRoutes } from '../api/session-result';
 import { requireApiKey } from '../http/access';
 import { docsRoutes } from '../http/docs';
 import { errorHandler, notFound } from '../http/errors';
@@ -64,13 +69,22 @@ export function createApp(dependencies: AppDependencies): RequestListener {
   app.use(handshakeRoutes(settings.KAPSO_WEBHOOK_TOKEN, limits.open));
   const findKey = (keyHash: string) => fromRecord(findKeyHolder(db, keyHash));
   const withKey = requireApiKey({ keys: settings.API_KEYS, findKey, findPath, limits });
-  app.use('/api/v1/conversations', withKey, conversationRoutes(db));
+  const identity = () => handOverDependencies()?.identity;
+  const queue = createAttentionQueue({ db, waiters, logger });
+  app.use(
+    '/api/v1/conversations',
+    withKey,
+    conversationRoutes(db, queue),
+    noteRoutes({ db, identity }),
+    sessionResultRoutes({ db, temporal, waiters, logger }),
+  );
+  app.use('/api/v1/messages', withKey, messageRoutes({ db, waiters, logger }));
   app.use('/api/v1/workspaces', withKey, keyRoutes(db));
+  app.use('/api/v1/metrics', withKey, metricsRoutes({ db, settings }));
   app.use('/api/v1/parked-messages', withKey, parkedMessageRoutes(db));
   const replay = createReplay({ settings, logger, handOverDependencies });
   app.use('/api/v1/dead-letters', withKey, deadLetterRoutes({ db, logger, replay }));
   const vapi = { baseUrl: settings.VAPI_BASE_URL, apiKey: settings.VAPI_API_KEY };
-  const identity = () => handOverDependencies()?.identity;
   app.use(
     '/api/v1/vapi/calls',
     withKey,

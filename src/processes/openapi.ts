@@ -8,8 +8,12 @@ import { callPaths } from '../api/calls';
 import { conversationPaths } from '../api/conversations';
 import { deadLetterPaths } from '../api/dead-letters';
 import { keyPaths } from '../api/keys';
+import { messagePaths } from '../api/messages';
+import { metricsPaths } from '../api/metrics';
+import { notePaths } from '../api/notes';
 import { parkedMessagePaths } from '../api/parked-messages';
 import { recordingPath } from '../api/recording';
+import { sessionResultPaths } from '../api/session-result';
 import { docsPaths } from '../http/docs';
 import { healthPaths } from '../http/health';
 import { permissionTable } from '../http/permissions';
@@ -19,6 +23,10 @@ import { vapiPaths } from '../webhooks/vapi';
 /** Every path of the application. */
 export const apiPaths: ZodOpenApiPathsObject = {
   ...conversationPaths,
+  ...notePaths,
+  ...sessionResultPaths,
+  ...messagePaths,
+  ...metricsPaths,
   ...parkedMessagePaths,
   ...callPaths,
   '/api/v1/vapi/calls/{callId}/recording': recordingPath,
@@ -53,6 +61,7 @@ export function openApiDocument(): oas31.OpenAPIObject {
       { name: 'Conversations', description: 'WhatsApp conversations and their messages, newest first.' },
       { name: 'Calls', description: 'Voice calls and their results.' },
       { name: 'Workspaces', description: 'The businesses of this installation, and their keys.' },
+      { name: 'Metrics', description: 'The numbers of each day, and whether every message is accounted for.' },
       { name: 'Webhooks', description: "Endpoints for the providers' events. Signed; a 200 means that the event is stored." },
       { name: 'Dead letters', description: 'What could not be read or stored, kept with its reason until it is replayed.' },
       { name: 'Operation', description: 'Health, metrics and this document.' },

@@ -21,7 +21,8 @@ const conversationColumns = {
   contact: { select: { phone: true, businessScopedUserId: true, name: true, username: true } },
 } satisfies Prisma.ConversationSelect;
 
-const messageColumns = {
+/** What the API shows of a message. */
+export const messageColumns = {
   id: true,
   position: true,
   direction: true,
@@ -102,6 +103,13 @@ export async function findConversation(db: Database, id: string, scope: Scope): 
     select: { conversation: { select: conversationColumns } },
   });
   return merged?.conversation ?? null;
+}
+
+/** The conversations with these ids, by id. */
+export async function findConversationsById(db: Database, ids: string[]): Promise<Map<string, ConversationRow>> {
+  if (ids.length === 0) return new Map();
+  const rows = await db.orm.conversation.findMany({ where: { id: { in: ids } }, select: conversationColumns });
+  return new Map(rows.map((row) => [row.id, row]));
 }
 
 /** Ordered by position; null if the scope has no such conversation. `before`: position of the last row of the previous page. */

@@ -16,6 +16,8 @@ export interface Identity {
    * another; or for a call that others started, from the provider's id.
    */
   callId(source: { caller: string; idempotencyKey: string } | { providerCallId: string }): string;
+  /** A UUID for an internal note, from the caller, the conversation that they named, and their idempotency key. */
+  noteId(source: { caller: string; conversationId: string; idempotencyKey: string }): string;
 }
 
 /** Ids under one key. */
@@ -29,6 +31,7 @@ export function createIdentity(key: string): Identity {
       uuidOf(
         'idempotencyKey' in source ? digest('call', source.caller, source.idempotencyKey) : digest('foreign call', source.providerCallId),
       ),
+    noteId: ({ caller, conversationId, idempotencyKey }) => uuidOf(digest('note', caller, conversationId, idempotencyKey)),
   };
 }
 

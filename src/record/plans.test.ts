@@ -12,8 +12,12 @@ import type { Database } from '../platform/database';
 import { deleteExpired } from './expiry';
 import { createIdentity } from './identity';
 import { recordDeliveries } from './inbound';
+import { findHourBalances } from './message-balance';
+import { computeMessageMetrics } from './message-metrics';
 import { loadPromptMaterial } from './prompts';
-import { claimReply, joinEarlyReports, raiseReply, storeDraft } from './replies';
+import { claimReply, joinEarlyReports, noteSentTime, raiseReply, storeDraft } from './replies';
+import { findSession } from './sessions';
+import { clearDelivered, reportUndelivered } from './undelivered';
 
 let database: TestDatabase;
 let client: Client;
@@ -97,6 +101,9 @@ const STEPS: Record<string, (db: Database) => Promise<unknown>> = {
   'the result of the send': (db) => raiseReply(db, { messageId }, { status: 'sent', phoneNumberId: '1', providerMessageId: 'wamid.2' }),
   'reports that came early': (db) => joinEarlyReports(db, { providerMessageId: 'wamid.2', phoneNumberId: '1' }),
   'a status': (db) => raiseReply(db, { providerMessageId: 'wamid.2' }, { status: 'delivered', phoneNumberId: '1' }),
+  'the time of a status': (db) => noteSentTime(db, 'wamid.2'),
+  'the numbers of a day': (db) => computeMessageMetrics(db, { workspaceId: randomUUID(), days: ['2026-11-27'], timeZone: 'Europe/Berlin' }),
+  'the balance of a workspace': (db) => findHourBalances(db, { workspaceId: randomUUID(), from: new Date(0), to: new Date(1) }),
 };
 
 test.each(Object.entries(STEPS))('when a database is new, then %s reads no table as a whole', async (_step, work) => {
@@ -130,4 +137,33 @@ test.each(EXPIRING_ROWS)('when there are many %s, then the oldest are deleted wi
   await client.query(fill[kind]);
   await client.query('ANALYZE');
   expect(await planned((db) => deleteExpired(db, kind, 0, 500))).toEqual({ statements: 1, reads: [] });
+});
+
+test('when there are many messages, then the numbers of a day and of an hour read those of that time only', async () => {
+  const { rows } = await client.query(`
+    WITH workspace AS (INSERT INTO workspaces (name, kapso_phone_number_id) VALUES ('many', 'many') RETURNING id),
+      contact AS (INSERT INTO contacts (workspace_id, contact_key) SELECT id, n FROM workspace, generate_series(1, 500) n RETURNING *)
+    INSERT INTO conversations (workspace_id, contact_id, workflow_id) SELECT workspace_id, id, contact_key FROM contact
+    RETURNING id, workspace_id AS "workspaceId"`);
+  const [{ id, workspaceId }] = rows;
+  await client.query(
+    `INSERT INTO messages (workspace_id, conversation_id, direction, kind, status, outcome, occurred_at)
+     SELECT $1, ($2::uuid[])[1 + n % 500], 'inbound', 'text', 'received', 'answered', now() - n * interval '1 minute' FROM generate_series(1, 50000) n`,
+    [workspaceId, rows.map((row) => row.id)],
+  );
+  await client.query('ANALYZE');
+  const day = new Date().toISOString().slice(0, 10);
+  expect(await planned((db) => computeMessageMetrics(db, { workspaceId, days: [day], timeZone: 'UTC' }))).toEqual({
+    statements: 1,
+    reads: [],
+  });
+  const range = { from: new Date(Date.now() - 86_400_000), to: new Date() };
+  expect(await planned((db) => findHourBalances(db, { workspaceId, ...range }))).toEqual({ statements: 1, reads: [] });
+  // Of all workspaces: only their own table is read as a whole.
+  const { reads } = await planned((db) => findHourBalances(db, { workspaceId: undefined, ...range }));
+  const ofMessages = (all: string[]) => all.filter((read) => read.includes('messages'));
+  expect(ofMessages(reads)).toEqual([]);
+  expect(ofMessages((await planned((db) => reportUndelivered(db, 60))).reads)).toEqual([]);
+  expect(ofMessages((await planned((db) => clearDelivered(db, 60))).reads)).toEqual([]);
+  expect(ofMessages((await planned((db) => findSession(db, id, workspaceId))).reads)).toEqual([]);
 });

@@ -1,6 +1,7 @@
 /** Loads the material of a prompt, in one statement, because every reply needs it. */
 import { type Database, isOneOf, sql } from '../platform/database';
 import { currentConversation } from './merged-conversations';
+import { INTERNAL_NOTE } from './notes';
 
 /** A reply that was drafted before. */
 export interface StoredDraft {
@@ -39,8 +40,8 @@ export interface PromptMaterial {
 }
 
 /**
- * The system prompt, the customer's name, the last messages that the customer has seen or written in the private chat, and the turn's draft
- * if there is one. The messages of the turn come last, in the order in which they were written, because one may have been delivered late.
+ * The system prompt, the customer's name, the last messages that the customer has seen or written in the private chat, with the
+ * notes of calls and what people noted for the model, and the turn's draft if there is one. The messages of the turn come last, in the order in which they were written, because one may have been delivered late.
  * The draft is the reply to the last message, or to one of `lostReplyToIds` (see `DraftOrder`). Any other reply to an earlier message was
  * left by a terminated workflow and does not count. Undefined if the conversation or its settings do not exist.
  */
@@ -62,6 +63,7 @@ export async function loadPromptMaterial(
         (SELECT m.position, m.direction, m.kind, m.text, NULL FROM messages m
         WHERE m.conversation_id = c.id AND m.id <> ALL(${messageIds}::uuid[]) AND m.status NOT IN ('pending', 'sending', 'failed')
           AND (m.direction <> 'inbound' OR m.outcome <> 'group')
+          AND (m.kind <> ${INTERNAL_NOTE} OR m.payload->>'forModel' = 'true')
         ORDER BY m.position DESC LIMIT s.history_limit)
       ) h) AS said,
       (SELECT json_build_object('messageId', d.id, 'provider', d.provider, 'model', d.model,

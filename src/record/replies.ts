@@ -252,6 +252,7 @@ export async function raiseReply(
       UPDATE messages m
       SET status = GREATEST(m.status, ${fact.status}::message_status),
           provider_message_id = COALESCE(m.provider_message_id, ${fact.providerMessageId ?? null}),
+          occurred_at = COALESCE(CASE WHEN t.previous < 'sent' THEN m.claimed_at END, m.occurred_at),
           failure = COALESCE(${fact.failure ?? null}, m.failure)
       FROM target t WHERE m.id = t.id
       RETURNING m.id, t.previous, m.status, m.conversation_id, t.answered_id, t.first_id, m.part, m.text, m.created_at
@@ -286,6 +287,18 @@ export async function raiseReply(
   return rows[0] ?? null;
 }
 
+/**
+ * When WhatsApp sent the row `m`, by its report; null if there is none, or none that can be true: a day's numbers (src/record/message-metrics.ts)
+ * depend on this time.
+ */
+const sentTime = sql`(SELECT e.occurred_at FROM message_status_events e
+  WHERE e.provider_message_id = m.provider_message_id AND e.status = 'sent' AND ${isPlausible(sql`e.occurred_at`)})`;
+
+/** Whether the row `m` can have been sent at this time: its claim and WhatsApp's clock agree, more or less. */
+function isPlausible(at: Prisma.Sql): Prisma.Sql {
+  return sql`${at} BETWEEN m.claimed_at - interval '1 hour' AND m.claimed_at + interval '1 day'`;
+}
+
 /** The other rows `p` of the reply that the row `r` belongs to, if they meet the condition. */
 function otherParts(condition: Prisma.Sql): Prisma.Sql {
   return sql`
@@ -314,17 +327,22 @@ export async function keepReports(db: Database, reports: StatusReport[]): Promis
       SELECT provider_message_id, status::text, occurred_at, error FROM report ORDER BY provider_message_id, status
       ON CONFLICT DO NOTHING
     ), known AS (
-      SELECT m.id, m.provider_message_id, m.status, r.highest
-      FROM (SELECT provider_message_id, max(status) AS highest FROM report GROUP BY provider_message_id) r
+      SELECT m.id, m.provider_message_id, r.highest, t.sent_at, m.status < r.highest OR m.occurred_at <> t.sent_at IS TRUE AS changes
+      FROM (
+        SELECT provider_message_id, max(status) AS highest, min(occurred_at) FILTER (WHERE status = 'sent') AS sent_at
+        FROM report GROUP BY provider_message_id
+      ) r
       JOIN messages m ON m.provider_message_id = r.provider_message_id
+      -- A statement does not see the rows that it inserts.
+      CROSS JOIN LATERAL (SELECT CASE WHEN ${isPlausible(sql`r.sent_at`)} THEN COALESCE(${sentTime}, r.sent_at) END AS sent_at) t
       WHERE m.direction = 'outbound' AND m.status >= 'sent' AND (r.highest < 'failed' OR m.status = 'failed')
     ), risen AS (
-      SELECT m.id, k.highest FROM messages m JOIN known k ON k.id = m.id WHERE m.status < k.highest
-      FOR UPDATE OF m SKIP LOCKED
+      SELECT m.id, k.highest, k.sent_at FROM messages m JOIN known k ON k.id = m.id WHERE k.changes FOR UPDATE OF m SKIP LOCKED
     ), raised AS (
-      UPDATE messages m SET status = r.highest FROM risen r WHERE m.id = r.id
+      UPDATE messages m SET status = GREATEST(m.status, r.highest), occurred_at = COALESCE(r.sent_at, m.occurred_at)
+      FROM risen r WHERE m.id = r.id
     )
-    SELECT provider_message_id AS id FROM known k WHERE k.status >= k.highest OR EXISTS (SELECT 1 FROM risen r WHERE r.id = k.id)`);
+    SELECT provider_message_id AS id FROM known k WHERE NOT k.changes OR EXISTS (SELECT 1 FROM risen r WHERE r.id = k.id)`);
   return new Set(rows.map((row) => row.id));
 }
 
@@ -336,14 +354,24 @@ export async function joinEarlyReports(db: Database, reply: { providerMessageId:
   const reports = await db.query<{ status: ReportedStatus; failure: string | null }>(sql`
     SELECT status, error->>'code' AS failure FROM message_status_events
     WHERE provider_message_id = ${reply.providerMessageId} AND status IN ('sent', 'delivered', 'read', 'failed')
-    ORDER BY status::message_status DESC LIMIT 1`);
+    ORDER BY status::message_status DESC`);
   const highest = reports[0];
-  if (!highest || highest.status === 'sent') return;
+  if (!highest) return;
+  if (reports.some(({ status }) => status === 'sent')) await noteSentTime(db, reply.providerMessageId);
+  if (highest.status === 'sent') return;
   await raiseReply(
     db,
     { providerMessageId: reply.providerMessageId },
     { status: highest.status, phoneNumberId: reply.phoneNumberId, ...(highest.failure ? { failure: `whatsapp ${highest.failure}` } : {}) },
   );
+}
+
+/** Gives the row the time of the report `sent`, if it has another one. */
+export async function noteSentTime(db: Database, providerMessageId: string): Promise<void> {
+  await db.query(sql`
+    UPDATE messages m SET occurred_at = ${sentTime}
+    WHERE m.provider_message_id = ${providerMessageId} AND m.direction = 'outbound'
+      AND m.occurred_at <> ${sentTime}`);
 }
 
 /** What identifies a sent reply in Kapso's list. */

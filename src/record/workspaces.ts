@@ -103,3 +103,17 @@ export async function hasWorkspace(db: Database, phoneNumberId: string): Promise
   const rows = await db.query<unknown>(sql`SELECT 1 FROM workspaces w WHERE ${isWorkspaceOf(phoneNumberId)}`);
   return rows.length > 0;
 }
+
+/** The time zone in which a workspace's days begin. */
+export interface WorkspaceTimeZone {
+  workspaceId: string;
+  /** IANA name. */
+  timeZone: string;
+}
+
+/** The time zone of a workspace or, if none is given, of each. Every workspace has that of the installation (`TIME_ZONE`). */
+export async function findTimeZones(db: Database, workspaceId: string | undefined, timeZone: string): Promise<WorkspaceTimeZone[]> {
+  const where = workspaceId === undefined ? {} : { id: workspaceId };
+  const rows = await db.orm.workspace.findMany({ where, select: { id: true }, orderBy: [{ createdAt: 'asc' }, { id: 'asc' }] });
+  return rows.map(({ id }) => ({ workspaceId: id, timeZone }));
+}

@@ -9,7 +9,7 @@ import type { Database } from '../platform/database';
 import { fromRecord, isDatabaseAway } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
 import type { StatusEvent } from '../providers/kapso/events';
-import { joinEarlyReports, keepReports, raiseReply } from '../record/replies';
+import { joinEarlyReports, keepReports, noteSentTime, raiseReply } from '../record/replies';
 
 /** A status with the id of its business number. */
 export type NumberedStatus = StatusEvent & { phoneNumberId: string };
@@ -113,9 +113,11 @@ async function applyStatus(event: NumberedStatus, deadlineMs: number, { db, temp
   const messageId = ownId(correlationId);
   const key = messageId ? { messageId } : { providerMessageId };
   const raised = await fromRecord(raiseReply(db, key, fact));
-  if (!raised) return;
-  const idIsNew = 'messageId' in key && ['pending', 'sending', 'unconfirmed'].includes(raised.previous);
+  const idIsNew = raised && 'messageId' in key && ['pending', 'sending', 'unconfirmed'].includes(raised.previous);
   if (idIsNew) await fromRecord(joinEarlyReports(db, { providerMessageId, phoneNumberId }));
+  // A row that was locked when the report was stored did not get its time.
+  else await fromRecord(noteSentTime(db, providerMessageId));
+  if (!raised) return;
   logger.info(
     { messageId: raised.messageId, workflowId: raised.workflowId, status: raised.status, previous: raised.previous },
     'reply status settled',

@@ -29,6 +29,8 @@ export interface TestApi {
   server: Server;
   /** Connects directly, not through the proxy. */
   db: Database;
+  /** The API's own, which connects through the proxy. */
+  itsDb: Database;
   /** Connects directly, not through the proxy. */
   temporal: Client;
   /** The API's own client, which connects through the proxy. */
@@ -95,7 +97,7 @@ export async function startTestApi(name: string, settings: Record<string, string
   };
   const { server, url: apiUrl } = await serve();
   return {
-    ...{ apiUrl, server, db, temporal, itsTemporal, postgresProxy, temporalProxy, waiters, waitedFor, logLines },
+    ...{ apiUrl, server, db, itsDb, temporal, itsTemporal, postgresProxy, temporalProxy, waiters, waitedFor, logLines },
     another: async (extra) => (await serve(extra)).url,
     async close() {
       waiters.close();

@@ -3,9 +3,20 @@
 /**
  * `turn_failed`: a turn got no reply. `reply_failed`: a reply was not delivered. `send_unconfirmed`: nobody knows whether a reply was
  * delivered. `waiting_for_model`: no provider is answering. `dead_letter`: a message could not be stored. `too_old`: a message was too old
- * to be answered. `loop`: messages are not answered, because their sender is probably a bot.
+ * to be answered. `loop`: messages are not answered, because their sender is probably a bot. `undelivered`: WhatsApp
+ * has a message and does not deliver it.
  */
-export type AttentionKind = 'turn_failed' | 'reply_failed' | 'send_unconfirmed' | 'waiting_for_model' | 'dead_letter' | 'too_old' | 'loop';
+export const ATTENTION_KINDS = [
+  'turn_failed',
+  'reply_failed',
+  'send_unconfirmed',
+  'waiting_for_model',
+  'dead_letter',
+  'too_old',
+  'loop',
+  'undelivered',
+] as const;
+export type AttentionKind = (typeof ATTENTION_KINDS)[number];
 
 /** A reason. A conversation has at most one per kind and subject. */
 export interface AttentionReason {
