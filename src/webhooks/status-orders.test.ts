@@ -186,6 +186,14 @@ describe('the time of a report that comes while somebody else writes the row', (
     expect(await resultOf(reply)).toMatchObject({ status: 'sent', occurredAtMs: SENT_AT_MS });
   });
 
+  test('when there is no report, then the row has the time at which the send began, not that of the draft', async () => {
+    const reply = await aReply();
+    await db.orm.message.update({ where: { id: reply.messageId }, data: { occurredAt: new Date(0) } });
+    await happen('accepted', reply);
+    const row = await db.orm.message.findUniqueOrThrow({ where: { id: reply.messageId } });
+    expect(row.occurredAt).toEqual(row.claimedAt);
+  });
+
   test.each([
     ['long before the send', -2 * 3_600_000],
     ['long after it', 25 * 3_600_000],
