@@ -1,6 +1,8 @@
 /** Messages that are sent and not delivered are reported once, whoever looks, and no longer once they are delivered. */
 import { randomUUID } from 'node:crypto';
+import { Client } from 'pg';
 import { type TestDatabase, testDatabase } from '../../test/support/engine';
+import { eventually } from '../../test/support/expectations';
 import { type Database, openDatabase, sql } from '../platform/database';
 import { keepReports } from './replies';
 import { clearDelivered, reportUndelivered } from './undelivered';
@@ -59,8 +61,19 @@ test('when a message is not delivered in time, then its conversation asks for at
 
 test('when many processes look at once, and again, then every message is reported once', async () => {
   await sentAgo(61);
-  const found = await Promise.all(Array.from({ length: 5 }, () => reportUndelivered(db, HOUR_MINUTES)));
-  expect(found.flat()).toEqual([conversationId]);
+  const holder = new Client({ connectionString: database.url });
+  await holder.connect();
+  await holder.query('BEGIN');
+  await holder.query('SELECT 1 FROM installation FOR UPDATE');
+  const found = Promise.all(Array.from({ length: 5 }, () => reportUndelivered(db, HOUR_MINUTES)));
+  // All of them have begun, and wait for the row.
+  await eventually(async () => {
+    const waiting = sql`SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`;
+    expect(await db.query(waiting)).toHaveLength(5);
+  });
+  await holder.query('COMMIT');
+  await holder.end();
+  expect((await found).flat()).toEqual([conversationId]);
   expect(await reportUndelivered(db, HOUR_MINUTES)).toEqual([]);
 });
 
