@@ -147,7 +147,11 @@ export function createApiMetrics(): ApiMetrics {
     labelNames: ['reason'],
     registers,
   });
-  const waiters = new Gauge({ name: 'parley_call_waiters', help: 'Requests that wait for the end of a call', registers });
+  const waiters = new Gauge({
+    name: 'parley_call_waiters',
+    help: 'Requests that wait for a call, a message, a session or attention',
+    registers,
+  });
   const waits = new Gauge({
     name: 'parley_call_waits',
     help: 'Open Temporal requests on behalf of call waiters: one per call, however many waiters',
