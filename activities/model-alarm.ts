@@ -3,14 +3,14 @@ import { ApplicationFailure } from '@temporalio/activity';
 import type { Database } from '../src/platform/database';
 import type { Logger } from '../src/platform/logger';
 import { type ModelChoice, modelLabel } from '../src/providers/models/client';
-import { raiseAlert } from '../src/record/alerts';
+import { type NewAlert, raiseAlert } from '../src/record/alerts';
 import type { ModelErrorType } from './failures';
 
 export interface ModelAlarm {
-  /** The model can answer. */
-  succeeded(choice: ModelChoice): void;
-  /** Raises an alert at once if the failure lasts until somebody acts, or else if it is one of many in a row. Never throws. */
-  failed(choice: ModelChoice, error: unknown): Promise<void>;
+  /** Notes a failure that lasts until somebody acts, or that is one of many in a row. */
+  failed(choice: ModelChoice, error: unknown): void;
+  /** Raises an alert about each failing model that this one has answered for. Never throws. */
+  succeeded(choice: ModelChoice): Promise<void>;
 }
 
 /** A single outage of a few seconds is nothing to wake people for. */
@@ -26,28 +26,39 @@ const LASTING: readonly ModelErrorType[] = [
 /** These are about the content of one conversation. */
 const ABOUT_CONTENT: readonly ModelErrorType[] = ['ModelError.ContentRefused', 'ModelError.TooLong', 'ModelError.CutOff'];
 
-/** Each worker counts its own failures. */
+/** What a worker has seen of a failing model. */
+interface Failing {
+  failuresInARow: number;
+  /** The alert that is due once another model has answered. */
+  due?: NewAlert;
+}
+
+/** Each worker counts the failures that it sees itself. */
 export function createModelAlarm({ db, logger }: { db: Database; logger: Logger }): ModelAlarm {
-  const failuresInARow = new Map<string, number>();
+  const failing = new Map<string, Failing>();
   return {
-    succeeded(choice) {
-      failuresInARow.delete(modelLabel(choice));
-    },
-    async failed(choice, error) {
+    failed(choice, error) {
       const type = modelErrorType(error);
       if (type === undefined || ABOUT_CONTENT.includes(type)) return;
       const model = modelLabel(choice);
-      const count = (failuresInARow.get(model) ?? 0) + 1;
-      failuresInARow.set(model, count);
-      const isLasting = LASTING.includes(type);
-      if (!isLasting && count < FAILURES_IN_A_ROW) return;
-      const { message } = error as ApplicationFailure;
-      const text = isLasting ? message : `${message} (${FAILURES_IN_A_ROW} or more failures in a row)`;
-      await raiseAlert(db, { cause: `model: ${model} ${isLasting ? type : 'unavailable'}`, text: `model: ${text}` }).catch(
-        (cause: unknown) => logger.warn({ error: cause, model }, 'the alert about a model could not be stored'),
-      );
+      const failuresInARow = (failing.get(model)?.failuresInARow ?? 0) + 1;
+      const isDue = LASTING.includes(type) || failuresInARow >= FAILURES_IN_A_ROW;
+      failing.set(model, { failuresInARow, ...(isDue ? { due: modelAlert(model, type, (error as ApplicationFailure).message) } : {}) });
+    },
+    async succeeded(choice) {
+      failing.delete(modelLabel(choice));
+      for (const [model, { failuresInARow, due }] of failing) {
+        if (due === undefined) continue;
+        failing.set(model, { failuresInARow });
+        await raiseAlert(db, due).catch((error: unknown) => logger.warn({ error, model }, 'the alert about a model could not be stored'));
+      }
     },
   };
+}
+
+function modelAlert(model: string, type: ModelErrorType, message: string): NewAlert {
+  const state = LASTING.includes(type) ? type : 'unavailable';
+  return { cause: `model: ${model} ${state}`, text: `model: ${message}; another model answers in its place` };
 }
 
 function modelErrorType(error: unknown): ModelErrorType | undefined {

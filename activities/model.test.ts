@@ -181,7 +181,7 @@ test('when this worker has no key of the provider, then the failure is permanent
 });
 
 describe('alerts about models that no failed turn reports', () => {
-  const attempt = async () => newEnvironment().run(generateReply, await newOrder());
+  const attempt = async (model: string) => newEnvironment().run(generateReply, { ...(await newOrder()), model });
   const alerts = () => db.orm.alert.findMany({ select: { cause: true, text: true } });
 
   beforeEach(async () => {
@@ -190,32 +190,38 @@ describe('alerts about models that no failed turn reports', () => {
     ({ generateReply } = createModelActivities(dependencies));
   });
 
-  test('when a model has no credit, then the first attempt raises an alert that says what to do', async () => {
-    sandbox.models.program({ error: { status: 402 } });
-    await expect(attempt()).rejects.toThrow('no credit');
+  test('when a model has no credit and another one answers, then an alert says what to do', async () => {
+    sandbox.models.program({ model: 'm-one', error: { status: 402 } });
+    await expect(attempt('m-one')).rejects.toThrow('no credit');
+    // If none answers, the failed turn has an alert of its own.
+    expect(await alerts()).toEqual([]);
+    await attempt('m-two');
     expect(await alerts()).toEqual([
-      { cause: 'model: sandbox (sandbox-model) ModelError.NoCredit', text: expect.stringContaining('top the account up') },
+      { cause: 'model: sandbox (m-one) ModelError.NoCredit', text: expect.stringMatching(/top the account up.*another model answers/) },
     ]);
   });
 
-  test('when a model fails for the tenth time in a row, then that raises an alert; a success between starts a new count', async () => {
+  test('when a model has failed ten times in a row and another one answers, then an alert says so; a success starts a new count', async () => {
     const fail = async (times: number) => {
       sandbox.models.clear();
-      sandbox.models.program({ error: { status: 503 } });
-      for (let count = 0; count < times; count += 1) await expect(attempt()).rejects.toThrow('responded with 503');
+      sandbox.models.program({ model: 'm-one', error: { status: 503 } });
+      for (let count = 0; count < times; count += 1) await expect(attempt('m-one')).rejects.toThrow('responded with 503');
     };
     await fail(9);
     sandbox.models.clear();
-    await attempt();
+    await attempt('m-one');
     await fail(9);
+    await attempt('m-two');
     expect(await alerts()).toEqual([]);
     await fail(1);
-    expect(await alerts()).toEqual([{ cause: 'model: sandbox (sandbox-model) unavailable', text: expect.stringContaining('in a row') }]);
+    await attempt('m-two');
+    expect(await alerts()).toEqual([{ cause: 'model: sandbox (m-one) unavailable', text: expect.stringContaining('503') }]);
   });
 
-  test('when a model refuses the content, then this is no fault of the model', async () => {
-    sandbox.models.program({ error: { status: 400, code: 'content_filter' } });
-    for (let count = 0; count < 11; count += 1) await expect(attempt()).rejects.toThrow('refused the content');
+  test('when a model refuses the content, then that is no fault of the model', async () => {
+    sandbox.models.program({ model: 'm-one', error: { status: 400, code: 'content_filter' } });
+    for (let count = 0; count < 11; count += 1) await expect(attempt('m-one')).rejects.toThrow('refused the content');
+    await attempt('m-two');
     expect(await alerts()).toEqual([]);
   });
 });

@@ -135,10 +135,10 @@ export function createModelActivities({ db, models, logger, metrics, timeZone }:
   async function watched(choice: ModelChoice, call: () => Promise<ChatAnswer>): Promise<ChatAnswer> {
     try {
       const answer = await call();
-      alarm.succeeded(choice);
+      await alarm.succeeded(choice);
       return answer;
     } catch (error) {
-      await alarm.failed(choice, error);
+      alarm.failed(choice, error);
       throw error;
     }
   }
