@@ -7,7 +7,15 @@ import { callsState, loadEnvFile, readSettings, requireSettings, requireWhatsApp
 import { checkModels, checkReplies, readWorkspace } from './checks/answers';
 import { checkCalls } from './checks/services';
 import { checkWhatsApp } from './checks/whatsapp';
-import { claimDataDir, generatedApiKey, publishInstance, recordProcesses, releaseDataDir, rotateLogs } from './embedded/instance';
+import {
+  claimDataDir,
+  generatedApiKey,
+  generatedEncryptionKey,
+  publishInstance,
+  recordProcesses,
+  releaseDataDir,
+  rotateLogs,
+} from './embedded/instance';
 import type { RecordedProcess } from './embedded/leftovers';
 import { createSupervisor, type Supervisor } from './embedded/supervisor';
 import { localHost } from './local-host';
@@ -148,6 +156,7 @@ async function startAll(context: StartContext): Promise<void> {
     WORKER_VERSIONING: 'false',
     DATABASE_URL: databaseUrl,
     API_KEYS: context.settings.API_KEYS.length > 0 ? context.settings.API_KEYS.join(',') : apiKey,
+    ...encryptionKey(context.settings),
   };
   // Services stop in the reverse of this order: the API first, so that nothing new comes in.
   await Promise.all([startWorker(context, environment), startApi(context, environment, apiUrl)]);
@@ -173,6 +182,11 @@ async function startAll(context: StartContext): Promise<void> {
   const replies = checkReplies(running, workspace, [...models, ...whatsApp]);
   const calls = callsState(running) === 'real' ? checkCalls(running) : undefined;
   saySummary({ ...instance, simulated, off, calls, findings: [...models, ...whatsApp, replies] });
+}
+
+/** Not in the published instance: commands need it as little as any other secret of the processes. */
+function encryptionKey({ ENCRYPTION_KEY, DATA_DIR }: Settings): Environment {
+  return ENCRYPTION_KEY.length > 0 ? {} : { ENCRYPTION_KEY: generatedEncryptionKey(DATA_DIR) };
 }
 
 loadEnvFile();

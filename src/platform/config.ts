@@ -56,6 +56,15 @@ const databaseUrl = z
   .refine((url) => isDecodable(url, ({ pathname }) => pathname), 'has a database name that cannot be read: write % as %25');
 /** A key of Standard Webhooks. */
 const signingSecret = z.string().regex(/^whsec_[A-Za-z0-9+/]{32,}={0,2}$/, 'must be whsec_ followed by at least 24 bytes in base64');
+/** 32 bytes each, in base64 or hex. */
+const encryptionKeys = commaList.transform((entries, context) =>
+  entries.map((entry) => {
+    const key = Buffer.from(entry, /^[\da-f]{64}$/i.test(entry) ? 'hex' : 'base64');
+    if (key.length !== 32 || !/^[\w+/=-]+$/.test(entry))
+      context.addIssue({ code: 'custom', message: 'must be 32 random bytes in base64 or hex, such as `openssl rand -base64 32` prints' });
+    return key;
+  }),
+);
 /** An id issued by a provider. */
 const providerId = z.string().regex(/^[\w.-]{1,64}$/, 'must be an id: letters, digits, "_", "." or "-"');
 const headerName = z
@@ -104,7 +113,9 @@ const DAY_MS = 24 * 60 * MINUTE_MS;
 const modelTimeout = (max: number) => milliseconds(max, 1_000);
 
 /** An IANA name, in any letter case. Offsets, which some versions of Node accept, are refused: they have no daylight saving time. */
-const timeZone = z.string().refine((name) => /^[a-z]/i.test(name) && isTimeZone(name), 'must be a time zone such as Europe/Berlin');
+export const timeZoneSchema = z
+  .string()
+  .refine((name) => /^[a-z]/i.test(name) && isTimeZone(name), 'must be a time zone such as Europe/Berlin');
 
 function isTimeZone(name: string): boolean {
   try {
@@ -123,6 +134,10 @@ function isHost(host: string): boolean {
   return isIP(host) !== 0 || (/^[a-z0-9-]+(\.[a-z0-9-]+)*$/i.test(host) && !/^[\d.]+$/.test(host));
 }
 
+/** Where the providers really are. */
+export const DEFAULT_KAPSO_URL = 'https://api.kapso.ai';
+export const DEFAULT_VAPI_URL = 'https://api.vapi.ai';
+
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
 
 export const settingsSchema = z.object({
@@ -137,6 +152,7 @@ export const settingsSchema = z.object({
   LOG_FILE_MAX_MB: z.coerce.number({ error: 'must be a number of megabytes' }).min(1, 'must be at least 1').max(10_000).default(10),
   DEBUG_WEBHOOK: flag.default(false),
   API_KEYS: commaList.default([]),
+  ENCRYPTION_KEY: encryptionKeys.default([]),
   WORKER_HEALTH_PORT: port.optional(),
   WORKER_VERSIONING: flag.default(false),
   WORKER_DEPLOYMENT_NAME: deploymentName.default('parley'),
@@ -155,7 +171,7 @@ export const settingsSchema = z.object({
   WEBHOOK_TARGET_URL: httpUrl.optional(),
 
   KAPSO_API_KEY: z.string().optional(),
-  KAPSO_BASE_URL: httpUrl.default('https://api.kapso.ai'),
+  KAPSO_BASE_URL: httpUrl.default(DEFAULT_KAPSO_URL),
   KAPSO_PHONE_NUMBER_ID: providerId.optional(),
   KAPSO_WEBHOOK_SECRET: commaList.default([]),
   KAPSO_WEBHOOK_TOKEN: z.string().optional(),
@@ -175,7 +191,7 @@ export const settingsSchema = z.object({
     .max(30 * 24 * 60, 'must be at most 43200 (30 days)')
     .default(240),
 
-  TIME_ZONE: timeZone.default(() => Intl.DateTimeFormat().resolvedOptions().timeZone),
+  TIME_ZONE: timeZoneSchema.default(() => Intl.DateTimeFormat().resolvedOptions().timeZone),
   MODEL_TIMEOUT_MS: modelTimeout(5 * MINUTE_MS).default(30_000),
   // At most as long as WhatsApp accepts a reply.
   ANSWER_WITHIN_HOURS: z.coerce.number({ error: 'must be a number of hours' }).int().min(1).max(24).default(12),
@@ -197,7 +213,7 @@ export const settingsSchema = z.object({
   SEALION_URL: ollamaUrl.optional(),
   SEALION_TIMEOUT_MS: modelTimeout(15 * MINUTE_MS).optional(),
   VAPI_API_KEY: z.string().optional(),
-  VAPI_BASE_URL: httpUrl.default('https://api.vapi.ai'),
+  VAPI_BASE_URL: httpUrl.default(DEFAULT_VAPI_URL),
   VAPI_ASSISTANT_ID: providerId.optional(),
   VAPI_PHONE_NUMBER_ID: providerId.optional(),
   VAPI_WEBHOOK_AUTH: z.enum(['secret', 'bearer', 'hmac'], { error: 'must be secret, bearer or hmac' }).default('secret'),

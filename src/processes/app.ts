@@ -6,6 +6,7 @@ import express from 'express';
 import { createAttentionQueue } from '../api/attention-queue';
 import type { CallWaiters } from '../api/call-waiters';
 import { callRoutes } from '../api/calls';
+import { createConversationEnd } from '../api/conversation-ends';
 import { conversationRoutes } from '../api/conversations';
 import { deadLetterRoutes } from '../api/dead-letters';
 import { keyRoutes } from '../api/keys';
@@ -15,6 +16,7 @@ import { noteRoutes } from '../api/notes';
 import { parkedMessageRoutes } from '../api/parked-messages';
 import { recordingRoutes } from '../api/recording';
 import { sessionResultRoutes } from '../api/session-result';
+import { workspaceRoutes } from '../api/workspaces';
 import { requireApiKey } from '../http/access';
 import { docsRoutes } from '../http/docs';
 import { errorHandler, notFound } from '../http/errors';
@@ -29,6 +31,7 @@ import type { Logger } from '../platform/logger';
 import type { ApiMetrics } from '../platform/metrics';
 import { findKeyHolder } from '../record/api-keys';
 import { countRecord } from '../record/counts';
+import { createWorkspaceDirectory, type WorkspaceDirectory } from '../record/workspace-directory';
 import type { HandOverDependencies } from '../webhooks/hand-over';
 import { handshakeRoutes, kapsoWebhook } from '../webhooks/kapso';
 import { createReplay } from '../webhooks/replay';
@@ -43,6 +46,8 @@ export interface AppDependencies {
   logger: Logger;
   metrics: ApiMetrics;
   waiters: CallWaiters;
+  /** Default: one of its own. */
+  directory?: WorkspaceDirectory;
   handOverDependencies(): HandOverDependencies | undefined;
   /** Shown on /readyz. */
   warnings?(): ModelWarning[];
@@ -53,6 +58,7 @@ export interface AppDependencies {
 export function createApp(dependencies: AppDependencies): RequestListener {
   const { settings, db, temporal, logger, metrics, waiters, handOverDependencies } = dependencies;
   const { warnings = () => [], missingSearchAttributes = () => [] } = dependencies;
+  const directory = dependencies.directory ?? createWorkspaceDirectory({ db, settings, logger });
   const limits = createRateLimits(settings);
   const findPath = pathFinder(apiPaths);
   const secrets = settings.KAPSO_WEBHOOK_SECRET;
@@ -79,8 +85,9 @@ export function createApp(dependencies: AppDependencies): RequestListener {
     sessionResultRoutes({ db, temporal, waiters, logger }),
   );
   app.use('/api/v1/messages', withKey, messageRoutes({ db, waiters, logger }));
-  app.use('/api/v1/workspaces', withKey, keyRoutes(db));
   app.use('/api/v1/metrics', withKey, metricsRoutes({ db, settings }));
+  const endConversations = createConversationEnd({ temporal, taskQueue: settings.TEMPORAL_TASK_QUEUE, logger });
+  app.use('/api/v1/workspaces', withKey, workspaceRoutes({ settings, db, directory, logger, endConversations }), keyRoutes(db));
   app.use('/api/v1/parked-messages', withKey, parkedMessageRoutes(db));
   const replay = createReplay({ settings, logger, handOverDependencies });
   app.use('/api/v1/dead-letters', withKey, deadLetterRoutes({ db, logger, replay }));

@@ -14,6 +14,7 @@ import { notePaths } from '../api/notes';
 import { parkedMessagePaths } from '../api/parked-messages';
 import { recordingPath } from '../api/recording';
 import { sessionResultPaths } from '../api/session-result';
+import { workspacePaths } from '../api/workspaces';
 import { docsPaths } from '../http/docs';
 import { healthPaths } from '../http/health';
 import { permissionTable } from '../http/permissions';
@@ -31,6 +32,7 @@ export const apiPaths: ZodOpenApiPathsObject = {
   ...callPaths,
   '/api/v1/vapi/calls/{callId}/recording': recordingPath,
   ...deadLetterPaths,
+  ...workspacePaths,
   ...keyPaths,
   ...kapsoPaths,
   ...vapiPaths,

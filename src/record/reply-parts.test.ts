@@ -192,9 +192,9 @@ describe('a reply whose workflow was terminated between two parts', () => {
     expect(await outcomes()).toEqual([null, null, null]);
     const fact = {
       status: 'sent',
-      phoneNumberId: (
-        await recorder.db.orm.workspace.findFirstOrThrow({ where: { conversations: { some: { id: draft.conversationId } } } })
-      ).kapsoPhoneNumberId,
+      phoneNumberId:
+        (await recorder.db.orm.workspace.findFirstOrThrow({ where: { conversations: { some: { id: draft.conversationId } } } }))
+          .kapsoPhoneNumberId ?? '',
     } as const;
     await raiseReply(recorder.db, { messageId: anew?.messageId ?? '' }, fact);
     expect(await outcomes()).toEqual(['merged', 'merged', 'answered']);

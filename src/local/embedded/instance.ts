@@ -23,6 +23,7 @@ const START_FILE = 'start.json';
 const RUNNING_FILE = 'running.json';
 const SANDBOX_FILE = 'sandbox.json';
 const API_KEY_FILE = 'api-key';
+const ENCRYPTION_KEY_FILE = 'encryption-key';
 const ONLY_OWNER = 0o600;
 /** Other users may traverse the folder but not list it: PostgreSQL's account has to when we run as root. */
 const TRAVERSE_ONLY = 0o711;
@@ -122,6 +123,16 @@ export function generatedApiKey(dataDir: string): string {
   const stored = readText(file)?.trim();
   if (stored) return stored;
   const generated = `pk_${randomBytes(18).toString('base64url')}`;
+  writeAtomically(file, `${generated}\n`);
+  return generated;
+}
+
+/** The generated encryption key, in base64; generates and stores it if there is none. */
+export function generatedEncryptionKey(dataDir: string): string {
+  const file = join(dataDir, ENCRYPTION_KEY_FILE);
+  const stored = readText(file)?.trim();
+  if (stored) return stored;
+  const generated = randomBytes(32).toString('base64');
   writeAtomically(file, `${generated}\n`);
   return generated;
 }
