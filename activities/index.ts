@@ -4,9 +4,6 @@ import type { Database } from '../src/platform/database';
 import type { Logger } from '../src/platform/logger';
 import type { WorkerMetrics } from '../src/platform/metrics';
 import type { CallbackClient } from '../src/providers/callback/client';
-import type { KapsoClient } from '../src/providers/kapso/client';
-import type { LanguageModels } from '../src/providers/models/client';
-import type { VapiClient } from '../src/providers/vapi/client';
 import type { Identity } from '../src/record/identity';
 import type { AnswerLimits } from '../src/record/unanswered';
 import { type CallbackActivities, createCallbackActivities } from './callback';
@@ -15,6 +12,7 @@ import { createHandOverActivities, type HandOverActivities } from './hand-over';
 import { createModelActivities, type ModelActivities } from './model';
 import { createRecordActivities, type RecordActivities, type TurnLimits } from './records';
 import { createRetentionActivities, type RetentionActivities } from './retention';
+import type { ServicesByWorkspace } from './services';
 import { createVoiceActivities, type VoiceActivities } from './voice';
 import { createWhatsAppActivities, type WhatsAppActivities } from './whatsapp';
 
@@ -30,21 +28,13 @@ export interface ActivityDependencies {
   db: Database;
   identity: Identity;
   background: BackgroundWork;
-  kapso: KapsoClient;
-  vapi: VapiClient;
-  models: LanguageModels;
+  services: ServicesByWorkspace;
   logger: Logger;
   metrics: WorkerMetrics;
   limits: TurnLimits;
-  /** IANA name; prompts contain the local time there. */
-  timeZone: string;
   answerLimits: AnswerLimits;
   taskQueue: string;
   followUpText: string | undefined;
-  /** See WhatsAppDependencies. */
-  isReal: boolean;
-  /** See VoiceDependencies. */
-  tellsConversations: boolean;
   callbacks: CallbackClient;
   /** Folder for archived calls; absolute path. */
   archiveDir: string;

@@ -13,11 +13,13 @@ import { type TestDatabase, testDatabase } from '../test/support/engine';
 import { randomNumbers } from '../test/support/random';
 import { startTestSandbox } from '../test/support/sandbox';
 import { createModelActivities, type Draft, type DraftOrder, type ModelActivities } from './model';
+import { sameForAll, type WorkspaceServices } from './services';
 
 let database: TestDatabase;
 let db: Database;
 let sandbox: Sandbox;
 let dependencies: Parameters<typeof createModelActivities>[0];
+let services: Pick<WorkspaceServices, 'models' | 'timeZone'>;
 let generateReply: ModelActivities['generateReply'];
 
 beforeAll(async () => {
@@ -26,7 +28,8 @@ beforeAll(async () => {
   const logger = createLogger('test', 'silent');
   sandbox = await startTestSandbox();
   const models = createLanguageModels(readSettings({ SANDBOX_URL: sandbox.url }));
-  dependencies = { db, models, logger, metrics: noMetrics, timeZone: 'Europe/Berlin' };
+  services = { models, timeZone: 'Europe/Berlin' };
+  dependencies = { db, services: sameForAll(services), logger, metrics: noMetrics };
   ({ generateReply } = createModelActivities(dependencies));
 });
 
@@ -141,7 +144,7 @@ describe('code that fails', () => {
 
   test('when it fails while it builds the prompt, then the turn ends before a model is called', async () => {
     const before = sandbox.models.count('sandbox-model');
-    const broken = createModelActivities({ ...dependencies, timeZone: 'Nowhere/None' });
+    const broken = createModelActivities({ ...dependencies, services: sameForAll({ ...services, timeZone: 'Nowhere/None' }) });
     await expect(newEnvironment().run(broken.generateReply, await newOrder())).rejects.toMatchObject({
       type: 'WorkerError.Fault',
       message: expect.stringMatching(/^the prompt could not be built \(RangeError\)/),

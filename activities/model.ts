@@ -10,13 +10,14 @@ import { describeError, type Logger } from '../src/platform/logger';
 import type { WorkerMetrics } from '../src/platform/metrics';
 import { messagesOf, singleMessageOf } from '../src/providers/kapso/reply-text';
 import type { ChatAnswer } from '../src/providers/models/answer';
-import { type LanguageModels, type ModelChoice, modelLabel } from '../src/providers/models/client';
+import { type ModelChoice, modelLabel } from '../src/providers/models/client';
 import { buildPrompt, type SaidMessage, withoutOlderHalf } from '../src/providers/models/prompt';
 import { loadPromptMaterial } from '../src/record/prompts';
 import { findMovedMessages, type MovedMessages, storeDraft } from '../src/record/replies';
 import { answerFailure, codeFault, isCodeFault, isTooLong, modelFailure, permanentModelFailure } from './failures';
 import { createModelAlarm } from './model-alarm';
 import { ownWorkflowId } from './own-workflow';
+import type { ServicesByWorkspace, WorkspaceServices } from './services';
 
 export interface DraftOrder {
   conversationId: string;
@@ -82,11 +83,9 @@ interface DraftRun {
 
 interface ModelDependencies {
   db: Database;
-  models: LanguageModels;
+  services: ServicesByWorkspace<Pick<WorkspaceServices, 'models' | 'timeZone'>>;
   logger: Logger;
   metrics: Pick<WorkerMetrics, 'modelAsked'>;
-  /** IANA name. */
-  timeZone: string;
 }
 
 /** The material of the prompt. */
@@ -95,13 +94,17 @@ interface Material {
   customerName: string | null;
   /** Oldest first; ends with the turn. */
   said: SaidMessage[];
+  workspaceId: string;
 }
+
+/** What a model is asked with. */
+type Question = Material & Pick<WorkspaceServices, 'models' | 'timeZone'>;
 
 /** Added to a prompt whose answer was cut off: an answer cannot be continued safely, because it may have ended within a word. */
 const BE_BRIEF = 'Your last answer to this was too long and was cut off. Answer again, completely, in at most three short sentences.';
 
 /** The model activity. */
-export function createModelActivities({ db, models, logger, metrics, timeZone }: ModelDependencies): ModelActivities {
+export function createModelActivities({ db, services, logger, metrics }: ModelDependencies): ModelActivities {
   const alarm = createModelAlarm({ db, logger });
   return {
     async generateReply(order) {
@@ -123,7 +126,8 @@ export function createModelActivities({ db, models, logger, metrics, timeZone }:
     if (moved) return moved;
     if (earlierDraft) return earlierDraft;
     const startedAtMs = Date.now();
-    const answer = await watched(order, () => measured(order.provider, () => ask(order, material, context.cancellationSignal)));
+    const question = { ...material, ...(await services.ofWorkspace(material.workspaceId)) };
+    const answer = await watched(order, () => measured(order.provider, () => ask(order, question, context.cancellationSignal)));
     const latencyMs = Date.now() - startedAtMs;
     const { workflowExecution } = context.info;
     const attempt = order.attempt ?? context.info.attempt;
@@ -156,12 +160,12 @@ export function createModelActivities({ db, models, logger, metrics, timeZone }:
     }
   }
 
-  async function ask(order: DraftOrder, material: Material, cancelled: AbortSignal): Promise<ChatAnswer> {
-    if (!models.available.includes(order.provider))
+  async function ask(order: DraftOrder, question: Question, cancelled: AbortSignal): Promise<ChatAnswer> {
+    if (!question.models.available.includes(order.provider))
       throw permanentModelFailure('ModelError.NotConfigured', `${modelLabel(order)} has no API key: set it, and restart the workers`);
     let answer: ChatAnswer;
     try {
-      answer = await withDeadline(order.attemptMs, (signal) => wholeAnswer(order, material, signal), cancelled);
+      answer = await withDeadline(order.attemptMs, (signal) => wholeAnswer(order, question, signal), cancelled);
     } catch (error) {
       if (cancelled.aborted) throw ApplicationFailure.create({ type: 'WorkerError.Stopping', message: 'the worker is shutting down' });
       throw error instanceof ApplicationFailure ? error : modelFailure(order, error);
@@ -172,31 +176,32 @@ export function createModelActivities({ db, models, logger, metrics, timeZone }:
   }
 
   /** Asks once more, for a shorter answer, if the first one was cut off. */
-  async function wholeAnswer(order: DraftOrder, material: Material, signal: AbortSignal): Promise<ChatAnswer> {
-    const answer = await fittingAnswer(order, material, signal);
+  async function wholeAnswer(order: DraftOrder, question: Question, signal: AbortSignal): Promise<ChatAnswer> {
+    const answer = await fittingAnswer(order, question, signal);
     if (!answer.isCutOff || answer.text === '') return answer;
-    const systemPrompt = `${material.systemPrompt}\n\n${BE_BRIEF}`;
-    return withCostOf(answer, await fittingAnswer(order, { ...material, systemPrompt }, signal));
+    const systemPrompt = `${question.systemPrompt}\n\n${BE_BRIEF}`;
+    return withCostOf(answer, await fittingAnswer(order, { ...question, systemPrompt }, signal));
   }
 
   /** If the prompt is too long for the model, leaves out the older half of the history, then all of it. */
-  async function fittingAnswer(order: DraftOrder, material: Material, signal: AbortSignal): Promise<ChatAnswer> {
-    const turn = material.said.slice(-order.messageIds.length);
-    const shorter = withoutOlderHalf(material.said, turn.length);
-    for (const said of [material.said, ...(shorter ? [shorter] : [])]) {
+  async function fittingAnswer(order: DraftOrder, question: Question, signal: AbortSignal): Promise<ChatAnswer> {
+    const { models } = question;
+    const turn = question.said.slice(-order.messageIds.length);
+    const shorter = withoutOlderHalf(question.said, turn.length);
+    for (const said of [question.said, ...(shorter ? [shorter] : [])]) {
       try {
-        return await models.chat(order, promptOf({ ...material, said }), signal);
+        return await models.chat(order, promptOf({ ...question, said }), signal);
       } catch (error) {
         if (!isTooLong(error) || said.length === turn.length) throw error;
       }
     }
-    return await models.chat(order, promptOf({ ...material, said: turn }), signal);
+    return await models.chat(order, promptOf({ ...question, said: turn }), signal);
   }
 
   /** A failure here recurs with every provider. */
-  function promptOf(material: Material): ReturnType<typeof buildPrompt> {
+  function promptOf({ systemPrompt, customerName, said, timeZone }: Question): ReturnType<typeof buildPrompt> {
     try {
-      return buildPrompt({ ...material, nowMs: Date.now(), timeZone, marker: randomBytes(6).toString('hex') });
+      return buildPrompt({ ...{ systemPrompt, customerName, said, timeZone }, nowMs: Date.now(), marker: randomBytes(6).toString('hex') });
     } catch (error) {
       throw faultOf('the prompt could not be built', error);
     }
@@ -264,8 +269,8 @@ function refusedByRecord(message: string): ApplicationFailure {
 async function loadMaterial(db: Database, order: DraftOrder): Promise<{ draft: Draft | null; hasMoved: boolean; material: Material }> {
   const loaded = await loadPromptMaterial(db, { ...order, workflowId: ownWorkflowId() });
   if (!loaded) throw refusedByRecord('the conversation or its settings are not in the database');
-  const { draft, hasMoved, systemPrompt, customerName, said } = loaded;
-  return { draft, hasMoved, material: { systemPrompt, customerName, said: (said ?? []).toReversed() } };
+  const { draft, hasMoved, systemPrompt, customerName, said, workspaceId } = loaded;
+  return { draft, hasMoved, material: { systemPrompt, customerName, said: (said ?? []).toReversed(), workspaceId } };
 }
 
 /** The answer, with the tokens of the previous one added, which was paid for as well. */

@@ -4,7 +4,7 @@ import type { Database } from '../src/platform/database';
 import { isRefused } from '../src/platform/database-errors';
 import type { Logger } from '../src/platform/logger';
 import { usableChain } from '../src/providers/models/chain';
-import type { LanguageModels, ModelChoice } from '../src/providers/models/client';
+import type { ModelChoice } from '../src/providers/models/client';
 import { type NewAlert, raiseAlert } from '../src/record/alerts';
 import { clearAttention, raiseAttention } from '../src/record/attention';
 import { keepDeadLetters, type NewDeadLetter, type RefusedMessage } from '../src/record/dead-letters';
@@ -16,6 +16,7 @@ import { hasWorkspace } from '../src/record/workspaces';
 import type { AttentionKind } from '../workflows/contract';
 import { refusalCode } from './database-failures';
 import { ownWorkflowId } from './own-workflow';
+import type { ServicesByWorkspace, WorkspaceServices } from './services';
 
 /** Bounds of a turn, in milliseconds: one attempt at one model, and everything until a draft stands. The workflow has defaults for the others. */
 export interface TurnLimits {
@@ -96,14 +97,14 @@ const FLOW = 2;
 /** The record's activities. */
 export function createRecordActivities({
   db,
-  models,
+  services,
   limits,
   answerLimits,
   logger,
   identity,
 }: {
   db: Database;
-  models: LanguageModels;
+  services: ServicesByWorkspace<Pick<WorkspaceServices, 'models'>>;
   limits: TurnLimits;
   answerLimits: AnswerLimits;
   logger: Logger;
@@ -155,6 +156,7 @@ export function createRecordActivities({
   };
 
   async function record(order: RecordOrder): Promise<InboundOutcome> {
+    const { models } = await services.ofNumber(order.phoneNumberId);
     // Without a model nobody is answered, so a message gets its outcome at once.
     const hasModel = (context: InboundContext) => usableChain(context, models).length > 0;
     const recorded = await recordDeliveries(db, order, { identity, answerLimits, hasModel });

@@ -18,6 +18,7 @@ import { startProxy } from '../test/support/proxy';
 import { startTestSandbox } from '../test/support/sandbox';
 import { type GivenAnswer, startVapiInBetween, type VapiInBetween } from '../test/support/vapi-in-between';
 import { callWorkflowId } from '../workflows/contract';
+import { sameForAll } from './services';
 import { type Conclusion, createVoiceActivities, type DialVerdict, type VoiceActivities } from './voice';
 
 const logger = createLogger('test', 'silent');
@@ -41,7 +42,10 @@ beforeAll(async () => {
 function createVoice(changed: { claimMaxAgeMs?: number; db?: Database } = {}): VoiceActivities {
   return createVoiceActivities({
     db,
-    vapi: createVapiClient({ baseUrl: between.url, apiKey: 'key', dialTimeoutMs: 5_000, timeoutMs: 5_000 }),
+    services: sameForAll({
+      vapi: createVapiClient({ baseUrl: between.url, apiKey: 'key', dialTimeoutMs: 5_000, timeoutMs: 5_000 }),
+      tellsConversations: true,
+    }),
     logger,
     taskQueue: 'none',
     followUpText: undefined,

@@ -23,7 +23,7 @@ import {
 } from '../src/record/call-placements';
 import { keepCallReport } from '../src/record/call-reports';
 import { type WrittenResult, writeCallResult } from '../src/record/call-results';
-import { findCallFacts } from '../src/record/calls';
+import { findCallFacts, findWorkspaceOfCall } from '../src/record/calls';
 import {
   type CallReport,
   type CallResult,
@@ -32,6 +32,7 @@ import {
   conversationStart,
   readConversationWorkflowId,
 } from '../workflows/contract';
+import type { ServicesByWorkspace, WorkspaceServices } from './services';
 
 /**
  * Maximum age of a claim when its request is sent, in milliseconds. Claiming and connecting take some tenths of a second; the activity
@@ -92,13 +93,11 @@ export interface VoiceActivities {
 
 export interface VoiceDependencies {
   db: Database;
-  vapi: VapiClient;
+  services: ServicesByWorkspace<Pick<WorkspaceServices, 'vapi' | 'tellsConversations'>>;
   logger: Logger;
   taskQueue: string;
   /** WhatsApp message after a completed call with a person who has a conversation; `{summary}` is replaced with the call's summary. */
   followUpText: string | undefined;
-  /** False if calls are simulated and WhatsApp is not: such a call must not leave a note or send a message to a real person. */
-  tellsConversations?: boolean;
   metrics: Pick<WorkerMetrics, 'callConcluded'>;
   /** Maximum age of a claim when its request is sent, in milliseconds. */
   claimMaxAgeMs?: number;
@@ -107,9 +106,9 @@ export interface VoiceDependencies {
 /** Pauses between the attempts to store the id of a placed call. */
 const STORE_PAUSES_MS = [250, 1_000, 2_000];
 
-/** The voice activities of one Vapi organisation. */
+/** The voice activities. */
 export function createVoiceActivities(dependencies: VoiceDependencies): VoiceActivities {
-  const { db, vapi, logger, followUpText, metrics, claimMaxAgeMs = CLAIM_MAX_AGE_MS, tellsConversations = true } = dependencies;
+  const { db, services, logger, followUpText, metrics, claimMaxAgeMs = CLAIM_MAX_AGE_MS } = dependencies;
   return {
     async dialCall({ callId, dials, notAfterMs }) {
       const order = { callId, dials, notAfterMs, claimId: randomUUID() };
@@ -124,7 +123,9 @@ export function createVoiceActivities(dependencies: VoiceDependencies): VoiceAct
         if (claim.providerCallId) return placedVerdict(claim.providerCallId);
         return { status: 'unknown', reason: 'the request was sent before' };
       }
-      const answer = await vapi.placeCall({ callId, ...claim.call }, () => fence.check());
+      const { workspaceId, ...call } = claim.call;
+      const { vapi } = await services.ofWorkspace(workspaceId);
+      const answer = await vapi.placeCall({ callId, ...call }, () => fence.check());
       const { kind: placement, ...details } = answer;
       logger.info({ workflowId: workflowId(), callId, placement, ...details }, 'call placement');
       switch (answer.kind) {
@@ -149,9 +150,10 @@ export function createVoiceActivities(dependencies: VoiceDependencies): VoiceAct
     async findCall({ callId }) {
       const sought = await findSoughtPlacement(db, callId);
       if (!sought || sought.providerCallId) return sought?.providerCallId ?? null;
-      const { assistantId, phoneNumberId, dialledAtMs, formerIds } = sought;
+      const { assistantId, phoneNumberId, dialledAtMs, formerIds, workspaceId } = sought;
       // A request to place a call always has both.
       if (assistantId === null || phoneNumberId === null) return null;
+      const { vapi } = await services.ofWorkspace(workspaceId);
       const found = await askVapi(() => vapi.findPlacement({ callId, assistantId, phoneNumberId, sinceMs: dialledAtMs, formerIds }));
       if (found === undefined || (await adoptProviderCall(db, { callId, providerCallId: found }))) return found ?? null;
       // In the meantime an event has linked the row to another call; the row decides which one is followed.
@@ -163,6 +165,7 @@ export function createVoiceActivities(dependencies: VoiceDependencies): VoiceAct
       if (facts?.hasReport) return { kind: 'reported', hasReport: true, isEnded: true, ...endedReasonOf(facts) };
       const knownId = providerCallId ?? facts?.providerCallId;
       if (!knownId) return { kind: 'not_found', hasReport: false, isEnded: false };
+      const { vapi } = await services.ofWorkspace(facts?.workspaceId ?? null);
       const report = await askVapi(() => fetchReport(vapi, knownId));
       if (!report) return { kind: 'not_found', hasReport: false, isEnded: facts?.status === 'ended', ...endedReasonOf(facts) };
       if (!report.isEnded) return { kind: 'live', hasReport: false, isEnded: false, ...(report.status ? { status: report.status } : {}) };
@@ -171,6 +174,7 @@ export function createVoiceActivities(dependencies: VoiceDependencies): VoiceAct
     },
 
     async endCall({ providerCallId }) {
+      const { vapi } = await services.ofWorkspace(await findWorkspaceOfCall(db, providerCallId));
       const answer = await askVapi(() => vapi.endCall(providerCallId));
       logger.info({ workflowId: workflowId(), providerCallId, answer }, 'end of a call requested');
       if (answer === 'no_way')
@@ -196,10 +200,12 @@ export function createVoiceActivities(dependencies: VoiceDependencies): VoiceAct
         metrics.callConcluded({ outcome, durationSeconds });
       }
       const { callbackUrl, conversationId, ...result } = written;
+      const { tellsConversations } = await services.ofWorkspace(facts.workspaceId);
       return { result, hasCallback: callbackUrl !== null, hasConversation: tellsConversations && conversationId !== null };
     },
 
     async tellConversation({ callId }) {
+      const { tellsConversations } = await services.ofWorkspace((await findCallFacts(db, callId))?.workspaceId ?? null);
       if (!tellsConversations) return;
       const note = await writeCallNote(db, callId, { text: followUpText, maxLength: MAX_TEXT_LENGTH });
       if (!note) return;

@@ -10,6 +10,7 @@ import { doubtReply, raiseReply } from '../src/record/replies';
 import { type TestDatabase, testDatabase } from '../test/support/engine';
 import { eventually } from '../test/support/expectations';
 import type { SendProgress } from '../workflows/contract';
+import { sameForAll } from './services';
 import { createWhatsAppActivities } from './whatsapp';
 
 let database: TestDatabase;
@@ -60,21 +61,23 @@ async function holdRow(id: string) {
 }
 
 /** The activity that sends, and the replies that Kapso has taken from it. */
-function sender(options: { isReal?: boolean } = {}) {
+function sender({ isReal = false } = {}) {
   const sent: string[] = [];
   const { sendReply } = createWhatsAppActivities({
     db,
-    kapso: {
-      async sendText({ correlationId }) {
-        sent.push(correlationId);
-        return { kind: 'accepted', providerMessageId: `wamid.${correlationId}` };
+    services: sameForAll({
+      kapso: {
+        async sendText({ correlationId }: { correlationId: string }) {
+          sent.push(correlationId);
+          return { kind: 'accepted' as const, providerMessageId: `wamid.${correlationId}` };
+        },
+        listSent: async () => ({ messages: [], unreadable: [] }),
       },
-      listSent: async () => ({ messages: [], unreadable: [] }),
-    },
+      isReal,
+    }),
     logger: createLogger('test', 'silent'),
     metrics: { sendTried: () => undefined },
     background: createBackgroundWork(),
-    ...options,
   });
   return { sendReply, sent };
 }
@@ -110,13 +113,16 @@ describe('a look into the list that ends too late', () => {
   function activities(list: () => Promise<void> = async () => undefined) {
     const { sendReply, lookUpSend } = createWhatsAppActivities({
       db,
-      kapso: {
-        sendText: async () => ({ kind: 'unknown', reason: 'timeout' }),
-        async listSent() {
-          await list();
-          return { messages: [], unreadable: [] };
+      services: sameForAll({
+        kapso: {
+          sendText: async () => ({ kind: 'unknown' as const, reason: 'timeout' }),
+          async listSent() {
+            await list();
+            return { messages: [], unreadable: [] };
+          },
         },
-      },
+        isReal: false,
+      }),
       logger: createLogger('test', 'silent'),
       metrics: { sendTried: () => undefined },
       background: createBackgroundWork(),

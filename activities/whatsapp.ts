@@ -7,7 +7,7 @@ import type { Database } from '../src/platform/database';
 import type { Logger } from '../src/platform/logger';
 import type { WorkerMetrics } from '../src/platform/metrics';
 import { phoneMatchingKey } from '../src/platform/phone';
-import type { KapsoClient, ListedMessage, SendAnswer } from '../src/providers/kapso/client';
+import type { ListedMessage, SendAnswer } from '../src/providers/kapso/client';
 import { judgeSend } from '../src/providers/kapso/send-verdict';
 import {
   type ClaimedReply,
@@ -24,6 +24,7 @@ import {
   type SentReply,
 } from '../src/record/replies';
 import type { SendProgress, SendVerdict } from '../workflows/contract';
+import type { ServicesByWorkspace, WorkspaceServices } from './services';
 
 /** Timeout of a send, including the response. After it, the outcome is unknown. */
 export const SEND_TIMEOUT_MS = 8_000;
@@ -55,12 +56,10 @@ const CLOCK_SKEW_MS = 60_000;
 
 interface WhatsAppDependencies {
   db: Database;
-  kapso: KapsoClient;
+  services: ServicesByWorkspace<Pick<WorkspaceServices, 'kapso' | 'isReal'>>;
   logger: Logger;
   metrics: Pick<WorkerMetrics, 'sendTried'>;
   background: BackgroundWork;
-  /** True if `kapso` reaches real people. Nothing simulated is sent then. */
-  isReal?: boolean;
 }
 
 /** A claimed reply, with the fence that says whether the claim is still valid. */
@@ -71,15 +70,8 @@ interface FencedSend {
   fence: ClaimFence;
 }
 
-/** The send and look-up activities of one Kapso project. */
-export function createWhatsAppActivities({
-  db,
-  kapso,
-  logger,
-  metrics,
-  background,
-  isReal = false,
-}: WhatsAppDependencies): WhatsAppActivities {
+/** The send and look-up activities. */
+export function createWhatsAppActivities({ db, services, logger, metrics, background }: WhatsAppDependencies): WhatsAppActivities {
   return {
     async sendReply({ messageId, isLast, waitMs }) {
       const { info, cancellationSignal } = Context.current();
@@ -104,6 +96,7 @@ export function createWhatsAppActivities({
       const now = await endForeignClaim(db, messageId);
       if (isLate && now.status === 'pending') return await failLate(messageId, reply);
       if (now.status !== 'unconfirmed') return now;
+      const { kapso } = await services.ofNumber(reply.phoneNumberId);
       const { messages, unreadable } = await kapso.listSent({
         phoneNumberId: reply.phoneNumberId,
         sinceMs: reply.draftedAtMs - CLOCK_SKEW_MS,
@@ -128,6 +121,7 @@ export function createWhatsAppActivities({
 
   /** Sends the request, and writes the result to the row. */
   async function send({ messageId, claimed, isLast, fence }: FencedSend, log: Logger): Promise<SendVerdict> {
+    const { kapso, isReal } = await services.ofNumber(claimed.phoneNumberId);
     if (isReal && isSimulated(claimed)) return await refuseSimulated(messageId, claimed, log);
     const answer = await kapso.sendText({
       phoneNumberId: claimed.phoneNumberId,

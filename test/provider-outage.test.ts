@@ -7,6 +7,7 @@ import { ApplicationFailure } from '@temporalio/activity';
 import { withDatabaseFailures } from '../activities/database-failures';
 import { createModelActivities, type Draft, type DraftOrder, type ModelActivities, type MovedTurn } from '../activities/model';
 import { createRecordActivities } from '../activities/records';
+import { sameForAll } from '../activities/services';
 import { createWhatsAppActivities } from '../activities/whatsapp';
 import { createBackgroundWork } from '../src/platform/background';
 import { readSettings } from '../src/platform/config';
@@ -62,14 +63,18 @@ beforeAll(async () => {
   db = openDatabase(system.databaseUrl);
   await ensureFirstWorkspace(db.orm, settings);
   const identity = await loadIdentity(db.orm);
-  const common = { db, identity, models: createLanguageModels(settings), logger: createLogger('test', 'silent'), metrics: noMetrics };
+  const common = { db, identity, logger: createLogger('test', 'silent'), metrics: noMetrics };
+  const models = createLanguageModels(settings);
   const kapso = createKapsoClient({ baseUrl: system.sandbox.url, apiKey: 'test-kapso-key', timeoutMs: 8_000 });
-  const { generateReply, ...others } = createModelActivities({ ...common, timeZone: 'UTC' });
-  generateReplyOfBrokenWorker = createModelActivities({ ...common, timeZone: 'Nowhere/None' }).generateReply;
+  const { generateReply, ...others } = createModelActivities({ ...common, services: sameForAll({ models, timeZone: 'UTC' }) });
+  generateReplyOfBrokenWorker = createModelActivities({
+    ...common,
+    services: sameForAll({ models, timeZone: 'Nowhere/None' }),
+  }).generateReply;
   worker = await startInProcessWorker(
     withDatabaseFailures({
-      ...createRecordActivities({ ...common, limits, answerLimits: ANSWER_LIMITS }),
-      ...createWhatsAppActivities({ ...common, kapso, background: createBackgroundWork() }),
+      ...createRecordActivities({ ...common, services: sameForAll({ models }), limits, answerLimits: ANSWER_LIMITS }),
+      ...createWhatsAppActivities({ ...common, services: sameForAll({ kapso, isReal: false }), background: createBackgroundWork() }),
       ...others,
       generateReply: async (order: DraftOrder) => {
         attempts.push(order);

@@ -32,7 +32,7 @@ export async function retentionWorkflow(input: RetentionInput): Promise<Retentio
     files: [],
     orphans: { unplaced: 0, unfollowed: 0, stopped: 0 },
     deadLetters: 0,
-    expired: { statusEvents: 0, callEvents: 0, parkedMessages: 0 },
+    expired: { statusEvents: 0, callEvents: 0, parkedMessages: 0, auditEntries: 0 },
     isDone: false,
   };
   setHandler(retentionProgress, () => progress);
@@ -152,7 +152,9 @@ async function deleteExpired(
 ): Promise<void> {
   if (expireDays === undefined) return;
   for (const kind of EXPIRING_ROWS) {
-    const order = { kind, beforeMs: Date.now() - expireDays[kind] * DAY_MS, batchSize };
+    const days = expireDays[kind];
+    if (days === undefined) continue;
+    const order = { kind, beforeMs: Date.now() - days * DAY_MS, batchSize };
     const options = { summary: `${dryRun ? 'count' : 'delete'} ${kind} from before ${new Date(order.beforeMs).toISOString()}` };
     const { countExpired, deleteExpired: run } = retention;
     expired[kind] = (await (dryRun ? countExpired : run).executeWithOptions(options, [order])).rows;

@@ -8,7 +8,7 @@ import express, { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import { CALL_WORKFLOW, callInput, callStart, endRequested, QUEUE_FOR_MS } from '../../workflows/contract';
-import { workspaceOf } from '../http/access';
+import { accessOf, workspaceOf } from '../http/access';
 import { ApiError, guardedProblems, problems, RETRY_AFTER } from '../http/errors';
 import { needs } from '../http/permissions';
 import { keyHash } from '../http/rate-limits';
@@ -19,6 +19,7 @@ import { fromRecord } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
 import { callbackProblem, callbackSettings } from '../providers/callback/client';
 import { vapiId } from '../providers/vapi/id';
+import { recordAudit } from '../record/audit';
 import { CALL_OUTCOMES, type CallOutcome } from '../record/call-outcome';
 import {
   type Call,
@@ -51,6 +52,8 @@ import { callView, callViewSchema } from './views/call';
 
 export interface CallDependencies {
   settings: Settings;
+  /** The settings of a workspace; of the environment for null. */
+  settingsOf(workspaceId: string | null): Promise<Settings>;
   db: Database;
   temporal: Client;
   waiters: CallWaiters;
@@ -108,19 +111,20 @@ export function callRoutes(dependencies: CallDependencies): Router {
 }
 
 async function startCall(dependencies: CallDependencies, request: Request, response: Response): Promise<void> {
-  const { settings, db, logger } = dependencies;
+  const { settingsOf, db, logger } = dependencies;
   parsedQuery(noQuery, request.query);
   const { 'Idempotency-Key': idempotencyKey } = parsed(startHeaders, { 'Idempotency-Key': request.get('Idempotency-Key') });
   refuseUnsafeText(request.body);
   const body = parsed(startBody, request.body);
   const identity = dependencies.identity();
   if (!identity) throw new ApiError(503, 'still starting; please retry', RETRY_AFTER);
-  if (!settings.VAPI_API_KEY) throw new ApiError(422, 'voice calls are not configured (VAPI_API_KEY)');
   const scope = workspaceOf(response);
   // Not a 404 of `workspaceOf`: the body is at fault, as with a workspace that does not exist.
   if (scope !== undefined && body.workspaceId !== undefined && body.workspaceId !== scope) throw new ApiError(422, NO_SUCH_WORKSPACE);
   const workspace = await fromRecord(findCallWorkspace(db, scope ?? body.workspaceId));
-  const placement = placementOf(body, workspace, settings);
+  const own = await settingsOf(workspace?.id ?? null);
+  if (!own.VAPI_API_KEY) throw new ApiError(422, 'voice calls are not configured (VAPI_API_KEY, or the vapiApiKey of the workspace)');
+  const placement = placementOf(body, workspace, own);
   if (scope !== undefined && (await fromRecord(isVapiNumberOfAnother(db, placement.phoneNumberId, scope))))
     throw new ApiError(422, 'phoneNumberId: is not a number of this workspace');
   const callId = identity.callId({ caller: keyHash(request), idempotencyKey });
@@ -143,7 +147,7 @@ interface Placement {
 /** @throws ApiError 422 for a valid request that cannot be carried out here */
 function placementOf(body: StartBody, workspace: CallWorkspace | undefined, settings: Settings): Placement {
   const assistantId = body.assistantId ?? settings.VAPI_ASSISTANT_ID;
-  const phoneNumberId = body.phoneNumberId ?? workspace?.vapiPhoneNumberId ?? settings.VAPI_PHONE_NUMBER_ID;
+  const phoneNumberId = body.phoneNumberId ?? settings.VAPI_PHONE_NUMBER_ID;
   if (body.workspaceId !== undefined && !workspace) throw new ApiError(422, NO_SUCH_WORKSPACE);
   if (!assistantId) throw new ApiError(422, 'assistantId: is missing, and VAPI_ASSISTANT_ID is not set');
   if (!phoneNumberId) throw new ApiError(422, 'phoneNumberId: is missing, and VAPI_PHONE_NUMBER_ID is not set');
@@ -247,6 +251,8 @@ async function endCall(dependencies: CallDependencies, request: Request, respons
       logger.error({ error, callId: call.id }, 'requesting the end of a call failed');
       throw new ApiError(503, 'ending the call failed; please retry', RETRY_AFTER);
     }
+    const entry = { actor: accessOf(response), workspaceId: call.workspaceId ?? undefined, subject: `call ${call.id}` };
+    await fromRecord(recordAudit(db, { ...entry, action: 'call.end_requested', before: { status: call.status } }));
     logger.info({ callId: call.id }, 'end of the call requested');
   }
   response.status(call.doneAt === null ? 202 : 200).json(callView(call));
@@ -256,7 +262,7 @@ async function clearAttention({ db, logger }: CallDependencies, request: Request
   parsedQuery(noQuery, request.query);
   parsed(attentionBody, request.body);
   const call = await requestedCall(db, request, response);
-  await fromRecord(clearCallAttention(db, call.id));
+  await fromRecord(clearCallAttention(db, call, accessOf(response)));
   logger.info({ callId: call.id }, 'attention of the call cleared');
   response.json(callView({ ...call, needsAttention: false }));
 }

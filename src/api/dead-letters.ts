@@ -3,13 +3,14 @@ import { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import type { DeadLetter } from '../../prisma/generated/client';
-import { workspaceOf } from '../http/access';
+import { accessOf, workspaceOf } from '../http/access';
 import { ApiError, guardedProblems, problems } from '../http/errors';
 import { needs } from '../http/permissions';
 import { booleanParameter, clientLeft, integerParameter, noQuery, parsedQuery } from '../http/requests';
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
+import { recordAudit } from '../record/audit';
 import {
   DEAD_LETTER_REASONS,
   DEAD_LETTER_SOURCES,
@@ -175,7 +176,9 @@ async function show({ db }: DeadLetterDependencies, request: Request, response: 
 
 async function remove({ db, logger }: DeadLetterDependencies, request: Request, response: Response): Promise<void> {
   const letter = await letterOf(db, request, response);
-  await fromRecord(deleteDeadLetter(db, letter));
+  await fromRecord(
+    deleteDeadLetter(db, letter, { actor: accessOf(response), workspaceId: workspaceOf(response, letter.workspaceId ?? undefined) }),
+  );
   logger.info({ deadLetterId: letter.id, reason: letter.reason }, 'dead letter deleted');
   response.status(204).end();
 }
@@ -183,6 +186,9 @@ async function remove({ db, logger }: DeadLetterDependencies, request: Request, 
 async function replayOne({ db, replay }: DeadLetterDependencies, request: Request, response: Response): Promise<void> {
   const letter = await letterOf(db, request, response);
   const replayed = await replay(letter);
+  const workspaceId = workspaceOf(response, letter.workspaceId ?? undefined);
+  const entry = { actor: accessOf(response), workspaceId, action: 'dead_letter.replayed', subject: `dead_letter ${letter.id}` };
+  await fromRecord(recordAudit(db, { ...entry, after: { result: replayed.result } }));
   if (replayed.result === 'failed') throw new ApiError(409, `${replayed.reason}: ${replayed.detail}`);
   response.json(replayView(letter.id, replayed));
 }

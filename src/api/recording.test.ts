@@ -66,7 +66,7 @@ beforeAll(async () => {
     response.locals.access = access;
     next();
   });
-  app.use('/calls', recordingRoutes({ db, vapi: { baseUrl: vendorUrl, apiKey: 'vendor-key' }, logger }));
+  app.use('/calls', recordingRoutes({ db, settingsOf: async () => ({ VAPI_BASE_URL: vendorUrl, VAPI_API_KEY: 'vendor-key' }), logger }));
   app.use(errorHandler(logger));
   apiUrl = await listen(app);
   apiServer = servers.at(-1) as Server;

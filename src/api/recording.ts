@@ -13,6 +13,7 @@ import { workspaceOf } from '../http/access';
 import { ApiError, guardedProblems, problems } from '../http/errors';
 import { needs } from '../http/permissions';
 import { clientLeft, noQuery, parsedQuery } from '../http/requests';
+import type { Settings } from '../platform/config';
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
 import { withDeadline } from '../platform/deadline';
@@ -41,7 +42,8 @@ const uuid = z.guid();
 
 export interface RecordingDependencies {
   db: Database;
-  vapi: { baseUrl: string; apiKey: string | undefined };
+  /** The settings of a workspace; of the environment for null. */
+  settingsOf(workspaceId: string | null): Promise<Pick<Settings, 'VAPI_BASE_URL' | 'VAPI_API_KEY'>>;
   logger: Logger;
 }
 
@@ -53,15 +55,16 @@ export function recordingRoutes(dependencies: RecordingDependencies): Router {
 }
 
 /** Streams the recording of the call that `:callId` names (ours or Vapi's). Errors are ApiErrors: 404, 502, 503. */
-export function recordingHandler({ db, vapi, logger }: RecordingDependencies): RequestHandler {
+export function recordingHandler({ db, settingsOf, logger }: RecordingDependencies): RequestHandler {
   return async (request, response) => {
     const left = clientLeft(response);
     parsedQuery(noQuery, request.query);
-    const { id, providerCallId } = await findRecording(db, request.params.callId, workspaceOf(response));
+    const { id, workspaceId, providerCallId } = await findRecording(db, request.params.callId, workspaceOf(response));
     if (left.aborted) return;
-    if (vapi.apiKey === undefined) throw new ApiError(503, 'recordings cannot be fetched: no API key is set (VAPI_API_KEY)');
+    const { VAPI_BASE_URL: baseUrl, VAPI_API_KEY: apiKey } = await settingsOf(workspaceId);
+    if (apiKey === undefined) throw new ApiError(503, 'recordings cannot be fetched: no API key is set (VAPI_API_KEY)');
     try {
-      const address = await fetchAddress({ baseUrl: vapi.baseUrl, apiKey: vapi.apiKey }, providerCallId, response, left);
+      const address = await fetchAddress({ baseUrl, apiKey }, providerCallId, response, left);
       const answer = await withDeadline(HEADERS_TIMEOUT_MS, (signal) => openRecording(address, request, signal), left);
       await passOn(answer, request, response);
     } catch (error) {
@@ -78,7 +81,11 @@ export function recordingHandler({ db, vapi, logger }: RecordingDependencies): R
 }
 
 /** @throws ApiError 404 */
-async function findRecording(db: Database, written: unknown, scope: Scope): Promise<{ id: string; providerCallId: string }> {
+async function findRecording(
+  db: Database,
+  written: unknown,
+  scope: Scope,
+): Promise<{ id: string; workspaceId: string | null; providerCallId: string }> {
   // Our own ids have this form as well.
   const callId = vapiId.safeParse(written).data;
   if (callId === undefined) throw new ApiError(404, 'no such call');
@@ -87,7 +94,7 @@ async function findRecording(db: Database, written: unknown, scope: Scope): Prom
   if (call === null) throw new ApiError(404, 'no such call');
   if (call.doneAt === null) throw new ApiError(404, 'the call is not done yet; its recording will be available afterwards');
   if (call.recordingUrl === null || call.providerCallId === null) throw new ApiError(404, 'the call has no recording');
-  return { id: call.id, providerCallId: call.providerCallId };
+  return { id: call.id, workspaceId: call.workspaceId, providerCallId: call.providerCallId };
 }
 
 /** Gets the short-lived URL from Vapi: `GET /call/{id}/mono-recording` responds with 302 (Vapi, private call recordings). */

@@ -22,8 +22,15 @@ export interface WebhookNote {
   result?: WebhookResult;
 }
 
+/** Whose secret proved a webhook, if it is not the installation's. */
+export interface Sender {
+  workspaceId: string;
+}
+
 export interface ReceivedWebhook {
   headers: IncomingHttpHeaders;
+  /** Undefined: a secret of the installation proved it. */
+  sender: Sender | undefined;
   /** The decompressed bytes, which the signature covers. */
   rawBody: Buffer;
   /** Notes something for the metrics; later notes add to it. Without a result, the HTTP status decides. */
@@ -38,8 +45,14 @@ export interface WebhookResponse {
   afterwards?: () => void;
 }
 
-/** True: the headers prove the sender. False: they fail, and the body is not read. A function: the body decides. */
-export type Proof = boolean | ((rawBody: Buffer) => boolean);
+/** True: proven by a secret of the installation. A sender: by one of theirs. */
+export type Verdict = boolean | Sender;
+
+/**
+ * True or a sender: the headers prove it. False: they fail, and the body is not read. A function: the body decides; it may throw an
+ * ApiError if that cannot be told now.
+ */
+export type Proof = Verdict | ((rawBody: Buffer) => Verdict | Promise<Verdict>);
 
 /** One source of webhooks. */
 export interface Webhook {
@@ -111,15 +124,16 @@ function receiver(webhook: Webhook, read: BodyReader, { limits, metrics, logger 
     logger.warn({ source }, `webhook rejected: ${refusal}`);
     return new ApiError(401, refusal);
   };
-  const readProven = async (request: IncomingMessage): Promise<Buffer> => {
+  const readProven = async (request: IncomingMessage): Promise<{ rawBody: Buffer; sender: Sender | undefined }> => {
     const proof = proofOf(request.headers);
     if (proof === false) {
       discardBody(request);
       throw refuse(request);
     }
-    const rawBody = await read(request, { limitBytes, isVerified: proof === true });
-    if (proof !== true && !proof(rawBody)) throw refuse(request);
-    return rawBody;
+    const rawBody = await read(request, { limitBytes, isVerified: typeof proof !== 'function' });
+    const verdict = typeof proof === 'function' ? await proof(rawBody) : proof;
+    if (verdict === false) throw refuse(request);
+    return { rawBody, sender: verdict === true ? undefined : verdict };
   };
   return async (request, response, route) => {
     const noted: WebhookNote = {};
@@ -129,10 +143,10 @@ function receiver(webhook: Webhook, read: BodyReader, { limits, metrics, logger 
       metrics.requestAnswered({ method: 'POST', route, status, seconds });
     });
     try {
-      const rawBody = await readProven(request);
+      const { rawBody, sender } = await readProven(request);
       const { contentType, body, afterwards } = await take({
         headers: request.headers,
-        rawBody,
+        ...{ rawBody, sender },
         note: (note) => Object.assign(noted, note),
       });
       response.writeHead(200, { 'Content-Type': contentType, 'Content-Length': Buffer.byteLength(body) });

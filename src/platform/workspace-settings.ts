@@ -38,8 +38,9 @@ export function settingsOfWorkspace(settings: Settings, choices: WorkspaceChoice
     ANTHROPIC_API_KEY: ownOr(credentials.anthropicApiKey, settings.ANTHROPIC_API_KEY),
     GROK_API_KEY: ownOr(credentials.grokApiKey, settings.GROK_API_KEY),
   };
+  const hasOwnAccount = credentials.kapsoApiKey !== undefined || credentials.vapiApiKey !== undefined;
   const states: ChannelState[] = [whatsAppState(own), callsState(own)];
-  if (!states.includes('real')) return own;
+  if (!hasOwnAccount || !states.includes('real')) return own;
   return {
     ...own,
     ...(whatsAppState(own) === 'simulated' ? { KAPSO_API_KEY: undefined } : {}),

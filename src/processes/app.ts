@@ -4,6 +4,7 @@ import type { RequestListener } from 'node:http';
 import type { Client } from '@temporalio/client';
 import express from 'express';
 import { createAttentionQueue } from '../api/attention-queue';
+import { auditRoutes } from '../api/audit';
 import type { CallWaiters } from '../api/call-waiters';
 import { callRoutes } from '../api/calls';
 import { createConversationEnd } from '../api/conversation-ends';
@@ -63,8 +64,8 @@ export function createApp(dependencies: AppDependencies): RequestListener {
   const findPath = pathFinder(apiPaths);
   const secrets = settings.KAPSO_WEBHOOK_SECRET;
   const webhooks = [
-    kapsoWebhook({ secrets, logShapes: settings.DEBUG_WEBHOOK, logger, handOverDependencies }),
-    vapiWebhook({ settings, logger, handOverDependencies }),
+    kapsoWebhook({ secrets, directory, logShapes: settings.DEBUG_WEBHOOK, logger, handOverDependencies }),
+    vapiWebhook({ settings, directory, logger, handOverDependencies }),
   ];
   const takeWebhook = webhookIngress(webhooks, { findPath, limits, metrics, logger });
 
@@ -86,17 +87,21 @@ export function createApp(dependencies: AppDependencies): RequestListener {
   );
   app.use('/api/v1/messages', withKey, messageRoutes({ db, waiters, logger }));
   app.use('/api/v1/metrics', withKey, metricsRoutes({ db, settings }));
+  app.use('/api/v1/audit', withKey, auditRoutes(db));
   const endConversations = createConversationEnd({ temporal, taskQueue: settings.TEMPORAL_TASK_QUEUE, logger });
   app.use('/api/v1/workspaces', withKey, workspaceRoutes({ settings, db, directory, logger, endConversations }), keyRoutes(db));
   app.use('/api/v1/parked-messages', withKey, parkedMessageRoutes(db));
   const replay = createReplay({ settings, logger, handOverDependencies });
   app.use('/api/v1/dead-letters', withKey, deadLetterRoutes({ db, logger, replay }));
-  const vapi = { baseUrl: settings.VAPI_BASE_URL, apiKey: settings.VAPI_API_KEY };
+  const settingsOf = async (workspaceId: string | null) => {
+    const workspace = workspaceId === null ? undefined : await fromRecord(directory.find(({ byId }) => byId.get(workspaceId)));
+    return workspace?.settings ?? settings;
+  };
   app.use(
     '/api/v1/vapi/calls',
     withKey,
-    callRoutes({ settings, db, temporal, waiters, logger, identity }),
-    recordingRoutes({ db, logger, vapi }),
+    callRoutes({ settings, settingsOf, db, temporal, waiters, logger, identity }),
+    recordingRoutes({ db, logger, settingsOf }),
   );
 
   app.use(

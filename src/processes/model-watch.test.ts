@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { testDatabase } from '../../test/support/engine';
 import { eventually } from '../../test/support/expectations';
 import { startTestSandbox } from '../../test/support/sandbox';
-import { readSettings, SANDBOX_PHONE_NUMBER_ID } from '../platform/config';
+import { readSettings, SANDBOX_PHONE_NUMBER_ID, type Settings } from '../platform/config';
 import { type Database, openDatabase } from '../platform/database';
 import type { Logger } from '../platform/logger';
 import { createLanguageModels } from '../providers/models/client';
@@ -41,12 +41,18 @@ async function workspace(providerChain: string[], answers = true, kapsoPhoneNumb
   return kapsoPhoneNumberId;
 }
 
+/** Every workspace has the environment's keys. */
+function withKeysOf(settings: Settings): ModelWatchOptions['workspaceOf'] {
+  const workspace = { models: createLanguageModels(settings), hasOwnWhatsApp: false };
+  return async () => workspace;
+}
+
 function watch(options: Partial<ModelWatchOptions> = {}) {
   const settings = readSettings({ KAPSO_API_KEY: 'k', OPENAI_API_KEY: 'k', OPENAI_BASE_URL: sandbox.modelsUrl });
   const logged: string[] = [];
   const logger = { warn: (_fields: object, text: string) => logged.push(text) } as unknown as Logger;
   const now = () => Date.parse('2026-12-20');
-  const common = { settings, models: createLanguageModels(settings), db, logger, signal: stop.signal, callsModels: true };
+  const common = { settings, workspaceOf: withKeysOf(settings), db, logger, signal: stop.signal, callsModels: true };
   return { logged, ...watchModels({ ...common, now, intervalMs: 25, retryMs: 25, ...options }) };
 }
 
@@ -86,7 +92,7 @@ test.each<[string, Record<string, string>, string[]]>([
     const settings = readSettings({ ...environment, OPENAI_API_KEY: 'k', OPENAI_BASE_URL: sandbox.modelsUrl });
     let looks = 0;
     const now = () => (looks += 1);
-    const { warnings } = watch({ settings, models: createLanguageModels(settings), now });
+    const { warnings } = watch({ settings, workspaceOf: withKeysOf(settings), now });
     await eventually(async () => expect(looks).toBeGreaterThan(0));
     expect(
       warnings()
@@ -123,7 +129,7 @@ test('when the API has no keys, then it reports the end dates of named models, b
   await workspace(['deepseek:deepseek-chat']);
   await workspace([]);
   const settings = readSettings({ KAPSO_WEBHOOK_SECRET: 's' });
-  const { warnings, logged } = watch({ settings, models: createLanguageModels(settings), callsModels: false });
+  const { warnings, logged } = watch({ settings, workspaceOf: withKeysOf(settings), callsModels: false });
   await eventually(async () =>
     expect(warnings()).toMatchObject([{ kind: 'model_ended', text: expect.stringContaining('deepseek (deepseek-chat)') }]),
   );

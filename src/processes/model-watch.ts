@@ -27,7 +27,8 @@ const RETRY_MS = 60_000;
 
 export interface ModelWatchOptions {
   settings: Settings;
-  models: Pick<LanguageModels, 'available'>;
+  /** The workspace with this number at Kapso. */
+  workspaceOf(phoneNumberId: string): Promise<WatchedWorkspace>;
   db: Database;
   logger: Logger;
   /** Ends the watch. */
@@ -41,15 +42,25 @@ export interface ModelWatchOptions {
   now?: () => number;
 }
 
+/** What is watched of a workspace. */
+export interface WatchedWorkspace {
+  /** Those that it has keys for. */
+  models: Pick<LanguageModels, 'available'>;
+  /** Whether it has a key of Kapso that is not the environment's. */
+  hasOwnWhatsApp: boolean;
+}
+
+type WatchedChain = NumberedChain & WatchedWorkspace;
+
 /** The models in use, and what their providers list. */
 interface Look {
-  chains: NumberedChain[];
+  chains: WatchedChain[];
   lists: Map<string, ModelList>;
 }
 
 /** Starts watching; returns at once. */
 export function watchModels(options: ModelWatchOptions): ModelWatch {
-  const { settings, models, db, logger, signal, callsModels, intervalMs = DAY_MS, retryMs = RETRY_MS, now = Date.now } = options;
+  const { settings, workspaceOf, db, logger, signal, callsModels, intervalMs = DAY_MS, retryMs = RETRY_MS, now = Date.now } = options;
   let last: Look | undefined;
   void keepLooking();
   return { warnings: () => (last ? warningsOf(last) : []) };
@@ -64,8 +75,10 @@ export function watchModels(options: ModelWatchOptions): ModelWatch {
   }
 
   async function look(): Promise<true> {
-    const chains = hasWhatsApp(settings) ? (await chainsInUse(db)).filter(isReachable) : [];
-    const providers = chains.flatMap((chain) => usableChain(chain, models)).map(({ provider }) => provider);
+    const inUse = (await chainsInUse(db)).filter(isReachable);
+    const watched = await Promise.all(inUse.map(async (chain) => ({ ...chain, ...(await workspaceOf(chain.phoneNumberId)) })));
+    const chains = watched.filter(({ hasOwnWhatsApp }) => hasOwnWhatsApp || hasWhatsApp(settings));
+    const providers = chains.flatMap((chain) => usableChain(chain, chain.models)).map(({ provider }) => provider);
     last = { chains, lists: await listModels(settings, providers) };
     if (callsModels) for (const warning of warningsOf(last)) await report(warning);
     return true;
@@ -82,8 +95,8 @@ export function watchModels(options: ModelWatchOptions): ModelWatch {
   }
 
   function warningsOf({ chains, lists }: Look): ModelWarning[] {
-    const choices = chains.flatMap((chain) => (callsModels ? usableChain(chain, models) : namedChain(chain, models.available)));
-    const unanswered = callsModels ? chains.filter((chain) => usableChain(chain, models).length === 0) : [];
+    const choices = chains.flatMap((chain) => (callsModels ? usableChain(chain, chain.models) : namedChain(chain, chain.models.available)));
+    const unanswered = callsModels ? chains.filter((chain) => usableChain(chain, chain.models).length === 0) : [];
     return [...unanswered.map(noModel), ...modelProblems(choices, now(), (provider) => lists.get(provider))];
   }
 }

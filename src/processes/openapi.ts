@@ -4,6 +4,7 @@
  */
 import { createDocument, type oas31, type ZodOpenApiPathsObject } from 'zod-openapi';
 import { version } from '../../package.json';
+import { auditPaths } from '../api/audit';
 import { callPaths } from '../api/calls';
 import { conversationPaths } from '../api/conversations';
 import { deadLetterPaths } from '../api/dead-letters';
@@ -34,6 +35,7 @@ export const apiPaths: ZodOpenApiPathsObject = {
   ...deadLetterPaths,
   ...workspacePaths,
   ...keyPaths,
+  ...auditPaths,
   ...kapsoPaths,
   ...vapiPaths,
   ...healthPaths,

@@ -11,8 +11,8 @@ import { createStartupRetry, onShutdown, runProcess } from '../platform/lifecycl
 import { createLogger, type Logger } from '../platform/logger';
 import { createApiMetrics } from '../platform/metrics';
 import { openTemporalClient, reachTemporal, temporalConfig } from '../platform/temporal';
-import { createLanguageModels } from '../providers/models/client';
 import { loadIdentity } from '../record/identity';
+import { createWorkspaceDirectory, type WorkspaceDirectory } from '../record/workspace-directory';
 import { ensureFirstWorkspace } from '../record/workspaces';
 import type { HandOverDependencies } from '../webhooks/hand-over';
 import { releaseParkedMessages } from '../webhooks/parked-messages';
@@ -21,6 +21,7 @@ import { createStatusKeeper } from '../webhooks/statuses';
 import { createApp } from './app';
 import { type ModelWatch, watchModels } from './model-watch';
 import { ensureSearchAttributes } from './search-attributes';
+import { createWorkspaceServices, watchedWorkspaces } from './workspace-services';
 
 /** How long requests may take to finish at shutdown. */
 const SHUTDOWN_LIMIT_MS = 15_000;
@@ -50,10 +51,11 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   const temporal = openTemporalClient(temporalSettings);
   let missingSearchAttributes: string[] = [];
   let handOverDependencies: HandOverDependencies | undefined;
+  const directory = createWorkspaceDirectory({ db, settings, logger });
   const waiters = createCallWaiters({ temporal, logger });
   let modelWatch: ModelWatch | undefined;
   const app = createApp({
-    ...{ settings, db, temporal, logger, metrics, waiters },
+    ...{ settings, db, directory, temporal, logger, metrics, waiters },
     handOverDependencies: () => handOverDependencies,
     warnings: () => modelWatch?.warnings() ?? [],
     missingSearchAttributes: () => missingSearchAttributes,
@@ -78,9 +80,10 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
       missingSearchAttributes = names;
     });
   };
-  handOverDependencies = await prepare({ settings, db, temporal, connectTemporal, logger, signal: stopping.signal });
+  handOverDependencies = await prepare({ settings, db, directory, temporal, connectTemporal, logger, signal: stopping.signal });
   keepReleasingParkedMessages(handOverDependencies, stopping.signal);
-  modelWatch = watchModels({ settings, models: createLanguageModels(settings), db, logger, signal: stopping.signal, callsModels: false });
+  const workspaceOf = watchedWorkspaces(createWorkspaceServices(settings, directory), directory);
+  modelWatch = watchModels({ settings, workspaceOf, db, logger, signal: stopping.signal, callsModels: false });
   logger.info('api ready');
 }
 
@@ -88,16 +91,19 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
 async function prepare(parts: {
   settings: Settings & { DATABASE_URL: string };
   db: Database;
+  directory: WorkspaceDirectory;
   temporal: Client;
   connectTemporal(): Promise<void>;
   logger: Logger;
   signal: AbortSignal;
 }): Promise<HandOverDependencies> {
-  const { settings, db, temporal, connectTemporal, logger, signal } = parts;
+  const { settings, db, directory, temporal, connectTemporal, logger, signal } = parts;
   const retry = createStartupRetry(logger, signal);
   const identity = await retry('PostgreSQL is not ready', async () => {
     await reachDatabase(db, settings.DATABASE_URL);
     await ensureFirstWorkspace(db.orm, settings);
+    // From here on, webhooks are verified without the database.
+    await directory.current(0);
     return await loadIdentity(db.orm);
   });
   await retry('Temporal is not ready', connectTemporal);

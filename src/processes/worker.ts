@@ -7,19 +7,9 @@ import { join } from 'node:path';
 import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import { createActivities } from '../../activities';
 import { CALLBACK_TIMEOUT_MS } from '../../activities/callback';
-import { ASK_TIMEOUT_MS, DIAL_TIMEOUT_MS } from '../../activities/voice';
-import { SEND_TIMEOUT_MS } from '../../activities/whatsapp';
+import type { ServicesByWorkspace } from '../../activities/services';
 import { type BackgroundWork, createBackgroundWork } from '../platform/background';
-import {
-  callsState,
-  loadEnvFile,
-  PROVIDER_NAMES,
-  readSettings,
-  requireSettings,
-  requireWhatsAppSetting,
-  type Settings,
-  whatsAppState,
-} from '../platform/config';
+import { loadEnvFile, PROVIDER_NAMES, readSettings, requireSettings, requireWhatsAppSetting, type Settings } from '../platform/config';
 import { type Database, openDatabase, reachDatabase } from '../platform/database';
 import { withDeadline } from '../platform/deadline';
 import { sendRequest } from '../platform/http-request';
@@ -28,11 +18,10 @@ import { createLogger, type Logger } from '../platform/logger';
 import { createWorkerMetrics, type ProcessMetrics, type WorkerMetrics } from '../platform/metrics';
 import { openTemporalClient, reachTemporal, temporalConfig } from '../platform/temporal';
 import { callbackSettings, createCallbackClient } from '../providers/callback/client';
-import { createKapsoClient, type KapsoClient, unconfiguredKapso } from '../providers/kapso/client';
 import { createLanguageModels, type LanguageModels } from '../providers/models/client';
 import { requestTimeouts } from '../providers/models/timeouts';
-import { type CallServer, callServer, createVapiClient } from '../providers/vapi/client';
 import { loadIdentity } from '../record/identity';
+import { createWorkspaceDirectory, type WorkspaceDirectory } from '../record/workspace-directory';
 import { ensureFirstWorkspace } from '../record/workspaces';
 import { startAlerting } from './alerting';
 import { type ModelWarning, type ModelWatch, watchModels } from './model-watch';
@@ -41,6 +30,7 @@ import { ensureSearchAttributes } from './search-attributes';
 import { deploymentOptions } from './worker-deployment';
 import { compression, polls, slots, stickyTimeout } from './worker-tuning';
 import { workflowBundle } from './workflow-bundle';
+import { createWorkspaceServices, watchedWorkspaces } from './workspace-services';
 
 /** Time for running activities to finish: a send takes up to 10 s. A model call may take longer; another worker repeats it. */
 const SHUTDOWN_GRACE_MS = 12_000;
@@ -59,6 +49,8 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
     onConnectionLost: (error) => logger.warn({ error }, 'connection to PostgreSQL lost'),
     onQuery: metrics.queryEnded,
   });
+  const directory = createWorkspaceDirectory({ db, settings, logger });
+  const services = createWorkspaceServices(settings, directory);
   onShutdown(logger, SHUTDOWN_GRACE_MS + 5_000, async () => {
     stopping.abort();
     running.worker?.shutdown();
@@ -73,11 +65,11 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
     running.missingAttributes = names;
   };
   running.worker = await startWorker({
-    ...{ settings, environment, db, background, logger, metrics, onMissingAttributes, signal: stopping.signal },
+    ...{ settings, environment, db, directory, services, background, logger, metrics, onMissingAttributes, signal: stopping.signal },
   });
   running.finished = running.worker.run();
-  const watched = { settings, models: createLanguageModels(settings), db, logger, signal: stopping.signal };
-  running.modelWatch = watchModels({ ...watched, callsModels: true });
+  const workspaceOf = watchedWorkspaces(services, directory);
+  running.modelWatch = watchModels({ settings, workspaceOf, db, logger, signal: stopping.signal, callsModels: true });
   startAlerting({ settings, db, logger, signal: stopping.signal });
   const { deploymentName, buildId } = running.worker.options.workerDeploymentOptions?.version ?? {};
   logger.info({ taskQueue: settings.TEMPORAL_TASK_QUEUE, deploymentName, buildId, versioning: settings.WORKER_VERSIONING }, 'worker ready');
@@ -88,29 +80,25 @@ async function startWorker(parts: {
   settings: Settings & { DATABASE_URL: string };
   environment: NodeJS.ProcessEnv;
   db: Database;
+  directory: WorkspaceDirectory;
+  services: ServicesByWorkspace;
   background: BackgroundWork;
   logger: Logger;
   metrics: WorkerMetrics;
   onMissingAttributes(names: string[]): void;
   signal: AbortSignal;
 }): Promise<Worker> {
-  const { settings, environment, db, background, logger, metrics, signal } = parts;
+  const { settings, environment, db, directory, services, background, logger, metrics, signal } = parts;
   const retry = createStartupRetry(logger, signal);
   const config = temporalConfig(environment);
   const models = createLanguageModels(settings);
   logModelProviders(models, settings, logger);
-  const vapi = createVapiClient({
-    baseUrl: settings.VAPI_BASE_URL,
-    // Without a key the API accepts no calls; for a call from before the key was removed, Vapi rejects the requests.
-    apiKey: settings.VAPI_API_KEY ?? '',
-    dialTimeoutMs: DIAL_TIMEOUT_MS,
-    timeoutMs: ASK_TIMEOUT_MS,
-    ...serverOption(settings),
-  });
   const bundle = await workflowBundle();
   const identity = await retry('PostgreSQL is not ready', async () => {
     await reachDatabase(db, settings.DATABASE_URL);
     await ensureFirstWorkspace(db.orm, settings);
+    // From here on, what is known of the workspaces outlives an outage of the database.
+    await directory.current(0);
     return await loadIdentity(db.orm);
   });
   const client = openTemporalClient(config);
@@ -131,11 +119,7 @@ async function startWorker(parts: {
       db,
       identity,
       background,
-      kapso: kapsoClient(settings),
-      isReal: whatsAppState(settings) === 'real',
-      tellsConversations: !(callsState(settings) === 'simulated' && whatsAppState(settings) === 'real'),
-      vapi,
-      models,
+      services,
       logger,
       metrics,
       limits: {
@@ -143,7 +127,6 @@ async function startWorker(parts: {
         providerAttemptMs: requestTimeouts(settings),
         turnMs: settings.TURN_TIMEOUT_MS,
       },
-      timeZone: settings.TIME_ZONE,
       answerLimits: { withinMs: settings.ANSWER_WITHIN_HOURS * 60 * 60_000, repliesPerHour: settings.REPLIES_PER_HOUR },
       taskQueue: settings.TEMPORAL_TASK_QUEUE,
       followUpText: settings.CALL_FOLLOW_UP_TEXT,
@@ -155,15 +138,6 @@ async function startWorker(parts: {
     ...slots,
     shutdownGraceTime: SHUTDOWN_GRACE_MS,
   });
-}
-
-function kapsoClient({ KAPSO_API_KEY: apiKey, KAPSO_BASE_URL: baseUrl }: Settings): KapsoClient {
-  return apiKey === undefined ? unconfiguredKapso() : createKapsoClient({ baseUrl, apiKey, timeoutMs: SEND_TIMEOUT_MS });
-}
-
-function serverOption(settings: Settings): { server?: CallServer } {
-  const server = callServer(settings);
-  return server ? { server } : {};
 }
 
 /** Routes the SDK's logs to our logger, leaves signals to `onShutdown`, and serves the SDK's metrics at `sdkMetricsAddress`. */

@@ -17,6 +17,7 @@ import { workspaceOfVapiNumber } from './workspaces';
 /** The part of a row that decides where a fact belongs. */
 export interface CallRow {
   callId: string;
+  workspaceId: string | null;
   workflowId: string;
   /** Whether Parley placed it; then its workflow ran before its first event. */
   isOwn: boolean;
@@ -42,7 +43,7 @@ export interface KeptCallEvent {
 /** An id can move to another row between two statements, but each of these moves happens only once. */
 const ATTEMPTS = 5;
 
-const rowColumns = sql`r.id AS "callId", r.workflow_id AS "workflowId", r.request_hash IS NOT NULL AS "isOwn", r.provider_call_id AS "providerCallId",
+const rowColumns = sql`r.id AS "callId", r.workspace_id AS "workspaceId", r.workflow_id AS "workflowId", r.request_hash IS NOT NULL AS "isOwn", r.provider_call_id AS "providerCallId",
   r.former_provider_call_ids AS "formerProviderCallIds", r.status, r.outcome, r.needs_attention AS "needsAttention",
   r.max_duration_seconds AS "maxDurationSeconds", r.answered_at AS "answeredAt", r.done_at AS "doneAt"`;
 
@@ -65,15 +66,15 @@ export async function findCallRow(
 
 /**
  * Stores a fact: finds or creates its row, writes the event once, and raises the row. `foreignCallId`: the id for a row that must be
- * created. @throws the database's error
+ * created. `workspaceId`: the workspace whose secret proved the event; undefined: the number decides. @throws the database's error
  */
-export async function keepCallEvent(db: Database, event: CallEvent, foreignCallId: string): Promise<KeptCallEvent> {
+export async function keepCallEvent(db: Database, event: CallEvent, foreignCallId: string, workspaceId?: string): Promise<KeptCallEvent> {
   let parties: { ownCallId?: string; providerCallId: string } = event;
   let isNew = false;
   for (let attempt = 1; attempt <= ATTEMPTS; attempt += 1) {
     const found = await findCallRow(db, parties);
     if (!found) {
-      await insertForeignRow(db, event, foreignCallId);
+      await insertForeignRow(db, event, foreignCallId, workspaceId);
       continue;
     }
     const isFormer = found.formerProviderCallIds.includes(event.providerCallId);
@@ -83,7 +84,7 @@ export async function keepCallEvent(db: Database, event: CallEvent, foreignCallI
       if (!adopted) parties = { providerCallId: event.providerCallId };
       continue;
     }
-    const applied = await applyEvent(db, event, found.callId);
+    const applied = await applyEvent(db, event, found.callId, workspaceId);
     isNew ||= applied.isNew;
     if (applied.row) return { row: applied.row, isNew, isFormer };
     if (isFormer || found.doneAt !== null) return { row: found, isNew, isFormer };
@@ -93,7 +94,7 @@ export async function keepCallEvent(db: Database, event: CallEvent, foreignCallI
 }
 
 /** Creates the row, unless a concurrent event has. */
-async function insertForeignRow(db: Database, event: CallEvent, callId: string): Promise<void> {
+async function insertForeignRow(db: Database, event: CallEvent, callId: string, workspaceId: string | undefined): Promise<void> {
   const { providerCallId, status, direction, fromNumber, toNumber, assistantId, phoneNumberId, maxDurationSeconds } = event;
   await db.query(sql`
     INSERT INTO vapi_call_results
@@ -102,7 +103,7 @@ async function insertForeignRow(db: Database, event: CallEvent, callId: string):
     VALUES (${callId}::uuid, ${callWorkflowId(callId)}, ${providerCallId}, ${direction}::call_direction,
       ${status === 'scheduled' ? status : 'queued'}, ${fromNumber ?? null},
       ${toNumber ?? null}, ${assistantId ?? null}, ${phoneNumberId ?? null}, COALESCE(${maxDurationSeconds ?? null}::int, 600),
-      ${workspaceOfVapiNumber(phoneNumberId)})
+      COALESCE(${workspaceId ?? null}::uuid, ${workspaceOfVapiNumber(phoneNumberId)}))
     ON CONFLICT DO NOTHING`);
 }
 
@@ -110,7 +111,12 @@ async function insertForeignRow(db: Database, event: CallEvent, callId: string):
  * Writes the event and raises the row in one statement, so that no crash can separate them. Idempotent. `row` is undefined if it did not
  * change because it is done or follows another call.
  */
-async function applyEvent(db: Database, event: CallEvent, callId: string): Promise<{ isNew: boolean; row: CallRow | undefined }> {
+async function applyEvent(
+  db: Database,
+  event: CallEvent,
+  callId: string,
+  workspaceId: string | undefined,
+): Promise<{ isNew: boolean; row: CallRow | undefined }> {
   const { providerCallId, type, status, endedReason, startedAt, endedAt, fromNumber, toNumber, assistantId, phoneNumberId } = event;
   const occurredAt = new Date(event.atMs).toISOString();
   const reached = type === 'end-of-call-report' ? 'ended' : (status ?? '');
@@ -133,7 +139,7 @@ async function applyEvent(db: Database, event: CallEvent, callId: string): Promi
           phone_number_id = COALESCE(r.phone_number_id, ${phoneNumberId ?? null}),
           -- An event may be the first to name the number of a call that others placed.
           workspace_id = CASE WHEN r.request_hash IS NULL AND r.phone_number_id IS NULL AND ${phoneNumberId !== undefined}
-            THEN ${workspaceOfVapiNumber(phoneNumberId)} ELSE r.workspace_id END,
+            THEN COALESCE(${workspaceId ?? null}::uuid, ${workspaceOfVapiNumber(phoneNumberId)}) ELSE r.workspace_id END,
           updated_at = now()
       WHERE r.id = ${callId}::uuid AND r.provider_call_id = ${providerCallId} AND r.done_at IS NULL
         AND NOT ${providerCallId} = ANY(r.former_provider_call_ids)

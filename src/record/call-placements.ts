@@ -7,6 +7,8 @@ import { type Database, sql } from '../platform/database';
 
 /** What the request to place a call needs. */
 export interface CallToPlace {
+  /** Null if it belongs to none. */
+  workspaceId: string | null;
   /** E.164. */
   to: string;
   assistantId: string;
@@ -51,7 +53,7 @@ export async function claimPlacement(db: Database, { callId, claimId, dials, not
     UPDATE vapi_call_results SET dialled_at = now(), dial_count = dial_count + 1, dial_claim = ${claimId}::uuid, updated_at = now()
     WHERE id = ${callId}::uuid AND dial_count = ${dials} AND provider_call_id IS NULL AND done_at IS NULL
       AND now() <= COALESCE(${notAfter}::timestamptz, 'infinity')
-    RETURNING to_number AS "to", assistant_id AS "assistantId", phone_number_id AS "phoneNumberId",
+    RETURNING workspace_id AS "workspaceId", to_number AS "to", assistant_id AS "assistantId", phone_number_id AS "phoneNumberId",
       COALESCE(variables, '{}') AS variables, COALESCE(metadata, '{}') AS metadata, max_duration_seconds AS "maxDurationSeconds"`);
   if (rows[0]) return { kind: 'claimed', call: rows[0] };
   const row = await db.orm.vapiCallResult.findUnique({
@@ -80,6 +82,7 @@ export async function takeBackClaim(db: Database, { callId, claimId }: Pick<Plac
 export interface SoughtPlacement {
   /** Vapi's id, if known. */
   providerCallId: string | null;
+  workspaceId: string | null;
   assistantId: string | null;
   phoneNumberId: string | null;
   /** When the last request to place the call began. */
@@ -94,6 +97,7 @@ export async function findSoughtPlacement(db: Database, callId: string): Promise
     where: { id: callId },
     select: {
       providerCallId: true,
+      workspaceId: true,
       assistantId: true,
       phoneNumberId: true,
       dialledAt: true,

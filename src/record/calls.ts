@@ -3,6 +3,7 @@ import { Prisma, type VapiCallResult } from '../../prisma/generated/client';
 import { type CallStatus, callWorkflowId } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
 import { phoneSpellings } from '../platform/phone';
+import { type Actor, auditInsert } from './audit';
 import { CALL_OUTCOMES, type CallOutcome } from './call-outcome';
 import { type Page, pageOf } from './page';
 import { inScope, type Scope } from './scope';
@@ -71,7 +72,7 @@ export async function findCallByProviderId(db: Database, providerCallId: string,
 }
 
 /** The columns that say whether a call has a recording. */
-export type RecordedCall = Pick<Call, 'id' | 'providerCallId' | 'recordingUrl' | 'doneAt'>;
+export type RecordedCall = Pick<Call, 'id' | 'workspaceId' | 'providerCallId' | 'recordingUrl' | 'doneAt'>;
 
 /** Finds a call by either id; null if the scope has no such call. */
 export async function findRecordedCall(
@@ -81,7 +82,7 @@ export async function findRecordedCall(
 ): Promise<RecordedCall | null> {
   return await db.orm.vapiCallResult.findFirst({
     where: { ...inScope(scope), OR: [{ providerCallId: keys.providerCallId }, ...(keys.id === undefined ? [] : [{ id: keys.id }])] },
-    select: { id: true, providerCallId: true, recordingUrl: true, doneAt: true },
+    select: { id: true, workspaceId: true, providerCallId: true, recordingUrl: true, doneAt: true },
   });
 }
 
@@ -165,12 +166,19 @@ export async function recordCallbackFailure(db: Database, id: string): Promise<v
 }
 
 /** A person has looked: the call no longer needs attention. */
-export async function clearCallAttention(db: Database, id: string): Promise<void> {
-  await db.orm.vapiCallResult.updateMany({ where: { id }, data: { needsAttention: false, callbackFailedAt: null } });
+export async function clearCallAttention(db: Database, { id, workspaceId }: Pick<Call, 'id' | 'workspaceId'>, actor: Actor): Promise<void> {
+  const entry = { actor, workspaceId: workspaceId ?? undefined, action: 'call.attention_cleared', subject: `call ${id}` };
+  await db.query(sql`
+    WITH cleared AS (
+      UPDATE vapi_call_results SET needs_attention = false, callback_failed_at = NULL, updated_at = now()
+      WHERE id = ${id}::uuid AND (needs_attention OR callback_failed_at IS NOT NULL) RETURNING 1
+    )
+    ${auditInsert(entry, sql`SELECT 1 FROM cleared`)}`);
 }
 
 /** What is known about a call so far. */
 export interface CallFacts {
+  workspaceId: string | null;
   providerCallId: string | null;
   status: string;
   endedReason: string | null;
@@ -184,6 +192,7 @@ export interface CallFacts {
 
 /** The columns that `factsOf` reads. */
 export const factColumns = {
+  workspaceId: true,
   providerCallId: true,
   status: true,
   endedReason: true,
@@ -196,8 +205,18 @@ export const factColumns = {
 type FactRow = Prisma.VapiCallResultGetPayload<{ select: typeof factColumns }>;
 
 /** The facts in a row. */
-export function factsOf({ providerCallId, status, endedReason, startedAt, answeredAt, rawPayload, customerSpoke }: FactRow): CallFacts {
+export function factsOf({
+  workspaceId,
+  providerCallId,
+  status,
+  endedReason,
+  startedAt,
+  answeredAt,
+  rawPayload,
+  customerSpoke,
+}: FactRow): CallFacts {
   return {
+    workspaceId,
     providerCallId,
     status,
     endedReason,
@@ -205,6 +224,12 @@ export function factsOf({ providerCallId, status, endedReason, startedAt, answer
     wasInProgress: startedAt !== null || answeredAt !== null,
     customerSpoke: customerSpoke ?? undefined,
   };
+}
+
+/** The workspace of the call with this id at Vapi; null if none is known. */
+export async function findWorkspaceOfCall(db: Database, providerCallId: string): Promise<string | null> {
+  const row = await db.orm.vapiCallResult.findUnique({ where: { providerCallId }, select: { workspaceId: true } });
+  return row?.workspaceId ?? null;
 }
 
 /** Undefined if there is no such call. */

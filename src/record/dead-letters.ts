@@ -8,6 +8,7 @@ import { type Database, sql } from '../platform/database';
 import { boundedJson, cutText } from '../platform/text';
 import { raisedAlert } from './alerts';
 import { clearDeadLetterAttention } from './attention';
+import { type Actor, recordAudit } from './audit';
 import { numbersInScope, type Scope } from './scope';
 
 /** Where a dead letter arrived. */
@@ -35,6 +36,8 @@ interface LetterFacts {
   phoneNumberId?: string;
   /** WhatsApp's id of the message. */
   providerMessageId?: string;
+  /** The workspace whose secret proved the sender; undefined: a secret of the environment did. */
+  workspaceId?: string;
 }
 
 /** A webhook, or one item of it. */
@@ -82,15 +85,15 @@ export async function keepDeadLetters(db: Database, letters: readonly NewDeadLet
   const { reason, detail } = letters[0] ?? { reason: '', detail: '' };
   const alert = { cause: `dead letter: ${reason}`, text: `dead letter: ${detail}` };
   const kept = await db.query<{ id: string }>(sql`
-    WITH kept AS (INSERT INTO dead_letters (source, reason, detail, event, phone_number_id, provider_message_id, workflow_id, conversation_id,
-      body, raw_body, is_truncated, digest)
-    SELECT source, reason, detail, event, phone_number_id, provider_message_id, workflow_id, conversation_id,
+    WITH kept AS (INSERT INTO dead_letters (source, reason, detail, event, phone_number_id, workspace_id, provider_message_id, workflow_id,
+      conversation_id, body, raw_body, is_truncated, digest)
+    SELECT source, reason, detail, event, phone_number_id, workspace_id, provider_message_id, workflow_id, conversation_id,
       body::jsonb, raw_body, is_truncated, digest
     FROM unnest(${column('source')}::text[], ${column('reason')}::text[], ${column('detail')}::text[], ${column('event')}::text[],
-      ${column('phoneNumberId')}::text[], ${column('providerMessageId')}::text[], ${column('workflowId')}::text[],
+      ${column('phoneNumberId')}::text[], ${column('workspaceId')}::uuid[], ${column('providerMessageId')}::text[], ${column('workflowId')}::text[],
       ${column('conversationId')}::uuid[], ${column('body')}::text[], ${column('rawBody')}::bytea[], ${column('isTruncated')}::boolean[],
       ${column('digest')}::text[])
-      AS l(source, reason, detail, event, phone_number_id, provider_message_id, workflow_id, conversation_id,
+      AS l(source, reason, detail, event, phone_number_id, workspace_id, provider_message_id, workflow_id, conversation_id,
         body, raw_body, is_truncated, digest)
     ON CONFLICT (digest) DO UPDATE SET
       occurrences = dead_letters.occurrences + 1, last_seen_at = now(), replayed_at = NULL,
@@ -112,6 +115,7 @@ interface Storable {
   detail: string;
   event: string | null;
   phoneNumberId: string | null;
+  workspaceId: string | null;
   providerMessageId: string | null;
   workflowId: string | null;
   conversationId: string | null;
@@ -133,6 +137,7 @@ function storable(letter: NewDeadLetter): Storable {
     detail: cutText(letter.detail, 500),
     event: textOrNull('event' in letter ? letter.event : undefined),
     phoneNumberId: textOrNull(letter.phoneNumberId),
+    workspaceId: letter.workspaceId ?? null,
     providerMessageId: textOrNull(letter.providerMessageId),
     workflowId: textOrNull(workflowId),
     conversationId: conversationId !== undefined && UUID.test(conversationId) ? conversationId : null,
@@ -159,8 +164,9 @@ function storableBytes(bytes: Buffer): StorableBody {
 }
 
 /** Identifies a message by its id, whatever is known about its sender, and an item of a webhook by its content. */
-function digestOf({ source, phoneNumberId, providerMessageId }: NewDeadLetter, { body, rawBody }: StorableBody): string {
-  const hash = createHash('sha256').update(JSON.stringify([source]));
+function digestOf({ source, phoneNumberId, providerMessageId, workspaceId }: NewDeadLetter, { body, rawBody }: StorableBody): string {
+  // Two workspaces may be sent the same body.
+  const hash = createHash('sha256').update(JSON.stringify(workspaceId === undefined ? [source] : [source, workspaceId]));
   if (source === 'conversation' && providerMessageId !== undefined) hash.update(JSON.stringify([phoneNumberId, providerMessageId]));
   else hash.update(rawBody ?? body ?? '');
   return hash.digest('hex');
@@ -199,7 +205,7 @@ const BODILESS = { body: true, rawBody: true, digest: true } satisfies Prisma.De
 async function whereOf(db: Database, { workspaceId, reason, source, replayed }: DeadLetterFilter): Promise<Prisma.DeadLetterWhereInput> {
   const numbers = await numbersInScope(db, workspaceId);
   return {
-    ...(numbers === undefined ? {} : { phoneNumberId: { in: numbers } }),
+    ...(numbers === undefined || workspaceId === undefined ? {} : { OR: [{ workspaceId }, { phoneNumberId: { in: numbers } }] }),
     ...(reason === undefined ? {} : { reason }),
     ...(source === undefined ? {} : { source }),
     ...(replayed === undefined ? {} : { replayedAt: replayed ? { not: null } : null }),
@@ -249,9 +255,16 @@ export async function markReplayed(db: Database, { id, occurrences }: Pick<DeadL
 }
 
 /** Deletes a letter, and with it the reason for attention that it was, in one transaction. Harmless if it is gone. */
-export async function deleteDeadLetter(db: Database, { id, workflowId }: Pick<DeadLetter, 'id' | 'workflowId'>): Promise<void> {
+export async function deleteDeadLetter(
+  db: Database,
+  { id, workflowId, reason, detail }: Pick<DeadLetter, 'id' | 'workflowId' | 'reason' | 'detail'>,
+  { actor, workspaceId }: { actor: Actor; workspaceId: Scope },
+): Promise<void> {
   await db.transaction(async (transaction) => {
-    await transaction.query(sql`DELETE FROM dead_letters WHERE id = ${id}::uuid`);
+    const deleted = await transaction.query(sql`DELETE FROM dead_letters WHERE id = ${id}::uuid RETURNING 1`);
+    if (deleted.length === 0) return;
+    const entry = { actor, workspaceId, action: 'dead_letter.deleted', subject: `dead_letter ${id}` };
+    await recordAudit(transaction, { ...entry, before: { reason, detail } });
     if (workflowId) await clearDeadLetterAttention(transaction, workflowId);
   });
 }

@@ -6,6 +6,7 @@ const TABLES = {
   statusEvents: sql`message_status_events`,
   callEvents: sql`vapi_call_events`,
   parkedMessages: sql`parked_messages`,
+  auditEntries: sql`audit_entries`,
 } as const satisfies Record<ExpiringRows, unknown>;
 
 /**

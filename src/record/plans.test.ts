@@ -133,6 +133,7 @@ test.each(EXPIRING_ROWS)('when there are many %s, then the oldest are deleted wi
     callEvents: `INSERT INTO vapi_call_events (provider_call_id, type, occurred_at, created_at) SELECT n, 'hang', now(), ${at} ${from}`,
     parkedMessages: `INSERT INTO parked_messages (phone_number_id, provider_message_id, workflow_id, reason, message, created_at)
       SELECT '1', n, 'w', 'test', '{}', ${at} ${from}`,
+    auditEntries: `INSERT INTO audit_entries (actor, action, subject, created_at) SELECT 'a', 'key.created', n, ${at} ${from}`,
   };
   await client.query(fill[kind]);
   await client.query('ANALYZE');

@@ -28,6 +28,7 @@ export interface PromptOrder {
 
 /** The material of a prompt. */
 export interface PromptMaterial {
+  workspaceId: string;
   systemPrompt: string;
   /** In the customer's own words. */
   customerName: string | null;
@@ -56,7 +57,7 @@ export async function loadPromptMaterial(
     WITH turn AS (
       SELECT m.id, m.position, m.direction, m.kind, m.text, m.occurred_at, m.workflow_id FROM messages m WHERE ${isOneOf(sql`m.id`, messageIds)}
     )
-    SELECT s.system_prompt AS "systemPrompt", p.name AS "customerName",
+    SELECT c.workspace_id AS "workspaceId", s.system_prompt AS "systemPrompt", p.name AS "customerName",
       (SELECT json_agg(h ORDER BY h."writtenAt" DESC NULLS LAST, h.position DESC) FROM (
         SELECT t.position, t.direction, t.kind, t.text, t.occurred_at AS "writtenAt" FROM turn t
         UNION ALL

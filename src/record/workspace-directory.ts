@@ -25,6 +25,7 @@ export interface KnownWorkspace {
 
 /** All workspaces at one moment. */
 export interface Workspaces {
+  /** The oldest first. */
   byId: ReadonlyMap<string, KnownWorkspace>;
   byKapsoNumber: ReadonlyMap<string, KnownWorkspace>;
   byVapiNumber: ReadonlyMap<string, KnownWorkspace>;
@@ -37,6 +38,8 @@ export interface WorkspaceDirectory {
   peek(): Workspaces | undefined;
   /** At most `maxAgeMs` old (default `RENEW_AFTER_MS`); older if the database is away. @throws if it was never read, and cannot be */
   current(maxAgeMs?: number): Promise<Workspaces>;
+  /** One workspace; undefined if there is none. Reads again before it says so, because the workspace may be new. @throws as `current` */
+  find(choose: (workspaces: Workspaces) => KnownWorkspace | undefined): Promise<KnownWorkspace | undefined>;
 }
 
 /** A change is noticed by every process after this time at the latest, if the workspace is in use. */
@@ -79,6 +82,18 @@ export function createWorkspaceDirectory(parts: {
     return reading;
   }
 
+  async function current(maxAgeMs = RENEW_AFTER_MS): Promise<Workspaces> {
+    if (!isOlderThan(maxAgeMs) && known) return known;
+    try {
+      await renewOnce();
+    } catch (error) {
+      if (known === undefined) throw error;
+      logger.warn({ error }, 'the workspaces could not be read again; using what is known');
+    }
+    if (known === undefined) throw new Error('the workspaces were not read');
+    return known;
+  }
+
   const isOlderThan = (ageMs: number) => known === undefined || performance.now() - known.readAtMs > ageMs;
 
   return {
@@ -86,16 +101,9 @@ export function createWorkspaceDirectory(parts: {
       if (isOlderThan(RENEW_AFTER_MS)) renewOnce().catch((error: unknown) => logger.warn({ error }, 'the workspaces could not be read'));
       return known;
     },
-    async current(maxAgeMs = RENEW_AFTER_MS) {
-      if (!isOlderThan(maxAgeMs) && known) return known;
-      try {
-        await renewOnce();
-      } catch (error) {
-        if (known === undefined) throw error;
-        logger.warn({ error }, 'the workspaces could not be read again; using what is known');
-      }
-      if (known === undefined) throw new Error('the workspaces were not read');
-      return known;
+    current,
+    async find(choose) {
+      return choose(await current()) ?? choose(await current(0));
     },
   };
 }
@@ -126,7 +134,7 @@ async function readWorkspaces(db: Database): Promise<WorkspaceRow[]> {
       w.vapi_assistant_id AS "vapiAssistantId", w.time_zone AS "timeZone",
       COALESCE((SELECT json_agg(json_build_object('field', c.field, 'encrypted', c.encrypted)) FROM workspace_credentials c
         WHERE c.workspace_id = w.id), '[]') AS credentials
-    FROM workspaces w`);
+    FROM workspaces w ORDER BY w.created_at, w.id`);
 }
 
 function knownWorkspace({ credentials: rows, vapiAssistantId, timeZone, ...row }: WorkspaceRow, settings: Settings): VersionedWorkspace {

@@ -18,10 +18,11 @@ import {
   type StatusEvent,
   type UnreadableEvent,
 } from '../providers/kapso/events';
-import { isSigned, signaturesIn } from '../providers/kapso/signature';
+import { signaturesIn } from '../providers/kapso/signature';
 import { KAPSO_WEBHOOK_PATHS } from '../providers/kapso/webhook-paths';
 import { lettersOf } from './dead-letters';
 import { type Events, type HandedOver, type HandOverDependencies, handOver, levelOf, NotStartedError, unstoredResult } from './hand-over';
+import { ownEvents, type SenderOptions, senderOf } from './kapso-senders';
 
 /** Meta's largest webhook (Meta's webhook reference). */
 const BODY_LIMIT_MIB = 3;
@@ -76,10 +77,8 @@ function kapsoPath(index: number): ZodOpenApiPathsObject[string] {
   };
 }
 
-export interface KapsoWebhookOptions {
-  secrets: readonly string[];
+export interface KapsoWebhookOptions extends SenderOptions {
   logShapes: boolean;
-  logger: Logger;
   /** Undefined until startup is complete. */
   handOverDependencies(): HandOverDependencies | undefined;
 }
@@ -88,18 +87,18 @@ export interface KapsoWebhookOptions {
 export function kapsoWebhook(options: KapsoWebhookOptions): Webhook {
   return {
     ...{ source: 'kapso', paths: WEBHOOK_PATHS, bodyLimitMib: BODY_LIMIT_MIB, refusal: refusalOf(options) },
-    proofOf: (headers) => proofOf(headers, options.secrets),
+    proofOf: (headers) => proofOf(headers, options),
     take: (webhook) => takeWebhook(webhook, options),
   };
 }
 
 function refusalOf({ secrets }: KapsoWebhookOptions): string {
-  return secrets.length > 0 ? 'bad or missing signature' : 'WhatsApp is not configured (KAPSO_WEBHOOK_SECRET)';
+  return secrets.length > 0 ? 'bad or missing signature' : 'bad or missing signature (KAPSO_WEBHOOK_SECRET is not set)';
 }
 
-function proofOf(headers: ReceivedWebhook['headers'], secrets: readonly string[]): Proof {
+function proofOf(headers: ReceivedWebhook['headers'], options: KapsoWebhookOptions): Proof {
   const signatures = signaturesIn(headers);
-  return signatures.length > 0 && ((rawBody) => signatures.some((signature) => isSigned(rawBody, signature, secrets)));
+  return signatures.length > 0 && ((rawBody) => senderOf(rawBody, signatures, options));
 }
 
 /** Meta's handshake, which verifies that the URL is ours. */
@@ -118,15 +117,15 @@ function answerHandshake(request: Request, response: Response, verifyToken: stri
 
 const RECEIVED: WebhookResponse = jsonResponse({ received: true } satisfies z.input<typeof receivedSchema>);
 
-async function takeWebhook({ headers, rawBody, note }: ReceivedWebhook, options: KapsoWebhookOptions): Promise<WebhookResponse> {
+async function takeWebhook({ headers, rawBody, sender, note }: ReceivedWebhook, options: KapsoWebhookOptions): Promise<WebhookResponse> {
   const logger = options.logger.child({ idempotencyKey: headers['x-idempotency-key'] ?? null });
   const eventName = eventNameIn(headers);
-  const read = sorted(readKapsoBody(rawBody, eventName));
+  const read = sorted(ownEvents(readKapsoBody(rawBody, eventName), sender, options));
   note({ type: typeOf(read), result: resultOf(read) });
   try {
     report(read, options.logShapes, logger);
     const { messages, statuses } = read;
-    const letters = lettersOf(read.unreadable, { rawBody, eventName });
+    const letters = lettersOf(read.unreadable, { rawBody, eventName, sender });
     const conversations = await keep({ messages, statuses, letters }, options.handOverDependencies(), logger);
     if (conversations.length === 0) return RECEIVED;
     return { ...RECEIVED, afterwards: () => logger.info({ conversations }, 'messages handed over') };

@@ -8,7 +8,9 @@ import { vapiWebhook } from './vapi';
 
 const lines: string[] = [];
 const logger = createLogger('test', 'warn', { write: (line) => lines.push(line) });
-const notStarted = { logger, handOverDependencies: () => undefined };
+const neverRead = () => Promise.reject(new Error('never read'));
+const directory = { peek: () => undefined, current: neverRead, find: neverRead };
+const notStarted = { logger, directory, handOverDependencies: () => undefined };
 const fixture = (path: string) => readFileSync(`test/fixtures/${path}`);
 
 test.each<[string, Webhook, Buffer]>([

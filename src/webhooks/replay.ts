@@ -10,7 +10,7 @@ import { readVapiBody, readVapiJson } from '../providers/vapi/events';
 import { clearDeadLetterAttention } from '../record/attention';
 import { markReplayed, type RefusedMessage, type Replayed, renewReason } from '../record/dead-letters';
 import { type HandOverDependencies, handOver } from './hand-over';
-import { handOverFact } from './vapi';
+import { ForeignCallError, handOverFact } from './vapi';
 
 export interface ReplayOptions {
   settings: CallTimings;
@@ -75,9 +75,17 @@ function failed(reason: string, detail: string): Replayed {
   return { result: 'failed', reason, detail };
 }
 
-async function takeKapso({ body, rawBody, event }: DeadLetter, dependencies: HandOverDependencies): Promise<Replayed> {
+async function takeKapso(letter: DeadLetter, dependencies: HandOverDependencies): Promise<Replayed> {
+  const { body, rawBody, event, workspaceId, phoneNumberId } = letter;
   const eventName = event ?? undefined;
-  const events = rawBody ? readKapsoBody(Buffer.from(rawBody), eventName) : readKapsoJson(body, eventName);
+  const read = rawBody ? readKapsoBody(Buffer.from(rawBody), eventName) : readKapsoJson(body, eventName);
+  const number = phoneNumberId ?? undefined;
+  // As when it arrived: the secret of a workspace proves events of its number only.
+  const isForeign = (each: KapsoEvent) => each.type !== 'skipped' && (each.phoneNumberId ?? number) !== number;
+  if (workspaceId !== null && (number === undefined || read.some(isForeign)))
+    return failed(letter.reason, 'It was signed by one workspace, and is about the number of another.');
+  const events =
+    workspaceId === null ? read : read.map((each) => (each.type === 'skipped' ? each : { ...each, phoneNumberId: number ?? '' }));
   const ofType = <T extends KapsoEvent['type']>(type: T) =>
     events.filter((each): each is Extract<KapsoEvent, { type: T }> => each.type === type);
   const [messages, statuses]: [MessageEvent[], StatusEvent[]] = [ofType('message'), ofType('status')];
@@ -88,12 +96,21 @@ async function takeKapso({ body, rawBody, event }: DeadLetter, dependencies: Han
   return { result: messages.length + statuses.length > 0 ? 'taken' : 'skipped' };
 }
 
-async function takeVapi({ body, rawBody }: DeadLetter, settings: CallTimings, dependencies: HandOverDependencies): Promise<Replayed> {
+async function takeVapi(
+  { body, rawBody, workspaceId, reason }: DeadLetter,
+  settings: CallTimings,
+  dependencies: HandOverDependencies,
+): Promise<Replayed> {
   const message = rawBody ? readVapiBody(Buffer.from(rawBody)) : readVapiJson(body);
   if (message.kind === 'unreadable') return failed(message.reason, message.detail);
   // Nobody is waiting for the response to an old request any more.
   if (message.kind !== 'fact') return { result: 'skipped' };
-  await handOverFact(message, settings, dependencies);
+  try {
+    await handOverFact(message, settings, dependencies, workspaceId === null ? undefined : { workspaceId });
+  } catch (error) {
+    if (error instanceof ForeignCallError) return failed(reason, 'It was signed by one workspace, and is about a call of another.');
+    throw error;
+  }
   return { result: 'taken' };
 }
 

@@ -19,8 +19,16 @@ import {
   statusRank,
 } from '../../workflows/contract';
 import { ApiError, logged, RETRY_AFTER, webhookProblems } from '../http/errors';
-import { jsonResponse, type ReceivedWebhook, type Webhook, type WebhookNote, type WebhookResponse } from '../http/webhook-ingress';
+import {
+  jsonResponse,
+  type ReceivedWebhook,
+  type Sender,
+  type Webhook,
+  type WebhookNote,
+  type WebhookResponse,
+} from '../http/webhook-ingress';
 import type { Settings } from '../platform/config';
+import type { Database } from '../platform/database';
 import { fromRecord, isRefused } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
 import { answerVapi, type VapiAnswerSettings } from '../providers/vapi/answers';
@@ -35,12 +43,14 @@ import {
   type VapiMessage,
 } from '../providers/vapi/events';
 import { withoutSecretFields } from '../providers/vapi/report';
-import { type VapiAuthSettings, vapiProof } from '../providers/vapi/signature';
-import { type CallRow, keepCallEvent } from '../record/call-events';
+import type { VapiAuthSettings } from '../providers/vapi/signature';
+import { type CallRow, findCallRow, keepCallEvent } from '../record/call-events';
 import { keepCallReport } from '../record/call-reports';
 import type { WebhookLetter } from '../record/dead-letters';
+import type { WorkspaceDirectory } from '../record/workspace-directory';
 import { type HandOverDependencies, handOver, levelOf, NotStartedError, unstoredResult } from './hand-over';
 import { signalDeadlineMs } from './signaller';
+import { vapiSenderOf } from './vapi-senders';
 
 /** A report holds the same conversation three or four times (Vapi's end-of-call-report). */
 const BODY_LIMIT_MIB = 12;
@@ -51,6 +61,7 @@ const RECORD_TIMEOUT_MS = 1_500;
 export interface VapiWebhookOptions {
   settings: VapiAuthSettings & VapiAnswerSettings & CallTimings & Pick<Settings, 'DEBUG_WEBHOOK'>;
   logger: Logger;
+  directory: WorkspaceDirectory;
   /** Undefined until startup is complete. */
   handOverDependencies(): HandOverDependencies | undefined;
 }
@@ -92,7 +103,7 @@ export const vapiPaths: ZodOpenApiPathsObject = {
 export function vapiWebhook(options: VapiWebhookOptions): Webhook {
   return {
     ...{ source: 'vapi', paths: [VAPI_WEBHOOK_PATH], bodyLimitMib: BODY_LIMIT_MIB, refusal: refusalOf(options) },
-    proofOf: (headers) => vapiProof(headers, options.settings),
+    proofOf: (headers) => vapiSenderOf(headers, options),
     take: (webhook) => takeWebhook(webhook, options),
   };
 }
@@ -111,7 +122,7 @@ async function takeWebhook(webhook: ReceivedWebhook, options: VapiWebhookOptions
     case 'fact':
       return await takeFact(message, webhook, options);
     case 'question':
-      return answer(message, options);
+      return answer(message, webhook.sender, options);
     case 'skipped':
       reportSkipped(message, options);
       return RECEIVED;
@@ -140,11 +151,11 @@ async function keepUnreadable(message: UnreadableMessage, webhook: ReceivedWebho
 }
 
 /** @throws ApiError 503 if it is not stored */
-async function keepLetter(letter: WebhookLetter, { note }: ReceivedWebhook, options: VapiWebhookOptions): Promise<void> {
+async function keepLetter(letter: WebhookLetter, { note, sender }: ReceivedWebhook, options: VapiWebhookOptions): Promise<void> {
   try {
     const dependencies = options.handOverDependencies();
     if (!dependencies) throw new NotStartedError();
-    await handOver({ messages: [], statuses: [], letters: [letter] }, dependencies);
+    await handOver({ messages: [], statuses: [], letters: [{ ...letter, ...sender }] }, dependencies);
   } catch (error) {
     note({ result: unstoredResult(error) });
     const id = logged(options.logger, error, 'dead letter not stored; asking Vapi to send the webhook again', levelOf(error));
@@ -161,9 +172,11 @@ function letterBody(rawBody: Buffer): unknown {
   }
 }
 
-function answer(question: QuestionMessage, { settings, logger }: VapiWebhookOptions): WebhookResponse {
+function answer(question: QuestionMessage, sender: Sender | undefined, options: VapiWebhookOptions): WebhookResponse {
+  const { directory, logger } = options;
   const { type, providerCallId } = question;
-  const given = answerVapi(question, settings);
+  const workspace = sender && directory.peek()?.byId.get(sender.workspaceId);
+  const given = answerVapi(question, workspace?.settings ?? options.settings);
   const isOffered = given.kind === 'json' && ('assistantId' in given.body || 'destination' in given.body);
   if (isOffered) logger.info({ type, providerCallId }, 'responded to a request from Vapi');
   else logger.warn({ type, providerCallId }, 'Vapi requested something that is not configured here');
@@ -176,9 +189,10 @@ async function takeFact(message: FactMessage, webhook: ReceivedWebhook, options:
   try {
     const dependencies = options.handOverDependencies();
     if (!dependencies) throw new NotStartedError();
-    const callId = await handOverFact(message, options.settings, dependencies);
+    const callId = await handOverFact(message, options.settings, dependencies, webhook.sender);
     return { ...RECEIVED, afterwards: () => logger.info({ callId }, 'call event stored') };
   } catch (error) {
+    if (error instanceof ForeignCallError) throw new ApiError(401, error.message);
     if (isRefused(error)) return await keepRefused(error, webhook, { ...options, logger });
     webhook.note({ result: unstoredResult(error) });
     const id = logged(logger, error, 'call event not stored; asking Vapi to send it again', levelOf(error));
@@ -197,16 +211,19 @@ async function keepRefused(error: unknown, webhook: ReceivedWebhook, options: Va
 /**
  * Stores the fact, then signals the workflow, or for a finished call that has improved, starts the callback's update. Duplicates are handed
  * over again, in case the first attempt was lost with its process; known facts change nothing. Returns our id of the call.
- * @throws DatabaseAwayError if the database is slow, or an error of the database or Temporal
+ * @throws DatabaseAwayError if the database is slow, or an error of the database or Temporal; ForeignCallError if the call belongs to
+ * another workspace than the sender
  */
 export async function handOverFact(
   { event, report }: FactMessage,
   settings: CallTimings,
   dependencies: HandOverDependencies,
+  sender?: Sender,
 ): Promise<string> {
   const { db, identity, signaller, taskQueue } = dependencies;
   const keep = async () => {
-    const kept = await keepCallEvent(db, event, identity.callId({ providerCallId: event.providerCallId }));
+    if (sender) await refuseForeignCall(db, event, sender);
+    const kept = await keepCallEvent(db, event, identity.callId({ providerCallId: event.providerCallId }), sender?.workspaceId);
     return { ...kept, report: report && !kept.isFormer ? await keepCallReport(db, kept.row.callId, report) : undefined };
   };
   const { row, isFormer, report: kept } = await fromRecord(keep(), RECORD_TIMEOUT_MS);
@@ -223,6 +240,16 @@ export async function handOverFact(
   };
   await tellWorkflow(row, fact, settings, dependencies);
   return row.callId;
+}
+
+/** The secret of a workspace proves events of its own calls only. */
+export class ForeignCallError extends Error {
+  override name = 'ForeignCallError';
+}
+
+async function refuseForeignCall(db: Database, event: CallEvent, { workspaceId }: Sender): Promise<void> {
+  const row = await findCallRow(db, event);
+  if (row && row.workspaceId !== workspaceId) throw new ForeignCallError('the secret is that of another workspace than the call');
 }
 
 /**

@@ -2,10 +2,10 @@
 import { defineQuery } from '@temporalio/workflow';
 
 /**
- * Rows with a retention of their own: status events of replies, events of calls (usually deleted with their call), and messages to a
- * number without a workspace.
+ * Rows with a retention of their own: status events of replies, events of calls (usually deleted with their call), messages to a number
+ * without a workspace, and the audit log.
  */
-export const EXPIRING_ROWS = ['statusEvents', 'callEvents', 'parkedMessages'] as const;
+export const EXPIRING_ROWS = ['statusEvents', 'callEvents', 'parkedMessages', 'auditEntries'] as const;
 export type ExpiringRows = (typeof EXPIRING_ROWS)[number];
 
 export interface RetentionInput {
@@ -17,8 +17,8 @@ export interface RetentionInput {
   dryRun?: boolean;
   /** Dead letters that were last seen longer ago are deleted. Not set by versions before 0.2: they stay. */
   deadLetterDays?: number;
-  /** Rows written more than this many days ago are deleted. Not set by versions before 0.3: then they are kept. */
-  expireDays?: Record<ExpiringRows, number>;
+  /** Rows written more than this many days ago are deleted. A kind that the version which began the run did not know is kept. */
+  expireDays?: Partial<Record<ExpiringRows, number>>;
   /** Calls per statement (default 500). */
   batchSize?: number;
   /** Minimum age of an open call to be checked (default: one hour). By then its workflow should be running. */
@@ -95,6 +95,7 @@ export function retentionInput(settings: {
   STATUS_EVENT_RETENTION_DAYS: number;
   CALL_EVENT_RETENTION_DAYS: number;
   PARKED_MESSAGE_RETENTION_DAYS: number;
+  AUDIT_RETENTION_DAYS: number;
 }): RetentionInput {
   const { CALL_RETENTION_DAYS: days, CALL_RETENTION_ACTION: action, CALL_EVENT_RETENTION_DAYS } = settings;
   return {
@@ -105,6 +106,7 @@ export function retentionInput(settings: {
       statusEvents: settings.STATUS_EVENT_RETENTION_DAYS,
       callEvents: action === 'keep' ? CALL_EVENT_RETENTION_DAYS : Math.max(CALL_EVENT_RETENTION_DAYS, days + CALL_EVENT_MARGIN_DAYS),
       parkedMessages: settings.PARKED_MESSAGE_RETENTION_DAYS,
+      auditEntries: settings.AUDIT_RETENTION_DAYS,
     },
   };
 }

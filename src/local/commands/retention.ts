@@ -164,6 +164,7 @@ const EXPIRED_WORDS: Record<ExpiringRows, string> = {
   statusEvents: 'old status events of replies',
   callEvents: 'old events of calls',
   parkedMessages: 'old messages to numbers without a workspace',
+  auditEntries: 'old entries of the audit log',
 };
 
 function orphanLine(what: string, calls: number, done: string): string {

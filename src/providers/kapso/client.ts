@@ -97,6 +97,16 @@ export function unconfiguredKapso(): KapsoClient {
   };
 }
 
+/** Stands in for Kapso if the workspace's key cannot be decrypted: sends nothing, so that it is tried again until somebody mends that. */
+export function unreadableKapso(): KapsoClient {
+  return {
+    sendText: async () => ({ kind: 'not_sent', code: 'ENCRYPTION_KEY' }),
+    listSent: async () => {
+      throw new Error("the workspace's credentials cannot be decrypted (ENCRYPTION_KEY)");
+    },
+  };
+}
+
 /** A client for one Kapso project. `timeoutMs`: timeout of each request, including the response body. */
 export function createKapsoClient(options: { baseUrl: string; apiKey: string; timeoutMs: number }): KapsoClient {
   const headers = { 'X-API-Key': options.apiKey, 'Content-Type': 'application/json' };

@@ -105,6 +105,17 @@ const SERVER_MESSAGES = ['status-update', 'end-of-call-report'];
 const CLOCK_SKEW_MS = 60_000;
 const LIST_LIMIT = '1000';
 
+/** Stands in for Vapi if the workspace's key cannot be decrypted: nothing is dialled, and it is tried again until somebody mends that. */
+export function unreadableVapi(): VapiClient {
+  const fail = () => Promise.reject(new Error("the workspace's credentials cannot be decrypted (ENCRYPTION_KEY)"));
+  return {
+    placeCall: async () => ({ kind: 'later', reason: "the workspace's credentials cannot be decrypted (ENCRYPTION_KEY)" }),
+    getCall: fail,
+    findPlacement: fail,
+    endCall: fail,
+  };
+}
+
 /** A client for one Vapi organisation. */
 export function createVapiClient({ baseUrl, apiKey, dialTimeoutMs, timeoutMs, server }: VapiClientOptions): VapiClient {
   const headers = { Authorization: `Bearer ${apiKey}`, 'Content-Type': 'application/json' };
