@@ -81,6 +81,7 @@ beforeAll(async () => {
   const { body, status } = await request<{ id: string }>(system, 'POST', '/api/v1/workspaces', {
     body: {
       ...{ name: 'Second', kapsoPhoneNumberId: number, timeZone: 'Pacific/Kiritimati' },
+      settings: { chatbotEnabled: true, aiEnabled: true, providerChain: ['openai:a-model'] },
       credentials: {
         kapsoApiKey: 'planted-kapso-key-of-the-second',
         kapsoWebhookSecrets: [WEBHOOK_SECRET],
@@ -92,7 +93,7 @@ beforeAll(async () => {
   workspaceId = body.id;
   await system.db.chatbotSettings.update({
     where: { workspaceId },
-    data: { chatbotEnabled: true, aiEnabled: true, providerChain: ['openai:a-model'], quietMs: 0 },
+    data: { quietMs: 0 },
   });
 });
 

@@ -90,6 +90,16 @@ test('when credentials are changed, then what is left out stays, null removes, a
   expect(await auditOf(id)).toHaveLength(entries);
 });
 
+test('when settings of answers are changed, then what is left out stays, and the log has both', async () => {
+  const { id } = await create({ name: 'Answers', settings: { chatbotEnabled: true, providerChain: ['openai:a-model'] } });
+  const { body } = await change<{ settings: object }>(id, { settings: { aiEnabled: true, systemPrompt: 'Be brief.' } });
+  expect(body.settings).toEqual({ chatbotEnabled: true, aiEnabled: true, providerChain: ['openai:a-model'], systemPrompt: 'Be brief.' });
+  expect((await auditOf(id)).at(-1)).toMatchObject({
+    before: { aiEnabled: false, systemPrompt: expect.stringContaining('small business') },
+    after: { aiEnabled: true, systemPrompt: 'Be brief.' },
+  });
+});
+
 test('when a secret is short, then none of its characters are shown', async () => {
   const { credentials } = await create({ name: 'Short', credentials: { kapsoApiKey: 'short-one', kapsoWebhookSecrets: ['short-two'] } });
   expect(credentials).toMatchObject({
@@ -114,6 +124,8 @@ test.each([
   [{ name: 'x', credentials: { kapsoApiKey: 'with space' } }, 'credentials: kapsoApiKey'],
   [{ name: 'x', credentials: { kapsoWebhookSecrets: [] } }, 'credentials: kapsoWebhookSecrets'],
   [{ name: 'x', credentials: { githubToken: 'xxxxxxxx' } }, 'githubToken'],
+  [{ name: 'x', settings: { providerChain: ['skynet:1'] } }, 'settings: providerChain: 0'],
+  [{ name: 'x', settings: { systemPrompt: '' } }, 'settings: systemPrompt'],
 ])('when a workspace is created from %j, then it is a 400 that names %s and no value', async (body, field) => {
   const { status, body: problem } = await request<Problem>(api, 'POST', PATH, { body });
   expect([status, problem.detail]).toEqual([400, expect.stringContaining(field)]);

@@ -6,7 +6,7 @@ import { accessOf, workspaceOf } from '../http/access';
 import { ApiError, bodyProblems, guardedProblems, problems } from '../http/errors';
 import { needs } from '../http/permissions';
 import { booleanParameter, integerParameter, noQuery, parsed, parsedQuery } from '../http/requests';
-import { callsState, type Settings, timeZoneSchema, whatsAppState } from '../platform/config';
+import { callsState, PROVIDER_NAMES, type Settings, timeZoneSchema, whatsAppState } from '../platform/config';
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
 import { EncryptionKeyError } from '../platform/encryption';
@@ -80,7 +80,33 @@ const credentialsBody = z.strictObject(credentialBodies).meta({
     "Stored encrypted, never returned. What is left out stays; null removes it, and the environment's applies. Several webhook secrets may be valid at once, for rotation.",
 });
 
+const settingsFields = {
+  chatbotEnabled: z.boolean().meta({ description: 'Whether messages are processed further than being recorded.' }),
+  aiEnabled: z.boolean().meta({ description: 'Whether a model answers.' }),
+  providerChain: z
+    .array(z.string().refine((entry) => isModelEntry(entry), 'must be provider or provider:model, with a known provider'))
+    .max(20)
+    .meta({ description: 'Models in the order of their calls, `provider:model` or `provider`; empty: every provider with a key.' }),
+  systemPrompt: z
+    .string()
+    .min(1)
+    .max(20_000)
+    .refine((value) => !value.includes('\0') && value.isWellFormed(), 'must be valid text')
+    .meta({ description: "The model's system prompt." }),
+};
+const settingsBody = z.strictObject(settingsFields).partial().meta({
+  id: 'NewAnswering',
+  description:
+    'What is left out stays. For the workspace of KAPSO_PHONE_NUMBER_ID, settings of the environment apply again at every start.',
+});
+
+function isModelEntry(entry: string): boolean {
+  const [provider, ...model] = entry.split(':');
+  return PROVIDER_NAMES.some((name) => name === provider) && /^[\x21-\x7e]{0,200}$/.test(model.join(':'));
+}
+
 const partial = {
+  settings: settingsBody.optional(),
   kapsoPhoneNumberId: fields.kapsoPhoneNumberId.optional(),
   vapiPhoneNumberId: fields.vapiPhoneNumberId.optional(),
   vapiAssistantId: fields.vapiAssistantId.optional(),
@@ -96,6 +122,7 @@ const CREATE_EXAMPLE = {
   name: 'Corner Bakery',
   kapsoPhoneNumberId: '100000000000002',
   timeZone: 'Europe/Lisbon',
+  settings: { chatbotEnabled: true, aiEnabled: true },
   credentials: { kapsoApiKey: 'example-key-of-kapso', kapsoWebhookSecrets: ['example-secret-of-the-webhook'] },
 } satisfies z.input<typeof createBody>;
 const CHANGE_EXAMPLE = { name: 'Corner Bakery', timeZone: 'Europe/Lisbon' } satisfies z.input<typeof changeBody>;
@@ -121,6 +148,7 @@ const workspaceSchema = z
     name: z.string(),
     ...fields,
     credentials: z.object(credentialViews).meta({ description: "The workspace's own. Where it has none, the environment's apply." }),
+    settings: z.object(settingsFields).nullable().meta({ description: 'Whether and how it answers.' }),
     whatsApp: channelState.meta({ description: 'Whether messages are sent, and reach real people.' }),
     calls: channelState.meta({ description: 'Whether calls are placed, and reach real people.' }),
     problem: z.string().nullable().meta({ description: 'Why its credentials cannot be read; null if they can.', example: null }),
@@ -254,8 +282,8 @@ async function list({ db, directory }: WorkspaceDependencies, request: Request, 
 async function create(dependencies: WorkspaceDependencies, request: Request, response: Response): Promise<void> {
   const { settings, db } = dependencies;
   parsedQuery(noQuery, request.query);
-  const { credentials = {}, ...given } = parsed(createBody, request.body);
-  const change = { fields: given, credentials: credentialChanges(credentials) };
+  const { credentials = {}, settings: answering = {}, ...given } = parsed(createBody, request.body);
+  const change = { fields: given, settings: answering, credentials: credentialChanges(credentials) };
   const id = await refusable(fromRecord(createWorkspace(db, change, settings.ENCRYPTION_KEY, accessOf(response))));
   response.status(201).location(`/api/v1/workspaces/${id}`);
   await send(dependencies, id, response);
@@ -270,13 +298,13 @@ async function change(dependencies: WorkspaceDependencies, request: Request, res
   const { settings, db } = dependencies;
   parsedQuery(noQuery, request.query);
   const id = requestedId(request, response);
-  const { credentials = {}, ...given } = parsed(changeBody, request.body);
+  const { credentials = {}, settings: answering = {}, ...given } = parsed(changeBody, request.body);
   const access = accessOf(response);
   const numbers = (['kapsoPhoneNumberId', 'vapiPhoneNumberId'] as const).filter((field) => given[field] !== undefined);
   // Events with the environment's secret go to whoever has the number.
   if (access.workspaceId !== undefined && numbers.length > 0)
     throw new ApiError(403, `only a key of API_KEYS may change ${numbers.join()}`);
-  const wanted = { fields: given, credentials: credentialChanges(credentials) };
+  const wanted = { fields: given, settings: answering, credentials: credentialChanges(credentials) };
   const result = await refusable(fromRecord(changeWorkspace(db, id, wanted, settings.ENCRYPTION_KEY, access)));
   switch (result) {
     case 'not_found':
@@ -349,7 +377,7 @@ function workspaceView(row: WorkspaceRow, known: Workspaces): z.input<typeof wor
     return [field, { configured: stored !== undefined, lastFour: kind === 'one' ? (fours[0] ?? null) : fours }];
   });
   return {
-    ...{ id, name: row.name, kapsoPhoneNumberId, vapiPhoneNumberId, vapiAssistantId, timeZone },
+    ...{ id, name: row.name, kapsoPhoneNumberId, vapiPhoneNumberId, vapiAssistantId, timeZone, settings: row.settings },
     credentials: Object.fromEntries(shown) as z.input<typeof workspaceSchema>['credentials'],
     whatsApp: workspace ? whatsAppState(workspace.settings) : 'off',
     calls: workspace ? callsState(workspace.settings) : 'off',

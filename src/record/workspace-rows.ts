@@ -1,5 +1,5 @@
 /** Workspaces as people manage them: create, list, change, delete, each with its entry in the audit log. */
-import type { Prisma, Workspace } from '../../prisma/generated/client';
+import type { ChatbotSettings, Prisma, Workspace } from '../../prisma/generated/client';
 import { type Database, type Statements, sql } from '../platform/database';
 import { isUniqueViolation } from '../platform/database-errors';
 import type { EncryptionKeys } from '../platform/encryption';
@@ -8,7 +8,13 @@ import { type CredentialField, encryptCredential } from './credentials';
 import { type Page, pageOf } from './page';
 
 /** A workspace without its secrets. */
-export type WorkspaceRow = Omit<Workspace, 'version'> & { credentials: { field: string; lastFours: string[] }[] };
+export type WorkspaceRow = Omit<Workspace, 'version'> & {
+  credentials: { field: string; lastFours: string[] }[];
+  settings: WorkspaceAnswering | null;
+};
+
+/** Whether and how a workspace answers. */
+export type WorkspaceAnswering = Pick<ChatbotSettings, 'chatbotEnabled' | 'aiEnabled' | 'providerChain' | 'systemPrompt'>;
 
 /** The fields that people set. `null` clears one. */
 export interface WorkspaceFields {
@@ -24,6 +30,7 @@ export type CredentialChanges = Partial<Record<CredentialField, readonly string[
 
 export interface WorkspaceChange {
   fields: WorkspaceFields;
+  settings: { [K in keyof WorkspaceAnswering]?: WorkspaceAnswering[K] | undefined };
   credentials: CredentialChanges;
 }
 
@@ -32,7 +39,11 @@ export class NumberTakenError extends Error {
   override name = 'NumberTakenError';
 }
 
-const shown = { omit: { version: true }, include: { credentials: { select: { field: true, lastFours: true } } } } as const;
+const answering = { chatbotEnabled: true, aiEnabled: true, providerChain: true, systemPrompt: true } as const;
+const shown = {
+  omit: { version: true },
+  include: { credentials: { select: { field: true, lastFours: true } }, settings: { select: answering } },
+} as const;
 
 /** Oldest first; `after`: time and id of the last row of the previous page. `id`: only this one. */
 export async function findWorkspaces(
@@ -60,7 +71,7 @@ export async function findWorkspace(db: Database, id: string): Promise<Workspace
 /** Creates a workspace with the default settings of the chatbot. @throws NumberTakenError, EncryptionKeyError */
 export async function createWorkspace(
   db: Database,
-  { fields, credentials }: WorkspaceChange & { fields: { name: string } },
+  { fields, settings, credentials }: WorkspaceChange & { fields: { name: string } },
   keys: EncryptionKeys,
   actor: Actor,
 ): Promise<string> {
@@ -73,7 +84,8 @@ export async function createWorkspace(
         RETURNING id`);
       if (!row) throw new Error('the workspace was not created');
       await transaction.query(sql`INSERT INTO chatbot_settings (workspace_id, updated_at) VALUES (${row.id}::uuid, now())`);
-      const after = { ...given(fields), ...(await writeCredentials(transaction, row.id, credentials, keys)) };
+      const { after: answers } = await writeSettings(transaction, row.id, settings);
+      const after = { ...given(fields), ...answers, ...(await writeCredentials(transaction, row.id, credentials, keys)) };
       await recordAudit(transaction, { actor, workspaceId: row.id, action: 'workspace.created', subject: `workspace ${row.id}`, after });
       return row.id;
     }),
@@ -87,7 +99,7 @@ export type ChangeResult = 'changed' | 'not_found' | 'has_conversations';
 export async function changeWorkspace(
   db: Database,
   id: string,
-  { fields, credentials }: WorkspaceChange,
+  { fields, settings, credentials }: WorkspaceChange,
   keys: EncryptionKeys,
   actor: Actor,
 ): Promise<ChangeResult> {
@@ -98,8 +110,9 @@ export async function changeWorkspace(
       const changed = Object.entries(given(fields)).filter(([name, value]) => before[name as keyof WorkspaceFields] !== value);
       const wanted = Object.fromEntries(changed) as WorkspaceFields;
       if (wanted.kapsoPhoneNumberId !== undefined && (await hasConversations(transaction, id))) return 'has_conversations';
+      const answers = await writeSettings(transaction, id, settings);
       const written = await writeCredentials(transaction, id, credentials, keys);
-      if (changed.length === 0 && written === undefined) return 'changed';
+      if (changed.length === 0 && written === undefined && answers.after === undefined) return 'changed';
       const after = { ...before, ...wanted };
       await transaction.query(sql`
         UPDATE workspaces SET name = ${after.name}, kapso_phone_number_id = ${after.kapsoPhoneNumberId},
@@ -109,7 +122,7 @@ export async function changeWorkspace(
       const earlier = Object.fromEntries(changed.map(([name]) => [name, before[name as keyof WorkspaceFields]]));
       await recordAudit(transaction, {
         ...{ actor, workspaceId: id, action: 'workspace.changed', subject: `workspace ${id}` },
-        ...{ before: earlier, after: { ...wanted, ...written } },
+        ...{ before: { ...earlier, ...answers.before }, after: { ...wanted, ...answers.after, ...written } },
       });
       return 'changed';
     }),
@@ -128,6 +141,32 @@ async function lockWorkspace(transaction: Statements, id: string): Promise<Locke
 
 async function hasConversations(transaction: Statements, workspaceId: string): Promise<boolean> {
   return (await transaction.query(sql`SELECT 1 FROM conversations WHERE workspace_id = ${workspaceId}::uuid LIMIT 1`)).length > 0;
+}
+
+/** Returns what changed, as it was and as it is. */
+async function writeSettings(
+  transaction: Statements,
+  workspaceId: string,
+  settings: WorkspaceChange['settings'],
+): Promise<{ before?: Partial<WorkspaceAnswering>; after?: Partial<WorkspaceAnswering> }> {
+  if (Object.keys(given(settings)).length === 0) return {};
+  await transaction.query(sql`
+    INSERT INTO chatbot_settings (workspace_id, updated_at) VALUES (${workspaceId}::uuid, now()) ON CONFLICT DO NOTHING`);
+  const [before] = await transaction.query<WorkspaceAnswering>(sql`
+    SELECT chatbot_enabled AS "chatbotEnabled", ai_enabled AS "aiEnabled", provider_chain AS "providerChain", system_prompt AS "systemPrompt"
+    FROM chatbot_settings WHERE workspace_id = ${workspaceId}::uuid FOR UPDATE`);
+  if (!before) throw new Error('the workspace has no settings');
+  const changed = Object.entries(given(settings)).filter(
+    ([name, value]) => JSON.stringify(before[name as keyof WorkspaceAnswering]) !== JSON.stringify(value),
+  );
+  if (changed.length === 0) return {};
+  const after = { ...before, ...(Object.fromEntries(changed) as Partial<WorkspaceAnswering>) };
+  await transaction.query(sql`
+    UPDATE chatbot_settings SET chatbot_enabled = ${after.chatbotEnabled}, ai_enabled = ${after.aiEnabled},
+      provider_chain = ${after.providerChain}::text[], system_prompt = ${after.systemPrompt}, updated_at = now()
+    WHERE workspace_id = ${workspaceId}::uuid`);
+  const earlier = Object.fromEntries(changed.map(([name]) => [name, before[name as keyof WorkspaceAnswering]]));
+  return { before: earlier, after: Object.fromEntries(changed) };
 }
 
 /** Returns what the audit log says of it: which were set or removed, never a value. Undefined if there was nothing to write. */
