@@ -114,6 +114,10 @@ export interface WorkspaceTimeZone {
 /** The time zone of a workspace or, if none is given, of each. Every workspace has that of the installation (`TIME_ZONE`). */
 export async function findTimeZones(db: Database, workspaceId: string | undefined, timeZone: string): Promise<WorkspaceTimeZone[]> {
   const where = workspaceId === undefined ? {} : { id: workspaceId };
-  const rows = await db.orm.workspace.findMany({ where, select: { id: true }, orderBy: [{ createdAt: 'asc' }, { id: 'asc' }] });
-  return rows.map(({ id }) => ({ workspaceId: id, timeZone }));
+  const rows = await db.orm.workspace.findMany({
+    where,
+    select: { id: true, timeZone: true },
+    orderBy: [{ createdAt: 'asc' }, { id: 'asc' }],
+  });
+  return rows.map((row) => ({ workspaceId: row.id, timeZone: row.timeZone ?? timeZone }));
 }
