@@ -111,7 +111,7 @@ export interface WorkspaceTimeZone {
   timeZone: string;
 }
 
-/** The time zone of a workspace or, if none is given, of each. Every workspace has that of the installation (`TIME_ZONE`). */
+/** The time zone of a workspace or, if none is given, of each: its own, or that of the installation (`TIME_ZONE`). */
 export async function findTimeZones(db: Database, workspaceId: string | undefined, timeZone: string): Promise<WorkspaceTimeZone[]> {
   const where = workspaceId === undefined ? {} : { id: workspaceId };
   const rows = await db.orm.workspace.findMany({
