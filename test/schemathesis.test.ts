@@ -73,21 +73,31 @@ testWith(PROGRAM).each([
   RUN_LIMIT_MS + 10_000,
 );
 
+/** Waits that nearly always take all their time: generated references have no calls, nobody needs a person, and the session goes on. */
+const ENDLESS_WAITS = ['/api/v1/vapi/calls', '/api/v1/conversations', '/api/v1/conversations/{id}/result'];
+
 /** The served document with the ids of rows that exist as examples, so that good answers are looked at too. */
 async function documentWithRealIds(): Promise<string> {
   const document = (await (await fetch(`${system.apiUrl}/openapi.json`)).json()) as oas31.OpenAPIObject;
   const real: Record<string, string> = { id: await aConversation(), callId: await aCall() };
   const letterId = await aDeadLetter();
+  const { id: messageId } = await system.db.message.findFirstOrThrow({ select: { id: true } });
   for (const [path, item] of Object.entries(document.paths ?? {})) {
     for (const parameter of [item.get, item.post, item.delete].flatMap((operation) => operation?.parameters ?? [])) {
       if (!('in' in parameter) || parameter.in !== 'path') continue;
-      const example = path.startsWith('/api/v1/dead-letters/') ? letterId : real[parameter.name];
+      const example = path.startsWith('/api/v1/dead-letters/')
+        ? letterId
+        : path.startsWith('/api/v1/messages/')
+          ? messageId
+          : real[parameter.name];
       if (example !== undefined) parameter.example = example;
     }
   }
-  // Nearly every generated reference has no calls, so a wait for it would take all its time.
-  const list = document.paths?.['/api/v1/vapi/calls']?.get;
-  if (list?.parameters) list.parameters = list.parameters.filter((parameter) => !('name' in parameter && parameter.name === 'wait'));
+  for (const path of ENDLESS_WAITS) {
+    const operation = document.paths?.[path]?.get;
+    if (!operation?.parameters) throw new Error(`${path} is not in the document`);
+    operation.parameters = operation.parameters.filter((parameter) => !('name' in parameter && parameter.name === 'wait'));
+  }
   const file = join(dir, 'openapi.json');
   await writeFile(file, JSON.stringify(document));
   return file;
