@@ -20,7 +20,7 @@ export type { CallEnding } from '../src/record/call-outcome';
 export type { Elsewhere, RecordOrder } from '../src/record/inbound';
 export type { CallbackDelivery } from './callback';
 export type { ModelFailureDetails } from './failures';
-export type { Draft, DraftOrder, MovedTurn } from './model';
+export type { Draft, DraftOrder, MovedTurn, WithheldTurn } from './model';
 export type { Recorded, TurnLimits } from './records';
 export type { CallLook, Conclusion, DialVerdict } from './voice';
 

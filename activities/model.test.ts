@@ -67,7 +67,7 @@ const newEnvironment = () => new MockActivityEnvironment(undefined, { logger: ne
 
 async function run(order: DraftOrder): Promise<Draft> {
   const drafted: Awaited<ReturnType<typeof generateReply>> = await newEnvironment().run(generateReply, order);
-  if ('moved' in drafted) throw new Error('nothing was moved here');
+  if (!('messageId' in drafted)) throw new Error('there is no draft');
   return drafted;
 }
 

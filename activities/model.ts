@@ -13,7 +13,7 @@ import type { ChatAnswer } from '../src/providers/models/answer';
 import { type ModelChoice, modelLabel } from '../src/providers/models/client';
 import { buildPrompt, type SaidMessage, withoutOlderHalf } from '../src/providers/models/prompt';
 import { loadPromptMaterial } from '../src/record/prompts';
-import { findMovedMessages, type MovedMessages, storeDraft } from '../src/record/replies';
+import { findMovedMessages, isBotSilent, type MovedMessages, storeDraft } from '../src/record/replies';
 import { answerFailure, codeFault, isCodeFault, isTooLong, modelFailure, permanentModelFailure } from './failures';
 import { createModelAlarm } from './model-alarm';
 import { ownWorkflowId } from './own-workflow';
@@ -36,6 +36,10 @@ export interface DraftOrder {
   lostReplyToIds?: string[];
   /** True if the conversation can send a long reply in parts. Not set by versions before 0.3, which get it cut. */
   takesParts?: boolean;
+  /** Messages for which a draft was thrown away, because a later one came. */
+  supersededIds?: string[];
+  /** True if the conversation understands `withheld`. Not set by versions before 0.4. */
+  supportsSilence?: boolean;
 }
 
 /** The stored reply, without its text, which stays out of the history. */
@@ -57,6 +61,11 @@ export interface MovedTurn {
   moved: MovedMessages;
 }
 
+/** Nothing was stored, because the bot must be silent. */
+export interface WithheldTurn {
+  withheld: true;
+}
+
 export interface ModelActivities {
   /**
    * Calls the provider once, or returns the draft that the turn already has.
@@ -64,7 +73,7 @@ export interface ModelActivities {
    * database is down), `RecordError.Refused` (it will never accept the statement), `WorkerError.Fault` (a bug, which a retry does
    * not cure) or `WorkerError.Stopping` (this worker is shutting down)
    */
-  generateReply(order: DraftOrder): Promise<Draft | MovedTurn>;
+  generateReply(order: DraftOrder): Promise<Draft | MovedTurn | WithheldTurn>;
 }
 
 /** How long before its heartbeat timeout an attempt sends a heartbeat: as late as is safe, because Temporal Cloud bills each. */
@@ -120,10 +129,16 @@ export function createModelActivities({ db, services, logger, metrics }: ModelDe
     },
   };
 
-  async function draftReply(order: DraftOrder, context: Context): Promise<Draft | MovedTurn> {
-    const { draft: earlierDraft, hasMoved, material } = await fromRecord('the prompt could not be loaded', () => loadMaterial(db, order));
+  async function draftReply(order: DraftOrder, context: Context): Promise<Draft | MovedTurn | WithheldTurn> {
+    const {
+      draft: earlierDraft,
+      hasMoved,
+      isSilent,
+      material,
+    } = await fromRecord('the prompt could not be loaded', () => loadMaterial(db, order));
     const moved = hasMoved ? await fromRecord('the prompt could not be loaded', () => findMovedTurn(order)) : undefined;
     if (moved) return moved;
+    if (isSilent && order.supportsSilence) return { withheld: true };
     if (earlierDraft) return earlierDraft;
     const startedAtMs = Date.now();
     const question = { ...material, ...(await services.ofWorkspace(material.workspaceId)) };
@@ -225,15 +240,20 @@ export function createModelActivities({ db, services, logger, metrics }: ModelDe
     }
   }
 
-  async function store(order: DraftOrder, { text, promptTokens, completionTokens }: ChatAnswer, run: DraftRun): Promise<Draft | MovedTurn> {
-    const { conversationId, messageIds, provider, model } = order;
+  async function store(
+    order: DraftOrder,
+    { text, promptTokens, completionTokens }: ChatAnswer,
+    run: DraftRun,
+  ): Promise<Draft | MovedTurn | WithheldTurn> {
+    const { conversationId, messageIds, supersededIds = [], provider, model } = order;
     const draft = { provider, model, promptTokens, completionTokens };
-    const turn = { conversationId, workflowId: ownWorkflowId(), messageIds };
+    const turn = { conversationId, workflowId: ownWorkflowId(), messageIds, supersededIds };
     const texts = order.takesParts ? messagesOf(text) : [singleMessageOf(text)];
     const stored = await storeDraft(db, { ...turn, texts, ...draft, ...run });
     if (stored) return { messageId: stored.messageId, ...draft, ...(stored.partIds.length > 0 ? { partIds: stored.partIds } : {}) };
     const moved = await findMovedTurn(order);
     if (moved) return moved;
+    if (order.supportsSilence && (await isBotSilent(db, conversationId))) return { withheld: true };
     throw refusedByRecord('the turn ended, or a later attempt stored its draft, before this one did');
   }
 
@@ -242,7 +262,7 @@ export function createModelActivities({ db, services, logger, metrics }: ModelDe
     return moved && { moved };
   }
 
-  async function storePatiently(order: DraftOrder, answer: ChatAnswer, run: DraftRun): Promise<Draft | MovedTurn> {
+  async function storePatiently(order: DraftOrder, answer: ChatAnswer, run: DraftRun): Promise<Draft | MovedTurn | WithheldTurn> {
     for (const pauseMs of STORE_PAUSES_MS) {
       try {
         return await store(order, answer, run);
@@ -266,11 +286,14 @@ function refusedByRecord(message: string): ApplicationFailure {
 }
 
 /** Loads the material of the prompt, and the draft if the turn already has one. */
-async function loadMaterial(db: Database, order: DraftOrder): Promise<{ draft: Draft | null; hasMoved: boolean; material: Material }> {
+async function loadMaterial(
+  db: Database,
+  order: DraftOrder,
+): Promise<{ draft: Draft | null; hasMoved: boolean; isSilent: boolean; material: Material }> {
   const loaded = await loadPromptMaterial(db, { ...order, workflowId: ownWorkflowId() });
   if (!loaded) throw refusedByRecord('the conversation or its settings are not in the database');
-  const { draft, hasMoved, systemPrompt, customerName, said, workspaceId } = loaded;
-  return { draft, hasMoved, material: { systemPrompt, customerName, said: (said ?? []).toReversed(), workspaceId } };
+  const { draft, hasMoved, isSilent, systemPrompt, customerName, said, workspaceId } = loaded;
+  return { draft, hasMoved, isSilent, material: { systemPrompt, customerName, said: (said ?? []).toReversed(), workspaceId } };
 }
 
 /** The answer, with the tokens of the previous one added, which was paid for as well. */

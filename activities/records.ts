@@ -4,16 +4,26 @@ import type { Database } from '../src/platform/database';
 import { isRefused } from '../src/platform/database-errors';
 import type { Logger } from '../src/platform/logger';
 import { usableChain } from '../src/providers/models/chain';
-import type { ModelChoice } from '../src/providers/models/client';
+import type { LanguageModels, ModelChoice } from '../src/providers/models/client';
 import { type NewAlert, raiseAlert } from '../src/record/alerts';
 import { clearAttention, raiseAttention } from '../src/record/attention';
 import { keepDeadLetters, type NewDeadLetter, type RefusedMessage } from '../src/record/dead-letters';
+import { storeHandOverSentence } from '../src/record/hand-over';
 import type { Identity } from '../src/record/identity';
-import { type Elsewhere, type InboundContext, type RecordOrder, recordDeliveries } from '../src/record/inbound';
+import {
+  type Elsewhere,
+  type InboundContext,
+  isSilent,
+  type KnownContext,
+  type RecordOrder,
+  recordDeliveries,
+} from '../src/record/inbound';
+import { changeMode, type ModeVerdict, reopenTurn } from '../src/record/modes';
 import { doubtReply, failTurn } from '../src/record/replies';
+import { resumeConversation } from '../src/record/resume';
 import type { AnswerLimits } from '../src/record/unanswered';
 import { hasWorkspace } from '../src/record/workspaces';
-import type { AttentionKind } from '../workflows/contract';
+import { type AttentionKind, type ModeAction, type ModeOrder, readConversationWorkflowId } from '../workflows/contract';
 import { refusalCode } from './database-failures';
 import { ownWorkflowId } from './own-workflow';
 import type { ServicesByWorkspace, WorkspaceServices } from './services';
@@ -45,12 +55,16 @@ export interface Recorded {
   flow?: number;
   conversationId: string;
   mode: string;
+  /** The bot must be silent: drafts that were begun before are thrown away. Missing before 0.4: they are sent. */
+  isSilent?: boolean;
   needsAttention: boolean;
   /** Ids of all messages in the conversation that still need a reply from this workflow, oldest first. */
   answerableIds: string[];
   /** Ids of messages that the database refused: they are dead letters, and may come again. */
   refusedIds?: string[];
   timings: Timings;
+  /** What a message that arrives while a model is writing does to its draft. Missing before 0.4: `finish`. */
+  onNewMessage?: string;
   /** The chain to walk, without providers that have no key. */
   providers: ModelChoice[];
   /** Messages among those given that belong to other workflows; they are not recorded here. */
@@ -83,6 +97,16 @@ export interface RecordActivities {
   requestAttention(order: { conversationId: string; reason: string; kind?: AttentionKind; subject?: string }): Promise<void>;
   /** Takes reasons back. Returns whether others still ask for a person. */
   clearAttention(order: { conversationId: string; kinds: AttentionKind[] }): Promise<{ needsAttention: boolean }>;
+  /** Changes who answers, unless another person has the conversation. `recorded`: its state afterwards. `sentenceId`: a message to be sent. */
+  changeMode(request: {
+    action: ModeAction;
+    order: ModeOrder;
+  }): Promise<{ verdict: ModeVerdict; recorded?: Recorded; sentenceId?: string }>;
+  /**
+   * The state of the conversation, with the messages that may be answered now. `reopenIds`: messages of a turn whose draft was thrown
+   * away. Null if there is no such conversation.
+   */
+  resumeConversation(order: { conversationId: string; reopenIds?: string[] }): Promise<Recorded | null>;
   /** @throws ApplicationFailure `RecordError.UnknownNumber` as long as no workspace has the number */
   awaitWorkspace(order: { phoneNumberId: string }): Promise<void>;
 }
@@ -144,6 +168,22 @@ export function createRecordActivities({
       return { needsAttention: await clearAttention(db, order) };
     },
 
+    async changeMode({ action, order }) {
+      const verdict = await changeMode(db, action, order);
+      const { conversationId } = order;
+      if (verdict.kind !== 'changed') return { verdict };
+      logger.info({ conversationId, action, mode: verdict.changed.mode }, 'mode of a conversation changed');
+      const recorded = await resume(verdict.changed.conversationId);
+      const sentence = { conversationId: verdict.changed.conversationId, language: order.handOver?.language };
+      const sentenceId = action === 'handOver' ? await storeHandOverSentence(db, sentence) : undefined;
+      return { verdict, ...(recorded ? { recorded } : {}), ...(sentenceId === undefined ? {} : { sentenceId }) };
+    },
+
+    async resumeConversation({ conversationId, reopenIds = [] }) {
+      if (reopenIds.length > 0) await reopenTurn(db, conversationId, reopenIds);
+      return (await resume(conversationId)) ?? null;
+    },
+
     async awaitWorkspace({ phoneNumberId }) {
       if (await hasWorkspace(db, phoneNumberId)) return;
       throw ApplicationFailure.create({
@@ -155,10 +195,38 @@ export function createRecordActivities({
     },
   };
 
+  /** Without a model nobody is answered, so a message gets its outcome at once. */
+  function hasModelOf(models: LanguageModels): (context: InboundContext) => boolean {
+    return (context) => usableChain(context, models).length > 0;
+  }
+
+  async function resume(conversationId: string): Promise<Recorded | undefined> {
+    const workflowId = ownWorkflowId();
+    const { models } = await services.ofNumber(readConversationWorkflowId(workflowId).phoneNumberId);
+    const rules = { identity, answerLimits, hasModel: hasModelOf(models) };
+    const resumed = await resumeConversation(db, { conversationId, workflowId }, rules);
+    return resumed && stateOf(resumed.context, resumed.answerableIds, models);
+  }
+
+  function stateOf(context: KnownContext, answerableIds: string[], models: LanguageModels): Recorded {
+    const { conversationId, quietMs, quietMaxMs, sessionTimeoutMs, sendConfirmMs } = context;
+    return {
+      kind: 'recorded',
+      flow: FLOW,
+      conversationId,
+      mode: context.mode ?? 'ai',
+      ...(isSilent(context) ? { isSilent: true } : {}),
+      needsAttention: context.needsAttention ?? false,
+      answerableIds,
+      timings: { quietMs, quietMaxMs, sessionTimeoutMs, sendConfirmMs, ...limits },
+      ...(context.onNewMessage === 'finish' ? {} : { onNewMessage: context.onNewMessage }),
+      providers: answerableIds.length > 0 ? usableChain(context, models) : [],
+    };
+  }
+
   async function record(order: RecordOrder): Promise<InboundOutcome> {
     const { models } = await services.ofNumber(order.phoneNumberId);
-    // Without a model nobody is answered, so a message gets its outcome at once.
-    const hasModel = (context: InboundContext) => usableChain(context, models).length > 0;
+    const hasModel = hasModelOf(models);
     const recorded = await recordDeliveries(db, order, { identity, answerLimits, hasModel });
     if (recorded.kind === 'unknown_number') {
       const { phoneNumberId, workflowId } = order;
@@ -168,19 +236,7 @@ export function createRecordActivities({
     }
     const { own, elsewhere, ownsConversation } = recorded;
     if (!own) return { kind: 'elsewhere', elsewhere, ownsConversation };
-    const { context, answerableIds } = own;
-    const { conversationId, quietMs, quietMaxMs, sessionTimeoutMs, sendConfirmMs } = context;
-    return {
-      kind: 'recorded',
-      flow: FLOW,
-      conversationId,
-      mode: context.mode ?? 'ai',
-      needsAttention: context.needsAttention ?? false,
-      answerableIds,
-      timings: { quietMs, quietMaxMs, sessionTimeoutMs, sendConfirmMs, ...limits },
-      providers: answerableIds.length > 0 ? usableChain(context, models) : [],
-      ...(elsewhere.length > 0 ? { elsewhere } : {}),
-    };
+    return { ...stateOf(own.context, own.answerableIds, models), ...(elsewhere.length > 0 ? { elsewhere } : {}) };
   }
 
   /** Records each message on its own, because the database may refuse only one of them. A refused message becomes a dead letter. */

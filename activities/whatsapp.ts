@@ -127,6 +127,7 @@ export function createWhatsAppActivities({ db, services, logger, metrics, backgr
       phoneNumberId: claimed.phoneNumberId,
       recipient: { phone: claimed.phone ?? undefined, businessScopedUserId: claimed.businessScopedUserId ?? undefined },
       text: claimed.text,
+      quotedId: claimed.quotedProviderId ?? undefined,
       correlationId: messageId,
       beforeSending: () => fence.check(),
     });

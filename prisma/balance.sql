@@ -1,9 +1,9 @@
 -- Every inbound message is in exactly one place: it has an outcome, or it is pending (in the record, or parked until
 -- a workspace has its number). One row; `balanced` is the invariant.
 SELECT inbound + parked AS total,
-       answered, merged, human, paused, ai_disabled, unsupported, history, failed, unconfirmed, too_old, loop, "group",
+       answered, merged, human, paused, ai_disabled, unsupported, history, failed, unconfirmed, too_old, loop, "group", superseded,
        pending + parked AS pending,
-       inbound = answered + merged + human + paused + ai_disabled + unsupported + history + failed + unconfirmed + too_old + loop + "group" + pending
+       inbound = answered + merged + human + paused + ai_disabled + unsupported + history + failed + unconfirmed + too_old + loop + "group" + superseded + pending
          AND replies_per_answer_ok AS balanced
 FROM (
   SELECT count(*) AS inbound,
@@ -19,9 +19,10 @@ FROM (
          count(*) FILTER (WHERE outcome = 'too_old') AS too_old,
          count(*) FILTER (WHERE outcome = 'loop') AS loop,
          count(*) FILTER (WHERE outcome = 'group') AS "group",
+         count(*) FILTER (WHERE outcome = 'superseded') AS superseded,
          count(*) FILTER (WHERE outcome IS NULL) AS pending,
          -- An answered message has a reply of which WhatsApp accepted all parts; a merged message belongs to a turn with such a reply.
-         COALESCE(bool_and(CASE outcome
+         COALESCE(bool_and(CASE replace(outcome::text, 'superseded', 'merged')
            WHEN 'answered' THEN EXISTS (SELECT 1 FROM messages r WHERE r.reply_to_id = m.id AND r.status IN ('sent', 'delivered', 'read')
              AND NOT EXISTS (SELECT 1 FROM messages p WHERE p.part_of_id = r.id AND p.status NOT IN ('sent', 'delivered', 'read')))
            WHEN 'merged' THEN EXISTS (SELECT 1 FROM messages r WHERE r.reply_to_id = m.turn_id AND m.turn_id <> m.id AND r.status IN ('sent', 'delivered', 'read')

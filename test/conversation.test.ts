@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Client } from 'pg';
 import { failedAfterSent } from '../src/sandbox/kapso/requests';
 import { balance, eventually, inboundOf, newPhone, outcomesOf, repliesOf, workflowIdOf } from './support/expectations';
+import { change } from './support/people';
 import { startSuite } from './support/suite';
 import type { System } from './support/system';
 
@@ -213,16 +214,19 @@ describe('messages that get no reply', () => {
     expect(kapso().visibleTo(phone)).toEqual([]);
   });
 
-  test.each([['human'], ['paused']] as const)(
-    'when the conversation is in mode %s, then the message is recorded for the person',
+  test.each(['human', 'paused'] as const)(
+    'when the conversation is in mode %s, then the message waits, and is not answered',
     async (mode) => {
       const phone = newPhone();
       await kapso().customerSends({ from: phone, text: 'a' });
       await outcomesOf(system, phone, 1);
       await system.db.conversation.updateMany({ where: { contact: { phone } }, data: { mode } });
       await kapso().customerSends({ from: phone, text: 'b' });
-      expect(await outcomesOf(system, phone, 2)).toEqual(['answered', mode]);
+      await eventually(async () => expect((await inboundOf(system, phone)).map(({ outcome }) => outcome)).toEqual(['answered', null]));
       expect(kapso().visibleTo(phone)).toHaveLength(1);
+      expect(await system.db.conversation.findFirst({ where: { contact: { phone } } })).toMatchObject({ unreadCount: 1 });
+      await change(system, phone, 'close', { by: 'Ann' });
+      expect(await outcomesOf(system, phone, 2)).toEqual(['answered', 'human']);
     },
   );
 

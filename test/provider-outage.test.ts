@@ -5,7 +5,14 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { ApplicationFailure } from '@temporalio/activity';
 import { withDatabaseFailures } from '../activities/database-failures';
-import { createModelActivities, type Draft, type DraftOrder, type ModelActivities, type MovedTurn } from '../activities/model';
+import {
+  createModelActivities,
+  type Draft,
+  type DraftOrder,
+  type ModelActivities,
+  type MovedTurn,
+  type WithheldTurn,
+} from '../activities/model';
 import { createRecordActivities } from '../activities/records';
 import { sameForAll } from '../activities/services';
 import { createWhatsAppActivities } from '../activities/whatsapp';
@@ -49,7 +56,7 @@ let isWorkerBroken = false;
 /** The orders of all attempts. */
 const attempts: DraftOrder[] = [];
 /** What becomes of a draft that was stored, on its way back to the workflow; a test may lose it. */
-let onDrafted: (order: DraftOrder, draft: Draft | MovedTurn) => Promise<Draft | MovedTurn>;
+let onDrafted: (order: DraftOrder, draft: Draft | MovedTurn | WithheldTurn) => Promise<Draft | MovedTurn | WithheldTurn>;
 
 beforeAll(async () => {
   system = await startSuite('outage', { workers: 0 });

@@ -10,7 +10,10 @@ import type { Activities } from '../activities';
 const untilTheDatabaseIsBack = { initialInterval: '500 ms', backoffCoefficient: 2, maximumInterval: '20 s' } as const;
 
 export const records = proxyLocalActivities<
-  Pick<Activities, 'recordInbound' | 'recordFailedTurn' | 'requestAttention' | 'clearAttention' | 'recordDoubt'>
+  Pick<
+    Activities,
+    'recordInbound' | 'recordFailedTurn' | 'requestAttention' | 'clearAttention' | 'recordDoubt' | 'changeMode' | 'resumeConversation'
+  >
 >({
   // A few indexed statements; if they take 5 s, the database is in trouble.
   startToCloseTimeout: '5 s',

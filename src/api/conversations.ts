@@ -2,7 +2,7 @@
 import { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
-import { ATTENTION_KINDS } from '../../workflows/contract';
+import { ATTENTION_KINDS, HAND_OVER_REASONS } from '../../workflows/contract';
 import { workspaceOf } from '../http/access';
 import { ApiError, guardedProblems, problems } from '../http/errors';
 import { needs } from '../http/permissions';
@@ -16,6 +16,7 @@ import {
   findConversation,
   findConversations,
   findMessages,
+  MessageAuthor,
   MessageDirection,
   MessageOutcome,
   type MessageRow,
@@ -88,7 +89,7 @@ const attentionReasonSchema = z
   .object({
     kind: z.string().meta({
       description:
-        '`turn_failed`, `reply_failed`, `send_unconfirmed`, `waiting_for_model`, `dead_letter`, `too_old`, `loop`, `undelivered`; open to new values.',
+        '`turn_failed`, `reply_failed`, `send_unconfirmed`, `waiting_for_model`, `dead_letter`, `too_old`, `loop`, `undelivered`, `waiting_for_person`, `handed_over`; open to new values.',
       example: 'turn_failed',
     }),
     since: time,
@@ -101,13 +102,30 @@ const attentionReasonSchema = z
 /** The reasons in a response. */
 export const attentionSchema = z.array(attentionReasonSchema);
 
+const handOverSchema = z
+  .object({
+    reason: z.enum(HAND_OVER_REASONS),
+    summary: z.string().nullable(),
+    questions: z.array(z.string()).meta({ description: 'What is still open.' }),
+    at: time,
+  })
+  .meta({ id: 'HandOver' });
+
 /** A conversation in a response. */
 export const conversationSchema = z
   .object({
     id: z.uuid(),
     workspaceId: z.uuid(),
     workflowId: z.string().meta({ description: 'Id of its workflow in Temporal.' }),
-    mode: z.enum(ConversationMode).meta({ description: 'Who replies: the AI, a person, or nobody (paused).' }),
+    mode: z.enum(ConversationMode).meta({
+      description:
+        'Who replies: the AI, a person, or nobody (paused). The mode of the workspace or the installation may silence the AI as well.',
+    }),
+    modeUntil: time.nullable().meta({ description: 'When the AI comes back by itself.' }),
+    heldBy: z.string().nullable().meta({ description: 'The person who has it.' }),
+    heldSince: time.nullable(),
+    waitingSince: time.nullable().meta({ description: 'Since when the customer waits, because the AI is silent.' }),
+    handOver: handOverSchema.nullable(),
     needsAttention: z.boolean(),
     attention: z.array(attentionReasonSchema).meta({ description: 'Why it needs a person. A reason stays until what it names is cured.' }),
     attentionSince: time.nullable().meta({ description: 'Since when it needs a person: the time of its oldest reason.' }),
@@ -139,7 +157,7 @@ export const messageSchema = z
     status: z.enum(MessageStatus),
     outcome: z.enum(MessageOutcome).nullable().meta({
       description:
-        'What became of an inbound message; null while it is being processed. Deliberately not answered: `too_old`, `loop` (probably from a bot), `group` (sent in a group).',
+        'What became of an inbound message; null while it is being processed, or waits for a person. `merged`: answered by the reply to a later message of the same turn; `superseded`: so, too, after a draft of its own was thrown away. Deliberately not answered: `too_old`, `loop` (probably from a bot), `group` (sent in a group).',
     }),
     replyToId: z.uuid().nullable(),
     partOfId: z.uuid().nullable().meta({
@@ -156,7 +174,15 @@ export const messageSchema = z
     completionTokens: z.int().nullable(),
     failure: z.string().nullable(),
     providerMessageId: z.string().nullable(),
+    author: z.enum(MessageAuthor).nullable().meta({
+      description:
+        'Who wrote an outbound message: the model, a person by hand, the owner on the phone, or a fixed text. Null: a message after a call.',
+    }),
+    authorName: z.string().nullable().meta({ description: "The person's name, if it is known." }),
+    quotedId: z.uuid().nullable().meta({ description: 'The message that a person quoted.' }),
     occurredAt: time,
+    editedAt: time.nullable(),
+    deletedAt: time.nullable().meta({ description: 'When its author deleted it. It has no text any more.' }),
     createdAt: time,
   })
   .meta({ id: 'Message' });
@@ -293,16 +319,32 @@ export function conversationView(row: ConversationRow): z.input<typeof conversat
   const attentionSince = attention.map(({ since }) => since).sort()[0] ?? null;
   return {
     ...row,
+    ...currentMode(row),
     attention,
     attentionSince,
+    waitingSince: row.waitingSince?.toISOString() ?? null,
+    handOver: handOverSchema.nullable().catch(null).parse(row.handOver),
     lastMessageAt: row.lastMessageAt?.toISOString() ?? null,
     createdAt: row.createdAt.toISOString(),
   };
 }
 
+/** A mode whose time is over has ended, also while no statement has noticed it. */
+function currentMode({ mode, modeUntil, heldBy, heldSince }: ConversationRow) {
+  if (modeUntil && modeUntil.getTime() <= Date.now()) return { mode: 'ai', modeUntil: null, heldBy: null, heldSince: null } as const;
+  return { mode, modeUntil: modeUntil?.toISOString() ?? null, heldBy, heldSince: heldSince?.toISOString() ?? null };
+}
+
 /** A message as the API shows it. */
 export function messageView(row: MessageRow): z.input<typeof messageSchema> {
-  return { ...row, position: String(row.position), occurredAt: row.occurredAt.toISOString(), createdAt: row.createdAt.toISOString() };
+  return {
+    ...row,
+    position: String(row.position),
+    occurredAt: row.occurredAt.toISOString(),
+    editedAt: row.editedAt?.toISOString() ?? null,
+    deletedAt: row.deletedAt?.toISOString() ?? null,
+    createdAt: row.createdAt.toISOString(),
+  };
 }
 
 /** The id in the path. @throws ApiError 404, also for a string that cannot be an id */

@@ -87,6 +87,29 @@ const milliseconds = (max: number, min = 0) =>
     .min(min, `must be at least ${min}`)
     .max(max, `must be at most ${max}`);
 
+/** Fractions are accepted. A week is longer than anybody means. */
+const minutes = z.coerce
+  .number({ error: 'must be a number of minutes' })
+  .positive('must be more than 0')
+  .max(7 * 24 * 60, 'must be at most 10080');
+
+/** `{"en": "…"}`: texts of at most 4096 characters by language. */
+const textsByLanguage = z
+  .string()
+  .transform((text, context) => {
+    try {
+      return JSON.parse(text) as unknown;
+    } catch {
+      context.addIssue({ code: 'custom', message: 'must be JSON such as {"en": "A colleague will write to you."}' });
+      return z.NEVER;
+    }
+  })
+  .pipe(
+    z.record(z.string().regex(/^[a-z]{2,3}$/), z.string().trim().min(1).max(4_096), {
+      error: 'must be JSON such as {"en": "A colleague will write to you."}: language codes with texts of at most 4096 characters',
+    }),
+  );
+
 /** The supported model providers, in the order of the default chain. All speak the OpenAI chat protocol. */
 export const PROVIDER_NAMES = ['deepseek', 'openai', 'anthropic', 'grok', 'sealion', 'sandbox'] as const;
 export type ProviderName = (typeof PROVIDER_NAMES)[number];
@@ -190,6 +213,10 @@ export const settingsSchema = z.object({
     .min(0, 'must be at least 0')
     .max(30 * 24 * 60, 'must be at most 43200 (30 days)')
     .default(240),
+  ON_NEW_MESSAGE: z.enum(['restart', 'finish'], { error: 'must be restart or finish' }).optional(),
+  OWNER_PAUSE_MINUTES: minutes.optional(),
+  PERSON_WAIT_MINUTES: minutes.optional(),
+  HAND_OVER_TEXTS: textsByLanguage.optional(),
 
   TIME_ZONE: timeZoneSchema.default(() => Intl.DateTimeFormat().resolvedOptions().timeZone),
   MODEL_TIMEOUT_MS: modelTimeout(5 * MINUTE_MS).default(30_000),

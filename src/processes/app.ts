@@ -8,11 +8,14 @@ import { auditRoutes } from '../api/audit';
 import type { CallWaiters } from '../api/call-waiters';
 import { callRoutes } from '../api/calls';
 import { createConversationEnd } from '../api/conversation-ends';
+import { conversationModeRoutes } from '../api/conversation-modes';
 import { conversationRoutes } from '../api/conversations';
 import { deadLetterRoutes } from '../api/dead-letters';
+import { handMessageRoutes } from '../api/hand-messages';
 import { keyRoutes } from '../api/keys';
 import { messageRoutes } from '../api/messages';
 import { metricsRoutes } from '../api/metrics';
+import { modeRoutes } from '../api/modes';
 import { noteRoutes } from '../api/notes';
 import { parkedMessageRoutes } from '../api/parked-messages';
 import { recordingRoutes } from '../api/recording';
@@ -37,6 +40,7 @@ import type { HandOverDependencies } from '../webhooks/hand-over';
 import { handshakeRoutes, kapsoWebhook } from '../webhooks/kapso';
 import { createReplay } from '../webhooks/replay';
 import { vapiWebhook } from '../webhooks/vapi';
+import { requestSend } from './conversation-signals';
 import type { ModelWarning } from './model-watch';
 import { apiPaths, openApiDocument } from './openapi';
 
@@ -77,6 +81,7 @@ export function createApp(dependencies: AppDependencies): RequestListener {
   const findKey = (keyHash: string) => fromRecord(findKeyHolder(db, keyHash));
   const withKey = requireApiKey({ keys: settings.API_KEYS, findKey, findPath, limits });
   const identity = () => handOverDependencies()?.identity;
+  const taskQueue = settings.TEMPORAL_TASK_QUEUE;
   const queue = createAttentionQueue({ db, waiters, logger });
   app.use(
     '/api/v1/conversations',
@@ -84,8 +89,12 @@ export function createApp(dependencies: AppDependencies): RequestListener {
     conversationRoutes(db, queue),
     noteRoutes({ db, identity }),
     sessionResultRoutes({ db, temporal, waiters, logger }),
+    conversationModeRoutes({ db, temporal, taskQueue, logger }),
+    handMessageRoutes({ db, logger, requestSend: (workflowId, fact) => requestSend(temporal, taskQueue, workflowId, fact) }),
   );
   app.use('/api/v1/messages', withKey, messageRoutes({ db, waiters, logger }));
+  app.use(['/api/v1/mode', '/api/v1/workspaces/:id/mode'], withKey);
+  app.use('/api/v1', modeRoutes({ db, logger }));
   app.use('/api/v1/metrics', withKey, metricsRoutes({ db, settings }));
   app.use('/api/v1/audit', withKey, auditRoutes(db));
   const endConversations = createConversationEnd({ temporal, taskQueue: settings.TEMPORAL_TASK_QUEUE, logger });

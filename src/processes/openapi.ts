@@ -6,11 +6,14 @@ import { createDocument, type oas31, type ZodOpenApiPathsObject } from 'zod-open
 import { version } from '../../package.json';
 import { auditPaths } from '../api/audit';
 import { callPaths } from '../api/calls';
+import { conversationModePaths } from '../api/conversation-modes';
 import { conversationPaths } from '../api/conversations';
 import { deadLetterPaths } from '../api/dead-letters';
+import { sendByHandOperation } from '../api/hand-messages';
 import { keyPaths } from '../api/keys';
 import { messagePaths } from '../api/messages';
 import { metricsPaths } from '../api/metrics';
+import { modePaths } from '../api/modes';
 import { notePaths } from '../api/notes';
 import { parkedMessagePaths } from '../api/parked-messages';
 import { recordingPath } from '../api/recording';
@@ -29,6 +32,9 @@ export const apiPaths: ZodOpenApiPathsObject = {
   ...sessionResultPaths,
   ...messagePaths,
   ...metricsPaths,
+  ...conversationModePaths,
+  ...modePaths,
+  '/api/v1/conversations/{id}/messages': { ...conversationPaths['/api/v1/conversations/{id}/messages'], post: sendByHandOperation },
   ...parkedMessagePaths,
   ...callPaths,
   '/api/v1/vapi/calls/{callId}/recording': recordingPath,

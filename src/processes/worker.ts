@@ -27,6 +27,7 @@ import { startAlerting } from './alerting';
 import { type ModelWarning, type ModelWatch, watchModels } from './model-watch';
 import { ensureRetentionSchedule } from './schedules';
 import { ensureSearchAttributes } from './search-attributes';
+import { watchSilentConversations } from './silent-watch';
 import { deploymentOptions } from './worker-deployment';
 import { compression, polls, slots, stickyTimeout } from './worker-tuning';
 import { workflowBundle } from './workflow-bundle';
@@ -107,7 +108,8 @@ async function startWorker(parts: {
     await ensureSearchAttributes(client, parts.onMissingAttributes);
   });
   await retry('Temporal is not ready', () => ensureRetentionSchedule(client, settings, logger));
-  await client.connection.close();
+  const watched = watchSilentConversations({ db, temporal: client, taskQueue: settings.TEMPORAL_TASK_QUEUE, logger, signal });
+  background.track(watched.then(() => client.connection.close()).catch(() => undefined));
   const connection = await retry('Temporal is not ready', () => NativeConnection.connect({ ...config.connectionOptions, ...compression }));
   return await Worker.create({
     connection,

@@ -6,7 +6,7 @@ import { attentionAlert } from './alerts';
 import { currentConversation } from './merged-conversations';
 
 /** The reasons that a sent reply cures: the customer has heard from us, and the model has seen the unanswered messages. */
-const CURED_BY_REPLY: AttentionKind[] = ['turn_failed', 'reply_failed', 'waiting_for_model'];
+const CURED_BY_REPLY: AttentionKind[] = ['turn_failed', 'reply_failed', 'waiting_for_model', 'waiting_for_person', 'handed_over'];
 
 /** Reasons about messages that were not answered. A reply cures them if it was drafted later, because its model has seen those messages. */
 const CURED_BY_LATER_DRAFT: AttentionKind[] = ['too_old', 'loop'];

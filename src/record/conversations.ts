@@ -5,13 +5,18 @@ import { phoneMatchingKey } from '../platform/phone';
 import { type Page, pageOf } from './page';
 import { inScope, type Scope } from './scope';
 
-export { ConversationMode, MessageDirection, MessageOutcome, MessageStatus } from '../../prisma/generated/client';
+export { ConversationMode, MessageAuthor, MessageDirection, MessageOutcome, MessageStatus } from '../../prisma/generated/client';
 
 const conversationColumns = {
   id: true,
   workspaceId: true,
   workflowId: true,
   mode: true,
+  modeUntil: true,
+  heldBy: true,
+  heldSince: true,
+  waitingSince: true,
+  handOver: true,
   needsAttention: true,
   attention: true,
   lastMessageAt: true,
@@ -43,6 +48,11 @@ export const messageColumns = {
   completionTokens: true,
   failure: true,
   providerMessageId: true,
+  author: true,
+  authorName: true,
+  quotedId: true,
+  editedAt: true,
+  deletedAt: true,
   occurredAt: true,
   createdAt: true,
 } satisfies Prisma.MessageSelect;
@@ -129,6 +139,11 @@ export async function findMessages(
     select: { conversationId: true },
   });
   return merged && pageOf(await readMessages(db, merged.conversationId, page), page.limit);
+}
+
+/** Null if there is no such message. */
+export async function findMessage(db: Database, id: string): Promise<MessageRow | null> {
+  return await db.orm.message.findUnique({ where: { id }, select: messageColumns });
 }
 
 async function readMessages(

@@ -22,6 +22,7 @@ export const DEAD_LETTER_REASONS = [
   'unreadable',
   'no_id',
   'no_sender',
+  'no_recipient',
   'odd_number_id',
   'direction_unknown',
   'record_refused',

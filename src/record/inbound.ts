@@ -7,6 +7,9 @@ import { attentionAlert } from './alerts';
 import { withReason } from './attention';
 import { createContact, joinAliases, type RecordingWorkflow, reconcileContact, type Sender, updateContact } from './contacts';
 import type { Identity } from './identity';
+import { currentConversation } from './merged-conversations';
+import { effectiveMode } from './modes';
+import { recordOwnerMessages } from './owner-messages';
 import { parkMessages } from './parked-messages';
 import { type AnswerLimits, attentionFor, immediateOutcome, RECENT_TEXT_LENGTH, type RecentTalk } from './unanswered';
 import { isWorkspaceOf } from './workspaces';
@@ -49,6 +52,8 @@ export interface InboundContext {
   quietMaxMs: number;
   sessionTimeoutMs: number;
   sendConfirmMs: number;
+  onNewMessage: string;
+  ownerPauseMs: number;
   conversationId: string | null;
   workflowId: string | null;
   mode: string | null;
@@ -129,9 +134,37 @@ async function tryToRecord(db: Database, order: RecordOrder, rules: RecordingRul
   if (!ownContext) return { kind: 'recorded', elsewhere, ownsConversation: await ownsConversation(db, order.workflowId) };
   own.sort((one, other) => one.sentAtMs - other.sentAtMs);
   const state = { ...ownContext, hasModel: rules.hasModel(ownContext) };
-  const { answerableIds, asksForPerson } = await insertMessages(db, state, { ...order, messages: own }, rules.answerLimits);
+  const isOwners = (message: InboundMessage) => message.fromBusiness !== undefined;
+  const customers = own.filter((message) => !isOwners(message));
+  const { answerableIds, asksForPerson } = await insertMessages(db, state, { ...order, messages: customers }, rules.answerLimits);
+  if (customers.length < own.length)
+    return await recordOwners(db, ownContext, { ...order, messages: own.filter(isOwners) }, rules, elsewhere);
   const context = asksForPerson ? { ...ownContext, needsAttention: true } : ownContext;
-  return { kind: 'recorded', own: { context, answerableIds }, elsewhere, ownsConversation: true };
+  return { kind: 'recorded', own: { context, answerableIds: isSilent(context) ? [] : answerableIds }, elsewhere, ownsConversation: true };
+}
+
+/** After the owner has written, the person has the conversation; what is still open by then is told with its state. */
+async function recordOwners(
+  db: Database,
+  context: KnownContext,
+  order: { phoneNumberId: string; workflowId: string; messages: InboundMessage[] },
+  rules: RecordingRules,
+  elsewhere: Elsewhere[],
+): Promise<RecordedDeliveries> {
+  const { conversationId, workspaceId, ownerPauseMs } = context;
+  await recordOwnerMessages(db, { ...order, conversationId, workspaceId, ownerPauseMs });
+  const current = (await findContextOf(db, conversationId, rules.answerLimits)) ?? context;
+  const open = isSilent(current)
+    ? []
+    : await db.query<{ id: string }>(
+        sql`SELECT m.id FROM messages m WHERE ${isOpenFor(conversationId, order.workflowId)} ORDER BY m.position`,
+      );
+  return { kind: 'recorded', own: { context: current, answerableIds: open.map(({ id }) => id) }, elsewhere, ownsConversation: true };
+}
+
+/** Whether a person answers, or nobody: what is open waits. */
+export function isSilent({ mode }: InboundContext): boolean {
+  return mode === 'human' || mode === 'paused';
 }
 
 /** Groups consecutive deliveries that name the same sender: usually all of them. */
@@ -224,7 +257,8 @@ async function findInboundContext(
       COALESCE(s.provider_chain, '{}') AS "providerChain", s.model,
       COALESCE(s.quiet_ms, 3000) AS "quietMs", COALESCE(s.quiet_max_ms, 15000) AS "quietMaxMs",
       COALESCE(s.session_timeout_ms, 1800000) AS "sessionTimeoutMs", COALESCE(s.send_confirm_ms, 60000) AS "sendConfirmMs",
-      c.id AS "conversationId", c.workflow_id AS "workflowId", c.mode::text AS mode, c.needs_attention AS "needsAttention",
+      COALESCE(s.on_new_message, 'finish') AS "onNewMessage", COALESCE(s.owner_pause_ms, 1800000) AS "ownerPauseMs",
+      c.id AS "conversationId", c.workflow_id AS "workflowId", ${effectiveMode}::text AS mode, c.needs_attention AS "needsAttention",
       p.id AS "contactId", p.name AS "contactName", p.username, p.phone,
       by_phone.contact_id AS "phoneContactId", by_user_id.contact_id AS "userIdContactId", by_user_id.stated_at < by_phone.stated_at AS "isIdOlder",
       ${recentlySaid()} AS "recentlySaid", ${recentReplies(repliesPerHour)} AS "recentReplies"
@@ -235,6 +269,16 @@ async function findInboundContext(
     LEFT JOIN conversations c ON c.contact_id = p.id
     WHERE ${isWorkspaceOf(phoneNumberId)}`);
   return rows[0];
+}
+
+/** The context of a conversation, or of the one that it was merged into. Undefined if there is none. */
+export async function findContextOf(db: Database, conversationId: string, limits: AnswerLimits): Promise<KnownContext | undefined> {
+  const rows = await db.query<{ contactId: string; phoneNumberId: string }>(sql`
+    SELECT c.contact_id AS "contactId", w.kapso_phone_number_id AS "phoneNumberId" FROM conversations c JOIN workspaces w ON w.id = c.workspace_id
+    WHERE c.id = ${currentConversation(conversationId)}`);
+  const [row] = rows;
+  const context = row && (await findInboundContext(db, row.phoneNumberId, { contactId: row.contactId }, limits));
+  return context && hasConversation(context) ? context : undefined;
 }
 
 /** How many of the newest messages are compared with a new one. */
@@ -287,6 +331,7 @@ async function insertMessages(
   order: { phoneNumberId: string; workflowId: string; messages: InboundMessage[] },
   limits: AnswerLimits,
 ): Promise<{ answerableIds: string[]; asksForPerson: boolean }> {
+  if (order.messages.length === 0) return { answerableIds: [], asksForPerson: false };
   const { conversationId, workspaceId } = context;
   const state = { ...context, recent: { said: context.recentlySaid ?? [], replies: context.recentReplies } };
   const input = order.messages.map((message, index) => ({
@@ -321,7 +366,9 @@ async function insertMessages(
       SELECT count(*) AS count FROM inserted WHERE outcome IS NULL OR outcome NOT IN ('history', 'group')
     ), noted AS (
       UPDATE conversations c SET unread_count = unread_count + (SELECT count FROM said), last_message_at = now(),
-        last_message_preview = ${preview(order.messages.findLast(isForUs) ?? order.messages.at(-1))}, updated_at = now()${columns}
+        last_message_preview = ${preview(order.messages.findLast(isForUs) ?? order.messages.at(-1))}, updated_at = now(),
+        waiting_since = CASE WHEN ${isSilent(context)} AND EXISTS (SELECT FROM inserted WHERE outcome IS NULL)
+          THEN COALESCE(c.waiting_since, now()) ELSE c.waiting_since END${columns}
       WHERE id = ${conversationId}::uuid AND ((SELECT count FROM said) > 0 OR last_message_at IS NULL)
     )${alerts}
     SELECT id, position, outcome::text, true AS "isNew" FROM inserted
@@ -381,9 +428,9 @@ function attentionOf(
  * Messages `m` that this workflow recorded and that still need a reply: without an outcome, and in no turn, or in one
  * whose draft was not sent, or only in part (its workflow was terminated). Messages of the person's other workflow are left to it.
  */
-function isOpenFor(conversationId: string, workflowId: string): Prisma.Sql {
+export function isOpenFor(conversationId: string, workflowId: string): Prisma.Sql {
   return sql`m.conversation_id = ${conversationId}::uuid AND m.direction = 'inbound' AND m.outcome IS NULL AND m.workflow_id = ${workflowId}
-    AND (m.turn_id IS NULL OR (SELECT r.status = 'pending' OR r.status IN ('sent', 'delivered', 'read') AND ${isRestWaiting}
+    AND (m.turn_id IS NULL OR (SELECT r.author IS DISTINCT FROM 'person' AND r.status = 'pending' OR r.status IN ('sent', 'delivered', 'read') AND ${isRestWaiting}
       FROM messages r WHERE r.reply_to_id = m.turn_id))`;
 }
 

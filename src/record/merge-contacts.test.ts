@@ -45,11 +45,18 @@ describe('contacts that turn out to be one', () => {
     ['human', 'ai', 'human'],
   ] as const)('when one is answered by %s and the other by %s, then %s answers both', async (one, other, merged) => {
     const { byNumber, byId, together } = await twoContacts();
-    await recorder.db.orm.conversation.update({ where: { id: byNumber.conversationId }, data: { mode: one } });
-    await recorder.db.orm.conversation.update({ where: { id: byId.conversationId }, data: { mode: other } });
+    await recorder.db.orm.conversation.update({
+      where: { id: byNumber.conversationId },
+      data: { mode: one, heldBy: one === 'human' ? 'Ann' : 'Ben' },
+    });
+    await recorder.db.orm.conversation.update({
+      where: { id: byId.conversationId },
+      data: { mode: other, heldBy: other === 'human' ? 'Ann' : 'Ben' },
+    });
     const { conversationId } = await together();
-    expect((await conversation(conversationId)).mode).toBe(merged);
-    expect(await recorder.db.orm.message.findFirst({ where: { conversationId, text: 'both' } })).toMatchObject({ outcome: merged });
+    const holders = { ai: null, human: 'Ann', paused: 'Ben' };
+    expect(await conversation(conversationId)).toMatchObject({ mode: merged, heldBy: holders[merged], waitingSince: expect.any(Date) });
+    expect(await recorder.db.orm.message.findFirst({ where: { conversationId, text: 'both' } })).toMatchObject({ outcome: null });
   });
 
   test('when both ask for a person, then each reason stays once, with the time since when it stands', async () => {

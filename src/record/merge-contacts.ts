@@ -35,7 +35,11 @@ async function mergeConversation(tx: Statements, conversations: { from: string; 
   await tx.query(sql`UPDATE vapi_call_results SET conversation_id = ${into}::uuid WHERE conversation_id = ${from}::uuid`);
   await tx.query(sql`
     UPDATE conversations c SET
-      mode = CASE WHEN 'human' IN (c.mode, f.mode) THEN 'human' WHEN 'paused' IN (c.mode, f.mode) THEN 'paused' ELSE 'ai' END::conversation_mode,
+      (mode, mode_until, held_by, held_since) = (
+        SELECT s.mode, s.mode_until, s.held_by, s.held_since FROM (VALUES (c.id, c.mode, c.mode_until, c.held_by, c.held_since),
+          (f.id, f.mode, f.mode_until, f.held_by, f.held_since)) s(id, mode, mode_until, held_by, held_since)
+        ORDER BY s.mode_until <= now() NULLS FIRST, array_position(ARRAY['human', 'paused', 'ai'], s.mode::text), s.id = c.id DESC LIMIT 1),
+      waiting_since = LEAST(c.waiting_since, f.waiting_since), hand_over = COALESCE(c.hand_over, f.hand_over),
       needs_attention = c.needs_attention OR f.needs_attention, attention = ${unitedReasons(sql`c.attention`, sql`f.attention`)},
       attention_reason = COALESCE(c.attention_reason, f.attention_reason),
       last_message_at = GREATEST(c.last_message_at, f.last_message_at),

@@ -1,6 +1,8 @@
 /** Loads the material of a prompt, in one statement, because every reply needs it. */
+import type { Prisma } from '../../prisma/generated/client';
 import { type Database, isOneOf, sql } from '../platform/database';
 import { currentConversation } from './merged-conversations';
+import { effectiveMode } from './modes';
 import { INTERNAL_NOTE } from './notes';
 
 /** A reply that was drafted before. */
@@ -26,6 +28,16 @@ export interface PromptOrder {
   lostReplyToIds?: string[];
 }
 
+/** A message of a prompt. */
+export interface PromptMessage {
+  direction: 'inbound' | 'outbound' | 'note';
+  kind: string;
+  text: string | null;
+  author: 'model' | 'person' | 'phone' | 'system' | null;
+  /** Milliseconds since 1970. */
+  atMs: number;
+}
+
 /** The material of a prompt. */
 export interface PromptMaterial {
   workspaceId: string;
@@ -33,11 +45,13 @@ export interface PromptMaterial {
   /** In the customer's own words. */
   customerName: string | null;
   /** The turn, newest first, then what was said before it was answered. */
-  said: { direction: 'inbound' | 'outbound' | 'note'; kind: string; text: string | null }[] | null;
+  said: PromptMessage[] | null;
   /** The draft that this turn already has. */
   draft: StoredDraft | null;
   /** Whether a message of the turn went to another workflow. */
   hasMoved: boolean;
+  /** Whether the bot must be silent. */
+  isSilent: boolean;
 }
 
 /**
@@ -53,16 +67,17 @@ export async function loadPromptMaterial(
   const lastId = messageIds.at(-1);
   const isAbandoned =
     lostReplyToIds.length === 0 ? sql`false` : sql`(${isOneOf(sql`d.reply_to_id`, lostReplyToIds)} AND d.status = 'pending')`;
+  const isDraft = sql`(d.author IS NULL OR d.author = 'model')`;
   const rows = await db.query<PromptMaterial>(sql`
     WITH turn AS (
-      SELECT m.id, m.position, m.direction, m.kind, m.text, m.occurred_at, m.workflow_id FROM messages m WHERE ${isOneOf(sql`m.id`, messageIds)}
+      SELECT m.id, m.position, m.direction, m.kind, m.text, m.author, m.occurred_at, m.workflow_id FROM messages m WHERE ${isOneOf(sql`m.id`, messageIds)}
     )
     SELECT c.workspace_id AS "workspaceId", s.system_prompt AS "systemPrompt", p.name AS "customerName",
       (SELECT json_agg(h ORDER BY h."writtenAt" DESC NULLS LAST, h.position DESC) FROM (
-        SELECT t.position, t.direction, t.kind, t.text, t.occurred_at AS "writtenAt" FROM turn t
+        SELECT t.position, t.direction, t.kind, t.text, t.author, t.occurred_at AS "writtenAt", ${msOf(sql`t.occurred_at`)} AS "atMs" FROM turn t
         UNION ALL
-        (SELECT m.position, m.direction, m.kind, m.text, NULL FROM messages m
-        WHERE m.conversation_id = c.id AND m.id <> ALL(${messageIds}::uuid[]) AND m.status NOT IN ('pending', 'sending', 'failed')
+        (SELECT m.position, m.direction, m.kind, m.text, m.author, NULL, ${msOf(sql`m.occurred_at`)} FROM messages m
+        WHERE m.conversation_id = c.id AND m.id <> ALL(${messageIds}::uuid[]) AND m.status NOT IN ('pending', 'sending', 'failed') AND m.deleted_at IS NULL
           AND (m.direction <> 'inbound' OR m.outcome <> 'group')
           AND (m.kind <> ${INTERNAL_NOTE} OR m.payload->>'forModel' = 'true')
         ORDER BY m.position DESC LIMIT s.history_limit)
@@ -72,10 +87,14 @@ export async function loadPromptMaterial(
           'partIds', COALESCE((SELECT json_agg(p.id ORDER BY p.part) FROM messages p WHERE p.part_of_id = d.id), '[]'),
           'coveredIds', (SELECT json_agg(i.id ORDER BY i.position) FROM messages i WHERE i.turn_id = d.reply_to_id))
         FROM messages d
-        WHERE d.reply_to_id = ${lastId}::uuid OR ${isAbandoned}
+        WHERE (d.reply_to_id = ${lastId}::uuid OR ${isAbandoned}) AND ${isDraft}
         ORDER BY d.reply_to_id = ${lastId}::uuid DESC, d.created_at DESC LIMIT 1) AS draft,
-      EXISTS (SELECT 1 FROM turn WHERE workflow_id <> ${workflowId}) AS "hasMoved"
-    FROM conversations c JOIN chatbot_settings s ON s.workspace_id = c.workspace_id JOIN contacts p ON p.id = c.contact_id
+      EXISTS (SELECT 1 FROM turn WHERE workflow_id <> ${workflowId}) AS "hasMoved", ${effectiveMode} <> 'ai' AS "isSilent"
+    FROM conversations c JOIN workspaces w ON w.id = c.workspace_id JOIN chatbot_settings s ON s.workspace_id = c.workspace_id JOIN contacts p ON p.id = c.contact_id
     WHERE c.id = ${currentConversation(conversationId)}`);
   return rows[0];
+}
+
+function msOf(time: Prisma.Sql): Prisma.Sql {
+  return sql`(extract(epoch FROM ${time}) * 1000)::float8`;
 }

@@ -18,6 +18,7 @@ import { type Database, isOneOf, sql } from '../platform/database';
 import { attentionAlert } from './alerts';
 import { withoutCuredReasons, withoutReasons, withReason } from './attention';
 import { currentConversation } from './merged-conversations';
+import { effectiveMode, isAnsweredByHand, isAutomatic, isSilenced, modeNow, WITHHELD } from './modes';
 
 /** A reply drafted by a model. */
 export interface NewDraft {
@@ -26,6 +27,8 @@ export interface NewDraft {
   workflowId: string;
   /** The inbound messages of the turn, oldest first. The reply belongs to the last one. */
   messageIds: string[];
+  /** Those among them for which a draft was thrown away, because a later message came. */
+  supersededIds?: string[];
   /** The texts to send, one message each. */
   texts: string[];
   provider: string;
@@ -47,25 +50,25 @@ export interface StoredReply {
 
 /**
  * Writes the reply and the turn of its messages in one statement. An existing reply of the turn wins.
- * Undefined if the draft is too late, so that nothing was written: a message already has an outcome, belongs to a turn with later
+ * Undefined if nothing was written: the bot must be silent, or the draft is too late: a message already has an outcome, belongs to a turn with later
  * messages (this attempt had timed out, and another one has stored its draft), or went to another workflow with a merged conversation. The
  * locking SELECT checks this, because PostgreSQL evaluates its condition again after waiting for a row: of two concurrent drafts, one is
  * refused.
  */
 export async function storeDraft(db: Database, draft: NewDraft): Promise<StoredReply | undefined> {
-  const { conversationId, workflowId, messageIds, provider, model, promptTokens, completionTokens } = draft;
+  const { conversationId, workflowId, messageIds, supersededIds = [], provider, model, promptTokens, completionTokens } = draft;
   const [text, ...otherTexts] = draft.texts;
   const lastId = messageIds.at(-1);
   const newId = randomUUID();
   const rows = await db.query<{ id: string }>(sql`
     WITH own AS (
       SELECT id FROM messages WHERE ${isOneOf(sql`id`, messageIds)} AND outcome IS NULL AND ${isOf(workflowId)}
-        AND (turn_id IS NULL OR turn_id = ANY(${messageIds}::uuid[]))
+        AND (turn_id IS NULL OR turn_id = ANY(${messageIds}::uuid[]) AND NOT ${isAnsweredByHand(sql`messages.turn_id`)})
       ORDER BY id FOR UPDATE
     ), whole AS (
-      SELECT 1 FROM own HAVING count(*) = ${messageIds.length}
+      SELECT 1 FROM own HAVING count(*) = ${messageIds.length} AND NOT ${mustBeSilent(conversationId)}
     ), turn AS (
-      UPDATE messages SET turn_id = ${lastId}::uuid WHERE ${isOneOf(sql`id`, messageIds)} AND EXISTS (SELECT FROM whole)
+      UPDATE messages SET turn_id = ${lastId}::uuid, is_superseded = ${isOneOf(sql`id`, supersededIds)} WHERE ${isOneOf(sql`id`, messageIds)} AND EXISTS (SELECT FROM whole)
     ), abandoned AS (
       -- Left behind by a terminated workflow or a lost attempt; its messages belong to this turn now.
       UPDATE messages SET status = 'failed', failure = 'replaced by a later draft'
@@ -76,15 +79,15 @@ export async function storeDraft(db: Database, draft: NewDraft): Promise<StoredR
         AND EXISTS (SELECT FROM whole)
     ), reply AS (
       INSERT INTO messages (id, workspace_id, conversation_id, direction, kind, text, status, reply_to_id, provider, model, attempts, latency_ms,
-        prompt_tokens, completion_tokens)
+        prompt_tokens, completion_tokens, author)
       SELECT ${newId}::uuid, c.workspace_id, c.id, 'outbound', 'text', ${text}, 'pending', ${lastId}::uuid, ${provider}, ${model},
-        ${draft.attempts}, ${draft.latencyMs}, ${promptTokens}, ${completionTokens}
+        ${draft.attempts}, ${draft.latencyMs}, ${promptTokens}, ${completionTokens}, 'model'
       FROM conversations c, whole WHERE c.id = ${currentConversation(conversationId)}
       ON CONFLICT (reply_to_id) DO UPDATE SET reply_to_id = EXCLUDED.reply_to_id
       RETURNING id, workspace_id, conversation_id
     ), parts AS (
-      INSERT INTO messages (workspace_id, conversation_id, direction, kind, text, status, part_of_id, part, provider, model)
-      SELECT r.workspace_id, r.conversation_id, 'outbound', 'text', o.text, 'pending', r.id, o.ordinal + 1, ${provider}, ${model}
+      INSERT INTO messages (workspace_id, conversation_id, direction, kind, text, status, part_of_id, part, provider, model, author)
+      SELECT r.workspace_id, r.conversation_id, 'outbound', 'text', o.text, 'pending', r.id, o.ordinal + 1, ${provider}, ${model}, 'model'
       FROM reply r, unnest(${otherTexts}::text[]) WITH ORDINALITY o(text, ordinal) WHERE r.id = ${newId}::uuid ORDER BY o.ordinal
       RETURNING id, part
     )
@@ -93,6 +96,17 @@ export async function storeDraft(db: Database, draft: NewDraft): Promise<StoredR
   if (messageId === undefined) return undefined;
   // A statement does not see what others have committed since it began, so the parts of an existing reply are read with another one.
   return { messageId, partIds: messageId === newId ? partIds : await findParts(db, messageId) };
+}
+
+/** Whether the bot must be silent in the conversation. */
+function mustBeSilent(conversationId: string): Prisma.Sql {
+  return sql`(SELECT ${effectiveMode} <> 'ai' FROM conversations c JOIN workspaces w ON w.id = c.workspace_id WHERE c.id = ${currentConversation(conversationId)})`;
+}
+
+/** Whether the bot must be silent in the conversation now. */
+export async function isBotSilent(db: Database, conversationId: string): Promise<boolean> {
+  const rows = await db.query<{ silent: boolean }>(sql`SELECT ${mustBeSilent(conversationId)} AS silent`);
+  return rows[0]?.silent ?? false;
 }
 
 async function findParts(db: Database, messageId: string): Promise<string[]> {
@@ -137,20 +151,29 @@ export interface ClaimedReply {
   provider: string | null;
   sendAttempts: number;
   lastInboundAgeMs: number;
+  /** WhatsApp's id of the message that it quotes. */
+  quotedProviderId: string | null;
 }
 
-/** Claims a reply for sending, with one atomic UPDATE. Undefined if it cannot be claimed. */
+/** Claims a reply for sending, with one atomic UPDATE. Undefined if it cannot be claimed: not while the bot must be silent, unless a person wrote it. */
 export async function claimReply(db: Database, messageId: string): Promise<ClaimedReply | undefined> {
   const rows = await db.query<ClaimedReply>(sql`
     UPDATE messages m SET status = 'sending', claimed_at = now(), send_attempts = m.send_attempts + 1
     FROM conversations c, contacts p, workspaces w
     WHERE m.id = ${messageId}::uuid AND m.status = 'pending'
       AND c.id = m.conversation_id AND p.id = c.contact_id AND w.id = m.workspace_id
+      AND (NOT ${isAutomatic} OR ${effectiveMode} = 'ai')
     RETURNING m.text, p.phone, p.business_scoped_user_id AS "businessScopedUserId", w.kapso_phone_number_id AS "phoneNumberId", m.provider,
       m.send_attempts AS "sendAttempts",
-      (extract(epoch FROM now() - (SELECT i.created_at FROM messages i WHERE i.id = ${answeredBy(sql`m`)})) * 1000)::float8 AS "lastInboundAgeMs"`);
+      (SELECT q.provider_message_id FROM messages q WHERE q.id = m.quoted_id) AS "quotedProviderId",
+      (extract(epoch FROM now() - COALESCE((SELECT i.created_at FROM messages i WHERE i.id = ${answeredBy(sql`m`)}), ${lastInboundAt})) * 1000)::float8
+        AS "lastInboundAgeMs"`);
   return rows[0];
 }
+
+/** When the customer of message `m` last wrote. */
+const lastInboundAt = sql`(
+  SELECT i.created_at FROM messages i WHERE i.conversation_id = m.conversation_id AND i.direction = 'inbound' ORDER BY i.position DESC LIMIT 1)`;
 
 /** Ends our own claim (identified by `sendAttempts`) when the send is not known to have succeeded. If a status webhook has already raised the row, it stays unchanged. */
 export async function endClaim(
@@ -164,15 +187,20 @@ export async function endClaim(
 
 /**
  * The state of the row. If it is `sending` although we did not claim it, the worker that did has died or hangs: the outcome is unknown,
- * and the row becomes `unconfirmed`.
+ * and the row becomes `unconfirmed`. If it waits although the bot must be silent, it is thrown away.
  */
 export async function endForeignClaim(db: Database, messageId: string): Promise<SendVerdict> {
   const rows = await db.query<ReplyState>(sql`
-    UPDATE messages m SET status = CASE WHEN m.status = 'sending' THEN 'unconfirmed'::message_status ELSE m.status END
+    UPDATE messages m SET
+      status = CASE WHEN m.status = 'sending' THEN 'unconfirmed' WHEN ${isToBeWithheld} THEN 'failed' ELSE m.status END::message_status,
+      failure = CASE WHEN ${isToBeWithheld} THEN ${WITHHELD} ELSE m.failure END,
+      withheld_at = CASE WHEN ${isToBeWithheld} THEN now() ELSE m.withheld_at END
     WHERE m.id = ${messageId}::uuid
-    RETURNING m.status::text, m.failure, (SELECT c.needs_attention FROM conversations c WHERE c.id = m.conversation_id) AS "needsAttention"`);
+    RETURNING m.status::text, m.failure, m.withheld_at IS NOT NULL AS "isWithheld", (SELECT c.needs_attention FROM conversations c WHERE c.id = m.conversation_id) AS "needsAttention"`);
   return verdictOf(rows[0]);
 }
+
+const isToBeWithheld = sql`m.status = 'pending' AND ${isAutomatic} AND ${isSilenced}`;
 
 /** The state of the row; `under_way` if it was claimed less than `freshForMs` ago, otherwise as in `endForeignClaim`. */
 export async function checkClaim(db: Database, messageId: string, freshForMs: number): Promise<SendProgress> {
@@ -184,6 +212,7 @@ export async function checkClaim(db: Database, messageId: string, freshForMs: nu
 interface ReplyState {
   status: string;
   failure: string | null;
+  isWithheld: boolean;
   /** Null if the conversation is being merged into another one at this moment. */
   needsAttention: boolean | null;
 }
@@ -197,7 +226,7 @@ function verdictOf(row: ReplyState | undefined): SendVerdict {
     case 'pending':
       return { status: 'pending', retryAfterMs: 0, reason: 'not delivered' };
     case 'failed':
-      return { status: 'failed', reason: row.failure ?? 'unknown' };
+      return row.isWithheld ? { status: 'withheld' } : { status: 'failed', reason: row.failure ?? 'unknown' };
     case undefined:
       return { status: 'failed', reason: 'the reply is not in the database' };
     default:
@@ -224,7 +253,7 @@ function keyCondition(key: ReplyKey): Prisma.Sql {
 /**
  * Raises the row to `status`, stores WhatsApp's id, and settles the turn: from `sent` up its messages are answered or merged, and the
  * reasons that a reply cures are removed; on `failed` they failed, and the conversation needs attention. A reply in parts settles its turn
- * once all are sent, or once one fails; no part is sent after that. Null if there is no such row, or its status is not lower.
+ * once all are sent, or once one fails; no part is sent after that. What a person wrote by hand gives its messages the outcome `human`. Null if there is no such row, or its status is not lower.
  * `claim`: applies only while this claim is current; `isLate`: applies only to a reply that is unconfirmed or waits.
  */
 export async function raiseReply(
@@ -237,7 +266,7 @@ export async function raiseReply(
   const reason = { kind: 'reply_failed', text } as const;
   const broken = withReason(withoutReasons(sql`c.attention`, [], sql`r.id::text`), reason);
   const cured = withoutCuredReasons(sql`c.attention`, sql`r.created_at`, sql`r.id::text`);
-  const attention = sql`CASE WHEN r.is_broken THEN ${broken} WHEN r.is_whole THEN ${cured} ELSE c.attention END`;
+  const attention = sql`CASE WHEN r.is_broken THEN ${broken} WHEN r.is_whole AND r.author IS DISTINCT FROM 'system' THEN ${cured} ELSE c.attention END`;
   const alerted = sql`, alerted AS (${attentionAlert(reason, sql`SELECT n.id FROM noted n, reply r WHERE r.is_broken`)})`;
   const rows = await db.query<RaisedReply>(sql`
     WITH target AS (
@@ -255,14 +284,15 @@ export async function raiseReply(
           occurred_at = COALESCE(CASE WHEN t.previous < 'sent' THEN m.claimed_at END, m.occurred_at),
           failure = COALESCE(${fact.failure ?? null}, m.failure)
       FROM target t WHERE m.id = t.id
-      RETURNING m.id, t.previous, m.status, m.conversation_id, t.answered_id, t.first_id, m.part, m.text, m.created_at
+      RETURNING m.id, t.previous, m.status, m.conversation_id, t.answered_id, t.first_id, m.part, m.text, m.created_at, m.author
     ), reply AS (
-      SELECT r.*, ${failed} OR EXISTS (${otherParts(sql`p.status = 'failed'`)}) AS is_broken,
+      SELECT r.*, ${failed} OR EXISTS (${otherParts(sql`p.status = 'failed' AND p.withheld_at IS NULL`)}) AS is_broken,
         NOT EXISTS (${otherParts(sql`p.status NOT IN ('sent', 'delivered', 'read')`)}) AS is_whole
       FROM raised r
     ), settled AS (
       UPDATE messages i
-      SET outcome = CASE WHEN r.is_broken THEN 'failed' WHEN i.id = r.answered_id THEN 'answered' ELSE 'merged' END::message_outcome
+      SET outcome = CASE WHEN r.is_broken THEN 'failed' WHEN r.author = 'person' THEN 'human' WHEN i.id = r.answered_id THEN 'answered'
+        WHEN i.is_superseded THEN 'superseded' ELSE 'merged' END::message_outcome
       FROM reply r
       WHERE i.turn_id = r.answered_id AND i.direction = 'inbound' AND (r.is_broken OR r.is_whole)
         AND (i.outcome IS NULL OR i.outcome = 'unconfirmed' OR ${failed})
@@ -275,7 +305,8 @@ export async function raiseReply(
           needs_attention = r.is_broken OR (c.needs_attention AND ${attention} <> '[]'),
           last_message_at = CASE WHEN ${failed} THEN c.last_message_at ELSE now() END,
           last_message_preview = CASE WHEN ${failed} THEN c.last_message_preview ELSE left(r.text, 100) END,
-          unread_count = CASE WHEN ${failed} THEN c.unread_count ELSE 0 END,
+          unread_count = CASE WHEN ${failed} OR r.author = 'system' OR (r.author IS DISTINCT FROM 'person' AND ${modeNow('c')} <> 'ai')
+            THEN c.unread_count ELSE 0 END,
           updated_at = now()
       FROM reply r
       WHERE c.id = r.conversation_id AND (${failed} OR r.previous < 'sent')

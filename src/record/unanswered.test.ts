@@ -118,7 +118,7 @@ describe('the age of a message', () => {
   test('when it would not be answered anyway, then the outcome says that, and it needs nobody', () => {
     const old = { sentAtMs: Date.now() - 6 * 24 * 3_600_000 };
     const outcomes = [
-      immediateOutcome(message(old), { ...STATE, mode: 'human' }, LIMITS),
+      immediateOutcome(message({ ...old, kind: 'reaction' }), { ...STATE, mode: 'human' }, LIMITS),
       immediateOutcome(message(old), { ...STATE, aiEnabled: false }, LIMITS),
       immediateOutcome(message(old), { ...STATE, hasModel: false }, LIMITS),
       immediateOutcome(message({ ...old, isHistory: true }), STATE, LIMITS),
@@ -128,6 +128,12 @@ describe('the age of a message', () => {
     expect(outcomes).toEqual(['human', 'ai_disabled', 'ai_disabled', 'history', 'group', 'unsupported']);
     expect(outcomes.map((outcome) => attentionFor(outcome, LIMITS))).toEqual(outcomes.map(() => undefined));
   });
+});
+
+test.each(['human', 'paused'])('when the mode is %s, then every message waits, except those that ask nothing', (mode) => {
+  const kinds = ['text', 'image', 'location', 'reaction', 'system'];
+  const outcomes = kinds.map((kind) => immediateOutcome(message({ kind }), { ...STATE, mode, aiEnabled: false }, LIMITS));
+  expect(outcomes).toEqual([null, null, null, mode, mode]);
 });
 
 test.each(['human', 'ai'])('when a message is said in a group, in mode %s, then its outcome says so', (mode) => {

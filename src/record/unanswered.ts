@@ -33,11 +33,14 @@ export type ImmediateOutcome = 'history' | 'group' | 'human' | 'paused' | 'ai_di
 /** Kinds of message that are answered if they have text, which for media is the caption. */
 const ANSWERABLE_KINDS = new Set(['text', 'image', 'video', 'document', 'audio', 'sticker']);
 
-/** The outcome of a message when it is recorded; null if it needs a reply. */
+/** Kinds that ask nobody for an answer. Any other one waits for the person, while the bot is silent. */
+const KINDS_WITHOUT_QUESTION = new Set(['reaction', 'system', 'edit', 'revoke', 'unsupported']);
+
+/** The outcome of a message when it is recorded; null if it needs a reply, or, while the bot is silent, waits for one. */
 export function immediateOutcome(message: InboundMessage, state: AnsweringState, limits: AnswerLimits): ImmediateOutcome | null {
   if (message.isHistory) return 'history';
   if (message.isInGroup) return 'group';
-  if (state.mode === 'human' || state.mode === 'paused') return state.mode;
+  if (state.mode === 'human' || state.mode === 'paused') return KINDS_WITHOUT_QUESTION.has(message.kind) ? state.mode : null;
   if (!state.chatbotEnabled || !state.aiEnabled || !state.hasModel) return 'ai_disabled';
   if (!ANSWERABLE_KINDS.has(message.kind) || !message.text?.trim()) return 'unsupported';
   if (Date.now() - message.sentAtMs > limits.withinMs) return 'too_old';

@@ -46,7 +46,11 @@ export async function chainsInUse(db: Database): Promise<NumberedChain[]> {
     FROM chatbot_settings s JOIN workspaces w ON w.id = s.workspace_id WHERE s.chatbot_enabled AND s.ai_enabled`);
 }
 
-function chosenSettings(settings: Settings): Record<string, boolean | number | string | string[]> {
+function millisecondsOf(minutes: number | undefined): number | undefined {
+  return minutes === undefined ? undefined : Math.round(minutes * 60_000);
+}
+
+function chosenSettings(settings: Settings): Record<string, boolean | number | string | string[] | Record<string, string>> {
   const all = {
     chatbotEnabled: settings.CHATBOT_ENABLED,
     aiEnabled: settings.AI_ENABLED,
@@ -56,6 +60,10 @@ function chosenSettings(settings: Settings): Record<string, boolean | number | s
     quietMaxMs: settings.REPLY_QUIET_MAX_MS,
     sessionTimeoutMs: settings.SESSION_TIMEOUT_MS,
     sendConfirmMs: settings.SEND_CONFIRM_MS,
+    onNewMessage: settings.ON_NEW_MESSAGE,
+    ownerPauseMs: millisecondsOf(settings.OWNER_PAUSE_MINUTES),
+    personWaitMs: millisecondsOf(settings.PERSON_WAIT_MINUTES),
+    handOverTexts: settings.HAND_OVER_TEXTS,
   };
   return Object.fromEntries(Object.entries(all).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])));
 }

@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { failedAfterSent } from '../../src/sandbox/kapso/requests';
 import { eventually, inboundOf, newPhone, outcomesOf, workflowIdOf } from '../support/expectations';
+import { change } from '../support/people';
 import type { System } from '../support/system';
 import type { Road } from './road';
 
@@ -119,8 +120,15 @@ export const conversationRoads: Record<string, Road> = {
     const phone = newPhone();
     await system.sandbox.kapso.customerSends({ from: phone, text: 'hello' });
     await outcomesOf(system, phone, 1);
-    await system.db.conversation.updateMany({ where: { contact: { phone } }, data: { mode: 'human' } });
+    await change(system, phone, 'take-over', { by: 'Ann' });
     await system.sandbox.kapso.customerSends({ from: phone, text: 'are you there?' });
+    await eventually(async () => {
+      const count = await system.db.message.count({
+        where: { outcome: null, conversation: { contact: { phone }, waitingSince: { not: null } } },
+      });
+      if (count !== 1) throw new Error('the message does not wait yet');
+    });
+    await change(system, phone, 'release', { by: 'Ann' });
     await outcomesOf(system, phone, 2);
     return await workflowIdOf(system, phone);
   },

@@ -4,7 +4,8 @@
  * `turn_failed`: a turn got no reply. `reply_failed`: a reply was not delivered. `send_unconfirmed`: nobody knows whether a reply was
  * delivered. `waiting_for_model`: no provider is answering. `dead_letter`: a message could not be stored. `too_old`: a message was too old
  * to be answered. `loop`: messages are not answered, because their sender is probably a bot. `undelivered`: WhatsApp
- * has a message and does not deliver it.
+ * has a message and does not deliver it. `waiting_for_person`: the bot is silent, and the customer has waited for too long. `handed_over`:
+ * the conversation was handed to a person.
  */
 export const ATTENTION_KINDS = [
   'turn_failed',
@@ -15,6 +16,8 @@ export const ATTENTION_KINDS = [
   'too_old',
   'loop',
   'undelivered',
+  'waiting_for_person',
+  'handed_over',
 ] as const;
 export type AttentionKind = (typeof ATTENTION_KINDS)[number];
 

@@ -14,7 +14,13 @@ export interface ContactIdentity {
   username?: string;
 }
 
-/** A customer's message, without any vendor's field names. */
+/** What the owner did in the WhatsApp Business app: wrote a message, or changed or deleted one (named by WhatsApp's id). */
+export interface FromBusiness {
+  edits?: string;
+  deletes?: string;
+}
+
+/** A customer's message, or the owner's, without any vendor's field names. */
 export interface InboundMessage {
   /** Our id, derived from WhatsApp's (a wamid contains the customer's number, in base64, and must not be logged). */
   id: string;
@@ -30,6 +36,11 @@ export interface InboundMessage {
   sentAtMs: number;
   /** True for an imported old message, which is recorded but never answered. */
   isHistory?: boolean;
+  /**
+   * Set for what the owner typed in the WhatsApp Business app; the contact is the customer. `isHistory` is then true as well, so that a
+   * worker before 0.4 never answers it.
+   */
+  fromBusiness?: FromBusiness;
   /** True for a message that was said in a group: recorded, but never answered in the private chat. */
   isInGroup?: boolean;
 }
@@ -101,6 +112,8 @@ export interface ConversationState extends ConversationTotals {
 export type SendVerdict =
   /** `needsAttention`: whether the conversation still needs a person. */
   | { status: 'sent'; needsAttention?: boolean }
+  /** Thrown away before it was sent, because the bot must be silent. */
+  | { status: 'withheld' }
   | { status: 'unconfirmed' }
   | { status: 'pending'; retryAfterMs: number; reason: string }
   | { status: 'failed'; reason: string };

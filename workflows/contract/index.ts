@@ -7,6 +7,7 @@ export * from './call';
 export * from './callback';
 export * from './conversation';
 export * from './facts';
+export * from './modes';
 export * from './retention';
 export * from './search-attributes';
 export * from './settlement';

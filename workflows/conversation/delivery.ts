@@ -46,16 +46,26 @@ export interface OutboxReply {
   flow: number;
 }
 
+/** What became of a reply, or a part. `withheld`: it was thrown away, because the bot must be silent. `failed`: or nobody knows. */
+export type Delivered = 'sent' | 'withheld' | 'failed';
+
 export class Delivery {
   readonly #view: ConversationView;
   readonly #reports = new Map<string, SendReported['status']>();
+  /** Messages that are being delivered: their reports are theirs. */
+  readonly #inProgress = new Set<string>();
 
   constructor(view: ConversationView) {
     this.#view = view;
   }
 
   get hasReports(): boolean {
-    return this.#reports.size > 0;
+    return this.#late.length > 0;
+  }
+
+  /** Reports about messages that nobody is delivering any more. */
+  get #late(): [string, SendReported['status']][] {
+    return [...this.#reports].filter(([messageId]) => !this.#inProgress.has(messageId));
   }
 
   /** Runs inside a signal handler: never throws, whatever the signal carries. */
@@ -65,26 +75,36 @@ export class Delivery {
 
   /** Reports about earlier replies: a late failure needs a person. */
   applyReports(): void {
-    const statuses = [...this.#reports.values()];
+    const late = this.#late;
+    const statuses = late.map(([, status]) => status);
     if (statuses.includes('failed')) {
       this.#view.failed('WhatsApp did not deliver the reply');
       this.#view.showAttention(true);
     } else if (statuses.length > 0) this.#view.hasNotFailed(IN_DOUBT);
-    this.#reports.clear();
+    for (const [messageId] of late) this.#reports.delete(messageId);
   }
 
-  /** Sends a reply and its other parts, each once the previous one is known to be sent. Returns whether all were sent. */
-  async deliverParts(reply: OutboxReply, partIds: readonly string[]): Promise<boolean> {
-    if (!(await this.deliver(reply))) return false;
+  /** Sends a reply and its other parts, each once the previous one is known to be sent. Returns what became of the last one tried. */
+  async deliverParts(reply: OutboxReply, partIds: readonly string[]): Promise<Delivered> {
+    let delivered = await this.deliver(reply);
     for (const messageId of partIds) {
+      if (delivered !== 'sent') break;
       await sleep(PART_PAUSE_MS, { summary: 'let the previous part arrive first' });
-      if (!(await this.deliver({ ...reply, messageId }))) return false;
+      delivered = await this.deliver({ ...reply, messageId });
     }
-    return true;
+    return delivered;
   }
 
-  /** Returns whether the reply, or the part, was sent. */
-  async deliver(reply: OutboxReply): Promise<boolean> {
+  async deliver(reply: OutboxReply): Promise<Delivered> {
+    this.#inProgress.add(reply.messageId);
+    try {
+      return await this.#deliver(reply);
+    } finally {
+      this.#inProgress.delete(reply.messageId);
+    }
+  }
+
+  async #deliver(reply: OutboxReply): Promise<Delivered> {
     const giveUpAtMs = Date.now() + SEND_RETRY_MS;
     let resends = 0;
     try {
@@ -100,7 +120,8 @@ export class Delivery {
         if (verdict.status === 'sent') this.#showSent(reply, verdict.needsAttention);
         if (verdict.status === 'failed') this.#view.failed(verdict.reason);
         if (verdict.status === 'unconfirmed') this.#view.failed(IN_DOUBT);
-        if (verdict.status !== 'pending') return verdict.status === 'sent';
+        if (verdict.status === 'sent' || verdict.status === 'withheld') return verdict.status;
+        if (verdict.status !== 'pending') return 'failed';
         if (verdict.retryAfterMs > 0) await sleep(verdict.retryAfterMs, { summary: `send again: ${verdict.reason}` });
       }
     } catch (error) {
@@ -130,11 +151,11 @@ export class Delivery {
     if (flow < 2 && answeredIds.length > 0) this.#view.showAttention(false);
   }
 
-  async #giveUp({ conversationId, answeredIds }: OutboxReply, reason: string): Promise<false> {
+  async #giveUp({ conversationId, answeredIds }: OutboxReply, reason: string): Promise<'failed'> {
     this.#view.failed(reason);
     this.#view.showAttention(true);
     await failTurn({ conversationId, messageIds: answeredIds, reason }, 'reply not delivered: needs attention');
-    return false;
+    return 'failed';
   }
 
   /**

@@ -88,6 +88,11 @@ export function countMessages(deliveries: readonly MessagesReceived[]): number {
   return deliveries.reduce((sum, { messages }) => sum + messages.length, 0);
 }
 
+/** How many of them the owner of the business wrote. */
+export function countOwners(deliveries: readonly MessagesReceived[]): number {
+  return deliveries.flatMap(({ messages }) => messages).filter(({ fromBusiness }) => fromBusiness !== undefined).length;
+}
+
 /** What of a signal's argument can be recorded. Webhooks send nothing else. */
 function readable(received: unknown): MessagesReceived {
   const { contact, messages } = (isObject(received) ? received : {}) as { contact?: unknown; messages?: unknown };

@@ -1,6 +1,6 @@
 /** One turn: what is collected for one reply, until a draft stands. */
 import { log } from '@temporalio/workflow';
-import type { Draft, MovedTurn, Recorded } from '../../activities';
+import type { Draft, MovedTurn, Recorded, WithheldTurn } from '../../activities';
 import { failureType, REFUSED_BY_DATABASE } from '../failures';
 import { records } from '../proxies';
 
@@ -14,7 +14,7 @@ export interface Turn {
 }
 
 /** A draft, or why there is none. `askedIds`: the messages concerned; later ones belong to the next turn. */
-export type DraftResult = ({ draft: Draft } | { failure: string } | MovedTurn) & { askedIds: string[] };
+export type DraftResult = ({ draft: Draft } | { failure: string } | MovedTurn | WithheldTurn) & { askedIds: string[] };
 
 /** Adds what was just recorded to `turn` itself, or starts a turn; unchanged if none of it needs a reply. */
 export function extendTurn(turn: Turn | undefined, recorded: Recorded, arrivedAtMs: number): Turn | undefined {

@@ -3,7 +3,7 @@
  * histories; remove when none of them is open any more.
  */
 import { sleep } from '@temporalio/workflow';
-import type { Draft, DraftOrder, MovedTurn } from '../../activities';
+import type { Draft, DraftOrder, MovedTurn, WithheldTurn } from '../../activities';
 import { diedWithItsWorker, failureType } from '../failures';
 import { model } from '../proxies';
 import type { DraftResult, Turn } from './turn';
@@ -27,11 +27,11 @@ export async function walkOnce(turn: Turn, view: ConversationView): Promise<Draf
       failures.push('turn: out of time');
       break;
     }
-    const order = { conversationId, messageIds: askedIds, provider, model: name, attemptMs: timings.modelAttemptMs };
+    const order = { conversationId, messageIds: askedIds, provider, model: name, attemptMs: timings.modelAttemptMs, supportsSilence: true };
     for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
       try {
         const draft = await ask(order, boundMs, view);
-        return 'moved' in draft ? { ...draft, askedIds: [] } : { draft, askedIds };
+        return 'moved' in draft || 'withheld' in draft ? { ...draft, askedIds: [] } : { draft, askedIds };
       } catch (error) {
         // A failure of our own does not count against the provider. A database outage is waited out, however long it takes.
         const isOurs = failureType(error) === 'RecordError.Unavailable' || (diedWithItsWorker(error) && Date.now() < deadlineMs);
@@ -46,7 +46,7 @@ export async function walkOnce(turn: Turn, view: ConversationView): Promise<Draf
   return { failure: failures.length > 0 ? failures.join('; ') : 'no provider has a key', askedIds };
 }
 
-function ask(order: DraftOrder, boundMs: number, view: ConversationView): Promise<Draft | MovedTurn> {
+function ask(order: DraftOrder, boundMs: number, view: ConversationView): Promise<Draft | MovedTurn | WithheldTurn> {
   view.showPhase(`asking ${order.provider}`);
   const options = {
     summary: `reply via ${order.provider}`,

@@ -2,10 +2,11 @@
  * The walk along the provider chain: if a provider fails, the next one is called at once, and the failed one again after a growing pause or
  * its own `Retry-After`, until one has answered or the turn times out.
  */
-import { condition, sleep } from '@temporalio/workflow';
-import type { Draft, DraftOrder, MovedTurn } from '../../activities';
+import { CancellationScope, condition, isCancellation, log, sleep } from '@temporalio/workflow';
+import type { Draft, DraftOrder, MovedTurn, WithheldTurn } from '../../activities';
 import { CODE_FAULT, failureType, isTimeout, modelFailure, REFUSED_BY_DATABASE } from '../failures';
 import { model, records } from '../proxies';
+import type { Bell } from './bell';
 import { type Candidate, Chain } from './chain';
 import type { DraftResult, Turn } from './turn';
 import { unlessRefused } from './unless-refused';
@@ -32,7 +33,25 @@ const MAX_LOST_ATTEMPTS = 10;
 /** Temporal accepts 400 bytes, and a model's name may be long and in any script. */
 const MAX_SUMMARY_LENGTH = 120;
 
+/** A turn's draft is thrown away this often for later messages: somebody who never stops writing gets a reply, too. */
+const MAX_RESTARTS = 2;
+
+type Answer = Draft | MovedTurn | WithheldTurn;
+
 type Choice = Turn['recorded']['providers'][number];
+
+/** What may make a draft useless while it is being written. */
+export interface Interruption {
+  /** Whether somebody has taken over since the turn began, so that no draft of it may be used. */
+  isStale(): boolean;
+  /** Rings when that, or the turn, has changed. */
+  changed: Bell;
+}
+
+/** What a cancelled step ends with says nothing. */
+function ignoreCancellation(error: unknown): void {
+  if (!isCancellation(error)) log.warn('a step that nobody waits for any more has failed');
+}
 
 /** One turn's walk. If the first attempt succeeds, it adds no other command to the history. */
 export class ProviderWalk {
@@ -47,8 +66,13 @@ export class ProviderWalk {
   readonly #lostAttempts = new Map<Candidate<Choice>, number>();
   #ownFailures = 0;
   #hasRequestedAttention = false;
+  readonly #interruption: Interruption;
+  /** Messages whose own draft was thrown away for a later one. */
+  readonly #supersededIds = new Set<string>();
+  #restarts = 0;
 
-  constructor(turn: Turn, view: ConversationView) {
+  constructor(turn: Turn, view: ConversationView, interruption: Interruption) {
+    this.#interruption = interruption;
     const { timings } = turn.recorded;
     this.#turn = turn;
     this.#view = view;
@@ -60,6 +84,7 @@ export class ProviderWalk {
 
   async run(): Promise<DraftResult> {
     for (;;) {
+      if (this.#interruption.isStale()) return { withheld: true, askedIds: this.#askedIds };
       // Each time anew, because a message that has arrived since brings the current settings.
       this.#chain.use(this.#turn.recorded.providers);
       const { nextAtMs } = this.#chain;
@@ -74,10 +99,17 @@ export class ProviderWalk {
       candidate.attempts += 1;
       this.#askedIds = [...this.#turn.messageIds];
       try {
-        const attemptMs = this.#attemptMs(candidate);
-        const draft = await this.#watched(this.#generate(candidate, attemptMs), attemptMs + MODEL_GRACE_MS);
+        const answer = await this.#ask(candidate, this.#attemptMs(candidate));
+        if (this.#interruption.isStale()) return { withheld: true, askedIds: this.#askedIds };
+        if (this.#isOutdated()) {
+          this.#restart(candidate);
+          continue;
+        }
+        if (answer === undefined) continue;
         if (this.#hasRequestedAttention) await this.#clearAttention();
-        return 'moved' in draft ? { ...draft, askedIds: [] } : { draft, askedIds: draft.coveredIds ?? this.#askedIds };
+        if ('moved' in answer) return { ...answer, askedIds: [] };
+        if ('withheld' in answer) return { ...answer, askedIds: this.#askedIds };
+        return { draft: answer, askedIds: answer.coveredIds ?? this.#askedIds };
       } catch (error) {
         if (failureType(error) === REFUSED_BY_DATABASE)
           return this.#failed('the database refused to load the prompt or to store the draft');
@@ -86,6 +118,39 @@ export class ProviderWalk {
         await this.#attemptFailed(candidate, askedAtMs, error);
       }
     }
+  }
+
+  /** Undefined if the attempt was ended, because nobody would use its draft. */
+  #ask(candidate: Candidate<Choice>, attemptMs: number): Promise<Answer | undefined> {
+    const ask = () => this.#watched(this.#generate(candidate, attemptMs), attemptMs + MODEL_GRACE_MS);
+    return this.#unless(() => this.#interruption.isStale() || this.#isOutdated(), ask);
+  }
+
+  /** The result of `step`; undefined if it was cancelled, because `isPointless` has become true. */
+  async #unless<T>(isPointless: () => boolean, step: () => Promise<T>): Promise<T | undefined> {
+    const scope = new CancellationScope();
+    const running = scope.run(step);
+    for (;;) {
+      const first = await Promise.race([running.then((result) => ({ result })), this.#interruption.changed.rung()]);
+      if (first) return first.result;
+      if (!isPointless()) continue;
+      running.catch(ignoreCancellation);
+      scope.cancel();
+      return undefined;
+    }
+  }
+
+  /** Whether a message has come since the model was asked, for which its draft is thrown away. */
+  #isOutdated(): boolean {
+    const { recorded, messageIds } = this.#turn;
+    return recorded.onNewMessage === 'restart' && this.#restarts < MAX_RESTARTS && messageIds.length > this.#askedIds.length;
+  }
+
+  /** The same provider is asked again: it was not at fault. */
+  #restart(candidate: Candidate<Choice>): void {
+    this.#restarts += 1;
+    candidate.attempts -= 1;
+    for (const id of this.#askedIds) this.#supersededIds.add(id);
   }
 
   #failed(failure: string): DraftResult {
@@ -102,7 +167,7 @@ export class ProviderWalk {
     else this.#chain.failed(candidate, modelFailure(error), Date.now());
   }
 
-  #generate({ choice: { provider, model: name }, attempts }: Candidate<Choice>, attemptMs: number): Promise<Draft | MovedTurn> {
+  #generate({ choice: { provider, model: name }, attempts }: Candidate<Choice>, attemptMs: number): Promise<Answer> {
     const { conversationId } = this.#turn.recorded;
     const order: DraftOrder = {
       conversationId,
@@ -112,6 +177,8 @@ export class ProviderWalk {
       attemptMs,
       attempt: attempts,
       takesParts: true,
+      supportsSilence: true,
+      ...(this.#supersededIds.size > 0 ? { supersededIds: [...this.#supersededIds] } : {}),
       ...(this.#lostReplyToIds.size > 0 ? { lostReplyToIds: [...this.#lostReplyToIds] } : {}),
     };
     if (!this.#hasRequestedAttention) this.#view.showPhase(`asking ${provider}`);
@@ -174,7 +241,8 @@ export class ProviderWalk {
   async #pause(nextAtMs: number): Promise<void> {
     const reason = this.#showPhase();
     const untilMs = Math.min(nextAtMs, this.#deadlineMs, this.#hasRequestedAttention ? Number.POSITIVE_INFINITY : this.#attentionAtMs);
-    await sleep(Math.max(1, untilMs - Date.now()), { summary: `try again: ${reason}`.slice(0, MAX_SUMMARY_LENGTH) });
+    const options = { summary: `try again: ${reason}`.slice(0, MAX_SUMMARY_LENGTH) };
+    await this.#unless(this.#interruption.isStale, () => sleep(Math.max(1, untilMs - Date.now()), options));
     if (!this.#hasRequestedAttention && Date.now() >= this.#attentionAtMs) await this.#requestAttention();
   }
 

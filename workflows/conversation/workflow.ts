@@ -4,6 +4,7 @@
  * and are answered by one reply. One turn at a time.
  */
 import {
+  ApplicationFailure,
   CancellationScope,
   CancelledFailure,
   condition,
@@ -21,9 +22,18 @@ import {
   type ConversationResult,
   callEnded,
   conversationState,
+  lookAgain,
   type MessagesReceived,
+  MODE_ACTIONS,
+  MODE_HELD,
+  MODE_UNKNOWN_CONVERSATION,
+  type ModeAction,
+  type ModeChanged,
+  type ModeOrder,
   messagesReceived,
+  modeUpdates,
   sendReported,
+  sendRequested,
 } from '../contract';
 import { failureType, REFUSED_BY_DATABASE } from '../failures';
 import { records, workspaces } from '../proxies';
@@ -31,7 +41,9 @@ import { Bell } from './bell';
 import { Delivery } from './delivery';
 import { draftReply } from './draft-reply';
 import { countElsewhere, handOver } from './hand-over';
-import { countMessages, Inbox } from './inbox';
+import { HandSends } from './hand-sends';
+import { countMessages, countOwners, Inbox } from './inbox';
+import { checkModeOrder } from './mode-orders';
 import { extendTurn, failTurn, quietLeftMs, type Turn } from './turn';
 import { unlessRefused } from './unless-refused';
 import { ConversationView } from './view';
@@ -80,6 +92,13 @@ class Conversation {
   #open: Turn | undefined;
   /** Being drafted: what arrives meanwhile belongs to it. */
   #drafting: Turn | undefined;
+  /** Grows when the bot is silenced: a draft that was begun before is not used. */
+  #silences = 0;
+  /** Rings when a draft that is being written may have become useless. */
+  readonly #draftChanged = new Bell();
+  /** Changes that wait for their turn. */
+  #waitingChanges = 0;
+  readonly #handSends: HandSends;
   /** Messages of turns that this run has taken. A query that began earlier may still return them as open. */
   readonly #takenIds = new Set<string>();
   #sessionTimeoutMs: number;
@@ -100,6 +119,7 @@ class Conversation {
     this.#inbox = new Inbox(snapshot?.pending, snapshot?.seenIds);
     this.#view = new ConversationView(input.phoneNumberId, this.#inbox, snapshot);
     this.#delivery = new Delivery(this.#view);
+    this.#handSends = new HandSends(this.#delivery, this.#view, () => this.#handSendsEnded());
     this.#sessionTimeoutMs = snapshot?.sessionTimeoutMs ?? DEFAULT_SESSION_TIMEOUT_MS;
     this.#followUps = snapshot?.followUps ?? [];
     this.#flow = snapshot?.flow ?? 1;
@@ -123,13 +143,75 @@ class Conversation {
       if (call.followUpId) this.#followUps.push(call);
       this.#somethingHappened.ring();
     });
+    setHandler(lookAgain, (order) => {
+      if (typeof order?.conversationId === 'string') void this.#resume(order.conversationId);
+    });
+    setHandler(sendRequested, (order) => {
+      this.#handSends.add(order);
+      this.#somethingHappened.ring();
+    });
+    for (const action of MODE_ACTIONS)
+      setHandler(modeUpdates[action], (order) => this.#changeMode(action, order), {
+        validator: (order) => checkModeOrder(action, order),
+      });
     setHandler(conversationState, () => this.#view.state());
+  }
+
+  /** Changes who answers; resolves when it applies. One change at a time, and none while messages are being recorded. */
+  async #changeMode(action: ModeAction, order: ModeOrder): Promise<ModeChanged> {
+    const options = { summary: `${action} by a person` };
+    const { verdict, recorded, sentenceId } = await this.#alone(() => records.changeMode.executeWithOptions(options, [{ action, order }]));
+    if (recorded) this.#applyState(recorded);
+    if (recorded && sentenceId !== undefined) {
+      const { conversationId, timings } = recorded;
+      this.#handSends.add({ messageId: sentenceId, conversationId, sendConfirmMs: timings.sendConfirmMs });
+    }
+    switch (verdict.kind) {
+      case 'changed':
+        return verdict.changed;
+      case 'held': {
+        const { heldBy, since } = verdict;
+        throw ApplicationFailure.nonRetryable(`${heldBy} has the conversation since ${since}`, MODE_HELD, { heldBy, since });
+      }
+      case 'unknown':
+        throw ApplicationFailure.nonRetryable('no such conversation', MODE_UNKNOWN_CONVERSATION);
+    }
+  }
+
+  /** Reads who answers, and takes up what may be answered. `reopenIds`: messages of a turn whose draft was thrown away. */
+  async #resume(conversationId: string, reopenIds: string[] = []): Promise<void> {
+    const options = { summary: 'see who answers, and what waits' };
+    const order = { conversationId, ...(reopenIds.length > 0 ? { reopenIds } : {}) };
+    const recorded = await this.#alone(() => records.resumeConversation.executeWithOptions(options, [order]));
+    if (recorded) this.#applyState(recorded);
+  }
+
+  /** Runs a step out of reach of a cancellation, and of everything else that reads or changes what is open. */
+  async #alone<T>(step: () => Promise<T>): Promise<T> {
+    this.#waitingChanges += 1;
+    while (this.#recording) await this.#recording;
+    this.#waitingChanges -= 1;
+    const running = CancellationScope.nonCancellable(step);
+    const end = () => {
+      this.#recording = undefined;
+      this.#somethingHappened.ring();
+      if (this.#isAnswering) this.#arrivedMeanwhile.ring();
+    };
+    this.#recording = running.then(end, end);
+    this.#somethingHappened.ring();
+    return await running;
+  }
+
+  #handSendsEnded(): void {
+    this.#lastActivityMs = Date.now();
+    this.#somethingHappened.ring();
   }
 
   async run(): Promise<ConversationResult> {
     // Here and not earlier: only now is it out of reach of a cancellation.
     if (this.#flow >= 2) void this.#recordMeanwhile();
     for (;;) {
+      while (this.#nothingWaits() && this.#handSends.areRunning) await this.#somethingHappened.rung();
       if (this.#nothingWaits() && !this.#mergedInto) {
         this.#showIdle();
         while (this.#hasNothingToDo()) await this.#somethingHappened.rung();
@@ -156,7 +238,7 @@ class Conversation {
   }
 
   #hasMessages(): boolean {
-    return !this.#inbox.isEmpty || this.#recording !== undefined || this.#open !== undefined;
+    return !this.#inbox.isEmpty || this.#recording !== undefined || this.#open !== undefined || this.#waitingChanges > 0;
   }
 
   #nothingWaits(): boolean {
@@ -263,7 +345,7 @@ class Conversation {
       case 'recorded':
         this.#mergedInto = undefined;
         this.#inbox.forget(deliveries, outcome.refusedIds ?? []);
-        this.#applyRecorded(outcome, countMessages(deliveries) - countElsewhere(outcome.elsewhere), arrivedAtMs);
+        this.#applyRecorded(outcome, countMessages(deliveries) - countElsewhere(outcome.elsewhere) - countOwners(deliveries), arrivedAtMs);
         return;
       case 'elsewhere':
         this.#inbox.forget(deliveries, outcome.refusedIds ?? []);
@@ -302,15 +384,27 @@ class Conversation {
 
   #applyRecorded(recorded: Recorded, count: number, arrivedAtMs: number): void {
     this.#view.totals.messages += count;
+    this.#waitingSinceMs = undefined;
+    this.#applyState(recorded, arrivedAtMs);
+  }
+
+  #applyState(recorded: Recorded, arrivedAtMs = Date.now()): void {
     this.#view.conversationId = recorded.conversationId;
     this.#sessionTimeoutMs = recorded.timings.sessionTimeoutMs;
-    this.#waitingSinceMs = undefined;
     this.#view.showMode(recorded.mode);
     this.#view.showAttention(recorded.needsAttention);
-    this.#collect(recorded, arrivedAtMs);
+    if (recorded.isSilent) this.#silence();
+    else this.#collect(recorded, arrivedAtMs);
+    this.#draftChanged.ring();
     const recordsMeanwhile = this.#flow >= 2;
     this.#flow = Math.max(this.#flow, recorded.flow ?? 1);
     if (!recordsMeanwhile && this.#flow >= 2) void this.#recordMeanwhile();
+  }
+
+  /** What is open waits in the database. */
+  #silence(): void {
+    this.#silences += 1;
+    this.#open = undefined;
   }
 
   /** Adds what wants a reply to the turn that is being drafted, else to the next one. */
@@ -414,8 +508,11 @@ class Conversation {
   async #answer(turn: Turn): Promise<void> {
     const { conversationId, timings } = turn.recorded;
     this.#drafting = turn;
-    const drafted = await draftReply(turn, this.#view);
+    const silences = this.#silences;
+    const isStale = () => this.#silences > silences;
+    const drafted = await draftReply(turn, this.#view, { isStale, changed: this.#draftChanged });
     this.#drafting = undefined;
+    if ('withheld' in drafted || isStale()) return await this.#withhold(turn);
     if ('moved' in drafted) return this.#leaveToOwner(turn, drafted.moved);
     const { askedIds } = drafted;
     this.#take(turn, askedIds);
@@ -423,7 +520,15 @@ class Conversation {
     const { draft } = drafted;
     const { messageId, partIds = [] } = draft;
     const reply = { messageId, conversationId, sendConfirmMs: timings.sendConfirmMs, answeredIds: askedIds, flow: this.#flow };
-    this.#answered(draft, await this.#delivery.deliverParts(reply, partIds));
+    const delivered = await this.#delivery.deliverParts(reply, partIds);
+    if (delivered === 'withheld') await this.#withhold({ ...turn, messageIds: askedIds });
+    else this.#answered(draft, delivered === 'sent');
+  }
+
+  /** The bot was silenced: what it did not answer waits for the person, or for its next turn. */
+  async #withhold({ messageIds, recorded: { conversationId } }: Turn): Promise<void> {
+    for (const id of messageIds) this.#takenIds.delete(id);
+    await this.#resume(conversationId, messageIds);
   }
 
   /** The owner answers the messages that moved. The rest of this turn, if any, becomes the next turn. */
@@ -467,8 +572,9 @@ class Conversation {
     if (!call?.followUpId) return;
     const { conversationId, sendConfirmMs } = call;
     const reply = { messageId: call.followUpId, conversationId, sendConfirmMs, answeredIds: [], flow: this.#flow };
-    if (await this.#delivery.deliver(reply)) this.#view.replied('after a voice call');
-    else this.#view.showAttention(true);
+    const delivered = await this.#delivery.deliver(reply);
+    if (delivered === 'sent') this.#view.replied('after a voice call');
+    if (delivered === 'failed') this.#view.showAttention(true);
     this.#lastActivityMs = Date.now();
   }
 
@@ -476,14 +582,15 @@ class Conversation {
   #mayContinueAsNew(): boolean {
     const { continueAsNewSuggested, historyLength } = workflowInfo();
     const isLong = continueAsNewSuggested || historyLength >= (this.#input.maxHistoryEvents ?? Number.POSITIVE_INFINITY);
-    return isLong && !this.#isEnding && !this.#mergedInto && JSON.stringify(this.#inbox.snapshot()).length < MAX_SNAPSHOT_JSON;
+    const isFree = !this.#isEnding && !this.#mergedInto && !this.#handSends.areRunning;
+    return isLong && isFree && JSON.stringify(this.#inbox.snapshot()).length < MAX_SNAPSHOT_JSON;
   }
 
-  /** Handlers are synchronous, so none is running here; what waits in the inbox travels along. */
+  /** No handler is running once nothing is being recorded and no change waits; what waits in the inbox travels along. */
   async #continueAsNew(): Promise<never> {
     // The next run may be on a newer version of the worker; servers before 1.30 keep it on this one (docs/decisions/0010).
     const continueAsNew = makeContinueAsNewFunc<typeof conversationWorkflow>({ initialVersioningBehavior: 'AUTO_UPGRADE' });
-    while (this.#recording) await this.#recording;
+    while (this.#recording || this.#waitingChanges > 0) await this.#recording;
     this.#delivery.applyReports();
     return await continueAsNew({
       ...this.#input,

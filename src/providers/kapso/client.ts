@@ -26,6 +26,8 @@ export interface TextSend {
   phoneNumberId: string;
   recipient: Recipient;
   text: string;
+  /** WhatsApp's id of the message that this one quotes. */
+  quotedId?: string | undefined;
   /** Returned in the status webhooks (`biz_opaque_callback_data`, at most 512 characters). */
   correlationId: string;
   /** Called right before the request is sent. If it throws, nothing is sent, and the result is `not_sent`. */
@@ -153,12 +155,13 @@ export function createKapsoClient(options: { baseUrl: string; apiKey: string; ti
   };
 }
 
-function sendBody({ recipient, text, correlationId }: TextSend): Record<string, unknown> {
+function sendBody({ recipient, text, quotedId, correlationId }: TextSend): Record<string, unknown> {
   return {
     messaging_product: 'whatsapp',
     recipient_type: 'individual',
     ...(recipient.phone ? { to: `+${recipient.phone}` } : { recipient: recipient.businessScopedUserId }),
     type: 'text',
+    ...(quotedId === undefined ? {} : { context: { message_id: quotedId } }),
     text: { body: text, preview_url: false },
     biz_opaque_callback_data: correlationId,
   };

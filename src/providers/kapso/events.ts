@@ -34,7 +34,15 @@ export interface SkippedEvent {
   shape: string;
 }
 
-export type UnreadableReason = 'not_json' | 'too_deep' | 'unreadable' | 'no_id' | 'no_sender' | 'odd_number_id' | 'direction_unknown';
+export type UnreadableReason =
+  | 'not_json'
+  | 'too_deep'
+  | 'unreadable'
+  | 'no_id'
+  | 'no_sender'
+  | 'no_recipient'
+  | 'odd_number_id'
+  | 'direction_unknown';
 
 /** Something that may be relevant but cannot be read. `shape`: as above. */
 export interface UnreadableEvent {
@@ -57,6 +65,7 @@ const DETAILS: Record<UnreadableReason, string> = {
   unreadable: 'Neither a message nor a status nor a known event.',
   no_id: 'A message or status without a message id.',
   no_sender: 'A message without a sender.',
+  no_recipient: "The owner's message, without the customer that it went to.",
   odd_number_id: 'The id of the business number (phone_number_id) is not a valid id.',
   direction_unknown: 'It is unclear or contradictory whether the customer sent or received this message.',
 };
@@ -80,7 +89,7 @@ interface Context {
   conversation?: Fields | undefined;
   contacts?: Contacts;
   /** The field that the items stand in; `messages` holds what customers sent. */
-  place: 'message' | 'messages' | 'statuses';
+  place: 'message' | 'messages' | 'statuses' | 'message_echoes';
   /** What has that field. */
   around: Fields;
 }
@@ -164,10 +173,55 @@ function readMetaEntry(outside: Outside): (entry: unknown) => KapsoEvent[] {
 function readMetaChange(outside: Outside): (change: unknown) => KapsoEvent[] {
   return (change) => {
     const { field, value } = isFields(change) ? change : {};
-    // Templates, the account's state, messages from the business's own phone, imported history.
+    if (field === ECHOES) return readEchoes(value, outside);
+    // Templates, the account's state, imported history.
     if (typeof field === 'string' && field !== 'messages') return [skipped(value)];
     return isFields(value) ? readValue(value, outside) : [unreadable('unreadable', { changes: [change] })];
   };
+}
+
+/** Meta's field for what the owner does in the WhatsApp Business app. */
+const ECHOES = 'smb_message_echoes';
+
+function readEchoes(value: unknown, { event, phoneNumberId }: Outside): KapsoEvent[] {
+  const whole = () => unreadable('unreadable', { changes: [{ field: ECHOES, value }] });
+  if (!isFields(value)) return [whole()];
+  const number = numberIdIn(objectIn(value.metadata)?.phone_number_id, value.phone_number_id, phoneNumberId);
+  const context: Context = { event, number, contacts: contactsIn(value.contacts), place: 'message_echoes', around: value };
+  return each(value.message_echoes, (item) => [readEcho(item, context)], whole);
+}
+
+function readEcho(item: unknown, context: Context): KapsoEvent {
+  if (!isFields(item)) return unreadable('unreadable', alone(item, context));
+  const id = idIn(item.id);
+  return echoEvent({ fields: item, kapso: objectIn(item.kapso), isLegacy: false }, id, context);
+}
+
+/** What the owner wrote, changed or deleted. */
+function echoEvent(message: VendorMessage, id: string | undefined, context: Context): KapsoEvent {
+  const { fields } = message;
+  if (context.number.isOdd) return unreadMessage('odd_number_id', fields, id, context);
+  if (id === undefined) return unreadMessage('no_id', fields, id, context);
+  const contact = recipientOf(fields, context);
+  if (!contact) return unreadMessage('no_recipient', fields, id, context);
+  const [edit, revoke] = [objectIn(fields.edit), objectIn(fields.revoke)];
+  const [edits, deletes] = [idIn(edit?.original_message_id), idIn(revoke?.original_message_id)];
+  const fromBusiness = { ...(edits === undefined ? {} : { edits }), ...(deletes === undefined ? {} : { deletes }) };
+  const content = objectIn(edit?.message);
+  const shown: VendorMessage = content ? { ...message, fields: { timestamp: fields.timestamp, ...content } } : message;
+  const event = messageEvent(shown, { id, contact, phoneNumberId: context.number.id }, context.conversation);
+  return { ...event, message: { ...event.message, isHistory: true, fromBusiness } };
+}
+
+/** The customer that a message of the business went to. */
+function recipientOf(fields: Fields, { conversation, contacts }: Context): ContactIdentity | undefined {
+  const [to, toId] = [phoneIn(textIn(fields.to)), scopedIdIn(fields.to_user_id)];
+  const person = contacts && contactNamed(to, toId, contacts);
+  const phone = to ?? phoneIn(textIn(conversation?.phone_number)) ?? phoneIn(textIn(person?.wa_id));
+  const businessScopedUserId = toId ?? scopedIdIn(conversation?.business_scoped_user_id) ?? scopedIdIn(person?.user_id);
+  if (phone === undefined && businessScopedUserId === undefined) return undefined;
+  const name = textIn(objectIn(conversation?.kapso)?.contact_name) ?? textIn(objectIn(person?.profile)?.name);
+  return { ...given({ phone, businessScopedUserId }), ...(name === undefined ? {} : { name: cutText(name, 256) }) };
 }
 
 /** Reads the value of a change by Meta, or a plain body, which has the number next to the list. */
@@ -231,6 +285,14 @@ function readMessage(item: unknown, context: Context): KapsoEvent[] {
 function alone(item: unknown, { number, place, around, contacts }: Context): unknown {
   const numbered = number.given === undefined ? {} : { phone_number_id: number.given };
   if (place === 'message') return { ...around, ...numbered, message: item };
+  if (place === 'message_echoes') {
+    const { metadata, contacts: persons } = around;
+    return {
+      changes: [
+        { field: ECHOES, value: { metadata, ...numbered, ...(isGiven(persons) ? { contacts: persons } : {}), message_echoes: [item] } },
+      ],
+    };
+  }
   const persons = place === 'messages' && isGiven(around.contacts) ? { contacts: contactsAround(item, around.contacts, contacts) } : {};
   return { ...numbered, ...persons, [place]: [item] };
 }
@@ -290,10 +352,26 @@ function statusOfEvent(event: string | undefined): string | undefined {
   return /^whatsapp\.message\.(sent|delivered|read|played|failed)$/.exec(event ?? '')?.[1];
 }
 
-/** An outbound event carries every status so far; a person's message from the phone app carries none. */
-function readOutbound({ fields, kapso, isLegacy }: VendorMessage, id: string | undefined, context: Context): KapsoEvent[] {
+/** An outbound event carries every status so far. What the owner typed in the phone app is a message, too, and at first has no status. */
+function readOutbound(message: VendorMessage, id: string | undefined, context: Context): KapsoEvent[] {
+  const { fields, isLegacy } = message;
   // The legacy form's statuses were never read.
   if (isLegacy) return [skipped(fields)];
+  if (!isOwners(message)) return readStatuses(message, id, context);
+  const echo = echoEvent(message, id, context);
+  const isChange = isGiven(fields.edit) || isGiven(fields.revoke);
+  return echo.type === 'unreadable' || isChange ? [echo] : [echo, ...readStatuses(message, id, context)];
+}
+
+/** Our own sends have our id. Without content there is nothing to show. */
+function isOwners({ fields, kapso }: VendorMessage): boolean {
+  if (wordIn(kapso?.origin) !== 'business_app') return false;
+  const statuses: unknown[] = Array.isArray(kapso?.statuses) ? kapso.statuses : [kapso?.statuses];
+  const isOurs = [fields, ...statuses].some((status) => isFields(status) && isGiven(status.biz_opaque_callback_data));
+  return !isOurs && (isGiven(fields.type) || kindOf(fields) !== 'unknown');
+}
+
+function readStatuses({ fields, kapso }: VendorMessage, id: string | undefined, context: Context): KapsoEvent[] {
   const whole = () => unreadMessage('unreadable', fields, id, context);
   const reported = isGiven(kapso?.statuses) ? each(kapso.statuses, (status) => [readStatus(status, context, id)], whole) : [];
   const readable = reported.filter(({ type }) => type !== 'unreadable');
@@ -502,9 +580,15 @@ function contactsIn(value: unknown): Contacts {
 }
 
 /** The contact that the message is of, when it names one, or when there is only one that it can be. */
-function contactOf(fields: Fields, { byPhone, byScopedId, single }: Contacts): Fields | undefined {
-  const phone = phoneIn(textIn(fields.from));
-  const scopedId = textIn(fields.from_user_id);
+function contactOf(fields: Fields, contacts: Contacts): Fields | undefined {
+  return contactNamed(phoneIn(textIn(fields.from)), textIn(fields.from_user_id), contacts);
+}
+
+function contactNamed(
+  phone: string | undefined,
+  scopedId: string | undefined,
+  { byPhone, byScopedId, single }: Contacts,
+): Fields | undefined {
   if (phone !== undefined) return byPhone.get(phone) ?? (byPhone.size === 0 ? single : undefined);
   return scopedId === undefined ? single : byScopedId.get(scopedId);
 }

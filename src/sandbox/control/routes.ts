@@ -36,6 +36,7 @@ const customerMessage = expectBody(
   }),
   { text: 'Hi', name: 'Ann' },
 );
+const ownerMessage = expectBody(z.strictObject({ text: z.string().min(1).max(4096) }), { text: 'I will call you.' });
 const faults = expectBody(
   z.strictObject({
     kapso: z.array(kapsoFaultSchema).optional(),
@@ -58,6 +59,7 @@ export function controlRoutes(doubles: Doubles): Router {
   const router = Router();
   router.use(json({ limit: '1mb' }));
   router.post('/customers/:phone/messages', (request, response) => sendAsCustomer(kapso, request, response));
+  router.post('/customers/:phone/owner-messages', (request, response) => sendAsOwner(kapso, request, response));
   router.get('/customers/:phone/messages', (request, response) => {
     const { phone } = request.params;
     response.json({ name: kapso.nameOf(phone) ?? null, data: kapso.chat(phone) });
@@ -139,6 +141,14 @@ async function sendAsCustomer(kapso: KapsoDouble, request: Request, response: Re
   const message = parseOrReject(customerMessage, request, response);
   if (message === undefined) return;
   const { wamid, status, attempts } = await kapso.customerSends({ from: String(request.params.phone), ...message });
+  response.json({ wamid, delivered: status, attempts });
+}
+
+/** Writes to the customer as the owner does in the WhatsApp Business app. */
+async function sendAsOwner(kapso: KapsoDouble, request: Request, response: Response): Promise<void> {
+  const message = parseOrReject(ownerMessage, request, response);
+  if (message === undefined) return;
+  const { wamid, status, attempts } = await kapso.personReplies(String(request.params.phone), message.text);
   response.json({ wamid, delivered: status, attempts });
 }
 
