@@ -57,7 +57,7 @@ export const personName = z
   .trim()
   .min(1, 'must not be empty')
   .max(100, 'must be at most 100 characters')
-  .regex(/^[^\p{Cc}\p{Cs}]*$/u, 'must be one line of text');
+  .refine((name) => !/[\p{Cc}\p{Cs}]/u.test(name), 'must be one line of text');
 const by = orNull(personName).meta({ description: 'Who does it (default: the name of the API key).', example: 'Ann' });
 const from = orNull(personName).meta({
   description: 'The person who has it so far: takes it from them. Refused if somebody else has it by now.',
@@ -65,7 +65,11 @@ const from = orNull(personName).meta({
 const minutes = orNull(z.number().positive('must be more than 0').max(MAX_MINUTES, `must be at most ${MAX_MINUTES}`)).meta({
   description: 'The bot comes back by itself after this many minutes.',
 });
-const line = z.string().trim().max(1_000, 'must be at most 1000 characters');
+const line = z
+  .string()
+  .trim()
+  .max(1_000, 'must be at most 1000 characters')
+  .refine((text) => text.isWellFormed() && !text.includes('\0'), 'must be text without NUL and without lone surrogates');
 
 const BODIES = {
   takeOver: z.strictObject({ by, from, minutes }).meta({ id: 'TakeOver' }),

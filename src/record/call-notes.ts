@@ -1,5 +1,6 @@
 /** The note about a call in the conversation with the same person. */
 import { type Database, sql } from '../platform/database';
+import { effectiveMode } from './modes';
 
 /** Where the note was written, and the follow-up to be sent. */
 export interface WrittenNote {
@@ -30,11 +31,11 @@ export async function writeCallNote(db: Database, callId: string, followUp: Foll
   const text = followUp.text ?? null;
   const rows = await db.query<WrittenNote>(sql`
     WITH call AS (
-      SELECT r.*, c.workspace_id AS owner_workspace_id, c.workflow_id AS owner, c.mode, s.chatbot_enabled, s.send_confirm_ms,
+      SELECT r.*, c.workspace_id AS owner_workspace_id, c.workflow_id AS owner, ${effectiveMode} AS mode, s.chatbot_enabled, s.send_confirm_ms,
         EXISTS (SELECT 1 FROM messages m WHERE m.conversation_id = c.id AND m.direction = 'inbound'
           AND m.outcome IS DISTINCT FROM 'group' AND m.outcome IS DISTINCT FROM 'history' AND m.occurred_at > now() - ${WINDOW})
           AS is_window_open
-      FROM vapi_call_results r JOIN conversations c ON c.id = r.conversation_id
+      FROM vapi_call_results r JOIN conversations c ON c.id = r.conversation_id JOIN workspaces w ON w.id = c.workspace_id
         LEFT JOIN chatbot_settings s ON s.workspace_id = c.workspace_id
       WHERE r.id = ${callId}::uuid
     ), follow_up AS (

@@ -64,9 +64,9 @@ function changeOf(action: ModeAction, order: ModeOrder): Prisma.Sql {
   const free = sql`${where} AND ${mayTake(order)}`;
   switch (action) {
     case 'takeOver':
-      return sql`UPDATE conversations c SET ${held('human', by, untilMs)} WHERE ${free} RETURNING c.id`;
+      return sql`UPDATE conversations c SET ${held('human', by, untilMs)}, ${NO_LONGER_HANDED_OVER} WHERE ${free} RETURNING c.id`;
     case 'assign':
-      return sql`UPDATE conversations c SET ${held('human', to ?? by, untilMs)} WHERE ${free} RETURNING c.id`;
+      return sql`UPDATE conversations c SET ${held('human', to ?? by, untilMs)}, ${NO_LONGER_HANDED_OVER} WHERE ${free} RETURNING c.id`;
     case 'pause':
       return sql`UPDATE conversations c SET ${held('paused', by, untilMs)} WHERE ${free} RETURNING c.id`;
     case 'release': {
@@ -93,6 +93,10 @@ function held(mode: 'human' | 'paused', holder: string, untilMs: number | undefi
   return sql`mode = ${mode}::conversation_mode, mode_until = ${untilMs === undefined ? null : new Date(untilMs)}, held_by = ${holder},
     held_since = CASE WHEN ${isSame} THEN c.held_since ELSE now() END, updated_at = now()`;
 }
+
+/** Somebody has it now; why it was handed over stays to be read. */
+const stillNeeded = withoutReasons(sql`c.attention`, ['handed_over']);
+const NO_LONGER_HANDED_OVER = sql`attention = ${stillNeeded}, needs_attention = ${stillNeeded} <> '[]'`;
 
 const RELEASED = sql`mode = 'ai', mode_until = NULL, held_by = NULL, held_since = NULL, hand_over = NULL, updated_at = now()`;
 

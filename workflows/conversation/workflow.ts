@@ -144,14 +144,14 @@ class Conversation {
       this.#somethingHappened.ring();
     });
     setHandler(lookAgain, (order) => {
-      if (typeof order?.conversationId === 'string') void this.#resume(order.conversationId);
+      if (typeof order?.conversationId === 'string') void CancellationScope.nonCancellable(() => this.#resume(order.conversationId));
     });
     setHandler(sendRequested, (order) => {
       this.#handSends.add(order);
       this.#somethingHappened.ring();
     });
     for (const action of MODE_ACTIONS)
-      setHandler(modeUpdates[action], (order) => this.#changeMode(action, order), {
+      setHandler(modeUpdates[action], (order) => CancellationScope.nonCancellable(() => this.#changeMode(action, order)), {
         validator: (order) => checkModeOrder(action, order),
       });
     setHandler(conversationState, () => this.#view.state());
@@ -161,6 +161,8 @@ class Conversation {
   async #changeMode(action: ModeAction, order: ModeOrder): Promise<ModeChanged> {
     const options = { summary: `${action} by a person` };
     const { verdict, recorded, sentenceId } = await this.#alone(() => records.changeMode.executeWithOptions(options, [{ action, order }]));
+    // A draft that was begun before knows nothing of what the person did.
+    if (verdict.kind === 'changed' && action !== 'attend') this.#silences += 1;
     if (recorded) this.#applyState(recorded);
     if (recorded && sentenceId !== undefined) {
       const { conversationId, timings } = recorded;
@@ -186,12 +188,12 @@ class Conversation {
     if (recorded) this.#applyState(recorded);
   }
 
-  /** Runs a step out of reach of a cancellation, and of everything else that reads or changes what is open. */
+  /** Runs a step while nothing else reads or changes what is open. */
   async #alone<T>(step: () => Promise<T>): Promise<T> {
     this.#waitingChanges += 1;
     while (this.#recording) await this.#recording;
     this.#waitingChanges -= 1;
-    const running = CancellationScope.nonCancellable(step);
+    const running = step();
     const end = () => {
       this.#recording = undefined;
       this.#somethingHappened.ring();

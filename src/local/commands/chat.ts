@@ -5,10 +5,18 @@ import { z } from 'zod';
 import { readArguments, runCommand, UsageError } from '../../platform/command-line';
 import { loadEnvFile, readSettings } from '../../platform/config';
 import { type Instance, messageOf, readEvents, readInstanceFile, TerminalError, workflowsLink } from '../instance-file';
-import { findConversation, whyNoReply } from './conversation-api';
+import { findAuthor, findConversation, whyNoReply } from './conversation-api';
 
 const eventSchema = z.discriminatedUnion('type', [
-  z.object({ type: z.literal('reply'), wamid: z.string(), text: z.string(), atMs: z.number() }),
+  z.object({
+    type: z.literal('reply'),
+    wamid: z.string(),
+    text: z.string(),
+    atMs: z.number(),
+    /** Missing in events of earlier versions of the sandbox. */
+    by: z.enum(['business', 'owner']).optional(),
+    correlation: z.string().optional(),
+  }),
   z.object({ type: z.literal('ticks'), wamid: z.string(), direction: z.enum(['inbound', 'outbound']), status: z.string() }),
   z.object({ type: z.literal('typing') }),
 ]);
@@ -68,8 +76,8 @@ class Screen {
   }
 
   /** A message of the chat. */
-  said(who: 'You:' | 'Parley:', text: string): void {
-    const shownWho = this.#terminal && who === 'Parley:' ? `\x1b[1m${who}\x1b[0m` : who;
+  said(who: string, text: string): void {
+    const shownWho = this.#terminal && who !== 'You:' ? `\x1b[1m${who}\x1b[0m` : who;
     this.line(`${shownWho} ${text.replaceAll('\n', `\n${' '.repeat(who.length + 1)}`)}`);
   }
 
@@ -92,7 +100,8 @@ const OPTIONS = {
 } as const;
 const HELP = `usage: npm run chat -- [--phone ${OPTIONS.phone.default}] [--name <name>]
 
-Writes to a running Parley (npm start) as a customer on simulated WhatsApp. Shows the chat's last messages first. Ctrl-D quits. With piped input, sends every line and waits
+Writes to a running Parley (npm start) as a customer on simulated WhatsApp. Shows the chat's last messages first. Ctrl-D quits.
+"/owner <text>" writes to the customer as the owner does in the WhatsApp Business app: the bot is silent then, for a while. With piped input, sends every line and waits
 for the replies.
 
   --phone <digits>  the customer's phone number
@@ -139,12 +148,14 @@ class Chat {
   readonly #screen: Screen;
   /** WhatsApp's ids of the messages that were there before. */
   readonly #earlier = new Set<string>();
+  readonly #findAuthor: (messageId: string) => ReturnType<typeof findAuthor>;
   readonly #whyNoReply: (wamid: string) => ReturnType<typeof whyNoReply>;
   /** Called once, when Parley accepts the first message. */
   #onFirstAccepted: () => void;
   #changed: () => void = () => undefined;
 
   constructor(instance: Instance, sandboxUrl: string, options: Options, screen: Screen) {
+    this.#findAuthor = (messageId) => findAuthor(instance, options.phone, messageId);
     this.#whyNoReply = (wamid) => whyNoReply(instance, options.phone, wamid);
     this.#onFirstAccepted = () => void sayConversation(instance, options, screen);
     this.#url = `${sandboxUrl}/sandbox/customers/${encodeURIComponent(options.phone)}`;
@@ -178,8 +189,26 @@ class Chat {
     if (shown.length > 0) this.#screen.line('  (until now)');
   }
 
-  /** Sends a message and reports if delivery failed. @returns whether Parley accepted it */
-  async send(text: string): Promise<boolean> {
+  /** Sends a line as the customer, or after `/owner` as the owner, and reports if delivery failed. @returns whether Parley accepted it */
+  async send(line: string): Promise<boolean> {
+    const [, ownersText] = /^\/owner\s+(.+)$/s.exec(line.trim()) ?? [];
+    return ownersText === undefined ? await this.#sendAsCustomer(line) : await this.#sendAsOwner(ownersText);
+  }
+
+  async #sendAsOwner(text: string): Promise<boolean> {
+    // Nobody else answers the customer's last message.
+    this.#lastSent = undefined;
+    const response = await this.#fetch('/owner-messages', {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify({ text }),
+    });
+    if (!response.ok) throw new TerminalError(`the sandbox rejected the owner's message (HTTP ${response.status})`);
+    const { delivered, attempts } = sentSchema.parse(await response.json());
+    return delivered === 200 || this.#sayNotDelivered(delivered, attempts);
+  }
+
+  async #sendAsCustomer(text: string): Promise<boolean> {
     this.replies = 0;
     this.lastReplyAtMs = 0;
     this.refusal = undefined;
@@ -197,6 +226,10 @@ class Chat {
       this.#onFirstAccepted = () => undefined;
       return true;
     }
+    return this.#sayNotDelivered(delivered, attempts);
+  }
+
+  #sayNotDelivered(delivered: number, attempts: number): false {
     const reason = delivered === 0 ? 'did not respond' : `responded with HTTP ${delivered}`;
     this.#screen.line(`  not delivered: Parley ${reason} (${attempts} attempts)`);
     return false;
@@ -241,18 +274,18 @@ class Chat {
 
   async #follow(body: ReadableStream<Uint8Array>): Promise<void> {
     for await (const event of readEvents(body)) {
-      this.#show(eventSchema.parse(event));
+      await this.#show(eventSchema.parse(event));
       this.#changed();
     }
   }
 
-  #show(event: ChatEvent): void {
+  async #show(event: ChatEvent): Promise<void> {
     switch (event.type) {
       case 'reply':
         if (this.#earlier.has(event.wamid)) break;
         this.replies += 1;
         this.lastReplyAtMs = Date.now();
-        this.#screen.said('Parley:', event.text);
+        this.#screen.said(await this.#whoSaid(event), event.text);
         break;
       case 'ticks':
         this.#screen.ticks(event.wamid, event.status, event.direction);
@@ -261,6 +294,12 @@ class Chat {
         this.#screen.line('  Parley is typing…');
         break;
     }
+  }
+
+  async #whoSaid({ by, correlation }: Extract<ChatEvent, { type: 'reply' }>): Promise<string> {
+    if (by === 'owner') return 'Owner:';
+    const person = correlation === undefined ? undefined : await this.#findAuthor(correlation);
+    return person === undefined ? 'Parley:' : `${person} (by hand):`;
   }
 }
 

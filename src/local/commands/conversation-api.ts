@@ -9,6 +9,7 @@ const conversationsSchema = z.object({
     z.object({
       id: z.string(),
       workflowId: z.string(),
+      mode: z.string(),
       attention: z.array(z.object({ text: z.string(), since: z.string() })),
       contact: z.object({ phone: z.string().nullable() }),
     }),
@@ -19,6 +20,9 @@ type ListedConversation = z.output<typeof conversationsSchema>['data'][number];
 const messagesSchema = z.object({
   data: z.array(
     z.object({
+      id: z.string(),
+      author: z.string().nullable(),
+      authorName: z.string().nullable(),
       providerMessageId: z.string().nullable(),
       outcome: z.string().nullable(),
       failure: z.string().nullable(),
@@ -43,6 +47,20 @@ export async function findConversation(instance: Instance, phone: string): Promi
   return undefined;
 }
 
+/** The person who wrote a message by hand; undefined if nobody did, or the API does not say so. */
+export async function findAuthor(instance: Instance, phone: string, messageId: string): Promise<string | undefined> {
+  try {
+    const conversation = await newestConversation(instance, phone);
+    if (conversation === undefined) return undefined;
+    const { data } = messagesSchema.parse(await ask(instance, `/${conversation.id}/messages?limit=20`));
+    const message = data.find(({ id }) => id === messageId);
+    return message?.author === 'person' ? (message.authorName ?? 'a person') : undefined;
+  } catch {
+    // The API may be restarting.
+    return undefined;
+  }
+}
+
 /** Why a message has no reply yet. `isFinal`: none will come. */
 export interface NoReply {
   text: string;
@@ -58,6 +76,8 @@ export async function whyNoReply(instance: Instance, phone: string, wamid: strin
     const message = data.find(({ providerMessageId }) => providerMessageId === wamid);
     if (message === undefined) return waiting('Parley has accepted the message, but no worker has stored it yet');
     if (message.outcome !== null) return reasonOf(message.outcome, message.failure);
+    if (conversation.mode === 'human') return final('a person has taken over the conversation');
+    if (conversation.mode === 'paused') return final('the conversation is paused');
     const fresh = conversation.attention.filter(({ since }) => since >= message.createdAt);
     return waiting(fresh.at(-1)?.text ?? 'Parley is still working on it');
   } catch {
@@ -74,13 +94,14 @@ function reasonOf(outcome: string, failure: string | null): NoReply | undefined 
   switch (outcome) {
     case 'answered':
     case 'merged':
+    case 'superseded':
       return undefined;
     case 'ai_disabled':
       return final('answers are off (CHATBOT_ENABLED, AI_ENABLED), or no model has a key; the summary of npm start says what is missing');
     case 'paused':
       return final('the conversation is paused');
     case 'human':
-      return final('a person has taken over the conversation');
+      return final('a person has answered, or settled it in another way');
     case 'unsupported':
       return final('Parley does not answer messages of this kind');
     case 'loop':

@@ -38,7 +38,9 @@ function withoutMentions(body: unknown): unknown {
 }
 
 function messageIdsOf(events: readonly KapsoEvent[]): string[] {
-  return events.flatMap((event) => (event.type === 'message' ? [event.message.providerMessageId] : []));
+  return events.flatMap((event) =>
+    event.type === 'message' && event.message.fromBusiness === undefined ? [event.message.providerMessageId] : [],
+  );
 }
 
 type Path = (string | number)[];

@@ -14,7 +14,7 @@ describe('Kapso bodies', () => {
     const events = readKapsoBody(readFileSync(join(FIXTURES, file)));
     expect(events.filter((event) => event.type === 'unreadable')).toEqual([]);
     const isInbound = /received|raw_message|batch_mixed/.test(file);
-    expect(events.some((event) => event.type === 'message')).toBe(isInbound);
+    expect(events.some((event) => event.type === 'message' && event.message.fromBusiness === undefined)).toBe(isInbound);
   });
 
   test('when a message comes through Kapso or from Meta directly, then it is the same message from the same person', () => {
@@ -333,6 +333,50 @@ describe('incomplete bodies', () => {
   });
 });
 
+describe('what the owner does in the phone app', () => {
+  const echoes = (...message_echoes: object[]) => ({
+    object: 'whatsapp_business_account',
+    entry: [{ id: '1', changes: [{ field: 'smb_message_echoes', value: { metadata: { phone_number_id: '7' }, message_echoes } }] }],
+  });
+  const written = { id: 'w1', from: '15559999', to: '15550100', type: 'text', text: { body: 'from the phone' } };
+
+  test("when Kapso says that a message was typed there, then it is the owner's message to the customer, and its status", () => {
+    expect(readKapsoBody(fixture('webhook_v2_message_sent_business_app'))).toMatchObject([
+      {
+        type: 'message',
+        phoneNumberId: '100000000000001',
+        contact: { phone: '6281110000001', name: 'Budi Contoh' },
+        message: { kind: 'text', text: 'Dibalas dari HP oleh admin', fromBusiness: {}, isHistory: true },
+      },
+      { type: 'status', status: 'sent' },
+    ]);
+  });
+
+  test('when Meta echoes a message, an edit and a deletion, then each names the customer and what it is about', () => {
+    const edit = { original_message_id: 'w1', message: { type: 'text', text: { body: 'changed' } } };
+    const body = echoes(
+      written,
+      { ...written, id: 'w2', type: 'edit', text: undefined, edit },
+      { id: 'w3', to_user_id: 'BR.1', type: 'revoke', revoke: { original_message_id: 'w1' } },
+    );
+    expect(read(body)).toMatchObject([
+      { phoneNumberId: '7', contact: { phone: '15550100' }, message: { text: 'from the phone', fromBusiness: {} } },
+      { message: { providerMessageId: 'w2', kind: 'text', text: 'changed', fromBusiness: { edits: 'w1' } } },
+      { contact: { businessScopedUserId: 'BR.1' }, message: { providerMessageId: 'w3', fromBusiness: { deletes: 'w1' } } },
+    ]);
+  });
+
+  test('when nobody knows to whom it went, then it is a dead letter, and reads in the same way from there', () => {
+    const [letter] = read(echoes({ ...written, to: undefined }));
+    expect(letter).toMatchObject({ type: 'unreadable', reason: 'no_recipient', phoneNumberId: '7', providerMessageId: 'w1' });
+    const item = letter?.type === 'unreadable' ? letter.item : undefined;
+    expect(read(item as object)).toMatchObject([{ type: 'unreadable', reason: 'no_recipient', phoneNumberId: '7' }]);
+    expect(read({ phone_number_id: '1', message: { ...text, kapso: { origin: 'business_app' } } })).toMatchObject([
+      { reason: 'no_recipient' },
+    ]);
+  });
+});
+
 describe('whose message it is', () => {
   const conversation = { phone_number: '+1 555 0100', business_scoped_user_id: 'BR.1' };
 
@@ -340,7 +384,11 @@ describe('whose message it is', () => {
     ['the event', { message: text }, 'whatsapp.message.delivered'],
     ['its status', { message: { ...text, kapso: { status: 'sent' } } }, undefined],
     ['its statuses', { message: { ...text, kapso: { statuses: [{ id: 'w1', status: 'read' }] } } }, undefined],
-    ['the phone app', { message: { ...text, kapso: { origin: 'business_app', status: 'sent' } } }, undefined],
+    [
+      'our id',
+      { message: { ...text, kapso: { origin: 'business_app', statuses: [{ id: 'w1', status: 'sent', biz_opaque_callback_data: 'x' }] } } },
+      undefined,
+    ],
     ['its recipient', { message: { ...text, to: '15550100', kapso: { status: 'delivered' } } }, undefined],
     [
       'its recipient beside the business as sender',

@@ -44,6 +44,31 @@ describe('the system message', () => {
   });
 });
 
+describe('what people of the business wrote', () => {
+  const at = (minute: number) => Date.UTC(2026, 10, 26, 20, minute);
+  const colleague = (text: string, minute: number): SaidMessage => ({ ...business(text), author: 'person', atMs: at(minute) });
+
+  test('when they have spoken, then the model reads when, in the past tense, that it is its turn again, and which words are theirs', () => {
+    const [system, ...said] = prompt([customer('a'), colleague('b', 10), colleague('c', 12), customer('d'), business('e'), customer('f')]);
+    const times = 'from Thursday, 26 November 2026 at 21:10 (Europe/Berlin) to Thursday, 26 November 2026 at 21:12 (Europe/Berlin)';
+    expect(system?.content).toContain(
+      `Colleagues of yours wrote to the customer themselves ${times}. That is over, and it is your turn again`,
+    );
+    expect(system?.content).not.toMatch(/silent|paused|do not answer/i);
+    expect(said).toEqual([
+      { role: 'user', content: `a\n${fence('note', 'A colleague of yours wrote what follows.')}` },
+      { role: 'assistant', content: 'b\nc' },
+      { role: 'user', content: 'd' },
+      { role: 'assistant', content: 'e' },
+      { role: 'user', content: 'f' },
+    ]);
+  });
+
+  test('when nobody of them has spoken, then there is no word of it', () => {
+    expect(JSON.stringify(prompt([customer('a'), business('b'), customer('c')]))).not.toContain('olleague');
+  });
+});
+
 describe('the conversation', () => {
   test('when adjacent messages have the same role, then they are joined by a line break', () => {
     expect(talk(customer('a'), customer('b'), business('c'), business('d'), customer('e'))).toEqual([

@@ -7,6 +7,7 @@ const DOCUMENTATION = 'docs/sandbox.md';
 /** Every endpoint under /sandbox. */
 export const CONTROL_ENDPOINTS = {
   'POST /sandbox/customers/<phone>/messages': 'send a WhatsApp message as a customer',
+  'POST /sandbox/customers/<phone>/owner-messages': 'write to the customer as the owner, in the WhatsApp Business app',
   'GET /sandbox/customers/<phone>/messages': 'the chat as the customer sees it',
   'GET /sandbox/customers/<phone>/events': 'the chat as a live stream',
   'GET /sandbox/calls': 'all calls',

@@ -25,9 +25,9 @@ export interface ChatLine {
   statuses: (MessageStatus | 'taken')[];
 }
 
-/** An event in a customer's chat. The customer's own messages have the ticks `taken` (the webhook got a 200) and `read`. */
+/** An event in a customer's chat. A reply is sent through the API, or typed by the owner in the WhatsApp Business app. The customer's own messages have the ticks `taken` (the webhook got a 200) and `read`. */
 export type ChatEvent =
-  | { type: 'reply'; wamid: string; text: string; atMs: number }
+  | { type: 'reply'; wamid: string; text: string; atMs: number; by: 'business' | 'owner'; correlation?: string | undefined }
   | { type: 'ticks'; wamid: string; direction: 'inbound' | 'outbound'; status: MessageStatus | 'taken' }
   | { type: 'typing' };
 

@@ -153,7 +153,7 @@ export class KapsoDouble {
       origin: 'business_app',
     });
     const { conversation } = this.#store.conversation(stored.customer, stored.phoneNumberId);
-    this.#chats.emit(stored.customer, { type: 'reply', wamid: stored.wamid, text, atMs: stored.createdAtMs });
+    this.#chats.emit(stored.customer, { type: 'reply', wamid: stored.wamid, text, atMs: stored.createdAtMs, by: 'owner' });
     const body = JSON.stringify(statusEvent(stored, conversation, 'sent', stored.createdAtMs));
     const { done } = this.#deliver({ event: 'whatsapp.message.sent', body, order: stored.customer });
     return done.then((result) => ({ ...result, wamid: stored.wamid }));

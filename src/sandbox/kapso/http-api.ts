@@ -154,7 +154,10 @@ export class KapsoApi {
     });
     Object.assign(record, { wamid: stored.wamid, accepted: true });
     this.counts.accepted += 1;
-    if (visible) chats.emit(stored.customer, { type: 'reply', wamid: stored.wamid, text: stored.text, atMs: stored.createdAtMs });
+    if (visible) {
+      const { wamid, text, createdAtMs: atMs, correlation } = stored;
+      chats.emit(stored.customer, { type: 'reply', wamid, text, atMs, by: 'business', correlation });
+    }
     changes.notify(stored.customer);
     return statuses.start(stored, plan);
   }
