@@ -72,6 +72,13 @@ describe('a person takes over', () => {
     const phone = await knownCustomer();
     const taken = await change(system, phone, 'take-over', { by: 'Ann' });
     expect(taken).toMatchObject({ status: 200, body: { mode: 'human', heldBy: 'Ann', withheldIds: [], onTheirWayIds: [] } });
+    expect(
+      await system.db.auditEntry.findFirst({ where: { subject: `conversation ${await conversationIdOf(system, phone)}` } }),
+    ).toMatchObject({
+      action: 'conversation.taken_over',
+      before: { mode: 'ai', heldBy: null },
+      after: { mode: 'human', heldBy: 'Ann', by: 'Ann' },
+    });
     await kapso().customerSends({ from: phone, text: 'are you there?' });
     await kapso().customerSends({ from: phone, text: 'hm?' });
     await eventually(async () => expect(await inboundOf(system, phone)).toHaveLength(3));

@@ -32,7 +32,9 @@ import { ApiError, guardedProblems, problems, RETRY_AFTER } from '../http/errors
 import { needs } from '../http/permissions';
 import { noQuery, orNull, parsed, parsedQuery } from '../http/requests';
 import type { Database } from '../platform/database';
+import { fromRecord } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
+import { recordAudit } from '../record/audit';
 import { requestedConversation } from './conversation-access';
 import { conversationParameters } from './conversations';
 
@@ -111,6 +113,16 @@ const modeChangedSchema = z
   })
   .meta({ id: 'ModeChanged' });
 
+const AUDIT_ACTIONS: Record<ModeAction, string> = {
+  takeOver: 'conversation.taken_over',
+  release: 'conversation.released',
+  pause: 'conversation.paused',
+  assign: 'conversation.assigned',
+  close: 'conversation.closed',
+  attend: 'conversation.attended',
+  handOver: 'conversation.handed_over',
+};
+
 /** Routes under `/api/v1/conversations/:id`. */
 export function conversationModeRoutes(dependencies: ModeDependencies): Router {
   const router = Router();
@@ -158,9 +170,17 @@ async function respond(
   response: Response,
   { action, order }: { action: ModeAction; order: Partial<ModeOrder> },
 ): Promise<void> {
-  const { id: conversationId, workflowId } = await requestedConversation(dependencies.db, request, response);
-  const complete: ModeOrder = { by: accessOf(response).name, ...order, conversationId };
-  response.json((await update(dependencies, workflowId, action, complete)) satisfies z.input<typeof modeChangedSchema>);
+  const { id: conversationId, workflowId, workspaceId, mode, heldBy } = await requestedConversation(dependencies.db, request, response);
+  const actor = accessOf(response);
+  const complete: ModeOrder = { by: actor.name, ...order, conversationId };
+  const changed = await update(dependencies, workflowId, action, complete);
+  const entry = { actor, workspaceId, action: AUDIT_ACTIONS[action], subject: `conversation ${conversationId}` };
+  const [before, after] = [
+    { mode, heldBy },
+    { mode: changed.mode, heldBy: changed.heldBy, by: complete.by },
+  ];
+  await fromRecord(recordAudit(dependencies.db, { ...entry, before, after }));
+  response.json(changed satisfies z.input<typeof modeChangedSchema>);
 }
 
 async function update(dependencies: ModeDependencies, workflowId: string, action: ModeAction, order: ModeOrder): Promise<ModeChanged> {

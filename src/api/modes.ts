@@ -2,13 +2,14 @@
 import express, { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
-import { workspaceOf } from '../http/access';
+import { accessOf, workspaceOf } from '../http/access';
 import { ApiError, guardedProblems, problems } from '../http/errors';
 import { needs } from '../http/permissions';
 import { noQuery, orNull, parsed, parsedQuery } from '../http/requests';
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
+import { recordAudit } from '../record/audit';
 import { changeModeAbove, findModeAbove } from '../record/modes';
 
 /** Drafts of all conversations that are being answered are looked through. */
@@ -38,15 +39,9 @@ export function modeRoutes(dependencies: ModeAboveDependencies): Router {
   const router = Router();
   const body = express.json({ limit: 64 * 1024, type: () => true });
   for (const path of ['/mode', '/workspaces/:id/mode']) {
-    router.get(path, (request, response) => showMode(dependencies, request, response));
     router.put(path, body, (request, response) => changeMode(dependencies, request, response));
   }
   return router;
-}
-
-async function showMode({ db }: ModeAboveDependencies, request: Request, response: Response): Promise<void> {
-  parsedQuery(noQuery, request.query);
-  response.json(await currentMode(db, placeOf(request, response)));
 }
 
 async function changeMode({ db, logger }: ModeAboveDependencies, request: Request, response: Response): Promise<void> {
@@ -56,6 +51,9 @@ async function changeMode({ db, logger }: ModeAboveDependencies, request: Reques
   const untilMs = minutes === undefined ? undefined : Math.round(Date.now() + minutes * 60_000);
   if (!(await fromRecord(changeModeAbove(db, workspaceId, { mode, untilMs }), CHANGE_TIMEOUT_MS)))
     throw new ApiError(404, 'no such workspace');
+  const [action, subject] =
+    workspaceId === undefined ? ['installation.mode_changed', 'installation'] : ['workspace.mode_changed', `workspace ${workspaceId}`];
+  await fromRecord(recordAudit(db, { actor: accessOf(response), workspaceId, action, subject, after: { mode, untilMs } }));
   logger.info({ workspaceId, mode }, 'mode of a workspace, or of all of them, changed');
   response.json(await currentMode(db, workspaceId));
 }
@@ -89,12 +87,6 @@ function paths(of: 'Installation' | 'Workspace'): ZodOpenApiPathsObject[string] 
   };
   const where = isWorkspace ? 'in a workspace' : 'everywhere';
   return {
-    get: {
-      ...shared,
-      ...needs(isWorkspace ? 'workspaces:read' : 'installation:write'),
-      operationId: `get${of}Mode`,
-      summary: `Show who answers ${where}`,
-    },
     put: {
       ...shared,
       ...needs(isWorkspace ? 'conversations:write' : 'installation:write'),
