@@ -85,7 +85,7 @@ export async function computeMessageMetrics(
     FROM unnest(${days}::date[]) d(day)
     CROSS JOIN LATERAL (
       SELECT count(*) FILTER (WHERE ${isReceived}) AS received,
-        count(*) FILTER (WHERE m.direction = 'inbound' AND m.outcome IN ('answered', 'merged')) AS answered,
+        count(*) FILTER (WHERE m.direction = 'inbound' AND m.outcome IN ('answered', 'merged', 'superseded')) AS answered,
         count(*) FILTER (WHERE ${isSent} AND m.status IN ('sent', 'delivered', 'read')) AS total_sent,
         count(*) FILTER (WHERE ${isSent} AND m.status IN ('delivered', 'read')) AS delivered,
         count(*) FILTER (WHERE ${isSent} AND m.status = 'read') AS read,
