@@ -195,6 +195,12 @@ function conversationBody(conversation: StoredConversation, withKapso: boolean):
   };
 }
 
+/** The row of a conversation in the lists, where its number has no plus. */
+export function conversationRow(conversation: StoredConversation): object {
+  const body = conversationBody(conversation, true);
+  return isPhone(conversation.customer) ? { ...body, phone_number: conversation.customer } : body;
+}
+
 function conversationKapso({ contactName, messagesCount, last, lastInboundAtMs, lastOutboundAtMs }: StoredConversation): object {
   return {
     contact_name: contactName,
@@ -312,14 +318,21 @@ export function messageRow(message: StoredMessage, conversation: StoredConversat
   };
 }
 
-/** The cursor of a row, opaque to clients. */
+/** The cursor of a message's row, opaque to clients. */
 export function cursorOf(message: StoredMessage): string {
-  return Buffer.from(JSON.stringify({ values: [iso(message.createdAtMs), message.wamid], columns: ['created_at', 'id'] })).toString(
-    'base64',
-  );
+  return cursor(message.createdAtMs, message.wamid);
 }
 
-/** The message id in a cursor; undefined if the cursor is invalid. */
+/** The cursor of a conversation's row, opaque to clients. */
+export function conversationCursorOf(conversation: StoredConversation): string {
+  return cursor(conversation.createdAtMs, conversation.id);
+}
+
+function cursor(createdAtMs: number, id: string): string {
+  return Buffer.from(JSON.stringify({ values: [iso(createdAtMs), id], columns: ['created_at', 'id'] })).toString('base64');
+}
+
+/** The id in a cursor; undefined if the cursor is invalid. */
 export function cursorTarget(cursor: string): string | undefined {
   try {
     const decoded: unknown = JSON.parse(Buffer.from(cursor, 'base64').toString('utf8'));

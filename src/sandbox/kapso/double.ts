@@ -14,6 +14,7 @@ import {
   type StoredConversation,
   type StoredMessage,
   statusEvent,
+  statusObject,
 } from './bodies';
 import { type ChatEvent, type ChatLine, Chats, type VisibleMessage } from './chats';
 import { type CustomerKind, customerContent } from './customer-content';
@@ -21,8 +22,8 @@ import { KapsoApi, type KapsoApiOptions, type SendRecord } from './http-api';
 import { KapsoPlatform } from './platform';
 import type { KapsoFault } from './requests';
 import { StatusWebhooks } from './statuses';
-import { KapsoStore, type RememberedMessage } from './store';
-import { type KapsoEvent, type KapsoWebhookOptions, kapsoWebhook, rawKapsoWebhook } from './webhooks';
+import { freshWamid, KapsoStore, type RememberedMessage } from './store';
+import { type KapsoEvent, type KapsoWebhookOptions, kapsoWebhook, rawKapsoWebhook, receiverWebhook } from './webhooks';
 
 /** About two megabytes: more than a person types. */
 const REMEMBERED_MESSAGES = 2_000;
@@ -56,6 +57,20 @@ export interface CustomerMessage {
   wamid?: string | undefined;
   /** `history_sync` for an imported message. */
   origin?: 'cloud_api' | 'history_sync' | undefined;
+}
+
+/** A message from before, which no webhook brings. */
+export interface PastMessage {
+  /** The customer: a phone number in any format, or a business-scoped id. */
+  with: string;
+  name?: string | undefined;
+  direction: 'inbound' | 'outbound';
+  text: string;
+  atMs: number;
+  wamid?: string | undefined;
+  origin?: StoredMessage['origin'] | undefined;
+  /** Our id of the send, for an outbound message. */
+  correlation?: string | undefined;
 }
 
 /** How the webhook of a customer's message ended. `status` is the last HTTP status (0: no response). */
@@ -133,6 +148,32 @@ export class KapsoDouble {
     const body = JSON.stringify(batchEvent(items, first.stored.sequence, 5000, first.conversation.id));
     const stored = inbound.map((item) => item.stored);
     return this.#deliverInbound(stored, body, items.length).then((result) => stored.map(({ wamid }) => ({ ...result, wamid })));
+  }
+
+  /** Adds messages from the past, which are listed but come by no webhook. Outbound ones were read. */
+  remembers(messages: readonly PastMessage[]): void {
+    const { phoneNumberId } = this.#options;
+    const stored = messages.map(({ with: address, name, direction, text, atMs, wamid, origin, correlation }) => {
+      const customer = customerKey(address);
+      const { conversation } = this.#store.conversation(customer, phoneNumberId);
+      if (name !== undefined) conversation.contactName = name;
+      const message: Omit<StoredMessage, 'sequence'> = {
+        ...{ wamid: wamid ?? freshWamid(), direction, customer, phoneNumberId, createdAtMs: atMs, type: 'text' },
+        ...{
+          content: { text: { body: text } },
+          text,
+          origin: origin ?? 'cloud_api',
+          correlation,
+          statuses: [],
+          listed: true,
+          visible: true,
+        },
+      };
+      if (direction === 'outbound')
+        message.statuses = (['sent', 'read'] as const).map((status) => statusObject({ ...message, sequence: 0 }, status, atMs, undefined));
+      return message;
+    });
+    this.#store.addPast(stored);
   }
 
   /** Redelivers a customer's message, with the same idempotency key (as a retry) or a new one. @throws Error for an unknown id */
@@ -277,7 +318,25 @@ export class KapsoDouble {
     return { ...result, wamid: first?.wamid ?? '' };
   }
 
+  /** To every active webhook of the number that has the event. Without any, the event is lost, as it is at Kapso. */
   #deliver(event: KapsoEvent): Delivery {
-    return this.#webhooks.send(kapsoWebhook(this.#webhookOptions, event));
+    if (typeof this.#options.webhookUrls === 'function') return this.#webhooks.send(kapsoWebhook(this.#webhookOptions, event));
+    const deliveries = this.platform
+      .receivers(event.event)
+      .map((receiver) => this.#webhooks.send(receiverWebhook(this.#webhookOptions, receiver, event)));
+    const [only] = deliveries;
+    return only !== undefined && deliveries.length === 1 ? only : together(deliveries);
   }
+}
+
+/** Counts as accepted only if every receiver accepted it. */
+function together(deliveries: Delivery[]): Delivery {
+  const worst = (statuses: number[]) => statuses.find((status) => status !== 200) ?? statuses[0] ?? 0;
+  return {
+    first: Promise.all(deliveries.map(({ first }) => first)).then(worst),
+    done: Promise.all(deliveries.map(({ done }) => done)).then((results) => ({
+      status: worst(results.map(({ status }) => status)),
+      attempts: Math.max(0, ...results.map(({ attempts }) => attempts)),
+    })),
+  };
 }

@@ -4,12 +4,12 @@ import { z } from 'zod';
 import { Programs } from '../programs';
 import { type SimulatedResponse, sendResponse, withholdResponse, withRetryAfter } from '../responses';
 import type { Changes, Timers } from '../waiting';
-import { customerKey, invalidParameter, isPhone, KAPSO_ERRORS } from './bodies';
+import { conversationRow, customerKey, invalidParameter, isPhone, KAPSO_ERRORS } from './bodies';
 import type { Chats } from './chats';
 import type { KapsoPlatform } from './platform';
 import { type KapsoFault, type KapsoRequest, markReadSchema, readableText, type SendBody, sendSchema } from './requests';
 import { type StatusDelays, type StatusWebhooks, statusPlan } from './statuses';
-import { freshWamid, type KapsoStore, type ListQuery } from './store';
+import { type ConversationQuery, freshWamid, type KapsoStore, type ListQuery } from './store';
 
 /** A received send request and its outcome. */
 export interface SendRecord extends KapsoRequest {
@@ -27,6 +27,8 @@ export interface KapsoApiOptions {
   apiKey?: string | undefined;
   /** true: unknown number ids get a 404, and a send to a customer while another is in flight gets a 409. */
   strict?: boolean | undefined;
+  /** Requests per fixed minute; more get a 429 (default: no limit). */
+  requestsPerMinute?: number | undefined;
   /** Default 150, 400 and 1200 ms. */
   statusDelaysMs?: StatusDelays | undefined;
 }
@@ -45,6 +47,7 @@ const RECENT_SENDS = 1000;
 const listQuery = z.object({
   phone_number_id: z.string().optional(),
   phone_number: z.string().optional(),
+  conversation_id: z.string().optional(),
   direction: z.enum(['inbound', 'outbound']).optional(),
   status: z.string().optional(),
   since: z.coerce.date().optional(),
@@ -53,6 +56,17 @@ const listQuery = z.object({
   limit: z.coerce.number().int().min(1).max(100).default(20),
 });
 
+const conversationQuery = z.object({
+  phone_number_id: z.string().optional(),
+  phone_number: z.string().optional(),
+  last_active_after: z.coerce.date().optional(),
+  last_active_before: z.coerce.date().optional(),
+  after: z.string().optional(),
+  limit: z.coerce.number().int().min(1).max(100).default(20),
+});
+
+const MINUTE_MS = 60_000;
+
 /** Kapso's HTTP API. */
 export class KapsoApi {
   readonly faults = new Programs<KapsoFault>();
@@ -60,6 +74,7 @@ export class KapsoApi {
   readonly #options: KapsoApiOptions;
   readonly #parts: KapsoApiParts;
   readonly #inFlight = new Set<string>();
+  #minute = { startsAtMs: 0, requests: 0 };
   #sends: SendRecord[] = [];
 
   constructor(options: KapsoApiOptions, parts: KapsoApiParts) {
@@ -84,6 +99,8 @@ export class KapsoApi {
     router.get('/meta/whatsapp/v24.0/:phoneNumberId/messages', (request, response) => this.#list(request, response));
     router.get('/platform/v1/whatsapp/messages', (request, response) => this.#list(request, response));
     router.get('/platform/v1/whatsapp/messages/:wamid', (request, response) => this.#one(request, response));
+    router.get('/platform/v1/whatsapp/conversations', (request, response) => this.#conversations(request, response));
+    router.get('/platform/v1/whatsapp/conversations/:id', (request, response) => this.#conversation(request, response));
     router.use('/platform/v1', this.#parts.platform.routes());
     return router;
   }
@@ -94,7 +111,19 @@ export class KapsoApi {
     const number = request.params.phoneNumberId;
     if (key === undefined || key === '' || (apiKey !== undefined && key !== apiKey)) sendResponse(response, KAPSO_ERRORS['401']);
     else if (strict === true && number !== undefined && number !== phoneNumberId) sendResponse(response, KAPSO_ERRORS['404']);
-    else next();
+    else if (this.#isWithinRate(response)) next();
+    else sendResponse(response, withRetryAfter(KAPSO_ERRORS['429'], Math.ceil((this.#minute.startsAtMs + MINUTE_MS - Date.now()) / 1_000)));
+  }
+
+  /** Counts the request, and says in the headers what is left of the minute. */
+  #isWithinRate(response: Response): boolean {
+    const { requestsPerMinute: limit } = this.#options;
+    if (limit === undefined) return true;
+    if (Date.now() >= this.#minute.startsAtMs + MINUTE_MS) this.#minute = { startsAtMs: Date.now(), requests: 0 };
+    this.#minute.requests += 1;
+    const remaining = Math.max(0, limit - this.#minute.requests);
+    response.set({ 'X-RateLimit-Limit': String(limit), 'X-RateLimit-Remaining': String(remaining) });
+    return this.#minute.requests <= limit;
   }
 
   async #post(request: Request, response: Response): Promise<void> {
@@ -180,16 +209,39 @@ export class KapsoApi {
     this.counts.lists += 1;
     const parsed = listQuery.safeParse(request.query);
     if (!parsed.success) return sendResponse(response, { status: 400, body: { error: explain(parsed.error) } });
-    const { phone_number_id, phone_number, since, until, ...query } = parsed.data;
+    const { phone_number_id, phone_number, conversation_id, since, until, ...query } = parsed.data;
     const page: ListQuery = {
       ...query,
       phoneNumberId: typeof request.params.phoneNumberId === 'string' ? request.params.phoneNumberId : phone_number_id,
       customer: phone_number === undefined ? undefined : customerKey(phone_number),
+      conversationId: conversation_id,
       since: since?.getTime(),
       until: until?.getTime(),
     };
     const kapsoRequest: KapsoRequest = { on: 'list', to: page.customer ?? '', text: '', correlation: undefined, body: parsed.data };
     return this.#withFault(kapsoRequest, response, () => ({ status: 200, body: this.#parts.store.page(page) }));
+  }
+
+  #conversations(request: Request, response: Response): Promise<void> | void {
+    this.counts.lists += 1;
+    const parsed = conversationQuery.safeParse(request.query);
+    if (!parsed.success) return sendResponse(response, { status: 400, body: { error: explain(parsed.error) } });
+    const { phone_number_id, phone_number, last_active_after, last_active_before, ...query } = parsed.data;
+    const page: ConversationQuery = {
+      ...query,
+      phoneNumberId: phone_number_id,
+      customer: phone_number === undefined ? undefined : customerKey(phone_number),
+      lastActiveAfter: last_active_after?.getTime(),
+      lastActiveBefore: last_active_before?.getTime(),
+    };
+    const kapsoRequest: KapsoRequest = { on: 'list', to: page.customer ?? '', text: '', correlation: undefined, body: parsed.data };
+    return this.#withFault(kapsoRequest, response, () => ({ status: 200, body: this.#parts.store.conversationPage(page) }));
+  }
+
+  #conversation(request: Request, response: Response): void {
+    const conversation = this.#parts.store.findConversation(String(request.params.id));
+    if (conversation === undefined) sendResponse(response, { status: 404, body: { error: 'Conversation not found' } });
+    else sendResponse(response, { status: 200, body: { data: conversationRow(conversation) } });
   }
 
   #one(request: Request, response: Response): void {

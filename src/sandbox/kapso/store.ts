@@ -1,16 +1,35 @@
 /** The Kapso double's conversations and messages; when the limit is reached, the oldest messages are dropped. */
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { Journal } from '../journal';
-import { cursorOf, cursorTarget, messageRow, type StoredConversation, type StoredMessage } from './bodies';
+import {
+  conversationCursorOf,
+  conversationRow,
+  cursorOf,
+  cursorTarget,
+  messageRow,
+  type StoredConversation,
+  type StoredMessage,
+} from './bodies';
 
 /** The query of a message list; `since` and `until` in ms since 1970. */
 export interface ListQuery {
   phoneNumberId?: string | undefined;
   customer?: string | undefined;
+  conversationId?: string | undefined;
   direction?: string | undefined;
   status?: string | undefined;
   since?: number | undefined;
   until?: number | undefined;
+  after?: string | undefined;
+  limit: number;
+}
+
+/** The query of a conversation list; times in ms since 1970. */
+export interface ConversationQuery {
+  phoneNumberId?: string | undefined;
+  customer?: string | undefined;
+  lastActiveAfter?: number | undefined;
+  lastActiveBefore?: number | undefined;
   after?: string | undefined;
   limit: number;
 }
@@ -77,6 +96,16 @@ export class KapsoStore {
     return message;
   }
 
+  /** Stores messages that are older than others, where they belong in the order of all messages. */
+  addPast(messages: readonly Omit<StoredMessage, 'sequence'>[]): void {
+    for (const message of messages) this.remember(this.#insert(message));
+    this.#log.sort((one, other) => one.createdAtMs - other.createdAtMs);
+    for (const [index, message] of this.#log.entries()) message.sequence = this.#dropped + index;
+    this.#sequence = this.#dropped + this.#log.length;
+    for (const customer of new Set(messages.map((message) => message.customer)))
+      this.of(customer).sort((one, other) => one.sequence - other.sequence);
+  }
+
   /** Must be called whenever a stored message has changed. */
   remember(message: StoredMessage): void {
     const { id, contactName, createdAtMs } = this.conversation(message.customer, message.phoneNumberId).conversation;
@@ -87,9 +116,14 @@ export class KapsoStore {
     const message = { ...fields, sequence: this.#sequence++ };
     const { conversation } = this.conversation(message.customer, message.phoneNumberId);
     conversation.messagesCount += 1;
-    conversation.last = message;
-    conversation.lastActiveAtMs = message.createdAtMs;
-    conversation[message.direction === 'inbound' ? 'lastInboundAtMs' : 'lastOutboundAtMs'] = message.createdAtMs;
+    const { createdAtMs } = message;
+    conversation.createdAtMs = Math.min(conversation.createdAtMs, createdAtMs);
+    if (createdAtMs >= (conversation.last?.createdAtMs ?? 0)) {
+      conversation.last = message;
+      conversation.lastActiveAtMs = createdAtMs;
+    }
+    const side = message.direction === 'inbound' ? 'lastInboundAtMs' : 'lastOutboundAtMs';
+    conversation[side] = Math.max(conversation[side] ?? 0, createdAtMs);
     this.#messages.set(message.wamid, message);
     this.#log.push(message);
     const own = this.#byCustomer.get(message.customer);
@@ -117,16 +151,44 @@ export class KapsoStore {
     for (; place >= 0 && !more; place -= 1) {
       const message = this.#log[place];
       if (message === undefined || (query.since !== undefined && message.createdAtMs < query.since)) break;
-      if (!matches(message, query)) continue;
+      if (!this.#matches(message, query)) continue;
       more = found.length === query.limit;
       if (!more) found.push(message);
     }
     return this.#pageBody(found, more);
   }
 
+  /** A page of conversations, the newest first by the time they began. */
+  conversationPage(query: ConversationQuery): object {
+    const all = [...this.#conversations.values()]
+      .filter((conversation) => isListed(conversation, query))
+      .sort((one, other) => other.createdAtMs - one.createdAtMs || other.id.localeCompare(one.id));
+    const target = query.after === undefined ? undefined : cursorTarget(query.after);
+    const start = query.after === undefined ? 0 : all.findIndex(({ id }) => id === target) + 1;
+    const found = query.after !== undefined && start === 0 ? [] : all.slice(start, start + query.limit);
+    const [first, last] = [found[0], found.at(-1)];
+    const after = last === undefined ? null : conversationCursorOf(last);
+    const before = first === undefined ? null : conversationCursorOf(first);
+    return {
+      data: found.map(conversationRow),
+      paging: { cursors: { before, after }, next: start + query.limit < all.length ? after : null, previous: null },
+    };
+  }
+
+  /** The conversation with this id. */
+  findConversation(id: string): StoredConversation | undefined {
+    return [...this.#conversations.values()].find((conversation) => conversation.id === id);
+  }
+
   /** The list row of a message. */
   row(message: StoredMessage): object {
     return messageRow(message, this.conversation(message.customer, message.phoneNumberId).conversation);
+  }
+
+  #matches(message: StoredMessage, query: ListQuery): boolean {
+    const { conversationId } = query;
+    const isOfConversation = conversationId === undefined || this.#conversations.get(message.customer)?.id === conversationId;
+    return isOfConversation && matches(message, query);
   }
 
   #pageBody(found: StoredMessage[], more: boolean): object {
@@ -171,5 +233,16 @@ function matches(message: StoredMessage, query: ListQuery): boolean {
     (query.direction === undefined || query.direction === message.direction) &&
     (query.status === undefined || query.status === status) &&
     (query.until === undefined || message.createdAtMs <= query.until)
+  );
+}
+
+function isListed(conversation: StoredConversation, query: ConversationQuery): boolean {
+  const { lastActiveAfter = 0, lastActiveBefore = Number.POSITIVE_INFINITY } = query;
+  return (
+    conversation.last !== undefined &&
+    (query.phoneNumberId === undefined || query.phoneNumberId === conversation.phoneNumberId) &&
+    (query.customer === undefined || conversation.customer.includes(query.customer)) &&
+    conversation.lastActiveAtMs >= lastActiveAfter &&
+    conversation.lastActiveAtMs <= lastActiveBefore
   );
 }

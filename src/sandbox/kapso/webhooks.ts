@@ -22,6 +22,23 @@ export interface KapsoEvent {
   batchSize?: number | undefined;
 }
 
+/** One of several receivers of an event. */
+export interface KapsoReceiver {
+  id: string;
+  url: string;
+  secret_key: string;
+  /** False: what is not delivered yet is dropped. */
+  active: boolean;
+}
+
+/** An event for one receiver, signed with its secret. */
+export function receiverWebhook(options: KapsoWebhookOptions, receiver: KapsoReceiver, event: KapsoEvent): Webhook {
+  const { id, url, secret_key: secret } = receiver;
+  const order = event.order === undefined ? undefined : `${id} ${event.order}`;
+  const sent = kapsoWebhook({ ...options, targets: [url], secret }, { ...event, order });
+  return { ...sent, retryDelayMs: (attempts, status) => (receiver.active ? sent.retryDelayMs(attempts, status) : undefined) };
+}
+
 /** An event with Kapso's signature and headers. Every attempt sends the same bytes with the same idempotency key. */
 export function kapsoWebhook(options: KapsoWebhookOptions, event: KapsoEvent): Webhook {
   return webhook(options, event.body, headersOf(options.secret, event), event.order);
