@@ -9,8 +9,10 @@ import type { AnswerLimits } from '../src/record/unanswered';
 import { type CallbackActivities, createCallbackActivities } from './callback';
 import { withDatabaseFailures } from './database-failures';
 import { createHandOverActivities, type HandOverActivities } from './hand-over';
+import { createHistoryActivities, type HistoryActivities } from './history';
 import { createModelActivities, type ModelActivities } from './model';
 import { createRecordActivities, type RecordActivities, type TurnLimits } from './records';
+import { createRepairActivities, type RepairActivities, type RepairDependencies } from './repair';
 import { createRetentionActivities, type RetentionActivities } from './retention';
 import type { ServicesByWorkspace } from './services';
 import { createVoiceActivities, type VoiceActivities } from './voice';
@@ -22,9 +24,10 @@ export type { CallbackDelivery } from './callback';
 export type { ModelFailureDetails } from './failures';
 export type { Draft, DraftOrder, MovedTurn, WithheldTurn } from './model';
 export type { Recorded, TurnLimits } from './records';
+export type { KapsoAccount, RepairedSlice, RepairPlan } from './repair';
 export type { CallLook, Conclusion, DialVerdict } from './voice';
 
-export interface ActivityDependencies {
+export interface ActivityDependencies extends RepairDependencies {
   db: Database;
   identity: Identity;
   background: BackgroundWork;
@@ -34,6 +37,8 @@ export interface ActivityDependencies {
   limits: TurnLimits;
   answerLimits: AnswerLimits;
   taskQueue: string;
+  /** Whether repair runs. */
+  repairs: boolean;
   followUpText: string | undefined;
   callbacks: CallbackClient;
   /** Folder for archived calls; absolute path. */
@@ -46,6 +51,8 @@ export type Activities = RecordActivities &
   WhatsAppActivities &
   VoiceActivities &
   CallbackActivities &
+  RepairActivities &
+  HistoryActivities &
   RetentionActivities;
 
 /** Called only by the worker. */
@@ -57,6 +64,8 @@ export function createActivities(dependencies: ActivityDependencies): Activities
     ...createWhatsAppActivities(dependencies),
     ...createVoiceActivities(dependencies),
     ...createCallbackActivities(dependencies),
+    ...createRepairActivities(dependencies),
+    ...createHistoryActivities(dependencies),
     ...createRetentionActivities(dependencies),
   });
 }

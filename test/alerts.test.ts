@@ -21,6 +21,7 @@ beforeAll(async () => {
       DEEPSEEK_API_KEY: 'k1',
       DEEPSEEK_BASE_URL: modelsUrl,
       AI_PROVIDERS: 'deepseek:m-one',
+      REPAIR_MINUTES: '60',
       ALERT_WEBHOOK_URL: receiver.url,
       ALERT_WEBHOOK_INTERNAL: 'true',
       ALERT_SIGNING_SECRET: SECRET,

@@ -312,7 +312,20 @@ test.each([
   60_000,
 );
 
-const COMMANDS = ['start', 'chat', 'call', 'balance', 'retention', 'migrate', 'bench', 'doctor', 'record-histories', 'api', 'worker'];
+const COMMANDS = [
+  'start',
+  'chat',
+  'call',
+  'balance',
+  'retention',
+  'migrate',
+  'bench',
+  'doctor',
+  'setup',
+  'record-histories',
+  'api',
+  'worker',
+];
 
 test.each(COMMANDS)(
   'when %s is asked for help, then it prints what it does, its options and where its settings come from',

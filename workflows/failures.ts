@@ -56,3 +56,13 @@ export function modelFailure(error: unknown): ModelFailure {
 function hasNothingToSend(type: string): boolean {
   return type === 'ModelError.EmptyReply' || type === 'ModelError.CutOff' || type === 'ModelError.ContentRefused';
 }
+
+/** Prefixes of the types of our own failures, whose texts are safe to show. */
+const OWN_TYPES = ['KapsoError.', 'RecordError.'];
+
+/** Why an activity failed, in words for operators. @throws the error itself if it is not the failure of an activity */
+export function failureText(error: unknown): string {
+  const type = failureType(error);
+  const cause = error instanceof ActivityFailure ? error.cause : error;
+  return cause instanceof ApplicationFailure && OWN_TYPES.some((prefix) => type.startsWith(prefix)) ? cause.message : type;
+}

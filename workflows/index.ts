@@ -2,5 +2,7 @@
 export { callbackWorkflow } from './call/callback';
 export { callWorkflow } from './call/workflow';
 export { conversationWorkflow } from './conversation/workflow';
+export { syncWorkflow } from './history';
+export { repairWorkflow } from './repair';
 export { retentionWorkflow } from './retention';
 export { settlementWorkflow } from './settlement';

@@ -128,3 +128,30 @@ export const archives = proxyActivities<Pick<Activities, 'settleArchives' | 'arc
   scheduleToCloseTimeout: '6 hours',
   retry: { initialInterval: '5 s', backoffCoefficient: 2, maximumInterval: '10 minutes' },
 });
+
+export const repairs = proxyActivities<Pick<Activities, 'planRepair' | 'repairSlice'>>({
+  // Up to a few hundred pages of Kapso's list, paced, each reported; a page takes 15 s at most.
+  startToCloseTimeout: '30 minutes',
+  heartbeatTimeout: '60 s',
+  // Kapso's limit lasts for a minute. After a few attempts the pass ends, and the next one goes on from the same place.
+  retry: { initialInterval: '2 s', backoffCoefficient: 2, maximumInterval: '30 s', maximumAttempts: 4 },
+});
+
+export const repairRecords = proxyActivities<Pick<Activities, 'noteRepairProblem'>>({
+  // Two statements; tried until the database is back.
+  startToCloseTimeout: '10 s',
+  retry: { initialInterval: '1 s', backoffCoefficient: 2, maximumInterval: '60 s' },
+});
+
+export const history = proxyActivities<Pick<Activities, 'syncPage'>>({
+  // A request to Kapso of at most 15 s after its turn, and a few statements per person of the page.
+  startToCloseTimeout: '3 minutes',
+  // Nobody waits for it, so it outlasts any outage; an operator can cancel it.
+  retry: { initialInterval: '2 s', backoffCoefficient: 2, maximumInterval: '5 minutes' },
+});
+
+export const historyRecords = proxyActivities<Pick<Activities, 'beginSync' | 'endSync'>>({
+  // A few statements; tried until the database is back.
+  startToCloseTimeout: '10 s',
+  retry: { initialInterval: '1 s', backoffCoefficient: 2, maximumInterval: '60 s' },
+});

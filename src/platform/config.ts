@@ -198,6 +198,9 @@ export const settingsSchema = z.object({
   KAPSO_PHONE_NUMBER_ID: providerId.optional(),
   KAPSO_WEBHOOK_SECRET: commaList.default([]),
   KAPSO_WEBHOOK_TOKEN: z.string().optional(),
+  REPAIR_MINUTES: z.coerce.number({ error: 'must be a number of minutes' }).int().min(0).max(1_440).default(5),
+  KAPSO_RESUME_WEBHOOK: flag.default(false),
+  KAPSO_READS_PER_MINUTE: z.coerce.number({ error: 'must be a number of requests' }).int().min(1).max(100_000).default(50),
 
   CHATBOT_ENABLED: flag.optional(),
   AI_ENABLED: flag.optional(),

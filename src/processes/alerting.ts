@@ -1,6 +1,6 @@
 /**
- * Sends the alerts that are stored in the database (src/record/alerts.ts), and checks whether messages are delivered, and whether Kapso has
- * paused a webhook. Runs in every worker; a claim decides which one sends an alert.
+ * Sends the alerts that are stored in the database (src/record/alerts.ts), and checks whether messages are delivered. Runs in
+ * every worker; a claim decides which one sends an alert.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Settings } from '../platform/config';
@@ -9,13 +9,11 @@ import type { Logger } from '../platform/logger';
 import { postAlert } from '../providers/alerts/client';
 import type { CallbackAnswer } from '../providers/callback/client';
 import type { SendAnswer } from '../providers/kapso/client';
-import { listWebhooks } from '../providers/kapso/platform';
 import { sendTemplate } from '../providers/kapso/template';
-import { type ClaimedAlert, claimAlert, deleteOldAlerts, doubtAlert, postponeAlert, raiseAlert, settleAlert } from '../record/alerts';
+import { type ClaimedAlert, claimAlert, deleteOldAlerts, doubtAlert, postponeAlert, settleAlert } from '../record/alerts';
 import { clearDelivered, reportUndelivered } from '../record/undelivered';
 
 const POLL_MS = 5_000;
-const WEBHOOK_CHECK_MS = 15 * 60_000;
 const DELIVERY_CHECK_MS = 60_000;
 const DELETE_MS = 60 * 60_000;
 const KEPT_DAYS = 30;
@@ -26,9 +24,6 @@ const SEND_TIMEOUT_MS = 15_000;
 /** Pause between attempts, in seconds; doubled each time, up to the longest. */
 const FIRST_PAUSE_SECONDS = 5;
 const LONGEST_PAUSE_SECONDS = 15 * 60;
-
-/** `KAPSO_API_KEY` of the simulated Kapso, which has no webhooks to check. */
-const SIMULATED_KEY = 'sandbox';
 
 /** The result of an attempt. `in_doubt`: it may have arrived, and the receiver could not detect a duplicate. */
 type Attempt = { kind: 'delivered' } | { kind: 'in_doubt'; reason: string } | { kind: 'failed'; reason: string; retryAfterMs?: number };
@@ -53,7 +48,6 @@ export function startAlerting(parts: Parts): void {
   for (const channel of channels) void repeat(parts, POLL_MS, () => sendDue(parts, channel));
   void repeat(parts, DELETE_MS, () => deleteOldAlerts(db, KEPT_DAYS));
   if (settings.UNDELIVERED_AFTER_MINUTES > 0) void repeat(parts, DELIVERY_CHECK_MS, () => checkDeliveries(parts));
-  if (settings.KAPSO_API_KEY !== SIMULATED_KEY) void repeat(parts, WEBHOOK_CHECK_MS, () => reportPausedWebhooks(parts));
   logger.info({ channels: channels.map(({ name }) => name) }, 'alerts go to these channels');
 }
 
@@ -174,19 +168,4 @@ async function checkDeliveries({ settings, db, logger }: Parts): Promise<void> {
   const conversationIds = await reportUndelivered(db, minutes);
   if (conversationIds.length > 0) logger.warn({ conversationIds, minutes }, 'messages were sent, and are still not delivered');
   await clearDelivered(db, minutes);
-}
-
-async function reportPausedWebhooks({ settings, db }: Parts): Promise<void> {
-  const { KAPSO_API_KEY: apiKey, KAPSO_BASE_URL: baseUrl, KAPSO_PHONE_NUMBER_ID: phoneNumberId } = settings;
-  if (apiKey === undefined || phoneNumberId === undefined) return;
-  const listed = await listWebhooks({ baseUrl, apiKey }, phoneNumberId);
-  if (listed.kind !== 'rows') throw new Error(`Kapso's list of webhooks cannot be read (${listed.kind})`);
-  for (const { isActive, id = 'without an id' } of listed.rows) {
-    if (isActive) continue;
-    await raiseAlert(db, {
-      cause: `webhook paused: ${id}`,
-      text: 'webhook paused: Kapso delivers no messages to it until you resume it in Kapso, which also shows why its deliveries failed',
-      subject: `webhook ${id}`,
-    });
-  }
 }

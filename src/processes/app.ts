@@ -20,6 +20,8 @@ import { noteRoutes } from '../api/notes';
 import { parkedMessageRoutes } from '../api/parked-messages';
 import { recordingRoutes } from '../api/recording';
 import { sessionResultRoutes } from '../api/session-result';
+import { syncRoutes } from '../api/workspace-sync';
+import { webhookRoutes } from '../api/workspace-webhook';
 import { workspaceRoutes } from '../api/workspaces';
 import { requireApiKey } from '../http/access';
 import { docsRoutes } from '../http/docs';
@@ -106,6 +108,12 @@ export function createApp(dependencies: AppDependencies): RequestListener {
     const workspace = workspaceId === null ? undefined : await fromRecord(directory.find(({ byId }) => byId.get(workspaceId)));
     return workspace?.settings ?? settings;
   };
+  app.use(
+    '/api/v1/workspaces',
+    withKey,
+    syncRoutes({ settings, settingsOf, db, temporal, logger }),
+    webhookRoutes({ settingsOf, db, logger }),
+  );
   app.use(
     '/api/v1/vapi/calls',
     withKey,

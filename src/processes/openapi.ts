@@ -18,6 +18,8 @@ import { notePaths } from '../api/notes';
 import { parkedMessagePaths } from '../api/parked-messages';
 import { recordingPath } from '../api/recording';
 import { sessionResultPaths } from '../api/session-result';
+import { syncPaths } from '../api/workspace-sync';
+import { webhookPaths } from '../api/workspace-webhook';
 import { workspacePaths } from '../api/workspaces';
 import { docsPaths } from '../http/docs';
 import { healthPaths } from '../http/health';
@@ -35,6 +37,8 @@ export const apiPaths: ZodOpenApiPathsObject = {
   ...conversationModePaths,
   ...modePaths,
   '/api/v1/conversations/{id}/messages': { ...conversationPaths['/api/v1/conversations/{id}/messages'], post: sendByHandOperation },
+  ...syncPaths,
+  ...webhookPaths,
   ...parkedMessagePaths,
   ...callPaths,
   '/api/v1/vapi/calls/{callId}/recording': recordingPath,
@@ -70,7 +74,7 @@ export function openApiDocument(): oas31.OpenAPIObject {
     tags: [
       { name: 'Conversations', description: 'WhatsApp conversations and their messages, newest first.' },
       { name: 'Calls', description: 'Voice calls and their results.' },
-      { name: 'Workspaces', description: 'The businesses of this installation, and their keys.' },
+      { name: 'Workspaces', description: 'The businesses of this installation: keys, history, and the webhook at Kapso.' },
       { name: 'Metrics', description: 'The numbers of each day, and whether every message is accounted for.' },
       { name: 'Webhooks', description: "Endpoints for the providers' events. Signed; a 200 means that the event is stored." },
       { name: 'Dead letters', description: 'What could not be read or stored, kept with its reason until it is replayed.' },

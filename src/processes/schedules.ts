@@ -1,7 +1,22 @@
 /** Temporal Schedules, created and updated by the workers. */
 import { isDeepStrictEqual } from 'node:util';
-import { type Client, isGrpcServiceError, ScheduleAlreadyRunning, type ScheduleOptions, ScheduleOverlapPolicy } from '@temporalio/client';
-import { RETENTION_WORKFLOW, type RetentionInput, retentionInput, retentionScheduleId } from '../../workflows/contract';
+import {
+  type Client,
+  isGrpcServiceError,
+  ScheduleAlreadyRunning,
+  ScheduleNotFoundError,
+  type ScheduleOptions,
+  ScheduleOverlapPolicy,
+} from '@temporalio/client';
+import {
+  REPAIR_WORKFLOW,
+  RETENTION_WORKFLOW,
+  type RepairInput,
+  type RetentionInput,
+  repairScheduleId,
+  retentionInput,
+  retentionScheduleId,
+} from '../../workflows/contract';
 import type { Settings } from '../platform/config';
 import type { Logger } from '../platform/logger';
 
@@ -44,7 +59,10 @@ function retentionSchedule(scheduleId: string, settings: RetentionSettings): Sch
   };
 }
 
-async function createOrUpdate(client: Client, wanted: ReturnType<typeof retentionSchedule>): Promise<void> {
+type WantedSchedule = ScheduleOptions & { action: { args: [object] } };
+
+/** Creates the schedule, or updates its action, and its interval if it has one. */
+async function createOrUpdate(client: Client, wanted: WantedSchedule): Promise<void> {
   try {
     await client.schedule.create(wanted);
     return;
@@ -52,9 +70,74 @@ async function createOrUpdate(client: Client, wanted: ReturnType<typeof retentio
     if (!(error instanceof ScheduleAlreadyRunning)) throw error;
   }
   const handle = client.schedule.getHandle(wanted.scheduleId);
-  const { action } = await handle.describe();
-  const isCurrent = isDeepStrictEqual(action.args, wanted.action.args) && action.taskQueue === wanted.action.taskQueue;
-  if (!isCurrent) await handle.update((current) => ({ ...current, action: wanted.action }));
+  const { action, spec } = await handle.describe();
+  const { intervals } = wanted.spec;
+  const hasInterval =
+    intervals === undefined ||
+    isDeepStrictEqual(
+      spec.intervals?.map(({ every }) => every),
+      intervals.map(({ every }) => every),
+    );
+  const isCurrent = isDeepStrictEqual(action.args, wanted.action.args) && action.taskQueue === wanted.action.taskQueue && hasInterval;
+  if (isCurrent) return;
+  await handle.update((current) => ({ ...current, action: wanted.action, spec: hasInterval ? current.spec : wanted.spec }));
+}
+
+type RepairSettings = Pick<Settings, 'REPAIR_MINUTES' | 'TEMPORAL_TASK_QUEUE'>;
+
+/**
+ * Creates or updates the repair schedule of a number, and starts a pass at once: this process may have been away. Deletes the schedule if
+ * repair is off. Logs a warning where the server does not allow schedules. @throws if Temporal is unreachable
+ */
+export async function ensureRepairSchedule(client: Client, phoneNumberId: string, settings: RepairSettings, logger: Logger): Promise<void> {
+  const scheduleId = repairScheduleId(phoneNumberId);
+  try {
+    if (settings.REPAIR_MINUTES === 0) return await deleteSchedule(client, scheduleId);
+    await createOrUpdate(client, repairSchedule(scheduleId, phoneNumberId, settings));
+    await triggerRepair(client, phoneNumberId);
+  } catch (error) {
+    if (isTransient(error)) throw error;
+    logger.warn({ error, scheduleId }, 'the schedule of repair could not be made; messages that no webhook brings are not found');
+  }
+}
+
+/** Starts a pass, after the one in progress if there is one (which repeats itself if the webhook is paused). Does nothing without a schedule. @throws if Temporal is unreachable */
+export async function triggerRepair(client: Client, phoneNumberId: string): Promise<void> {
+  try {
+    await client.schedule.getHandle(repairScheduleId(phoneNumberId)).trigger(ScheduleOverlapPolicy.BUFFER_ONE);
+  } catch (error) {
+    if (!(error instanceof ScheduleNotFoundError)) throw error;
+  }
+}
+
+async function deleteSchedule(client: Client, scheduleId: string): Promise<void> {
+  try {
+    await client.schedule.getHandle(scheduleId).delete();
+  } catch (error) {
+    if (!(error instanceof ScheduleNotFoundError)) throw error;
+  }
+}
+
+function repairSchedule(
+  scheduleId: string,
+  phoneNumberId: string,
+  settings: RepairSettings,
+): ScheduleOptions & { action: { args: [RepairInput] } } {
+  return {
+    scheduleId,
+    // The jitter spreads the numbers of an installation, which share Kapso's limit.
+    spec: { intervals: [{ every: settings.REPAIR_MINUTES * 60_000 }], jitter: '30 s' },
+    action: {
+      type: 'startWorkflow',
+      workflowType: REPAIR_WORKFLOW,
+      workflowId: scheduleId,
+      taskQueue: settings.TEMPORAL_TASK_QUEUE,
+      args: [{ phoneNumberId }],
+      staticSummary: `finds messages that no webhook brought · number id ${phoneNumberId}`,
+    },
+    // Two passes at once would read the same list. After an outage of the server, the first pass finds everything.
+    policies: { overlap: ScheduleOverlapPolicy.SKIP, catchupWindow: '1 minute' },
+  };
 }
 
 function isTransient(error: unknown): boolean {

@@ -20,6 +20,7 @@ import { createWorkflowSignaller } from '../webhooks/signaller';
 import { createStatusKeeper } from '../webhooks/statuses';
 import { createApp } from './app';
 import { type ModelWatch, watchModels } from './model-watch';
+import { triggerRepairs } from './repairs';
 import { ensureSearchAttributes } from './search-attributes';
 import { createWorkspaceServices, watchedWorkspaces } from './workspace-services';
 
@@ -82,6 +83,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   };
   handOverDependencies = await prepare({ settings, db, directory, temporal, connectTemporal, logger, signal: stopping.signal });
   keepReleasingParkedMessages(handOverDependencies, stopping.signal);
+  void triggerRepairs({ db, client: temporal, logger });
   const workspaceOf = watchedWorkspaces(createWorkspaceServices(settings, directory), directory);
   modelWatch = watchModels({ settings, workspaceOf, db, logger, signal: stopping.signal, callsModels: false });
   logger.info('api ready');

@@ -4,8 +4,9 @@ import { once } from 'node:events';
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { join } from 'node:path';
+import { Client } from '@temporalio/client';
 import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
-import { createActivities } from '../../activities';
+import { createActivities, type KapsoAccount } from '../../activities';
 import { CALLBACK_TIMEOUT_MS } from '../../activities/callback';
 import type { ServicesByWorkspace } from '../../activities/services';
 import { type BackgroundWork, createBackgroundWork } from '../platform/background';
@@ -18,13 +19,18 @@ import { createLogger, type Logger } from '../platform/logger';
 import { createWorkerMetrics, type ProcessMetrics, type WorkerMetrics } from '../platform/metrics';
 import { openTemporalClient, reachTemporal, temporalConfig } from '../platform/temporal';
 import { callbackSettings, createCallbackClient } from '../providers/callback/client';
+import { createKapsoLists, createPacer } from '../providers/kapso/lists';
 import { createLanguageModels, type LanguageModels } from '../providers/models/client';
 import { requestTimeouts } from '../providers/models/timeouts';
 import { loadIdentity } from '../record/identity';
 import { createWorkspaceDirectory, type WorkspaceDirectory } from '../record/workspace-directory';
 import { ensureFirstWorkspace } from '../record/workspaces';
+import { createListedCollector } from '../webhooks/listed';
+import { createWorkflowSignaller } from '../webhooks/signaller';
+import { createStatusKeeper } from '../webhooks/statuses';
 import { startAlerting } from './alerting';
 import { type ModelWarning, type ModelWatch, watchModels } from './model-watch';
+import { startRepairs } from './repairs';
 import { ensureRetentionSchedule } from './schedules';
 import { ensureSearchAttributes } from './search-attributes';
 import { watchSilentConversations } from './silent-watch';
@@ -65,13 +71,15 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   const onMissingAttributes = (names: string[]) => {
     running.missingAttributes = names;
   };
-  running.worker = await startWorker({
+  const { worker, client } = await startWorker({
     ...{ settings, environment, db, directory, services, background, logger, metrics, onMissingAttributes, signal: stopping.signal },
   });
+  running.worker = worker;
   running.finished = running.worker.run();
   const workspaceOf = watchedWorkspaces(services, directory);
   running.modelWatch = watchModels({ settings, workspaceOf, db, logger, signal: stopping.signal, callsModels: true });
   startAlerting({ settings, db, logger, signal: stopping.signal });
+  startRepairs({ settings, db, client, logger, signal: stopping.signal });
   const { deploymentName, buildId } = running.worker.options.workerDeploymentOptions?.version ?? {};
   logger.info({ taskQueue: settings.TEMPORAL_TASK_QUEUE, deploymentName, buildId, versioning: settings.WORKER_VERSIONING }, 'worker ready');
   await running.finished;
@@ -88,7 +96,7 @@ async function startWorker(parts: {
   metrics: WorkerMetrics;
   onMissingAttributes(names: string[]): void;
   signal: AbortSignal;
-}): Promise<Worker> {
+}): Promise<{ worker: Worker; client: Client }> {
   const { settings, environment, db, directory, services, background, logger, metrics, signal } = parts;
   const retry = createStartupRetry(logger, signal);
   const config = temporalConfig(environment);
@@ -102,16 +110,21 @@ async function startWorker(parts: {
     await directory.current(0);
     return await loadIdentity(db.orm);
   });
-  const client = openTemporalClient(config);
+  const starting = openTemporalClient(config);
   await retry('Temporal is not ready', async () => {
-    await reachTemporal(client, config);
-    await ensureSearchAttributes(client, parts.onMissingAttributes);
+    await reachTemporal(starting, config);
+    await ensureSearchAttributes(starting, parts.onMissingAttributes);
   });
-  await retry('Temporal is not ready', () => ensureRetentionSchedule(client, settings, logger));
-  const watched = watchSilentConversations({ db, temporal: client, taskQueue: settings.TEMPORAL_TASK_QUEUE, logger, signal });
-  background.track(watched.then(() => client.connection.close()).catch(() => undefined));
+  await retry('Temporal is not ready', () => ensureRetentionSchedule(starting, settings, logger));
+  const watched = watchSilentConversations({ db, temporal: starting, taskQueue: settings.TEMPORAL_TASK_QUEUE, logger, signal });
+  background.track(watched.then(() => starting.connection.close()).catch(() => undefined));
   const connection = await retry('Temporal is not ready', () => NativeConnection.connect({ ...config.connectionOptions, ...compression }));
-  return await Worker.create({
+  const client = new Client({ connection, namespace: config.namespace });
+  const handOverDependencies = {
+    ...{ db, identity, logger, signaller: createWorkflowSignaller(client), statuses: createStatusKeeper({ db, temporal: client, logger }) },
+    ...{ taskQueue: settings.TEMPORAL_TASK_QUEUE, defaultPhoneNumberId: settings.KAPSO_PHONE_NUMBER_ID },
+  };
+  const worker = await Worker.create({
     connection,
     namespace: config.namespace,
     taskQueue: settings.TEMPORAL_TASK_QUEUE,
@@ -134,12 +147,32 @@ async function startWorker(parts: {
       followUpText: settings.CALL_FOLLOW_UP_TEXT,
       callbacks: createCallbackClient({ ...callbackSettings(settings), timeoutMs: CALLBACK_TIMEOUT_MS }),
       archiveDir: join(settings.DATA_DIR, 'archive', 'calls'),
+      kapsoAccount: kapsoAccounts(settings, directory),
+      collectListed: (phoneNumberId) => createListedCollector(phoneNumberId, handOverDependencies),
+      publicUrl: settings.PUBLIC_URL,
+      resumesWebhook: settings.KAPSO_RESUME_WEBHOOK,
+      repairs: settings.REPAIR_MINUTES > 0,
     }),
     ...stickyTimeout,
     ...polls,
     ...slots,
     shutdownGraceTime: SHUTDOWN_GRACE_MS,
   });
+  return { worker, client };
+}
+
+/** The access of each number to Kapso, with its workspace's key or that of the environment. Requests with one key share its pace. */
+function kapsoAccounts(settings: Settings, directory: WorkspaceDirectory): (phoneNumberId: string) => Promise<KapsoAccount | undefined> {
+  const accounts = new Map<string, KapsoAccount>();
+  return async (phoneNumberId) => {
+    const workspace = await directory.find(({ byKapsoNumber }) => byKapsoNumber.get(phoneNumberId));
+    const { KAPSO_API_KEY: apiKey, KAPSO_BASE_URL: baseUrl } = workspace?.settings ?? settings;
+    if (apiKey === undefined) return undefined;
+    const project = { baseUrl, apiKey };
+    const known = accounts.get(apiKey) ?? { project, lists: createKapsoLists(project, createPacer(settings.KAPSO_READS_PER_MINUTE)) };
+    accounts.set(apiKey, known);
+    return known;
+  };
 }
 
 /** Routes the SDK's logs to our logger, leaves signals to `onShutdown`, and serves the SDK's metrics at `sdkMetricsAddress`. */

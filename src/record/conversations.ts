@@ -1,9 +1,10 @@
 /** Lists of conversations and messages, newest first, in pages. */
-import type { Prisma } from '../../prisma/generated/client';
-import type { Database } from '../platform/database';
+import { Prisma } from '../../prisma/generated/client';
+import { type Database, sql } from '../platform/database';
 import { phoneMatchingKey } from '../platform/phone';
 import { type Page, pageOf } from './page';
 import { inScope, type Scope } from './scope';
+import { isBefore, newestFirst } from './timeline';
 
 export { ConversationMode, MessageAuthor, MessageDirection, MessageOutcome, MessageStatus } from '../../prisma/generated/client';
 
@@ -122,7 +123,7 @@ export async function findConversationsById(db: Database, ids: string[]): Promis
   return new Map(rows.map((row) => [row.id, row]));
 }
 
-/** Ordered by position; null if the scope has no such conversation. `before`: position of the last row of the previous page. */
+/** In the order of the timeline; null if the scope has no such conversation. `before`: position of the last row of the previous page. */
 export async function findMessages(
   db: Database,
   conversationId: string,
@@ -151,10 +152,13 @@ async function readMessages(
   conversationId: string,
   { limit, before }: { limit: number; before?: bigint | undefined },
 ): Promise<MessageRow[]> {
-  return await db.orm.message.findMany({
-    where: { conversationId, ...(before === undefined ? {} : { position: { lt: before } }) },
-    orderBy: { position: 'desc' },
-    take: limit + 1,
-    select: messageColumns,
-  });
+  const isOlder = before === undefined ? Prisma.empty : sql` AND ${await isBefore(db, before)}`;
+  const positions = await db.query<{ position: string }>(sql`
+    SELECT m.position FROM messages m
+    WHERE m.conversation_id = ${conversationId}::uuid${isOlder}
+    ORDER BY ${newestFirst('m')} LIMIT ${limit + 1}`);
+  const order = positions.map(({ position }) => BigInt(position));
+  const rows = await db.orm.message.findMany({ where: { position: { in: order } }, select: messageColumns });
+  const found = new Map(rows.map((row) => [row.position, row]));
+  return order.flatMap((position) => found.get(position) ?? []);
 }

@@ -11,6 +11,7 @@ import { currentConversation } from './merged-conversations';
 import { effectiveMode } from './modes';
 import { recordOwnerMessages } from './owner-messages';
 import { parkMessages } from './parked-messages';
+import { newestFirst } from './timeline';
 import { type AnswerLimits, attentionFor, immediateOutcome, RECENT_TEXT_LENGTH, type RecentTalk } from './unanswered';
 import { isWorkspaceOf } from './workspaces';
 
@@ -81,7 +82,8 @@ export interface KnownContext extends InboundContext {
 /** Whether a workspace has a model that can be called. */
 type HasModel = (context: InboundContext) => boolean;
 
-const PREVIEW_LENGTH = 100;
+/** Length of a preview in the list of conversations. */
+export const PREVIEW_LENGTH = 100;
 
 /** The contact was merged into another one since it was looked up: start over. */
 class ContactMerged extends Error {
@@ -187,7 +189,7 @@ function namesTheSame(one: ContactIdentity, other: ContactIdentity): boolean {
 }
 
 /** The workspace and the sender's conversation, which is created if necessary. Undefined if no workspace has the number. */
-async function contextOf(
+export async function contextOf(
   db: Database,
   workflow: RecordingWorkflow,
   sender: Sender,
@@ -287,8 +289,8 @@ const COMPARED_MESSAGES = 30;
 /** What the person of conversation `c` wrote within the last hour. */
 function recentlySaid(): Prisma.Sql {
   return sql`(
-    SELECT json_agg(json_build_object('kind', n.kind, 'text', left(n.text, ${RECENT_TEXT_LENGTH}), 'outcome', n.outcome) ORDER BY n.position DESC)
-    FROM (SELECT m.* FROM messages m WHERE m.conversation_id = c.id ORDER BY m.position DESC LIMIT ${COMPARED_MESSAGES}) n
+    SELECT json_agg(json_build_object('kind', n.kind, 'text', left(n.text, ${RECENT_TEXT_LENGTH}), 'outcome', n.outcome) ORDER BY ${newestFirst('n')})
+    FROM (SELECT m.* FROM messages m WHERE m.conversation_id = c.id ORDER BY ${newestFirst('m')} LIMIT ${COMPARED_MESSAGES}) n
     WHERE n.direction = 'inbound' AND n.created_at > now() - interval '1 hour')`;
 }
 
@@ -297,7 +299,7 @@ function recentlySaid(): Prisma.Sql {
  * hour has enough messages at all, and reads a bounded number: enough even if only every tenth message gets a reply.
  */
 function recentReplies(most: number): Prisma.Sql {
-  const newest = sql`FROM messages m WHERE m.conversation_id = c.id ORDER BY m.position DESC`;
+  const newest = sql`FROM messages m WHERE m.conversation_id = c.id ORDER BY ${newestFirst('m')}`;
   return sql`CASE WHEN (SELECT m.created_at ${newest} OFFSET ${Math.max(0, most - 2)} LIMIT 1) > now() - interval '1 hour' THEN (
       SELECT count(*) FILTER (WHERE n.reply_to_id IS NOT NULL AND n.status <> 'failed' AND n.created_at > now() - interval '1 hour')
         + max(CASE WHEN n.direction = 'inbound' AND n.outcome IS NULL AND n.turn_id IS NULL THEN 1 ELSE 0 END)
@@ -351,9 +353,9 @@ async function insertMessages(
   const rows = await db.query<FoundMessage>(sql`
     WITH inserted AS (
       INSERT INTO messages (id, workspace_id, conversation_id, workflow_id, direction, status, provider_message_id, kind, text, payload, occurred_at,
-        outcome)
+        timeline_at, outcome)
       SELECT x.id, ${workspaceId}::uuid, ${conversationId}::uuid, ${order.workflowId}, 'inbound', 'received', x.provider_message_id, x.kind,
-        x.text, x.payload, x.occurred_at, x.outcome::message_outcome
+        x.text, x.payload, x.occurred_at, CASE WHEN x.outcome IN ('history', 'too_old') THEN x.occurred_at END, x.outcome::message_outcome
       FROM jsonb_to_recordset(${JSON.stringify(input)}::jsonb)
         AS x(ord int, id uuid, provider_message_id text, kind text, text text, payload jsonb, occurred_at timestamptz, outcome text)
       ORDER BY x.ord

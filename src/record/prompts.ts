@@ -4,6 +4,7 @@ import { type Database, isOneOf, sql } from '../platform/database';
 import { currentConversation } from './merged-conversations';
 import { effectiveMode } from './modes';
 import { INTERNAL_NOTE } from './notes';
+import { newestFirst } from './timeline';
 
 /** A reply that was drafted before. */
 export interface StoredDraft {
@@ -73,14 +74,14 @@ export async function loadPromptMaterial(
       SELECT m.id, m.position, m.direction, m.kind, m.text, m.author, m.occurred_at, m.workflow_id FROM messages m WHERE ${isOneOf(sql`m.id`, messageIds)}
     )
     SELECT c.workspace_id AS "workspaceId", s.system_prompt AS "systemPrompt", p.name AS "customerName",
-      (SELECT json_agg(h ORDER BY h."writtenAt" DESC NULLS LAST, h.position DESC) FROM (
-        SELECT t.position, t.direction, t.kind, t.text, t.author, t.occurred_at AS "writtenAt", ${msOf(sql`t.occurred_at`)} AS "atMs" FROM turn t
+      (SELECT json_agg(h ORDER BY h."writtenAt" DESC NULLS LAST, h."placeAt" DESC, h.position DESC) FROM (
+        SELECT t.position, t.direction, t.kind, t.text, t.author, t.occurred_at AS "writtenAt", ${msOf(sql`t.occurred_at`)} AS "atMs", NULL AS "placeAt" FROM turn t
         UNION ALL
-        (SELECT m.position, m.direction, m.kind, m.text, m.author, NULL, ${msOf(sql`m.occurred_at`)} FROM messages m
+        (SELECT m.position, m.direction, m.kind, m.text, m.author, NULL, ${msOf(sql`m.occurred_at`)}, COALESCE(m.timeline_at, m.created_at) FROM messages m
         WHERE m.conversation_id = c.id AND m.id <> ALL(${messageIds}::uuid[]) AND m.status NOT IN ('pending', 'sending', 'failed') AND m.deleted_at IS NULL
           AND (m.direction <> 'inbound' OR m.outcome <> 'group')
           AND (m.kind <> ${INTERNAL_NOTE} OR m.payload->>'forModel' = 'true')
-        ORDER BY m.position DESC LIMIT s.history_limit)
+        ORDER BY ${newestFirst('m')} LIMIT s.history_limit)
       ) h) AS said,
       (SELECT json_build_object('messageId', d.id, 'provider', d.provider, 'model', d.model,
           'promptTokens', d.prompt_tokens, 'completionTokens', d.completion_tokens,

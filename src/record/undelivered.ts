@@ -2,6 +2,7 @@
 import { type Database, sql } from '../platform/database';
 import { attentionAlert } from './alerts';
 import { withoutReasons, withReason } from './attention';
+import { newestFirst } from './timeline';
 
 /** How many of a conversation's newest messages tell whether it has an undelivered one. */
 const NEWEST_MESSAGES = 50;
@@ -23,7 +24,8 @@ export async function reportUndelivered(db: Database, minutes: number): Promise<
       -- OFFSET keeps PostgreSQL from reading the messages of all times.
       SELECT DISTINCT m.conversation_id FROM moved v CROSS JOIN workspaces w CROSS JOIN LATERAL (
         SELECT m.conversation_id FROM messages m
-        WHERE m.workspace_id = w.id AND m.occurred_at > v.since AND m.occurred_at <= v.until AND m.status = 'sent' OFFSET 0
+        WHERE m.workspace_id = w.id AND m.occurred_at > v.since AND m.occurred_at <= v.until AND m.status = 'sent'
+          AND m.outcome IS DISTINCT FROM 'history' OFFSET 0
       ) m
     ), noted AS (
       UPDATE conversations c SET attention = ${withReason(sql`c.attention`, reason)}, needs_attention = true, updated_at = now()
@@ -41,8 +43,8 @@ export async function clearDelivered(db: Database, minutes: number): Promise<num
   const rows = await db.query(sql`
     UPDATE conversations c SET attention = ${left}, needs_attention = ${left} <> '[]', updated_at = now()
     WHERE c.needs_attention AND c.attention @> '[{"kind": "undelivered"}]'
-      AND (SELECT bool_or(n.status = 'sent' AND n.occurred_at <= now() - ${minutes} * interval '1 minute') FROM (
-        SELECT m.status, m.occurred_at FROM messages m WHERE m.conversation_id = c.id ORDER BY m.position DESC LIMIT ${NEWEST_MESSAGES}
+      AND (SELECT bool_or(n.status = 'sent' AND n.outcome IS DISTINCT FROM 'history' AND n.occurred_at <= now() - ${minutes} * interval '1 minute') FROM (
+        SELECT m.status, m.outcome, m.occurred_at FROM messages m WHERE m.conversation_id = c.id ORDER BY ${newestFirst('m')} LIMIT ${NEWEST_MESSAGES}
       ) n) IS NOT TRUE
     RETURNING c.id`);
   return rows.length;

@@ -96,6 +96,11 @@ export function workspaceOfVapiNumber(phoneNumberId: string | undefined): Prisma
   return sql`COALESCE((SELECT id FROM workspaces WHERE vapi_phone_number_id = ${phoneNumberId ?? null}), ${firstWorkspace})`;
 }
 
+/** A workspace with Kapso's id of its number; undefined if there is none with this id. */
+export async function findWorkspace(db: PrismaClient, id: string): Promise<{ id: string; kapsoPhoneNumberId: string | null } | undefined> {
+  return (await db.workspace.findUnique({ where: { id }, select: { id: true, kapsoPhoneNumberId: true } })) ?? undefined;
+}
+
 /** A condition on `workspaces w`. Messages without a number belong to the first workspace. */
 export function isWorkspaceOf(phoneNumberId: string): Prisma.Sql {
   return phoneNumberId === UNASSIGNED_NUMBER ? sql`w.id = ${firstWorkspace}` : sql`w.kapso_phone_number_id = ${phoneNumberId}`;

@@ -149,14 +149,15 @@ async function keep(events: Events, dependencies: HandOverDependencies | undefin
 }
 
 /** The events of a body by what they are. */
-interface Sorted {
+export interface Sorted {
   messages: MessageEvent[];
   statuses: StatusEvent[];
   skipped: SkippedEvent[];
   unreadable: UnreadableEvent[];
 }
 
-function sorted(events: readonly KapsoEvent[]): Sorted {
+/** Sorts events by what they are. */
+export function sorted(events: readonly KapsoEvent[]): Sorted {
   const read: Sorted = { messages: [], statuses: [], skipped: [], unreadable: [] };
   for (const event of events) {
     switch (event.type) {

@@ -100,7 +100,7 @@ async function applyStatuses(
 }
 
 /** The correlation id, if it is an id of ours. */
-function ownId(correlationId: string | undefined): string | undefined {
+export function ownId(correlationId: string | undefined): string | undefined {
   return correlationId && UUID.test(correlationId) ? correlationId : undefined;
 }
 

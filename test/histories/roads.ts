@@ -1,6 +1,8 @@
 /** Every road whose history is recorded. */
 import { callbackRoads, callRoads, conversationOfCallRoads, retentionRoads } from './call-roads';
 import { conversationRoads } from './conversation-roads';
+import { syncRoads } from './history-roads';
+import { repairRoads } from './repair-roads';
 import type { Road } from './road';
 import { settlementRoads } from './settlement-roads';
 
@@ -9,6 +11,8 @@ export const roads: Record<string, Record<string, Road>> = {
   conversation: { ...conversationRoads, ...conversationOfCallRoads },
   call: callRoads,
   callback: callbackRoads,
+  repair: repairRoads,
   retention: retentionRoads,
   settlement: settlementRoads,
+  sync: syncRoads,
 };

@@ -7,11 +7,8 @@ import { sendRequest } from '../../platform/http-request';
 import { type KapsoProject, type KapsoRows, listNumbers, listWebhooks, type NumberWebhook } from '../../providers/kapso/platform';
 import { signatureFor } from '../../providers/kapso/signature';
 import { KAPSO_WEBHOOK_PATHS } from '../../providers/kapso/webhook-paths';
+import { mostLikelyOurs, plainUrl, RECEIVED_EVENT, STATUS_EVENTS } from '../../providers/kapso/webhook-setup';
 import { about, type Finding } from './finding';
-
-/** Without `received`, no message arrives; without the others, Parley does not learn whether its replies arrive. */
-const RECEIVED = 'whatsapp.message.received';
-const STATUS_EVENTS = ['sent', 'delivered', 'read', 'failed'].map((status) => `whatsapp.message.${status}`);
 
 const TEST_TIMEOUT_MS = 10_000;
 
@@ -75,19 +72,12 @@ async function checkWebhook(
     return {
       findings: [
         webhooks.problem(
-          `none of the number's ${listed.rows.length} webhooks leads to Parley: add one in Kapso, to ${settings.PUBLIC_URL ?? 'https://<your address>'}${path}`,
+          `none of the number's ${listed.rows.length} webhooks leads to Parley: run \`npm run setup\`, or add one in Kapso, to ${settings.PUBLIC_URL ?? 'https://<your address>'}${path}`,
         ),
       ],
     };
   const findings = webhookFindings(webhook, settings);
   return { webhook, findings: findings.length > 0 ? findings : [webhooks.ok(`Kapso sends to ${plainUrl(webhook.url)}`)] };
-}
-
-/** A webhook to one of our paths: preferably the one at PUBLIC_URL, else an active one. Another program may have webhooks of its own. */
-function mostLikelyOurs(rows: readonly NumberWebhook[], publicUrl: string | undefined): NumberWebhook | undefined {
-  const ours = rows.filter(({ url }) => URL.canParse(url) && KAPSO_WEBHOOK_PATHS.some((path) => new URL(url).pathname.endsWith(path)));
-  const isPublic = ({ url }: NumberWebhook) => publicUrl !== undefined && url.startsWith(`${publicUrl}/`);
-  return ours.find(isPublic) ?? ours.find(({ isActive }) => isActive) ?? ours[0];
 }
 
 function webhookFindings(webhook: NumberWebhook, settings: WhatsAppSettings): Finding[] {
@@ -96,12 +86,14 @@ function webhookFindings(webhook: NumberWebhook, settings: WhatsAppSettings): Fi
   const isSimulated = whatsAppState(settings) === 'simulated';
   if (!isActive)
     findings.push(
-      webhooks.problem('the webhook is paused, after too many failures or by hand: resume it in Kapso, which never does so by itself'),
+      webhooks.problem(
+        'the webhook is paused, after too many failures or by hand: resume it with `npm run setup` or in Kapso, which never does so by itself',
+      ),
     );
   if (new URL(url).protocol !== 'https:' && !isSimulated)
     findings.push(webhooks.problem('its address is not https: Kapso sends to https only'));
-  if (kind !== 'meta' && !events.includes(RECEIVED))
-    findings.push(webhooks.problem(`it lacks the event ${RECEIVED}, so no message arrives: add the event in Kapso`));
+  if (kind !== 'meta' && !events.includes(RECEIVED_EVENT))
+    findings.push(webhooks.problem(`it lacks the event ${RECEIVED_EVENT}, so no message arrives: add the event in Kapso`));
   const missing = STATUS_EVENTS.filter((event) => !events.includes(event));
   if (kind !== 'meta' && missing.length > 0)
     findings.push(webhooks.warning(`without ${missing.join(', ')}, Parley does not learn whether its replies arrive: add them in Kapso`));
@@ -153,10 +145,4 @@ function isReceipt(text: string): boolean {
   } catch {
     return false;
   }
-}
-
-/** The URL without its login and query, which may be secret. */
-function plainUrl(url: string): string {
-  const { origin, pathname } = new URL(url);
-  return `${origin}${pathname}`;
 }

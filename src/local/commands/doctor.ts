@@ -3,15 +3,13 @@
  * do. Checks a running `npm start`, or the services that the settings name. Changes nothing. Exits with 1 if something does not work.
  */
 import { readArguments, runCommand } from '../../platform/command-line';
-import { loadEnvFile, readSettings, requireWhatsAppSettings, type Settings, SettingsError } from '../../platform/config';
+import { loadEnvFile, requireWhatsAppSettings, type Settings, SettingsError } from '../../platform/config';
 import { createLanguageModels } from '../../providers/models/client';
 import { checkModels, checkReplies, readWorkspace } from '../checks/answers';
 import { about, type Finding, type Level } from '../checks/finding';
 import { checkApi, checkCalls, checkDatabase, checkTemporal } from '../checks/services';
 import { checkWhatsApp } from '../checks/whatsapp';
-import { type Instance, isStarting, readInstanceFile, TerminalError } from '../instance-file';
-import { localHost } from '../local-host';
-import { differingSettings } from '../setting-fingerprints';
+import { type Environment, readSetUp, type SetUp } from '../set-up';
 import { say } from '../terminal';
 
 const HELP = `usage: npm run doctor
@@ -24,19 +22,6 @@ models, and voice calls. Prints one line per check, with what to do. Changes not
 exit status: 0 if nothing is wrong; 1 if something does not work; 2 for wrong arguments`;
 
 const MARKS: Record<Level, string> = { ok: 'ok', note: '-', warning: 'warning', problem: 'PROBLEM' };
-
-type Environment = Record<string, string | undefined>;
-
-/** What is checked: a running `npm start`, or the processes that the settings describe. */
-interface SetUp {
-  settings: Settings;
-  environment: Environment;
-  apiUrl: string;
-  /** Names of the settings whose values differ between the running `npm start` and this terminal. */
-  differing: string[];
-  /** Whether `npm start` is running here. */
-  state: 'running' | 'starting' | 'stopped';
-}
 
 const STATES: Record<SetUp['state'], string> = {
   running: 'npm start is running',
@@ -66,8 +51,7 @@ async function* examine(environment: Environment): AsyncGenerator<Finding> {
   const settings = about('Settings');
   let found: SetUp;
   try {
-    const read = readSettings(environment);
-    found = await setUpOf(read, environment, findInstance(read));
+    found = readSetUp(environment);
     requireWhatsAppSettings(found.settings);
     yield settings.ok(`valid; ${STATES[found.state]}`);
     if (found.differing.length > 0)
@@ -109,34 +93,6 @@ async function* examineServices({ settings, environment, apiUrl, state }: SetUp)
 function isAllSimulated(settings: Settings): boolean {
   const isReal = settings.KAPSO_API_KEY !== undefined || settings.VAPI_API_KEY !== undefined;
   return !isReal && createLanguageModels({ ...settings, SANDBOX_URL: undefined }).available.length === 0;
-}
-
-function findInstance({ DATA_DIR }: Settings): Instance | undefined {
-  try {
-    return readInstanceFile(DATA_DIR);
-  } catch (error) {
-    if (error instanceof TerminalError) return undefined;
-    throw error;
-  }
-}
-
-/** The settings of the running processes, as far as they are known. Those that only this terminal has are left out. */
-async function setUpOf(settings: Settings, given: Environment, instance: Instance | undefined): Promise<SetUp> {
-  if (!instance) {
-    const state = isStarting(settings.DATA_DIR) ? 'starting' : 'stopped';
-    const apiUrl = `http://${localHost(settings.HOST ?? '0.0.0.0')}:${settings.PORT}`;
-    return { settings, environment: given, apiUrl, differing: [], state };
-  }
-  const { apiUrl, databaseUrl, settingFingerprints: fingerprints } = instance;
-  const differing = fingerprints ? differingSettings(fingerprints, given) : [];
-  const unknownThere = differing.filter((name) => fingerprints?.hashes[name] === undefined);
-  const environment = {
-    ...given,
-    ...Object.fromEntries(unknownThere.map((name) => [name, undefined])),
-    ...instance.environment,
-    DATABASE_URL: databaseUrl,
-  };
-  return { settings: readSettings(environment), environment, apiUrl, differing, state: 'running' };
 }
 
 runCommand(main);

@@ -1,8 +1,9 @@
-/** Reads a project's numbers and webhooks from Kapso (its platform API, November 2026). */
+/** Reads a project's numbers and webhooks from Kapso, and changes webhooks (its platform API, November 2026). */
 import { z } from 'zod';
 import { connectionFailure } from '../../platform/connection-failure';
 import { withDeadline } from '../../platform/deadline';
-import { sendRequest } from '../../platform/http-request';
+import { type HttpAnswer, sendRequest } from '../../platform/http-request';
+import { retryAfterMs } from '../../platform/retry-after';
 
 /** Where Kapso is, and the key of a project. */
 export interface KapsoProject {
@@ -11,7 +12,9 @@ export interface KapsoProject {
 }
 
 /** The rows of a list. `refused`: Kapso responded with an error status. `unreachable`: there was no readable response. */
-export type KapsoRows<T> = { kind: 'rows'; rows: T[] } | { kind: 'refused'; status: number } | { kind: 'unreachable'; reason: string };
+export type KapsoRows<T> = { kind: 'rows'; rows: T[] } | KapsoFailure;
+/** `retryAfterMs`: Kapso asks to wait that long. */
+export type KapsoFailure = { kind: 'refused'; status: number; retryAfterMs?: number } | { kind: 'unreachable'; reason: string };
 
 /** A business number. A field is undefined if Kapso does not report it. */
 export interface KapsoNumber {
@@ -81,7 +84,69 @@ export async function listNumbers(project: KapsoProject): Promise<KapsoRows<Kaps
 
 /** The webhooks of a number. */
 export async function listWebhooks(project: KapsoProject, phoneNumberId: string): Promise<KapsoRows<NumberWebhook>> {
-  return await list(project, `/whatsapp/phone_numbers/${encodeURIComponent(phoneNumberId)}/webhooks`, webhookRow);
+  return await list(project, webhooksPath(phoneNumberId), webhookRow);
+}
+
+/** What can be set on a webhook. */
+export interface WebhookChange {
+  url?: string;
+  events?: readonly string[];
+  isActive?: boolean;
+  payloadVersion?: 'v2';
+  isBuffered?: false;
+  secret?: string;
+}
+
+/** Creates a webhook of the kind `kapso`. */
+export async function createWebhook(project: KapsoProject, phoneNumberId: string, wanted: WebhookChange): Promise<KapsoChange> {
+  return await write(project, 'POST', webhooksPath(phoneNumberId), { kind: 'kapso', ...fieldsOf(wanted) });
+}
+
+/** Changes some fields of a webhook. */
+export async function changeWebhook(
+  project: KapsoProject,
+  phoneNumberId: string,
+  webhookId: string,
+  change: WebhookChange,
+): Promise<KapsoChange> {
+  return await write(project, 'PATCH', `${webhooksPath(phoneNumberId)}/${encodeURIComponent(webhookId)}`, fieldsOf(change));
+}
+
+/** `done`: Kapso has taken the change; its response may have no body. */
+export type KapsoChange = { kind: 'done' } | KapsoFailure;
+
+function webhooksPath(phoneNumberId: string): string {
+  return `/whatsapp/phone_numbers/${encodeURIComponent(phoneNumberId)}/webhooks`;
+}
+
+function fieldsOf({ url, events, isActive, payloadVersion, isBuffered, secret }: WebhookChange): Record<string, unknown> {
+  const fields = {
+    ...{ url, events, active: isActive, payload_version: payloadVersion, buffer_enabled: isBuffered, secret_key: secret },
+  };
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
+}
+
+async function write(
+  { baseUrl, apiKey }: KapsoProject,
+  method: 'POST' | 'PATCH',
+  path: string,
+  webhook: Record<string, unknown>,
+): Promise<KapsoChange> {
+  const headers = { 'X-API-Key': apiKey, 'Content-Type': 'application/json' };
+  const body = JSON.stringify({ whatsapp_webhook: webhook });
+  try {
+    const response = await withDeadline(TIMEOUT_MS, (signal) =>
+      sendRequest(`${baseUrl}/platform/v1${path}`, { method, headers, body, signal }),
+    );
+    return response.status >= 200 && response.status < 300 ? { kind: 'done' } : refusalOf(response);
+  } catch (error) {
+    return { kind: 'unreachable', reason: reasonOf(error) };
+  }
+}
+
+function refusalOf({ status, headers }: HttpAnswer): KapsoFailure {
+  const waitMs = retryAfterMs(headers);
+  return { kind: 'refused', status, ...(waitMs === undefined ? {} : { retryAfterMs: waitMs }) };
 }
 
 /** Rows of an unknown form are left out. */
@@ -91,9 +156,9 @@ async function list<T>({ baseUrl, apiKey }: KapsoProject, path: string, rowSchem
     for (let page = 1; page <= MAX_PAGES; page += 1) {
       const url = `${baseUrl}/platform/v1${path}?page=${page}&per_page=${PAGE_SIZE}`;
       const request = { method: 'GET' as const, headers: { 'X-API-Key': apiKey } };
-      const { status, text: body } = await withDeadline(TIMEOUT_MS, (signal) => sendRequest(url, { ...request, signal }));
-      if (status !== 200) return { kind: 'refused', status };
-      const { data, meta } = pageSchema.parse(JSON.parse(body));
+      const response = await withDeadline(TIMEOUT_MS, (signal) => sendRequest(url, { ...request, signal }));
+      if (response.status !== 200) return refusalOf(response);
+      const { data, meta } = pageSchema.parse(JSON.parse(response.text));
       rows.push(...data.flatMap((row) => rowSchema.safeParse(row).data ?? []));
       if (page >= (meta?.total_pages ?? 1)) break;
     }

@@ -391,3 +391,108 @@ describe('lists', () => {
     await small.close();
   });
 });
+
+describe('webhooks', () => {
+  const path = `/platform/v1/whatsapp/phone_numbers/${NUMBER}/webhooks`;
+
+  async function ask(method: string, suffix: string, webhook?: object): Promise<{ status: number; text: string }> {
+    const response = await fetch(`${sandbox.url}${path}${suffix}`, {
+      method,
+      headers: { 'Content-Type': 'application/json', 'X-API-Key': 'key' },
+      ...(webhook === undefined ? {} : { body: JSON.stringify({ whatsapp_webhook: webhook }) }),
+    });
+    return { status: response.status, text: await response.text() };
+  }
+
+  test('when one is created as documented, then the response is the documented one, and it gets signed events', async () => {
+    const { whatsapp_webhook: documented } = fixture('api_webhook_create_request') as { whatsapp_webhook: object };
+    const { status, text: created } = await ask('POST', '', { ...documented, url: receiver.url, secret_key: 'another secret' });
+    expect(status).toBe(201);
+    const { project_id: _project, ...fields } = (fixture('api_webhook_create_response') as { data: Record<string, unknown> }).data;
+    expect(Object.keys(JSON.parse(created).data).sort()).toEqual(Object.keys(fields).sort());
+    await sandbox.kapso.customerSends({ from: PHONE, text: 'hello' });
+    const signatures = receiver.webhooks.map(({ raw, headers }) =>
+      [SECRET, 'another secret'].findIndex((key) => createHmac('sha256', key).update(raw).digest('hex') === headers['x-webhook-signature']),
+    );
+    expect(signatures.sort()).toEqual([0, 1]);
+  });
+
+  test('when one is paused, then its events are lost, also those that it was about to try again, until it is switched on', async () => {
+    const [webhook] = sandbox.kapso.platform.webhooks;
+    receiver.answers.push(0);
+    const retried = sandbox.kapso.customerSends({ from: PHONE, text: 'retried' });
+    await receiver.waitFor('whatsapp.message.received', 1);
+    expect(await ask('PATCH', `/${webhook?.id}`, { active: false })).toEqual({ status: 204, text: '' });
+    expect(await retried).toMatchObject({ status: 0, attempts: 1 });
+    expect(await sandbox.kapso.customerSends({ from: PHONE, text: 'lost' })).toMatchObject({ status: 0, attempts: 0 });
+    expect(receiver.webhooks).toHaveLength(1);
+    await ask('PATCH', `/${webhook?.id}`, { active: true });
+    expect(await sandbox.kapso.customerSends({ from: PHONE, text: 'back' })).toMatchObject({ status: 200, attempts: 1 });
+    expect((await get(`/meta/whatsapp/v24.0/${NUMBER}/messages`)).body.data).toHaveLength(3);
+  });
+
+  test.each([
+    ['an address that is not https', { url: 'http://parley.example.com/hook', events: [] }],
+    ['an event of another scope', { url: 'https://parley.example.com/hook', events: ['whatsapp.phone_number.created'] }],
+    ['a buffer window of two minutes', { url: 'https://parley.example.com/hook', buffer_window_seconds: 120 }],
+  ])('when one has %s, then it is refused', async (_what, webhook) => {
+    expect((await ask('POST', '', webhook)).status).toBe(422);
+    expect(sandbox.kapso.platform.webhooks).toHaveLength(1);
+  });
+
+  test('when one is deleted or unknown, then it is a 404', async () => {
+    const [webhook] = sandbox.kapso.platform.webhooks;
+    expect((await ask('DELETE', `/${webhook?.id}`)).status).toBe(204);
+    for (const [method, change] of [['GET'], ['DELETE'], ['PATCH', { active: true }]] as const)
+      expect((await ask(method, `/${webhook?.id}`, change)).status).toBe(404);
+  });
+});
+
+describe('the past', () => {
+  test('when messages from before are added, then the lists are in the order of time, page by page', async () => {
+    await sandbox.kapso.customerSends({ from: PHONE, text: 'now' });
+    const atMs = Date.now() - 3_600_000;
+    sandbox.kapso.remembers(
+      [3, 1, 2].map((hour) => ({ with: PHONE, name: 'Ann', direction: 'inbound', text: `hour ${hour}`, atMs: atMs + hour * 1_000 })),
+    );
+    const ids: string[] = [];
+    for (let after = ''; ; ) {
+      const { body } = await get(`/meta/whatsapp/v24.0/${NUMBER}/messages?limit=2${after}`);
+      ids.push(...body.data.map((row) => (row as unknown as { text: { body: string } }).text.body));
+      if (body.paging.next === null) break;
+      after = `&after=${encodeURIComponent(body.paging.next)}`;
+    }
+    expect(ids).toEqual(['now', 'hour 3', 'hour 2', 'hour 1']);
+    const since = new Date(atMs + 1_500).toISOString();
+    const until = new Date(atMs + 2_500).toISOString();
+    expect((await get(`/meta/whatsapp/v24.0/${NUMBER}/messages?since=${since}&until=${until}`)).body.data).toHaveLength(1);
+  });
+
+  test('when conversations are listed, then a row has the documented form, and pages follow each other', async () => {
+    for (const phone of ['15550100011', '15550100012', '15550100013'])
+      sandbox.kapso.remembers([
+        { with: phone, direction: 'inbound', text: 'hi', atMs: Date.now() - 2_000 },
+        { with: phone, direction: 'outbound', text: 'hello', atMs: Date.now() - 1_000 },
+      ]);
+    const path = `/platform/v1/whatsapp/conversations?phone_number_id=${NUMBER}&limit=2`;
+    const { body } = await get(path);
+    expect(shape(body.data[0])).toEqual(shape((fixture('api_list_conversations_page') as Page).data[0]));
+    const next = await get(`${path}&after=${encodeURIComponent(body.paging.next ?? '')}`);
+    expect([body.data.length, next.body.data.length, next.body.paging.next]).toEqual([2, 1, null]);
+    expect((await get(`/platform/v1/whatsapp/conversations/${body.data[0]?.id}`)).status).toBe(200);
+    expect((await get('/platform/v1/whatsapp/conversations/unknown')).status).toBe(404);
+  });
+});
+
+test('when there are more requests in a minute than the limit, then they get a 429 that says how long to wait', async () => {
+  await sandbox.close();
+  sandbox = await startSandbox({
+    ...{ port: 0, webhookUrls: [], webhookSecret: SECRET, phoneNumberId: NUMBER, requestsPerMinute: 2 },
+    log: pino({ level: 'silent' }),
+  });
+  const ask = () => fetch(`${sandbox.url}/platform/v1/whatsapp/phone_numbers`, { headers: { 'X-API-Key': 'key' } });
+  const responses = [await ask(), await ask(), await ask()];
+  expect(responses.map(({ status }) => status)).toEqual([200, 200, 429]);
+  expect(responses.map(({ headers }) => headers.get('X-RateLimit-Remaining'))).toEqual(['1', '0', '0']);
+  expect(Number(responses[2]?.headers.get('Retry-After'))).toBeGreaterThan(50);
+});
