@@ -19,6 +19,7 @@ import { findRepairedUntil } from '../src/record/repairs';
 import type { AnswerLimits } from '../src/record/unanswered';
 import type { SyncPosition } from '../workflows/contract';
 import { listFailure } from './kapso-failures';
+import { whileBeating } from './progress';
 import type { KapsoAccount } from './repair';
 
 /** Which import a step belongs to. */
@@ -67,8 +68,9 @@ export function createHistoryActivities(dependencies: HistoryDependencies): Hist
       if (account === undefined)
         throw ApplicationFailure.create({ type: 'KapsoError.Refused', message: 'KAPSO_API_KEY is not set', nonRetryable: true });
       const imports = { ...dependencies, account, phoneNumberId };
-      const next =
-        position.phase === 'conversations' ? await importPeople(imports, position) : await importPage(imports, workspaceId, position);
+      const next = await whileBeating(() =>
+        position.phase === 'conversations' ? importPeople(imports, position) : importPage(imports, workspaceId, position),
+      );
       await saveSyncPosition(db, workspaceId, syncId, next);
       return next;
     },

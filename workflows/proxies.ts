@@ -146,6 +146,8 @@ export const repairRecords = proxyActivities<Pick<Activities, 'noteRepairProblem
 export const history = proxyActivities<Pick<Activities, 'syncPage'>>({
   // A request to Kapso of at most 15 s after its turn, and a few statements per person of the page.
   startToCloseTimeout: '3 minutes',
+  // How soon a killed worker is noticed: four heartbeats (activities/progress.ts).
+  heartbeatTimeout: '20 s',
   // Nobody waits for it, so it outlasts any outage; an operator can cancel it.
   retry: { initialInterval: '2 s', backoffCoefficient: 2, maximumInterval: '5 minutes' },
 });
