@@ -10,6 +10,7 @@ import { type CallbackActivities, createCallbackActivities } from './callback';
 import { withDatabaseFailures } from './database-failures';
 import { createHandOverActivities, type HandOverActivities } from './hand-over';
 import { createHistoryActivities, type HistoryActivities } from './history';
+import { createLateEventActivities, type LateEventActivities } from './late-events';
 import { createModelActivities, type ModelActivities } from './model';
 import { createRecordActivities, type RecordActivities, type TurnLimits } from './records';
 import { createRepairActivities, type RepairActivities, type RepairDependencies } from './repair';
@@ -47,6 +48,7 @@ export interface ActivityDependencies extends RepairDependencies {
 
 export type Activities = RecordActivities &
   HandOverActivities &
+  LateEventActivities &
   ModelActivities &
   WhatsAppActivities &
   VoiceActivities &
@@ -60,6 +62,7 @@ export function createActivities(dependencies: ActivityDependencies): Activities
   return withDatabaseFailures({
     ...createRecordActivities(dependencies),
     ...createHandOverActivities(dependencies),
+    ...createLateEventActivities(dependencies),
     ...createModelActivities(dependencies),
     ...createWhatsAppActivities(dependencies),
     ...createVoiceActivities(dependencies),

@@ -2,11 +2,12 @@
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { freePort } from '../src/local/embedded/ports';
 import { type TestDatabase, testDatabase, testTemporal } from './support/engine';
-import { balance, eventually, newPhone, outcomesOf } from './support/expectations';
+import { balance, eventually, inboundOf, newPhone, outcomesOf, workflowIdOf } from './support/expectations';
 import { startProxy, type TcpProxy } from './support/proxy';
-import { inherited, type System, startProcess, startSystem } from './support/system';
+import { inherited, type System, startProcess, startSystem, VAPI_WEBHOOK_SECRET } from './support/system';
 
 let database: TestDatabase;
 let postgres: TcpProxy;
@@ -33,6 +34,8 @@ afterAll(async () => {
   await Promise.all([postgres?.close(), temporal?.close()]);
   await database?.drop();
 });
+
+const TEXTS = ['one', 'two', 'three'];
 
 const ready = async () => {
   const answer = await fetch(`${system.apiUrl}/readyz`);
@@ -67,6 +70,40 @@ test.each([
   await eventually(async () => expect(await ready()).toEqual(ALL_UP), 30_000);
   await expectAnsweredOnce(phone);
 });
+
+test.each([
+  ['is down', () => postgres.down()],
+  ['cannot be reached', () => postgres.hang()],
+])(
+  'when PostgreSQL %s, then Temporal keeps statuses, call events and what cannot be read, and they are stored when it is back',
+  async (_what, goAway) => {
+    const [providerMessageId, providerCallId] = [`wamid.${randomUUID()}`, randomUUID()];
+    const event = JSON.parse(readFileSync('test/fixtures/vapi/status-update.ringing.json', 'utf8')) as { message: { call: object } };
+    const letters = await system.db.deadLetter.count();
+    await goAway();
+    try {
+      const statuses = [{ id: providerMessageId, status: 'delivered', timestamp: '1795165200' }];
+      const answers = await Promise.all([
+        system.sandbox.kapso.deliver({ phone_number_id: system.phoneNumberId, statuses }),
+        system.sandbox.kapso.deliver({ message: { odd: providerMessageId } }),
+        fetch(`${system.apiUrl}/api/v1/vapi/webhooks/vapi`, {
+          method: 'POST',
+          headers: { 'Content-Type': 'application/json', 'X-Vapi-Secret': VAPI_WEBHOOK_SECRET },
+          body: JSON.stringify({ message: { ...event.message, call: { ...event.message.call, id: providerCallId } } }),
+        }),
+      ]);
+      expect(answers).toMatchObject([{ status: 200, attempts: 1 }, { status: 200, attempts: 1 }, { status: 200 }]);
+    } finally {
+      await postgres.up();
+    }
+    await eventually(async () => {
+      expect(await system.db.messageStatusEvent.count({ where: { providerMessageId } })).toBe(1);
+      expect(await system.db.vapiCallEvent.count({ where: { providerCallId } })).toBe(1);
+      expect(await system.db.deadLetter.count()).toBe(letters + 1);
+    }, 60_000);
+  },
+  90_000,
+);
 
 test.each([
   ['API', 'src/processes/server.ts', 'api listening'],
@@ -129,18 +166,71 @@ test('when nobody reads its log any more, then the API answers all the same, and
   }
 });
 
-test('when Temporal is down, then readyz names it, and messages are taken again when it is back', async () => {
-  expect(await ready()).toEqual(ALL_UP);
-  await temporal.down();
+test.each([
+  ['is down', () => temporal.down()],
+  ['cannot be reached', () => temporal.hang()],
+])(
+  'when Temporal %s, then readyz names it, messages are taken all the same, and are answered in order when it is back',
+  async (_what, goAway) => {
+    expect(await ready()).toEqual(ALL_UP);
+    await goAway();
+    const phone = newPhone();
+    try {
+      expect(await ready()).toEqual([503, { ready: false, temporal: false, postgres: true, started: true }]);
+      expect((await fetch(`${system.apiUrl}/healthz`)).status).toBe(200);
+      for (const text of TEXTS)
+        expect(await system.sandbox.kapso.customerSends({ from: phone, text })).toMatchObject({ status: 200, attempts: 1 });
+      const [, { warnings }] = (await eventually(async () => {
+        const answer = await ready();
+        expect(answer[1]).toHaveProperty('warnings');
+        return answer;
+      })) as [number, { warnings: { kind: string; text: string }[] }];
+      expect(warnings).toEqual([
+        { kind: 'spool', text: expect.stringMatching(/^\d webhook events wait for Temporal, the oldest for \d+ s$/) },
+      ]);
+      expect(await (await fetch(`${system.apiUrl}/metrics`)).text()).toContain('parley_spooled_requests 3');
+    } finally {
+      await temporal.up();
+    }
+    await eventually(async () => expect(await ready()).toEqual(ALL_UP), 60_000);
+    await outcomesOf(system, phone, TEXTS.length, 60_000);
+    expect((await inboundOf(system, phone)).map(({ text }) => text)).toEqual(TEXTS);
+    await system.sandbox.kapso.settled();
+    await balance(system.db);
+    expect(await (await fetch(`${system.apiUrl}/metrics`)).text()).toContain('parley_spooled_requests 0');
+  },
+  // The worker notices after 45 s that a connection is dead.
+  150_000,
+);
+
+test('when Temporal stored a message but its answer was lost, then the message is recorded and answered once', async () => {
   const phone = newPhone();
-  const body = message(phone);
+  expect((await system.sandbox.kapso.customerSends({ from: phone, text: 'before' })).status).toBe(200);
+  await outcomesOf(system, phone, 1);
+  temporal.holdAnswers();
   try {
-    expect(await ready()).toEqual([503, { ready: false, temporal: false, postgres: true, started: true }]);
-    expect((await fetch(`${system.apiUrl}/healthz`)).status).toBe(200);
+    expect((await system.sandbox.kapso.customerSends({ from: phone, text: 'hi' })).status).toBe(200);
+    expect(await system.db.spooledRequest.count({ where: { relayedAt: null } })).toBe(1);
+  } finally {
+    temporal.releaseAnswers();
+  }
+  await eventually(async () => expect(await system.db.spooledRequest.count({ where: { relayedAt: null } })).toBe(0), 60_000);
+  expect(await outcomesOf(system, phone, 2, 60_000)).toEqual(['answered', 'answered']);
+  await system.sandbox.kapso.settled();
+  expect(system.sandbox.kapso.visibleTo(phone)).toHaveLength(2);
+  const handle = system.temporal.workflow.getHandle(await workflowIdOf(system, phone));
+  expect(await handle.query('conversationState')).toMatchObject({ messages: 2, duplicatesDropped: 1 });
+});
+
+test('when the API is killed while messages wait, then the next one delivers them', async () => {
+  const phone = newPhone();
+  await temporal.down();
+  try {
+    expect((await system.sandbox.kapso.customerSends({ from: phone, text: 'hi' })).status).toBe(200);
+    await system.api.kill();
   } finally {
     await temporal.up();
   }
-  await eventually(async () => expect(await ready()).toEqual(ALL_UP), 30_000);
-  expect((await system.sandbox.kapso.deliver(body)).status).toBe(200);
+  system.api = await system.startApi();
   await expectAnsweredOnce(phone);
 });

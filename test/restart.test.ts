@@ -8,7 +8,7 @@ import { findTemporalCli } from '../src/local/embedded/temporal-cli';
 import { type EmbeddedTemporal, startTemporalServer } from '../src/local/embedded/temporal-server';
 import { applyMigrations } from '../src/platform/migrations';
 import { signBody } from '../src/sandbox/webhook-sender';
-import { balance, eventually, newPhone, outcomesOf } from './support/expectations';
+import { balance, eventually, inboundOf, newPhone, outcomesOf } from './support/expectations';
 import { type System, startSystem, WEBHOOK_SECRET } from './support/system';
 
 let folder: string;
@@ -86,28 +86,36 @@ test('when Temporal is restarted under load, then every message is answered once
   const sending = Promise.all(phones.map((from) => kapso().customerSends({ from, text: 'hi' })));
   await eventually(async () => expect(kapso().counts().accepted).toBeGreaterThan(accepted));
   await temporal.stop();
-  // Not taken while it is away: the sender is asked to come again, and does.
   const whileDown = newPhone();
-  const late = kapso().customerSends({ from: whileDown, text: 'hi' });
+  expect(await kapso().customerSends({ from: whileDown, text: 'hi' })).toMatchObject({ status: 200, attempts: 1 });
   await startTheEngine();
-  expect([...(await sending), await late].map(({ status }) => status)).toEqual([...phones, whileDown].map(() => 200));
+  expect((await sending).map(({ status }) => status)).toEqual(phones.map(() => 200));
   await expectAllAnsweredOnce([...phones, whileDown]);
 }, 150_000);
 
-test('when Temporal hangs, then a webhook gets 503 with Retry-After soon after 1.5 s, and is accepted once Temporal resumes', async () => {
-  const body = JSON.stringify({ messages: [{ from: newPhone(), id: 'wamid.hang', text: { body: 'hi' } }] });
-  const post = () =>
-    fetch(`${system.apiUrl}/webhook/kapso`, { method: 'POST', body, headers: { 'X-Webhook-Signature': signBody(WEBHOOK_SECRET, body) } });
-  expect((await post()).status).toBe(200);
+test('when Temporal hangs, then webhooks are answered 200 within about 1.5 s, soon at once, and their messages are answered once', async () => {
+  const phone = newPhone();
+  const post = async (id: string) => {
+    const body = JSON.stringify({ messages: [{ from: phone, id: `wamid.hang-${id}`, text: { body: id } }] });
+    const startedAtMs = Date.now();
+    const headers = { 'X-Webhook-Signature': signBody(WEBHOOK_SECRET, body) };
+    const { status } = await fetch(`${system.apiUrl}/webhook/kapso`, { method: 'POST', body, headers });
+    expect(status).toBe(200);
+    return Date.now() - startedAtMs;
+  };
+  const texts = Array.from({ length: 8 }, (_, index) => `message ${index}`);
   process.kill(temporal.pid, 'SIGSTOP');
   try {
-    const startedAtMs = Date.now();
-    const answer = await post();
-    expect([answer.status, answer.headers.get('retry-after')]).toEqual([503, '5']);
-    expect(Date.now() - startedAtMs).toBeGreaterThan(1_000);
-    expect(Date.now() - startedAtMs).toBeLessThan(3_000);
+    const tookMs = [];
+    for (const text of texts) tookMs.push(await post(text));
+    expect(Math.max(...tookMs)).toBeLessThan(2_000);
+    // One waits; the others follow what is in the spool already.
+    expect(tookMs.toSorted((one, other) => other - one)[1]).toBeLessThan(1_000);
   } finally {
     process.kill(temporal.pid, 'SIGCONT');
   }
-  await eventually(async () => expect((await post()).status).toBe(200));
-});
+  await outcomesOf(system, phone, texts.length, 60_000);
+  expect((await inboundOf(system, phone)).map(({ text }) => text)).toEqual(texts);
+  await kapso().settled();
+  await balance(system.db);
+}, 120_000);

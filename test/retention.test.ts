@@ -468,7 +468,7 @@ test('when an old dead letter is deleted, then its conversation no longer asks f
 });
 
 describe('rows that expire', () => {
-  const expireDays = { statusEvents: 30, callEvents: 40, parkedMessages: 50, auditEntries: 32 };
+  const expireDays = { statusEvents: 30, callEvents: 40, parkedMessages: 50, auditEntries: 32, spooledRequests: 30 };
 
   async function rows(days: number, count: number): Promise<void> {
     const numbers = Array.from({ length: count }, (_, index) => index);
@@ -481,33 +481,48 @@ describe('rows that expire', () => {
     await db.parkedMessage.createMany({ data: numbers.map(() => ({ ...parked, providerMessageId: randomUUID() })) });
     const change = { createdAt, actor: 'test', action: 'key.created' };
     await db.auditEntry.createMany({ data: numbers.map(() => ({ ...change, subject: randomUUID() })) });
+    const spooled = { createdAt, workflowId: 'none', request: '{}' };
+    await db.spooledRequest.createMany({ data: numbers.map(() => ({ ...spooled, relayedAt: createdAt })) });
   }
 
   const counts = async () => {
-    const { messageStatusEvent, vapiCallEvent, parkedMessage, auditEntry } = system.db;
-    return await Promise.all([messageStatusEvent.count(), vapiCallEvent.count(), parkedMessage.count(), auditEntry.count()]);
+    const { messageStatusEvent, vapiCallEvent, parkedMessage, auditEntry, spooledRequest } = system.db;
+    const tables = [messageStatusEvent.count(), vapiCallEvent.count(), parkedMessage.count(), auditEntry.count(), spooledRequest.count()];
+    return await Promise.all(tables);
   };
 
   beforeEach(async () => {
     // Status events of the replies of other tests.
     await system.sandbox.kapso.settled();
-    const { messageStatusEvent, vapiCallEvent, parkedMessage, auditEntry } = system.db;
-    await Promise.all([messageStatusEvent.deleteMany(), vapiCallEvent.deleteMany(), parkedMessage.deleteMany(), auditEntry.deleteMany()]);
+    const { messageStatusEvent, vapiCallEvent, parkedMessage, auditEntry, spooledRequest } = system.db;
+    await Promise.all([
+      ...[messageStatusEvent.deleteMany(), vapiCallEvent.deleteMany(), parkedMessage.deleteMany(), auditEntry.deleteMany()],
+      spooledRequest.deleteMany({ where: { relayedAt: { not: null } } }),
+    ]);
   });
 
   test('when they are too old, then a run deletes them in batches, each kind after its own time', async () => {
     for (const days of [29, 35, 45, 55]) await rows(days, 3);
-    const expired = { statusEvents: 9, callEvents: 6, parkedMessages: 3, auditEntries: 9 };
+    const expired = { statusEvents: 9, callEvents: 6, parkedMessages: 3, auditEntries: 9, spooledRequests: 9 };
     expect(await run({ action: 'keep', expireDays, dryRun: true })).toMatchObject({ expired });
-    expect(await counts()).toEqual([12, 12, 12, 12]);
+    expect(await counts()).toEqual([12, 12, 12, 12, 12]);
     expect(await run({ action: 'keep', expireDays, batchSize: 2 })).toMatchObject({ expired, isDone: true });
-    expect(await counts()).toEqual([3, 6, 9, 3]);
+    expect(await counts()).toEqual([3, 6, 9, 3, 3]);
   });
 
   test('when the run was begun by a version that does not know them, then they stay', async () => {
     await rows(400, 1);
-    expect(await run({ action: 'keep' })).toMatchObject({ expired: { statusEvents: 0, callEvents: 0, parkedMessages: 0 } });
-    expect(await counts()).toEqual([1, 1, 1, 1]);
+    expect(await run({ action: 'keep' })).toMatchObject({
+      expired: { statusEvents: 0, callEvents: 0, parkedMessages: 0, spooledRequests: 0 },
+    });
+    expect(await counts()).toEqual([1, 1, 1, 1, 1]);
+  });
+
+  test('when a request still waits in the spool, then it stays, however old it is', async () => {
+    await system.db.spooledRequest.create({ data: { createdAt: daysAgo(400), workflowId: 'none', request: '{"kind":"signal"}' } });
+    expect(await run({ action: 'keep', expireDays })).toMatchObject({ expired: { spooledRequests: 0 } });
+    expect(await system.db.spooledRequest.count({ where: { createdAt: { lt: daysAgo(399) } } })).toBe(1);
+    await system.db.spooledRequest.deleteMany();
   });
 
   test('when a call cannot be archived, then its events stay for the next attempt, however old they are', async () => {
@@ -525,9 +540,9 @@ describe('rows that expire', () => {
   test('when calls are archived later than their events would expire, then the events are kept longer', () => {
     const settings = {
       ...{ CALL_RETENTION_DAYS: 90, DEAD_LETTER_RETENTION_DAYS: 1, STATUS_EVENT_RETENTION_DAYS: 2 },
-      ...{ CALL_EVENT_RETENTION_DAYS: 30, PARKED_MESSAGE_RETENTION_DAYS: 3, AUDIT_RETENTION_DAYS: 4 },
+      ...{ CALL_EVENT_RETENTION_DAYS: 30, PARKED_MESSAGE_RETENTION_DAYS: 3, AUDIT_RETENTION_DAYS: 4, SPOOL_RETENTION_DAYS: 5 },
     };
-    const ends = { statusEvents: 2, parkedMessages: 3, auditEntries: 4 };
+    const ends = { statusEvents: 2, parkedMessages: 3, auditEntries: 4, spooledRequests: 5 };
     expect(retentionInput({ ...settings, CALL_RETENTION_ACTION: 'archive' }).expireDays).toEqual({ ...ends, callEvents: 97 });
     expect(retentionInput({ ...settings, CALL_RETENTION_ACTION: 'keep' }).expireDays).toEqual({ ...ends, callEvents: 30 });
   });
@@ -543,10 +558,11 @@ describe('the schedule', () => {
     CALL_EVENT_RETENTION_DAYS: 365,
     PARKED_MESSAGE_RETENTION_DAYS: 90,
     AUDIT_RETENTION_DAYS: 730,
+    SPOOL_RETENTION_DAYS: 7,
     TEMPORAL_TASK_QUEUE: system.taskQueue,
   });
 
-  const expireDays = { statusEvents: 90, callEvents: 365, parkedMessages: 90, auditEntries: 730 };
+  const expireDays = { statusEvents: 90, callEvents: 365, parkedMessages: 90, auditEntries: 730, spooledRequests: 7 };
 
   test('when a worker has started, then the schedule is there, daily and never twice at once', async () => {
     const { action, policies, info } = await handle().describe();

@@ -19,8 +19,10 @@ import { loadIdentity } from '../src/record/identity';
 import type { HandOverDependencies } from '../src/webhooks/hand-over';
 import { createWorkflowSignaller } from '../src/webhooks/signaller';
 import { createStatusKeeper } from '../src/webhooks/statuses';
-import { callWorkflowId } from '../workflows/contract';
+import { createLateEventTaker } from '../src/webhooks/take-late-events';
+import { callWorkflowId, LATE_EVENTS_WORKFLOW, type LateEvents } from '../workflows/contract';
 import { type TestDatabase, testDatabase, testTemporal } from './support/engine';
+import { eventually } from './support/expectations';
 import { secretsIn } from './support/vapi-secrets';
 
 const FIXTURES = 'test/fixtures/vapi';
@@ -49,8 +51,8 @@ beforeAll(async () => {
   db = openDatabase(database.url);
   temporal = openTemporalClient({ connectionOptions: { address: testTemporal().address }, namespace: testTemporal().namespace });
   await ensureSearchAttributes(temporal);
-  const statuses = createStatusKeeper({ db, temporal, logger });
   const signaller = createWorkflowSignaller(temporal);
+  const statuses = createStatusKeeper({ db, signaller, logger });
   ready = { signaller, taskQueue, db, identity: await loadIdentity(db.orm), logger, statuses, defaultPhoneNumberId: undefined };
   url = await serve({ handOverDependencies: () => ready });
 });
@@ -404,24 +406,54 @@ describe('when something is away', () => {
     await unreachable.connection.close();
   });
 
-  test('when PostgreSQL refuses, then the same', async () => {
+  const keptByTemporal = async (providerCallId: string) => {
+    const query = `WorkflowType = '${LATE_EVENTS_WORKFLOW}' AND TaskQueue = '${taskQueue}'`;
+    return await eventually(async () => {
+      for await (const { workflowId } of temporal.workflow.list({ query })) {
+        const { events } = await temporal.workflow.getHandle(workflowId).fetchHistory();
+        const [input] = events?.[0]?.workflowExecutionStartedEventAttributes?.input?.payloads ?? [];
+        const text = Buffer.from(input?.data ?? []).toString();
+        if (text.includes(providerCallId)) return JSON.parse(text) as LateEvents;
+      }
+      throw new Error('Temporal keeps no such events');
+    });
+  };
+
+  test('when Temporal and PostgreSQL cannot be reached, then the same', async () => {
+    const unreachable = openTemporalClient({ connectionOptions: { address: '127.0.0.1:1' }, namespace: 'default' });
     const refusing = openDatabase('postgresql://nobody@127.0.0.1:1/none');
-    await expectRetry(await serve({ handOverDependencies: () => ({ ...ready, db: refusing }) }));
+    const dependencies = { ...ready, db: refusing, signaller: createWorkflowSignaller(unreachable) };
+    await expectRetry(await serve({ handOverDependencies: () => dependencies }));
+    await unreachable.connection.close();
     await refusing.close();
   });
 
-  test('when PostgreSQL does not answer because the row is locked, then the same, and the fact arrives with the next try', async () => {
+  test('when PostgreSQL refuses, then Temporal keeps the event, without its secrets', async () => {
+    const refusing = openDatabase('postgresql://nobody@127.0.0.1:1/none');
+    const providerCallId = `refused-${randomUUID()}`;
+    const event = asCall('status-update.ringing.json', providerCallId) as { message: object };
+    const sent = JSON.stringify({ message: { ...event.message, credentials: [{ apiKey: 'planted-secret' }] } });
+    expect((await post(sent, AUTHENTIC, await serve({ handOverDependencies: () => ({ ...ready, db: refusing }) }))).status).toBe(200);
+    await refusing.close();
+    const kept = await keptByTemporal(providerCallId);
+    expect(JSON.stringify(kept)).not.toContain('planted-secret');
+    expect(await rowOf(providerCallId)).toBeNull();
+    await createLateEventTaker(settings, ready)(kept);
+    expect(await rowOf(providerCallId)).toMatchObject({ status: 'ringing' });
+  });
+
+  test('when PostgreSQL does not answer because the row is locked, then Temporal keeps the event as well', async () => {
     const providerCallId = `locked-${randomUUID()}`;
     await answerTo(asCall('status-update.queued.json', providerCallId));
     const ringing = JSON.stringify(asCall('status-update.ringing.json', providerCallId));
     await db.orm.$transaction(
       async (transaction) => {
         await transaction.$queryRaw`SELECT 1 FROM vapi_call_results WHERE provider_call_id = ${providerCallId} FOR UPDATE`;
-        expect((await post(ringing)).status).toBe(503);
+        expect((await post(ringing)).status).toBe(200);
       },
       { timeout: 10_000 },
     );
-    expect((await post(ringing)).status).toBe(200);
+    await createLateEventTaker(settings, ready)(await keptByTemporal(providerCallId));
     expect(await rowOf(providerCallId)).toMatchObject({ status: 'ringing' });
   });
 });

@@ -47,6 +47,12 @@ export const workspaces = proxyActivities<Pick<Activities, 'awaitWorkspace'>>({
   retry: { initialInterval: '5 s', backoffCoefficient: 2, maximumInterval: '60 s' },
 });
 
+export const spooling = proxyActivities<Pick<Activities, 'spoolEvents'>>({
+  // One INSERT. Tried until the database is back: what is given up here is lost.
+  startToCloseTimeout: '10 s',
+  retry: { initialInterval: '500 ms', backoffCoefficient: 2, maximumInterval: '20 s' },
+});
+
 export const model = proxyActivities<Pick<Activities, 'generateReply'>>({
   // The caller sets the timeout, which is a setting of the turn.
   startToCloseTimeout: '35 s',

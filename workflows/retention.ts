@@ -32,7 +32,7 @@ export async function retentionWorkflow(input: RetentionInput): Promise<Retentio
     files: [],
     orphans: { unplaced: 0, unfollowed: 0, stopped: 0 },
     deadLetters: 0,
-    expired: { statusEvents: 0, callEvents: 0, parkedMessages: 0, auditEntries: 0 },
+    expired: { statusEvents: 0, callEvents: 0, parkedMessages: 0, auditEntries: 0, spooledRequests: 0 },
     isDone: false,
   };
   setHandler(retentionProgress, () => progress);
@@ -145,14 +145,13 @@ async function deleteDeadLetters(
   progress.deadLetters = (await (progress.dryRun ? countDeadLetters : run).executeWithOptions(options, [{ beforeMs, batchSize }])).letters;
 }
 
-/** After the calls, so that a call that could not be archived keeps its events. Runs begun by versions before 0.3 have no `expireDays`. */
+/** After the calls, so that a call that could not be archived keeps its events. Runs begun by an earlier version lack some kinds, or all. */
 async function deleteExpired(
   { expireDays, batchSize = DEFAULT_BATCH }: RetentionInput,
   { dryRun, expired }: Pick<RetentionProgress, 'dryRun' | 'expired'>,
 ): Promise<void> {
-  if (expireDays === undefined) return;
   for (const kind of EXPIRING_ROWS) {
-    const days = expireDays[kind];
+    const days = expireDays?.[kind];
     if (days === undefined) continue;
     const order = { kind, beforeMs: Date.now() - days * DAY_MS, batchSize };
     const options = { summary: `${dryRun ? 'count' : 'delete'} ${kind} from before ${new Date(order.beforeMs).toISOString()}` };

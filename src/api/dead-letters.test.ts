@@ -137,8 +137,8 @@ describe('a signed webhook that cannot be read', () => {
     expect(JSON.stringify(letters)).not.toContain('marker-control');
   });
 
-  test('when PostgreSQL is down, then the sender is asked to retry, and then there is one letter', async () => {
-    await api.postgresProxy.down();
+  test('when PostgreSQL and Temporal are down, then the sender is asked to retry, and then there is one letter', async () => {
+    await Promise.all([api.postgresProxy.down(), api.temporalProxy.down()]);
     try {
       const answer = await postKapso('no json');
       expect([answer.status, answer.headers.get('retry-after')]).toEqual([503, '5']);
@@ -146,6 +146,7 @@ describe('a signed webhook that cannot be read', () => {
       await api.postgresProxy.up();
     }
     await eventually(async () => expect((await postKapso('no json')).status).toBe(200));
+    await api.temporalProxy.up();
     expect(await api.db.orm.deadLetter.findMany()).toMatchObject([{ reason: 'not_json', occurrences: 1 }]);
   });
 

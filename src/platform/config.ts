@@ -267,6 +267,7 @@ export const settingsSchema = z.object({
   CALL_EVENT_RETENTION_DAYS: days.default(365),
   PARKED_MESSAGE_RETENTION_DAYS: days.default(90),
   AUDIT_RETENTION_DAYS: days.default(730),
+  SPOOL_RETENTION_DAYS: days.default(7),
   CALL_FOLLOW_UP_TEXT: z.string().max(4_096).optional(),
   CALLBACK_ALLOWED_HOSTS: hostList.default([]),
   CALLBACK_SIGNING_SECRET: signingSecret.optional(),

@@ -10,6 +10,7 @@ describe('the API', () => {
     metrics.setRecordCounts({
       parked: 2,
       withoutOutcome: 3,
+      spooled: { waiting: 7, oldestSeconds: 8.5 },
       conversationsInNeed: 5,
       calls: [
         { status: 'ended', outcome: 'completed', count: 4, inNeed: 1 },
@@ -29,6 +30,8 @@ describe('the API', () => {
     expect(text).toContain('parley_http_request_seconds_count{method="other",route="other",status="404"} 1');
     expect(text).toContain('parley_parked_messages 2');
     expect(text).toContain('parley_messages_without_outcome 3');
+    expect(text).toContain('parley_spooled_requests 7');
+    expect(text).toContain('parley_spool_oldest_seconds 8.5');
     expect(text).toContain('parley_calls{status="ended",outcome="completed"} 4');
     expect(text).toContain('parley_calls{status="queued",outcome="none"} 1');
     expect(text).toContain('parley_calls{status="other",outcome="other"} 2');
@@ -44,11 +47,20 @@ describe('the API', () => {
     const metrics = createApiMetrics();
     const calls = [{ status: 'ended', outcome: 'completed', count: 4, inNeed: 1 }];
     const deadLetters = [{ reason: 'no_sender', count: 6 }];
-    metrics.setRecordCounts({ parked: 2, withoutOutcome: 3, conversationsInNeed: 5, calls, deadLetters });
+    metrics.setRecordCounts({
+      parked: 2,
+      withoutOutcome: 3,
+      spooled: { waiting: 7, oldestSeconds: 8 },
+      conversationsInNeed: 5,
+      calls,
+      deadLetters,
+    });
     metrics.setRecordCounts(undefined);
     const text = await metrics.text();
     expect(text).toContain('parley_record_readable 0');
-    expect(text).not.toMatch(/^parley_(parked_messages|messages_without_outcome|needing_attention|calls|dead_letters)[ {]/m);
+    expect(text).not.toMatch(
+      /^parley_(parked_messages|spooled_requests|spool_oldest_seconds|messages_without_outcome|needing_attention|calls|dead_letters)[ {]/m,
+    );
   });
 });
 

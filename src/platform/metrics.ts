@@ -36,6 +36,8 @@ export interface RecordCounts {
   parked: number;
   /** Inbound messages without an outcome. */
   withoutOutcome: number;
+  /** What waits in the spool; counted up to 10000. */
+  spooled: { waiting: number; oldestSeconds: number };
   /** Conversations that need a person; counted up to 10000. */
   conversationsInNeed: number;
   /** `inNeed`: how many of these calls need a person. */
@@ -129,6 +131,16 @@ export function createApiMetrics(): ApiMetrics {
     help: 'Inbound messages still being processed, among the newest 10000 messages',
     registers,
   });
+  const spooled = new Gauge({
+    name: 'parley_spooled_requests',
+    help: 'Webhook events that wait in the spool until Temporal accepts them; counted up to 10000',
+    registers,
+  });
+  const spoolAge = new Gauge({
+    name: 'parley_spool_oldest_seconds',
+    help: 'Age of the oldest event in the spool; 0 if it is empty',
+    registers,
+  });
   const calls = new Gauge({
     name: 'parley_calls',
     help: 'Voice calls in the database by status and outcome (none: not done yet)',
@@ -184,9 +196,13 @@ export function createApiMetrics(): ApiMetrics {
       deadLetters.reset();
       parkedMessages.remove();
       withoutOutcome.remove();
+      spooled.remove();
+      spoolAge.remove();
       if (!counts) return;
       parkedMessages.set(counts.parked);
       withoutOutcome.set(counts.withoutOutcome);
+      spooled.set(counts.spooled.waiting);
+      spoolAge.set(counts.spooled.oldestSeconds);
       needingAttention.set({ kind: 'conversation' }, counts.conversationsInNeed);
       needingAttention.set(
         { kind: 'call' },

@@ -1,5 +1,5 @@
 /** Connects to Temporal according to the settings (address, namespace, TLS, API key). */
-import { Client, Connection, type ConnectionOptions } from '@temporalio/client';
+import { Client, Connection, type ConnectionOptions, isGrpcServiceError } from '@temporalio/client';
 import { type ClientConnectConfig, loadClientConnectConfig } from '@temporalio/envconfig';
 import { readProxies, SettingsError } from './config';
 import { temporalProblem } from './connection-problems';
@@ -46,12 +46,18 @@ export function openTemporalClient({ connectionOptions, namespace }: TemporalCon
 }
 
 /**
+ * How soon the client notices that Temporal is back. By default, gRPC pauses for up to two minutes between two attempts to connect, and the
+ * client pings a silent connection after 30 s and gives it up 15 s later. A server may refuse pings every 10 s or less.
+ */
+const RECOVERY = { 'grpc.max_reconnect_backoff_ms': 2_000, 'grpc.keepalive_time_ms': 15_000, 'grpc.keepalive_timeout_ms': 5_000 };
+
+/**
  * The options for the client library, which differ from the worker's only in the proxy. By itself, the library would obey the lower-case
  * variables only, even for this machine.
  */
 function clientOptions({ proxy, ...options }: TemporalConfig['connectionOptions']): ConnectionOptions {
   const { channelArgs, ...rest } = options as ConnectionOptions;
-  const direct = { ...channelArgs, 'grpc.enable_http_proxy': 0 };
+  const direct = { ...RECOVERY, ...channelArgs, 'grpc.enable_http_proxy': 0 };
   if (!proxy) return { ...rest, channelArgs: direct };
   const target = addressOf(rest);
   const { username = '', password = '' } = proxy.basicAuth ?? {};
@@ -75,6 +81,14 @@ export async function isTemporalReachable(client: Client, timeoutMs: number): Pr
   } catch {
     return false;
   }
+}
+
+const INVALID_ARGUMENT = 3;
+
+/** Whether Temporal was reached and rejects the request itself: too large, or something that the namespace does not have. */
+export function isTemporalRefusal(error: unknown): boolean {
+  const cause = error instanceof Error && error.cause !== undefined ? error.cause : error;
+  return isGrpcServiceError(cause) && cause.code === INVALID_ARGUMENT;
 }
 
 /** Timeout of the first request of a process, in ms. */

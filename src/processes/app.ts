@@ -43,7 +43,6 @@ import { handshakeRoutes, kapsoWebhook } from '../webhooks/kapso';
 import { createReplay } from '../webhooks/replay';
 import { vapiWebhook } from '../webhooks/vapi';
 import { requestSend } from './conversation-signals';
-import type { ModelWarning } from './model-watch';
 import { apiPaths, openApiDocument } from './openapi';
 
 export interface AppDependencies {
@@ -56,15 +55,17 @@ export interface AppDependencies {
   /** Default: one of its own. */
   directory?: WorkspaceDirectory;
   handOverDependencies(): HandOverDependencies | undefined;
+  /** Whether Temporal and PostgreSQL were reached since the start (default: true). */
+  isStarted?(): boolean;
   /** Shown on /readyz. */
-  warnings?(): ModelWarning[];
+  warnings?(): { kind: string; text: string }[];
   missingSearchAttributes?(): string[];
 }
 
 /** Builds the application as a request listener; the caller starts the server. */
 export function createApp(dependencies: AppDependencies): RequestListener {
   const { settings, db, temporal, logger, metrics, waiters, handOverDependencies } = dependencies;
-  const { warnings = () => [], missingSearchAttributes = () => [] } = dependencies;
+  const { isStarted = () => true, warnings = () => [], missingSearchAttributes = () => [] } = dependencies;
   const directory = dependencies.directory ?? createWorkspaceDirectory({ db, settings, logger });
   const limits = createRateLimits(settings);
   const findPath = pathFinder(apiPaths);
@@ -128,7 +129,7 @@ export function createApp(dependencies: AppDependencies): RequestListener {
       metrics,
       countWaiters: () => waiters.counts(),
       countRecord: () => countRecord(db),
-      isStarted: () => handOverDependencies() !== undefined,
+      isStarted,
       warnings,
       missingSearchAttributes,
     }),

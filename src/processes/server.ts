@@ -2,22 +2,25 @@
 
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
-import type { Client } from '@temporalio/client';
 import { createCallWaiters } from '../api/call-waiters';
 import { refuseUnread } from '../http/errors';
 import { loadEnvFile, readSettings, requireSettings, requireWhatsAppSetting, type Settings } from '../platform/config';
 import { type Database, openDatabase, reachDatabase } from '../platform/database';
 import { createStartupRetry, onShutdown, runProcess } from '../platform/lifecycle';
-import { createLogger, type Logger } from '../platform/logger';
+import { createLogger } from '../platform/logger';
 import { createApiMetrics } from '../platform/metrics';
 import { openTemporalClient, reachTemporal, temporalConfig } from '../platform/temporal';
-import { loadIdentity } from '../record/identity';
+import { type Identity, loadIdentity } from '../record/identity';
+import type { SpoolDepth } from '../record/spool';
 import { createWorkspaceDirectory, type WorkspaceDirectory } from '../record/workspace-directory';
 import { ensureFirstWorkspace } from '../record/workspaces';
 import type { HandOverDependencies } from '../webhooks/hand-over';
 import { releaseParkedMessages } from '../webhooks/parked-messages';
-import { createWorkflowSignaller } from '../webhooks/signaller';
+import { createTemporalSender, signallerOver } from '../webhooks/signaller';
+import { createSpool } from '../webhooks/spool';
+import { relaySpool, spoolText } from '../webhooks/spool-relay';
 import { createStatusKeeper } from '../webhooks/statuses';
+import { createLateEventTaker } from '../webhooks/take-late-events';
 import { createApp } from './app';
 import { type ModelWatch, watchModels } from './model-watch';
 import { triggerRepairs } from './repairs';
@@ -53,12 +56,17 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   let missingSearchAttributes: string[] = [];
   let handOverDependencies: HandOverDependencies | undefined;
   const directory = createWorkspaceDirectory({ db, settings, logger });
+  let isStarted = false;
+  const sendNow = createTemporalSender(temporal);
+  const spool = createSpool({ db, sendNow, logger });
   const waiters = createCallWaiters({ temporal, logger });
   let modelWatch: ModelWatch | undefined;
+  let relaying: Promise<void> | undefined;
   const app = createApp({
     ...{ settings, db, directory, temporal, logger, metrics, waiters },
     handOverDependencies: () => handOverDependencies,
-    warnings: () => modelWatch?.warnings() ?? [],
+    isStarted: () => isStarted,
+    warnings: () => [...(modelWatch?.warnings() ?? []), ...spoolWarnings(spool.depth())],
     missingSearchAttributes: () => missingSearchAttributes,
   });
   const server = createServer(SLOW_SENDER_LIMITS, app).listen({ port: settings.PORT, host: settings.HOST });
@@ -70,6 +78,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
     // Answers requests that wait for a call with its current state; clients ask another API process next.
     waiters.close();
     await closeServer(server);
+    await relaying;
     await temporal.connection.close();
     await db.close();
   });
@@ -81,7 +90,20 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
       missingSearchAttributes = names;
     });
   };
-  handOverDependencies = await prepare({ settings, db, directory, temporal, connectTemporal, logger, signal: stopping.signal });
+  const retry = createStartupRetry(logger, stopping.signal);
+  const signaller = signallerOver(spool.send);
+  handOverDependencies = {
+    ...{ db, identity: await retry('PostgreSQL is not ready', () => prepareDatabase(db, directory, settings)), logger, signaller },
+    taskQueue: settings.TEMPORAL_TASK_QUEUE,
+    statuses: createStatusKeeper({ db, signaller, logger }),
+    defaultPhoneNumberId: settings.KAPSO_PHONE_NUMBER_ID,
+  };
+  const checkTemporal = () => ensureSearchAttributes(temporal);
+  const takeEvents = createLateEventTaker(settings, handOverDependencies);
+  relaying = relaySpool({ db, databaseUrl: settings.DATABASE_URL, spool, sendNow, takeEvents, checkTemporal, logger }, stopping.signal);
+  logger.info('api accepts webhooks');
+  await retry('Temporal is not ready', connectTemporal);
+  isStarted = true;
   keepReleasingParkedMessages(handOverDependencies, stopping.signal);
   void triggerRepairs({ db, client: temporal, logger });
   const workspaceOf = watchedWorkspaces(createWorkspaceServices(settings, directory), directory);
@@ -89,33 +111,21 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   logger.info('api ready');
 }
 
-/** Sets up what webhooks need: the identity key, the first workspace, the search attributes. Retries until it succeeds. */
-async function prepare(parts: {
-  settings: Settings & { DATABASE_URL: string };
-  db: Database;
-  directory: WorkspaceDirectory;
-  temporal: Client;
-  connectTemporal(): Promise<void>;
-  logger: Logger;
-  signal: AbortSignal;
-}): Promise<HandOverDependencies> {
-  const { settings, db, directory, temporal, connectTemporal, logger, signal } = parts;
-  const retry = createStartupRetry(logger, signal);
-  const identity = await retry('PostgreSQL is not ready', async () => {
-    await reachDatabase(db, settings.DATABASE_URL);
-    await ensureFirstWorkspace(db.orm, settings);
-    // From here on, webhooks are verified without the database.
-    await directory.current(0);
-    return await loadIdentity(db.orm);
-  });
-  await retry('Temporal is not ready', connectTemporal);
-  return {
-    ...{ db, identity, logger },
-    signaller: createWorkflowSignaller(temporal),
-    taskQueue: settings.TEMPORAL_TASK_QUEUE,
-    statuses: createStatusKeeper({ db, temporal, logger }),
-    defaultPhoneNumberId: settings.KAPSO_PHONE_NUMBER_ID,
-  };
+/** Sets up what webhooks need of the database: the first workspace and the identity key. */
+async function prepareDatabase(
+  db: Database,
+  directory: WorkspaceDirectory,
+  settings: Settings & { DATABASE_URL: string },
+): Promise<Identity> {
+  await reachDatabase(db, settings.DATABASE_URL);
+  await ensureFirstWorkspace(db.orm, settings);
+  // From here on, webhooks are verified without the database.
+  await directory.current(0);
+  return await loadIdentity(db.orm);
+}
+
+function spoolWarnings(depth: SpoolDepth): { kind: string; text: string }[] {
+  return depth.waiting > 0 ? [{ kind: 'spool', text: spoolText(depth) }] : [];
 }
 
 /** At the start and from time to time: whoever adds a workspace does not know which messages waited for it. */

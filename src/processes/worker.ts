@@ -120,8 +120,9 @@ async function startWorker(parts: {
   background.track(watched.then(() => starting.connection.close()).catch(() => undefined));
   const connection = await retry('Temporal is not ready', () => NativeConnection.connect({ ...config.connectionOptions, ...compression }));
   const client = new Client({ connection, namespace: config.namespace });
+  const signaller = createWorkflowSignaller(client);
   const handOverDependencies = {
-    ...{ db, identity, logger, signaller: createWorkflowSignaller(client), statuses: createStatusKeeper({ db, temporal: client, logger }) },
+    ...{ db, identity, logger, signaller, statuses: createStatusKeeper({ db, signaller, logger }) },
     ...{ taskQueue: settings.TEMPORAL_TASK_QUEUE, defaultPhoneNumberId: settings.KAPSO_PHONE_NUMBER_ID },
   };
   const worker = await Worker.create({

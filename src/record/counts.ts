@@ -9,6 +9,8 @@ export async function countRecord(db: Database): Promise<RecordCounts> {
       (SELECT count(*)::int FROM (SELECT direction, outcome FROM messages ORDER BY position DESC LIMIT 10000) newest
         WHERE direction = 'inbound' AND outcome IS NULL) AS "withoutOutcome",
       (SELECT count(*)::int FROM (SELECT FROM conversations WHERE needs_attention LIMIT 10000) c) AS "conversationsInNeed",
+      (SELECT json_build_object('waiting', count(*), 'oldestSeconds', COALESCE(extract(epoch FROM now() - min(created_at)), 0))
+        FROM (SELECT created_at FROM spooled_requests WHERE relayed_at IS NULL ORDER BY position LIMIT 10000) s) AS spooled,
       (SELECT json_agg(c) FROM (SELECT status, outcome, count(*)::int AS count, count(*) FILTER (WHERE needs_attention)::int AS "inNeed"
         FROM vapi_call_results GROUP BY 1, 2) c) AS calls,
       (SELECT json_agg(d) FROM (SELECT reason, count(*)::int AS count FROM dead_letters WHERE replayed_at IS NULL GROUP BY 1) d) AS "deadLetters"`);

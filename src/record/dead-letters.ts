@@ -12,7 +12,7 @@ import { type Actor, recordAudit } from './audit';
 import { numbersInScope, type Scope } from './scope';
 
 /** Where a dead letter arrived. */
-export const DEAD_LETTER_SOURCES = ['kapso', 'vapi', 'conversation'] as const;
+export const DEAD_LETTER_SOURCES = ['kapso', 'vapi', 'conversation', 'signal'] as const;
 export type DeadLetterSource = (typeof DEAD_LETTER_SOURCES)[number];
 
 /** Short codes of letters and underscores: they are metric labels. */
@@ -26,6 +26,7 @@ export const DEAD_LETTER_REASONS = [
   'odd_number_id',
   'direction_unknown',
   'record_refused',
+  'temporal_refused',
 ] as const;
 export type DeadLetterReason = (typeof DEAD_LETTER_REASONS)[number];
 
@@ -65,7 +66,13 @@ export interface ConversationLetter extends LetterFacts {
   body: RefusedMessage;
 }
 
-export type NewDeadLetter = WebhookLetter | ConversationLetter;
+/** A signal or a start that Temporal rejected, as the request that a replay sends again. */
+export interface SignalLetter extends LetterFacts {
+  source: 'signal';
+  body: unknown;
+}
+
+export type NewDeadLetter = WebhookLetter | ConversationLetter | SignalLetter;
 
 /** Maximum length in characters of JSON, or in bytes; larger than WhatsApp's largest webhook. */
 const MAX_BODY = 4 * 1024 * 1024;

@@ -134,6 +134,7 @@ test.each(EXPIRING_ROWS)('when there are many %s, then the oldest are deleted wi
     parkedMessages: `INSERT INTO parked_messages (phone_number_id, provider_message_id, workflow_id, reason, message, created_at)
       SELECT '1', n, 'w', 'test', '{}', ${at} ${from}`,
     auditEntries: `INSERT INTO audit_entries (actor, action, subject, created_at) SELECT 'a', 'key.created', n, ${at} ${from}`,
+    spooledRequests: `INSERT INTO spooled_requests (workflow_id, request, relayed_at) SELECT n, '{}', ${at} ${from}`,
   };
   await client.query(fill[kind]);
   await client.query('ANALYZE');

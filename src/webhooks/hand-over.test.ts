@@ -3,8 +3,10 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Client, type WorkflowClientInterceptor } from '@temporalio/client';
 import { type TestDatabase, testDatabase, testTemporal } from '../../test/support/engine';
+import { eventually } from '../../test/support/expectations';
 import { startProxy } from '../../test/support/proxy';
-import type { ContactIdentity, MessagesReceived } from '../../workflows/contract';
+import type { ContactIdentity, LateEvents, MessagesReceived } from '../../workflows/contract';
+import { readSettings } from '../platform/config';
 import { type Database, openDatabase, sql } from '../platform/database';
 import { createLogger } from '../platform/logger';
 import { openTemporalClient } from '../platform/temporal';
@@ -14,6 +16,7 @@ import { createIdentity } from '../record/identity';
 import { type HandOverDependencies, handOver, NotStoredError } from './hand-over';
 import { createWorkflowSignaller, SIGNAL_TIMEOUT_MS } from './signaller';
 import { createStatusKeeper } from './statuses';
+import { createLateEventTaker } from './take-late-events';
 
 let database: TestDatabase;
 let db: Database;
@@ -40,13 +43,14 @@ afterAll(async () => {
 /** Nobody works on the task queue: what matters here is what Temporal has stored. */
 function dependenciesWith(client: Client, its: Database = db): HandOverDependencies {
   const logger = createLogger('test', 'silent');
+  const signaller = createWorkflowSignaller(client);
   return {
-    signaller: createWorkflowSignaller(client),
+    signaller,
     taskQueue: 'nobody-works-here',
     db: its,
     identity: createIdentity('key'),
     logger,
-    statuses: createStatusKeeper({ db: its, temporal: client, logger }),
+    statuses: createStatusKeeper({ db: its, signaller, logger }),
     defaultPhoneNumberId: undefined,
   };
 }
@@ -201,12 +205,45 @@ describe('what the database rejects', () => {
     expect(letters.map(({ body }) => readKapsoJson(body))).toEqual([[failed], [others]]);
   });
 
-  test('when it is away, then nothing counts as stored', async () => {
+  test('when it is away, then Temporal keeps statuses and dead letters, once each, and they read as the same', async () => {
     const away = openDatabase('postgresql://nobody@127.0.0.1:1/none');
-    const itsDependencies = dependenciesWith(temporal, away);
+    const taskQueue = `nobody-${randomUUID()}`;
+    const itsDependencies = { ...dependenciesWith(temporal, away), taskQueue };
+    const letter = { source: 'kapso', reason: 'unreadable', detail: 'odd', body: { message: { odd: 1 } }, event: 'odd.event' } as const;
+    const bytes = { source: 'kapso', reason: 'not_json', detail: 'odd', body: Buffer.from([0, 255]) } as const;
+    const statuses = [status('w'), { ...status('w'), phoneNumberId: '2' }];
+    for (let time = 0; time < 2; time += 1) await handOver({ ...nothing, statuses, letters: [letter, bytes] }, itsDependencies);
+    const kept = await eventually(async () => {
+      const inputs: LateEvents[] = [];
+      for await (const { workflowId } of temporal.workflow.list({ query: `TaskQueue = '${taskQueue}'` })) {
+        started.push(workflowId);
+        const { events } = await temporal.workflow.getHandle(workflowId).fetchHistory();
+        const [input] = events?.[0]?.workflowExecutionStartedEventAttributes?.input?.payloads ?? [];
+        inputs.push(JSON.parse(Buffer.from(input?.data ?? []).toString()));
+      }
+      expect(inputs).toHaveLength(4);
+      return inputs;
+    });
+    await away.close();
+    expect(kept).toContainEqual({ source: 'kapso', event: 'odd.event', body: { json: letter.body } });
+    expect(kept).toContainEqual({ source: 'kapso', body: { base64: bytes.body.toString('base64') } });
+    const take = createLateEventTaker(readSettings({}), dependencies);
+    for (const events of kept) await take(events);
+    expect(await db.orm.messageStatusEvent.count({ where: { providerMessageId: 'w' } })).toBe(1);
+    const letters = await db.orm.deadLetter.findMany({
+      where: { reason: { in: ['not_json', 'direction_unknown', 'no_id', 'unreadable'] } },
+    });
+    expect(letters).toHaveLength(2);
+  });
+
+  test('when it is away and Temporal as well, then nothing counts as stored', async () => {
+    const away = openDatabase('postgresql://nobody@127.0.0.1:1/none');
+    const unreachable = openTemporalClient({ connectionOptions: { address: '127.0.0.1:1' }, namespace: 'default' });
+    const itsDependencies = dependenciesWith(unreachable, away);
     const letter = { source: 'kapso', reason: 'unreadable', detail: 'odd', body: 1 } as const;
     await expect(handOver({ ...nothing, statuses: [status('w')] }, itsDependencies)).rejects.toBeInstanceOf(NotStoredError);
     await expect(handOver({ ...nothing, letters: [letter] }, itsDependencies)).rejects.toBeInstanceOf(NotStoredError);
+    await unreachable.connection.close();
     await away.close();
   });
 });

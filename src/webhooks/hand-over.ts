@@ -1,7 +1,7 @@
 /**
- * Hands verified events to what stores them: messages to Temporal, statuses and unreadable items to the database. Returns only after
- * everything is stored, because the webhook then responds with 200. No model or vendor is called on this path.
- * A spool for Temporal outages belongs in `signalConversation`, before it throws `NotStoredError`.
+ * Hands verified events to what stores them: messages to Temporal, or to the spool while it is away (./spool.ts), statuses and unreadable
+ * items to the database, or to Temporal while it is away (./late-events.ts). Returns only after everything is stored, because the webhook then responds with 200. No model or vendor is called
+ * on this path.
  */
 import {
   CONVERSATION_WORKFLOW,
@@ -9,6 +9,7 @@ import {
   conversationStart,
   conversationWorkflowId,
   type InboundMessage,
+  type LateEvents,
   type MessagesReceived,
   messagesReceived,
   UNASSIGNED_NUMBER,
@@ -18,8 +19,9 @@ import { fromRecord, isRefused } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
 import type { WebhookResult } from '../platform/metrics';
 import { type MessageEvent, type StatusEvent, statusesBody } from '../providers/kapso/events';
-import { keepDeadLetters, type NewDeadLetter } from '../record/dead-letters';
+import { keepDeadLetters, type WebhookLetter } from '../record/dead-letters';
 import type { Identity } from '../record/identity';
+import { keepForLater, lateBody } from './late-events';
 import { signalDeadlineMs, type WorkflowSignaller } from './signaller';
 import type { NumberedStatus, StatusKeeper } from './statuses';
 
@@ -62,7 +64,7 @@ export interface Events {
   messages: MessageEvent[];
   statuses: StatusEvent[];
   /** What could not be read or stored. */
-  letters: NewDeadLetter[];
+  letters: WebhookLetter[];
 }
 
 /** Maximum number of concurrent signals per webhook. */
@@ -167,8 +169,8 @@ async function signalConversation(
     const start = conversationStart({ phoneNumberId, contactKey, taskQueue });
     await signaller.tell({ workflowType: CONVERSATION_WORKFLOW, start, signal: messagesReceived, fact: received }, deadlineMs);
   } catch (error) {
-    logger.error({ error, ...handedOver(delivery) }, 'Temporal did not accept the messages');
-    throw new NotStoredError('Temporal did not accept the messages');
+    logger.error({ error, ...handedOver(delivery) }, 'nothing accepted the messages');
+    throw new NotStoredError('nothing accepted the messages');
   }
 }
 
@@ -181,29 +183,57 @@ async function keepStatuses(events: StatusEvent[], deadlineMs: number, dependenc
     await statuses.keep(numbered, deadlineMs);
   } catch (error) {
     logger.error({ error, statuses: events.length }, 'the database did not accept the statuses');
-    if (!isRefused(error)) throw new NotStoredError('the database did not accept the statuses');
-    await keepLetters(refusedStatuses(numbered), dependencies);
+    if (isRefused(error)) await keepLetters(refusedStatuses(numbered), dependencies);
+    else
+      await keepAllForLater(
+        byNumber(numbered).map((body) => ({ source: 'kapso', body: { json: body } })),
+        dependencies,
+      );
   }
 }
 
 /** Rejected for good: if the sender repeated them, they would be rejected again. */
-function refusedStatuses(statuses: NumberedStatus[]): NewDeadLetter[] {
-  const numbers = [...new Set(statuses.map(({ phoneNumberId }) => phoneNumberId))];
-  return numbers.map((number) => ({
+function refusedStatuses(statuses: NumberedStatus[]): WebhookLetter[] {
+  return byNumber(statuses).map((body) => ({
     source: 'kapso',
     reason: 'record_refused',
     detail: 'The database rejected statuses of replies; its error is in the log.',
-    phoneNumberId: number,
-    body: statusesBody(statuses.filter(({ phoneNumberId }) => phoneNumberId === number)),
+    phoneNumberId: body.phone_number_id,
+    body,
   }));
 }
 
-async function keepLetters(letters: NewDeadLetter[], { db, logger }: Pick<HandOverDependencies, 'db' | 'logger'>): Promise<void> {
+/** A body for the statuses of each number. */
+function byNumber(statuses: NumberedStatus[]): { phone_number_id: string }[] {
+  const numbers = [...new Set(statuses.map(({ phoneNumberId }) => phoneNumberId))];
+  return numbers.map((number) => ({
+    ...statusesBody(statuses.filter(({ phoneNumberId }) => phoneNumberId === number)),
+    phone_number_id: number,
+  }));
+}
+
+/** @throws NotStoredError if Temporal does not accept them either */
+async function keepAllForLater(events: LateEvents[], dependencies: HandOverDependencies): Promise<void> {
+  try {
+    for (const each of events) await keepForLater(each, dependencies);
+  } catch (error) {
+    dependencies.logger.error({ error, events: events.length }, 'nothing accepted the events');
+    throw new NotStoredError('nothing accepted the events');
+  }
+}
+
+async function keepLetters(letters: WebhookLetter[], dependencies: HandOverDependencies): Promise<void> {
+  const { db, logger } = dependencies;
   try {
     const deadLetterIds = await fromRecord(keepDeadLetters(db, letters));
     logger.warn({ deadLetterIds }, 'stored as dead letters');
   } catch (error) {
     logger.error({ error, letters: letters.length }, 'the database did not accept the dead letters');
-    throw new NotStoredError('the database did not accept the dead letters');
+    const late = letters.map(({ source, body, event, workspaceId }) => ({
+      ...{ source, body: lateBody(body) },
+      ...(event === undefined ? {} : { event }),
+      ...(workspaceId === undefined ? {} : { workspaceId }),
+    }));
+    await keepAllForLater(late, dependencies);
   }
 }

@@ -10,6 +10,8 @@ import { readVapiBody, readVapiJson } from '../providers/vapi/events';
 import { clearDeadLetterAttention } from '../record/attention';
 import { markReplayed, type RefusedMessage, type Replayed, renewReason } from '../record/dead-letters';
 import { type HandOverDependencies, handOver } from './hand-over';
+import { signalDeadlineMs, type TemporalRequest } from './signaller';
+import { isAnswer } from './spool';
 import { ForeignCallError, handOverFact } from './vapi';
 
 export interface ReplayOptions {
@@ -48,6 +50,8 @@ async function replayLetter(letter: DeadLetter, settings: CallTimings, dependenc
         return await takeVapi(letter, settings, dependencies);
       case 'conversation':
         return await takeMessage(letter, dependencies);
+      case 'signal':
+        return await takeSignal(letter, dependencies);
       default:
         return failed(letter.reason, 'This version does not know the source of the letter.');
     }
@@ -144,5 +148,24 @@ async function takeMessage({ body }: DeadLetter, dependencies: HandOverDependenc
   if (!parsed.success) return failed('unreadable', 'The letter does not contain a message that this version can read.');
   const { phoneNumberId, contact, message } = parsed.data as RefusedMessage;
   await handOver({ messages: [{ type: 'message', phoneNumberId, contact, message }], statuses: [], letters: [] }, dependencies);
+  return { result: 'taken' };
+}
+
+const start = z.looseObject({ workflowId: text, taskQueue: text });
+const temporalRequestSchema = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('signal_with_start'), workflowType: text, start, signal: text, fact: z.unknown() }),
+  z.object({ kind: z.literal('signal'), workflowId: text, signal: text, fact: z.unknown() }),
+  z.object({ kind: z.literal('start'), workflowType: text, start }),
+]);
+
+async function takeSignal({ body }: DeadLetter, { signaller }: HandOverDependencies): Promise<Replayed> {
+  const parsed = temporalRequestSchema.safeParse(body);
+  if (!parsed.success) return failed('unreadable', 'The letter does not contain a request that this version can read.');
+  try {
+    await signaller.send(parsed.data as TemporalRequest, signalDeadlineMs());
+  } catch (error) {
+    // The workflow is over, and the fact is in the database.
+    if (!isAnswer(error)) throw error;
+  }
   return { result: 'taken' };
 }

@@ -9,7 +9,7 @@ import { type Database, openDatabase, sql } from '../platform/database';
 import { createLogger } from '../platform/logger';
 import { openTemporalClient } from '../platform/temporal';
 import { claimReply, joinEarlyReports, keepReports, raiseReply, storeDraft } from '../record/replies';
-import { signalDeadlineMs } from './signaller';
+import { createWorkflowSignaller, signalDeadlineMs } from './signaller';
 import { createStatusKeeper, type StatusKeeper } from './statuses';
 
 const PHONE_NUMBER_ID = '1';
@@ -28,7 +28,7 @@ beforeAll(async () => {
   temporal = openTemporalClient({ connectionOptions: { address }, namespace });
   await db.query(REFUSE_TO_GO_BACK);
   await db.query(sql`CREATE TRIGGER never_back BEFORE UPDATE ON messages FOR EACH ROW EXECUTE FUNCTION never_back()`);
-  keeper = createStatusKeeper({ db, temporal, logger: createLogger('test', 'silent') });
+  keeper = createStatusKeeper({ db, signaller: createWorkflowSignaller(temporal), logger: createLogger('test', 'silent') });
   ({ id: workspaceId } = await db.orm.workspace.create({ data: { name: 'orders', kapsoPhoneNumberId: PHONE_NUMBER_ID } }));
 });
 afterAll(async () => {

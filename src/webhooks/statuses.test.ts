@@ -7,7 +7,7 @@ import { type Database, openDatabase } from '../platform/database';
 import { createLogger } from '../platform/logger';
 import { openTemporalClient } from '../platform/temporal';
 import { raiseReply } from '../record/replies';
-import { signalDeadlineMs } from './signaller';
+import { createWorkflowSignaller, signalDeadlineMs } from './signaller';
 import { createStatusKeeper, type NumberedStatus } from './statuses';
 
 let database: TestDatabase;
@@ -53,7 +53,11 @@ function keeper(its: Database = db): TestKeeper {
       return its.query(statement);
     },
   };
-  const { keep } = createStatusKeeper({ db: counted, temporal, logger: createLogger('test', 'silent') });
+  const { keep } = createStatusKeeper({
+    db: counted,
+    signaller: createWorkflowSignaller(temporal),
+    logger: createLogger('test', 'silent'),
+  });
   return { keep: (statuses) => keep(statuses, signalDeadlineMs()) };
 }
 

@@ -3,13 +3,14 @@
  * workflow only if one is waiting for them. Each reply has three, in separate webhooks: those that arrive together are written together,
  * which costs PostgreSQL a fraction.
  */
-import type { Client } from '@temporalio/client';
+import { WorkflowNotFoundError } from '@temporalio/client';
 import { type ReportedStatus, sendReported } from '../../workflows/contract';
 import type { Database } from '../platform/database';
 import { fromRecord, isDatabaseAway } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
 import type { StatusEvent } from '../providers/kapso/events';
 import { joinEarlyReports, keepReports, noteSentTime, raiseReply } from '../record/replies';
+import type { WorkflowSignaller } from './signaller';
 
 /** A status with the id of its business number. */
 export type NumberedStatus = StatusEvent & { phoneNumberId: string };
@@ -24,7 +25,7 @@ export interface StatusKeeper {
 
 export interface StatusDependencies {
   db: Database;
-  temporal: Client;
+  signaller: Pick<WorkflowSignaller, 'tellRunning'>;
   logger: Logger;
 }
 
@@ -107,7 +108,7 @@ export function ownId(correlationId: string | undefined): string | undefined {
 const UUID = /^[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i;
 
 /** Must run after the event was written: see joinEarlyReports for why no status can be lost. */
-async function applyStatus(event: NumberedStatus, deadlineMs: number, { db, temporal, logger }: StatusDependencies): Promise<void> {
+async function applyStatus(event: NumberedStatus, deadlineMs: number, { db, signaller, logger }: StatusDependencies): Promise<void> {
   const { providerMessageId, phoneNumberId, status, correlationId } = event;
   const fact = { status, phoneNumberId, providerMessageId, ...(event.error ? { failure: `whatsapp ${event.error.code}` } : {}) };
   const messageId = ownId(correlationId);
@@ -123,21 +124,19 @@ async function applyStatus(event: NumberedStatus, deadlineMs: number, { db, temp
     'reply status settled',
   );
   if (raised.status !== 'failed' && raised.previous !== 'unconfirmed') return;
-  await tellWorkflow(raised, deadlineMs, { temporal, logger });
+  await tellWorkflow(raised, deadlineMs, { signaller, logger });
 }
 
-/** The workflow also reads the row, so a lost signal only costs time. */
+/** A workflow that has ended needs no signal; a running one also reads the row, so a lost signal only costs time. */
 async function tellWorkflow(
-  raised: { messageId: string; workflowId: string; status: string },
+  { messageId, workflowId, status }: { messageId: string; workflowId: string; status: string },
   deadlineMs: number,
-  { temporal, logger }: Pick<StatusDependencies, 'temporal' | 'logger'>,
+  { signaller, logger }: Pick<StatusDependencies, 'signaller' | 'logger'>,
 ): Promise<void> {
   try {
-    const handle = temporal.workflow.getHandle(raised.workflowId);
-    await temporal.connection.withDeadline(deadlineMs, () =>
-      handle.signal(sendReported, { messageId: raised.messageId, status: raised.status === 'failed' ? 'failed' : 'sent' }),
-    );
+    await signaller.tellRunning(workflowId, sendReported, { messageId, status: status === 'failed' ? 'failed' : 'sent' }, deadlineMs);
   } catch (error) {
-    logger.warn({ error, workflowId: raised.workflowId, messageId: raised.messageId }, 'signalling the status to the workflow failed');
+    if (error instanceof WorkflowNotFoundError) logger.debug({ workflowId, messageId }, 'no workflow waits for the status');
+    else logger.warn({ error, workflowId, messageId }, 'signalling the status to the workflow failed');
   }
 }

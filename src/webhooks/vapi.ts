@@ -29,7 +29,7 @@ import {
 } from '../http/webhook-ingress';
 import type { Settings } from '../platform/config';
 import type { Database } from '../platform/database';
-import { fromRecord, isRefused } from '../platform/database-errors';
+import { fromRecord, isDatabaseAway, isRefused } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
 import { answerVapi, type VapiAnswerSettings } from '../providers/vapi/answers';
 import { VAPI_WEBHOOK_PATH } from '../providers/vapi/client';
@@ -49,6 +49,7 @@ import { keepCallReport } from '../record/call-reports';
 import type { WebhookLetter } from '../record/dead-letters';
 import type { WorkspaceDirectory } from '../record/workspace-directory';
 import { type HandOverDependencies, handOver, levelOf, NotStartedError, unstoredResult } from './hand-over';
+import { keepForLater, lateBody } from './late-events';
 import { signalDeadlineMs } from './signaller';
 import { vapiSenderOf } from './vapi-senders';
 
@@ -194,9 +195,27 @@ async function takeFact(message: FactMessage, webhook: ReceivedWebhook, options:
   } catch (error) {
     if (error instanceof ForeignCallError) throw new ApiError(401, error.message);
     if (isRefused(error)) return await keepRefused(error, webhook, { ...options, logger });
+    if (isDatabaseAway(error) && (await isKeptForLater(webhook, { ...options, logger }))) return RECEIVED;
     webhook.note({ result: unstoredResult(error) });
     const id = logged(logger, error, 'call event not stored; asking Vapi to send it again', levelOf(error));
     throw new ApiError(503, 'not stored; please send it again', RETRY_AFTER, id);
+  }
+}
+
+/** Whether Temporal keeps the event while the database is away. */
+async function isKeptForLater(
+  { rawBody, sender }: ReceivedWebhook,
+  { handOverDependencies, logger }: VapiWebhookOptions,
+): Promise<boolean> {
+  const dependencies = handOverDependencies();
+  if (!dependencies) return false;
+  try {
+    await keepForLater({ source: 'vapi', body: lateBody(letterBody(rawBody)), ...sender }, dependencies);
+    logger.warn('the database is away; Temporal keeps the call event');
+    return true;
+  } catch (error) {
+    logger.error({ error }, 'Temporal did not accept a call event that the database did not accept');
+    return false;
   }
 }
 

@@ -2,6 +2,7 @@
 import { callbackRoads, callRoads, conversationOfCallRoads, retentionRoads } from './call-roads';
 import { conversationRoads } from './conversation-roads';
 import { syncRoads } from './history-roads';
+import { lateEventsRoads } from './late-events-roads';
 import { repairRoads } from './repair-roads';
 import type { Road } from './road';
 import { settlementRoads } from './settlement-roads';
@@ -12,6 +13,7 @@ export const roads: Record<string, Record<string, Road>> = {
   call: callRoads,
   callback: callbackRoads,
   repair: repairRoads,
+  lateEvents: lateEventsRoads,
   retention: retentionRoads,
   settlement: settlementRoads,
   sync: syncRoads,

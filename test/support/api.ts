@@ -84,8 +84,8 @@ export async function startTestApi(name: string, settings: Record<string, string
   const servers: Server[] = [];
   const serve = async (extra: Record<string, string> = {}) => {
     const settings = readSettings({ ...environment, ...extra });
-    const statuses = createStatusKeeper({ db: itsDb, temporal: itsTemporal, logger });
     const signaller = createWorkflowSignaller(itsTemporal);
+    const statuses = createStatusKeeper({ db: itsDb, signaller, logger });
     const ready = { signaller, taskQueue: settings.TEMPORAL_TASK_QUEUE, db: itsDb, identity, logger, statuses };
     const handOverDependencies = () => ({ ...ready, defaultPhoneNumberId: undefined });
     const metrics = createApiMetrics();

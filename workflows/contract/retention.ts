@@ -3,9 +3,9 @@ import { defineQuery } from '@temporalio/workflow';
 
 /**
  * Rows with a retention of their own: status events of replies, events of calls (usually deleted with their call), messages to a number
- * without a workspace, and the audit log.
+ * without a workspace, the audit log, and delivered requests of the spool.
  */
-export const EXPIRING_ROWS = ['statusEvents', 'callEvents', 'parkedMessages', 'auditEntries'] as const;
+export const EXPIRING_ROWS = ['statusEvents', 'callEvents', 'parkedMessages', 'auditEntries', 'spooledRequests'] as const;
 export type ExpiringRows = (typeof EXPIRING_ROWS)[number];
 
 export interface RetentionInput {
@@ -17,7 +17,7 @@ export interface RetentionInput {
   dryRun?: boolean;
   /** Dead letters that were last seen longer ago are deleted. Not set by versions before 0.2: they stay. */
   deadLetterDays?: number;
-  /** Rows written more than this many days ago are deleted. A kind that the version which began the run did not know is kept. */
+  /** Rows written (spool: delivered) more than this many days ago are deleted. A kind that the version which began the run did not know is kept. */
   expireDays?: Partial<Record<ExpiringRows, number>>;
   /** Calls per statement (default 500). */
   batchSize?: number;
@@ -96,6 +96,7 @@ export function retentionInput(settings: {
   CALL_EVENT_RETENTION_DAYS: number;
   PARKED_MESSAGE_RETENTION_DAYS: number;
   AUDIT_RETENTION_DAYS: number;
+  SPOOL_RETENTION_DAYS: number;
 }): RetentionInput {
   const { CALL_RETENTION_DAYS: days, CALL_RETENTION_ACTION: action, CALL_EVENT_RETENTION_DAYS } = settings;
   return {
@@ -107,6 +108,7 @@ export function retentionInput(settings: {
       callEvents: action === 'keep' ? CALL_EVENT_RETENTION_DAYS : Math.max(CALL_EVENT_RETENTION_DAYS, days + CALL_EVENT_MARGIN_DAYS),
       parkedMessages: settings.PARKED_MESSAGE_RETENTION_DAYS,
       auditEntries: settings.AUDIT_RETENTION_DAYS,
+      spooledRequests: settings.SPOOL_RETENTION_DAYS,
     },
   };
 }

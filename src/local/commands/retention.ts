@@ -165,6 +165,7 @@ const EXPIRED_WORDS: Record<ExpiringRows, string> = {
   callEvents: 'old events of calls',
   parkedMessages: 'old messages to numbers without a workspace',
   auditEntries: 'old entries of the audit log',
+  spooledRequests: 'delivered requests of the spool',
 };
 
 function orphanLine(what: string, calls: number, done: string): string {

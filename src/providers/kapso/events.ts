@@ -122,7 +122,7 @@ export function readKapsoJson(body: unknown, eventName?: string): KapsoEvent[] {
 }
 
 /** Makes a body that reads as these statuses of one number. */
-export function statusesBody(statuses: readonly StatusEvent[]): unknown {
+export function statusesBody(statuses: readonly StatusEvent[]): object {
   return {
     phone_number_id: statuses[0]?.phoneNumberId,
     statuses: statuses.map(({ providerMessageId, status, atMs, correlationId, error }) => ({

@@ -1,0 +1,138 @@
+/**
+ * Sends requests to Temporal, or stores them in the spool if it is away or slow. While requests for a workflow wait there, later ones for
+ * it go there as well, so that none overtakes another.
+ */
+import { WorkflowExecutionAlreadyStartedError, WorkflowNotFoundError } from '@temporalio/client';
+import type { Database } from '../platform/database';
+import { fromRecord } from '../platform/database-errors';
+import type { Logger } from '../platform/logger';
+import { isTemporalRefusal } from '../platform/temporal';
+import { hasSpooledRequest, type SpoolDepth, spoolRequest } from '../record/spool';
+import { type SendToTemporal, type TemporalRequest, workflowIdOf } from './signaller';
+
+/** Timeout for storing a request. A late statement is harmless: its request is delivered twice, and dropped once. */
+const STORE_TIMEOUT_MS = 1_500;
+
+/** Timeout for the look whether requests of a workflow wait, and the pause after one that failed. */
+const LOOK_TIMEOUT_MS = 250;
+const LOOK_PAUSE_MS = 1_000;
+
+/** After so many failures in a row, requests go to the spool at once; one per pause tries Temporal again. */
+const FAILURES_IN_A_ROW = 3;
+const CIRCUIT_PAUSE_MS = 2_000;
+
+export interface Spool {
+  /** Resolves once Temporal or the spool has stored the request. Rejects if neither did, or with Temporal's answer about the workflow. */
+  send: SendToTemporal;
+  /** What waited at the last look. */
+  depth(): SpoolDepth;
+  /** How often this process has stored requests; a look that began at another count may have missed one. */
+  storedCount(): number;
+  /** Notes the result of a look, which began at `storedCount`. */
+  looked(depth: SpoolDepth, storedCount: number): void;
+  /** Requests may wait: another process has stored one, or nobody can tell. */
+  mayWait(): void;
+  /** Temporal accepts requests again. */
+  temporalAnswered(): void;
+}
+
+/** One per process. `sendNow` sends directly to Temporal. */
+export function createSpool({ db, sendNow, logger }: { db: Database; sendNow: SendToTemporal; logger: Logger }): Spool {
+  const circuit = createCircuit();
+  let isEmpty = false;
+  let depth: SpoolDepth = { waiting: 0, oldestSeconds: 0 };
+  let stored = 0;
+  let lookFailedAtMs = Number.NEGATIVE_INFINITY;
+
+  /** Costs no query while the spool is empty. If the database is away, nobody can tell, and delivering now is better than not at all. */
+  async function isWaiting(workflowId: string): Promise<boolean> {
+    if (isEmpty || Date.now() - lookFailedAtMs < LOOK_PAUSE_MS) return false;
+    try {
+      return await fromRecord(hasSpooledRequest(db, workflowId), LOOK_TIMEOUT_MS);
+    } catch {
+      lookFailedAtMs = Date.now();
+      return false;
+    }
+  }
+
+  async function store(request: TemporalRequest): Promise<void> {
+    isEmpty = false;
+    stored += 1;
+    await fromRecord(spoolRequest(db, { workflowId: workflowIdOf(request), request: JSON.stringify(request) }), STORE_TIMEOUT_MS);
+  }
+
+  /** Undefined if Temporal accepted the request; else why not. @throws Temporal's answer about the workflow */
+  async function tryNow(request: TemporalRequest, deadlineMs: number): Promise<unknown> {
+    try {
+      await sendNow(request, deadlineMs);
+      circuit.succeeded();
+      return undefined;
+    } catch (error) {
+      if (isAnswer(error) || isTemporalRefusal(error)) circuit.succeeded();
+      else circuit.failed();
+      if (isAnswer(error)) throw error;
+      return error ?? new Error('Temporal did not accept the request');
+    }
+  }
+
+  async function send(request: TemporalRequest, deadlineMs: number): Promise<void> {
+    const workflowId = workflowIdOf(request);
+    const mayTry = !(await isWaiting(workflowId)) && circuit.allows();
+    const problem = mayTry ? await tryNow(request, deadlineMs) : undefined;
+    if (mayTry && problem === undefined) return;
+    try {
+      await store(request);
+      logger.warn({ workflowId, kind: request.kind, ...(mayTry && { error: problem }) }, 'Temporal is away or slow: request spooled');
+    } catch (error) {
+      logger.error({ error, workflowId }, 'the spool did not accept a request');
+      // Better out of order than not at all.
+      const stillAway = mayTry ? problem : await tryNow(request, deadlineMs);
+      if (stillAway !== undefined) throw stillAway;
+    }
+  }
+
+  return {
+    send,
+    depth: () => depth,
+    storedCount: () => stored,
+    looked(seen, storedCount) {
+      depth = seen;
+      isEmpty = seen.waiting === 0 && storedCount === stored;
+    },
+    mayWait() {
+      isEmpty = false;
+    },
+    temporalAnswered: circuit.succeeded,
+  };
+}
+
+/** Whether the error is Temporal's answer about the workflow, rather than a failure to reach it. */
+export function isAnswer(error: unknown): boolean {
+  return error instanceof WorkflowExecutionAlreadyStartedError || error instanceof WorkflowNotFoundError;
+}
+
+interface Circuit {
+  allows(): boolean;
+  succeeded(): void;
+  failed(): void;
+}
+
+function createCircuit(): Circuit {
+  let failures = 0;
+  let nextTryAtMs = 0;
+  return {
+    allows() {
+      if (failures < FAILURES_IN_A_ROW) return true;
+      if (Date.now() < nextTryAtMs) return false;
+      nextTryAtMs = Date.now() + CIRCUIT_PAUSE_MS;
+      return true;
+    },
+    succeeded() {
+      failures = 0;
+    },
+    failed() {
+      failures += 1;
+      if (failures === FAILURES_IN_A_ROW) nextTryAtMs = Date.now() + CIRCUIT_PAUSE_MS;
+    },
+  };
+}
