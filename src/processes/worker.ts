@@ -71,6 +71,8 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   const onMissingAttributes = (names: string[]) => {
     running.missingAttributes = names;
   };
+  // Before Temporal is reached, because its outage is a cause of alerts.
+  startAlerting({ settings, db, logger, signal: stopping.signal });
   const { worker, client } = await startWorker({
     ...{ settings, environment, db, directory, services, background, logger, metrics, onMissingAttributes, signal: stopping.signal },
   });
@@ -78,7 +80,6 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   running.finished = running.worker.run();
   const workspaceOf = watchedWorkspaces(services, directory);
   running.modelWatch = watchModels({ settings, workspaceOf, db, logger, signal: stopping.signal, callsModels: true });
-  startAlerting({ settings, db, logger, signal: stopping.signal });
   startRepairs({ settings, db, client, logger, signal: stopping.signal });
   const { deploymentName, buildId } = running.worker.options.workerDeploymentOptions?.version ?? {};
   logger.info({ taskQueue: settings.TEMPORAL_TASK_QUEUE, deploymentName, buildId, versioning: settings.WORKER_VERSIONING }, 'worker ready');
