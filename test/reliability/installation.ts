@@ -2,7 +2,7 @@
 import { freePort } from '../../src/local/embedded/ports';
 import { startProxy, type TcpProxy } from '../support/proxy';
 import { type RunningProcess, type System, startSystem } from '../support/system';
-import type { Servers } from './servers';
+import type { Servers, Stops } from './servers';
 
 /** Kapso's retries: 10 s and 40 s after the first attempt. */
 const KAPSO_RETRY_DELAYS_MS = [10_000, 40_000];
@@ -21,14 +21,14 @@ export interface Installation {
   /** Before Kapso's API, and before the models. */
   kapso: TcpProxy;
   models: TcpProxy;
-  close(): Promise<void>;
 }
 
 /** Starts as many APIs and workers as `count`. Webhooks go to the APIs in turn. */
-export async function startInstallation(servers: Servers, count: number): Promise<Installation> {
+export async function startInstallation(servers: Servers, count: number, stops: Stops): Promise<Installation> {
   const sandboxPort = await freePort(0);
   const kapso = await startProxy(`127.0.0.1:${sandboxPort}`);
   const models = await startProxy(`127.0.0.1:${sandboxPort}`);
+  stops.push(kapso.close, models.close);
   const secondPort = await freePort(0, [sandboxPort]);
   const urls: string[] = [];
   let next = 0;
@@ -47,6 +47,7 @@ export async function startInstallation(servers: Servers, count: number): Promis
       SEND_CONFIRM_MS: '60000',
     }),
   });
+  stops.push(system.close);
   urls.push(`${system.apiUrl}/webhook/kapso`);
   const apis = [killableProcess(system.api, () => system.startApi())];
   if (count > 1) {
@@ -55,13 +56,7 @@ export async function startInstallation(servers: Servers, count: number): Promis
     urls.push(`http://127.0.0.1:${secondPort}/webhook/kapso`);
   }
   const workers = system.workers.map((worker) => killableProcess(worker, () => system.startWorker()));
-  return {
-    ...{ servers, system, apis, workers, kapso, models },
-    async close() {
-      await system.close();
-      await Promise.all([kapso.close(), models.close()]);
-    },
-  };
+  return { servers, system, apis, workers, kapso, models };
 }
 
 function killableProcess(first: RunningProcess, startAgain: () => Promise<RunningProcess>): KillableProcess {

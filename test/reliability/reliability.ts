@@ -13,7 +13,7 @@ import { type Installation, startInstallation } from './installation';
 import { PER_SECOND, SECONDS, startLoad } from './load';
 import { cells, type Line, renderTable, updateDocument } from './report';
 import { type MissingRow, ROWS, type Row } from './rows';
-import { type Servers, startClusterServers, startEmbeddedServers } from './servers';
+import { type Servers, type Stops, startClusterServers, startEmbeddedServers } from './servers';
 
 const DOCUMENT = 'docs/reliability.md';
 const HEADING = '## On the embedded servers';
@@ -24,6 +24,10 @@ const LEAD_MS = 10_000;
 /** Kapso's last attempt comes 50 s after the first, and a turn may take 15 minutes; after an outage of minutes, this is plenty. */
 const SETTLE_MS = 5 * 60_000;
 const REPORT_EVERY_MS = 10_000;
+
+/** The servers are in process groups of their own, which Ctrl-C does not reach. */
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+const EXIT_INTERRUPTED = 130;
 
 const HELP = `usage: npm run reliability -- [options]
 
@@ -67,25 +71,31 @@ async function runRow(row: Row, isCluster: boolean): Promise<Line> {
   const say = (text: string) =>
     process.stdout.write(`${String(Math.round((Date.now() - startedAtMs) / 1_000)).padStart(4)} s  ${row.title}: ${text}\n`);
   say('starting');
-  const servers = await startServers(isCluster, say);
+  const stops: Stops = [];
+  const interrupt = async () => {
+    await stopAll(stops);
+    process.exit(EXIT_INTERRUPTED);
+  };
+  for (const name of SIGNALS) process.once(name, interrupt);
   try {
-    const installation = await startInstallation(servers, isCluster ? 2 : 1);
-    try {
-      return await measure(row, installation, say);
-    } finally {
-      await installation.close();
-    }
+    const servers = await startServers(isCluster, say, stops);
+    return await measure(row, await startInstallation(servers, isCluster ? 2 : 1, stops), say);
   } finally {
-    await servers.close();
+    await stopAll(stops);
+    for (const name of SIGNALS) process.removeListener(name, interrupt);
   }
 }
 
-async function startServers(isCluster: boolean, onProgress: (text: string) => void): Promise<Servers> {
+async function stopAll(stops: Stops): Promise<void> {
+  for (const stop of stops.splice(0).reverse()) await stop();
+}
+
+async function startServers(isCluster: boolean, onProgress: (text: string) => void, stops: Stops): Promise<Servers> {
   // biome-ignore lint/style/noProcessEnv: a terminal command finds the Temporal CLI as `npm start` does
   const environment = process.env;
-  if (isCluster) return await startClusterServers(await buildCluster(environment, onProgress));
+  if (isCluster) return await startClusterServers(await buildCluster(environment, onProgress), stops);
   const setting = readSettings({ TEMPORAL_CLI_PATH: environment.TEMPORAL_CLI_PATH }).TEMPORAL_CLI_PATH;
-  return await startEmbeddedServers(await findTemporalCli({ setting, environment, onProgress }));
+  return await startEmbeddedServers(await findTemporalCli({ setting, environment, onProgress }), stops);
 }
 
 async function measure(row: Row, installation: Installation, say: (text: string) => void): Promise<Line> {

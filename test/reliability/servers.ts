@@ -24,7 +24,6 @@ export interface Servers {
   temporal: KillableServer;
   databaseUrl: string;
   temporalAddress: string;
-  close(): Promise<void>;
 }
 
 /** Wraps a function that starts the server. */
@@ -47,51 +46,43 @@ export async function killable(startServer: () => Promise<RunningServer>): Promi
   };
 }
 
+/** What has been started, to be stopped in reverse order, also if a later start fails. */
+export type Stops = (() => Promise<void>)[];
+
 /** Starts the servers of `npm start`, with a migrated database, in a temporary folder. */
-export async function startEmbeddedServers(cliPath: string): Promise<Servers> {
-  const dir = await makeFolder();
-  const { server: postgres, url } = await startDatabase(dir, 'postgres');
-  const temporalPort = await freePort(0);
+export async function startEmbeddedServers(cliPath: string, stops: Stops): Promise<Servers> {
+  const dir = await makeFolder(stops);
+  const { server: postgres, url } = await startDatabase(dir, 'postgres', stops);
+  const port = await freePort(0);
   const dataFile = join(dir, 'temporal', 'temporal.db');
-  const temporal = await killable(() => startTemporalServer({ cliPath, dataFile, port: temporalPort, logFile: join(dir, 'temporal.log') }));
+  const temporal = await killable(() => startTemporalServer({ cliPath, dataFile, port, logFile: join(dir, 'temporal.log') }));
+  stops.push(temporal.stop);
   await applyMigrations(url);
-  return {
-    ...{ postgres, temporal, databaseUrl: url, temporalAddress: `127.0.0.1:${temporalPort}` },
-    async close() {
-      await temporal.stop();
-      await postgres.stop();
-      await rm(dir, { recursive: true, force: true });
-    },
-  };
+  return { postgres, temporal, databaseUrl: url, temporalAddress: `127.0.0.1:${port}` };
 }
 
 /** Starts a Temporal cluster, with a PostgreSQL server of its own, so that Parley's can be taken away alone. */
-export async function startClusterServers(programs: ClusterPrograms): Promise<Servers> {
-  const dir = await makeFolder();
-  const { server: postgres, url } = await startDatabase(dir, 'postgres');
-  const store = await startDatabase(dir, 'temporal-postgres');
+export async function startClusterServers(programs: ClusterPrograms, stops: Stops): Promise<Servers> {
+  const dir = await makeFolder(stops);
+  const { server: postgres, url } = await startDatabase(dir, 'postgres', stops);
+  const store = await startDatabase(dir, 'temporal-postgres', stops);
   const cluster = await prepareCluster(join(dir, 'temporal'), store.url, programs);
   const temporal = await killable(() => cluster.start());
+  stops.push(temporal.stop);
   await applyMigrations(url);
-  return {
-    ...{ postgres, temporal, databaseUrl: url, temporalAddress: cluster.address },
-    async close() {
-      await temporal.stop();
-      await Promise.all([postgres.stop(), store.server.stop()]);
-      await rm(dir, { recursive: true, force: true });
-    },
-  };
+  return { postgres, temporal, databaseUrl: url, temporalAddress: cluster.address };
 }
 
-async function makeFolder(): Promise<string> {
+async function makeFolder(stops: Stops): Promise<string> {
   const dir = await mkdtemp(join(tmpdir(), 'parley-reliability-'));
+  stops.push(() => rm(dir, { recursive: true, force: true }));
   // When we run as root, PostgreSQL runs under another account.
   await chmod(dir, 0o755);
   return dir;
 }
 
 /** With fsync: otherwise a killed server loses what it has confirmed. */
-async function startDatabase(dir: string, name: string): Promise<{ server: KillableServer; url: string }> {
+async function startDatabase(dir: string, name: string, stops: Stops): Promise<{ server: KillableServer; url: string }> {
   const port = await freePort(0);
   let url = '';
   const server = await killable(async () => {
@@ -99,5 +90,6 @@ async function startDatabase(dir: string, name: string): Promise<{ server: Killa
     url = started.url;
     return started;
   });
+  stops.push(server.stop);
   return { server, url };
 }

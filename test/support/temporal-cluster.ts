@@ -3,6 +3,7 @@
  * source without Docker; the version is that of docker-compose.yml up to the patch.
  */
 import { execFile, spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { constants } from 'node:fs';
 import { access, copyFile, mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
@@ -116,9 +117,11 @@ async function makeDatabase(postgresUrl: string, database: string, tables: strin
   await runQuietly(sqlTool, [...login, '--db', database, 'update-schema', '-d', join(schema, tables, 'versioned')], {});
 }
 
+/** Below 32,768, because the server stores the ports of its members as small integers. */
 async function freePorts(count: number): Promise<number[]> {
   const ports: number[] = [];
-  while (ports.length < count) ports.push(await freePort(0, ports));
+  const first = 20_000 + randomInt(10_000);
+  while (ports.length < count) ports.push(await freePort(first, ports));
   return ports;
 }
 
