@@ -178,6 +178,20 @@ test('when an event of a workflow waits, then a later one does not overtake it, 
   expect(await factsOf(workflow)).toEqual(['one', 'two', 'three']);
 });
 
+test('when the database is slow to say whether something waits, then a request waits as well', async () => {
+  const api = startApi({ isCutOff: false });
+  const blocked = () => db.query(sql`SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'spooled_requests'::regclass`);
+  let told: Promise<void> | undefined;
+  await db.transaction(async (transaction) => {
+    await transaction.query(sql`LOCK TABLE spooled_requests IN ACCESS EXCLUSIVE MODE`);
+    told = tell(api, newWorkflow(), 'one');
+    // The look, which was given up, and the request to be stored.
+    await eventually(async () => expect(await blocked()).toHaveLength(2));
+  });
+  await told;
+  expect([api.sends, await waiting()]).toEqual([[], 1]);
+});
+
 test('when Temporal comes back, then the relay of the same process delivers, in order, and later ones go directly again', async () => {
   const api = startApi();
   await api.relay();

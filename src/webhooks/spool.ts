@@ -2,6 +2,8 @@
  * Sends requests to Temporal, or stores them in the spool if it is away or slow. While requests for a workflow wait there, later ones for
  * it go there as well, so that none overtakes another.
  */
+
+import { setTimeout as sleep } from 'node:timers/promises';
 import { WorkflowExecutionAlreadyStartedError, WorkflowNotFoundError } from '@temporalio/client';
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
@@ -13,9 +15,15 @@ import { type SendToTemporal, type TemporalRequest, workflowIdOf } from './signa
 /** Timeout for storing a request. A late statement is harmless: its request is delivered twice, and dropped once. */
 const STORE_TIMEOUT_MS = 1_500;
 
-/** Timeout for the look whether requests of a workflow wait, and the pause after one that failed. */
+/** Timeout for the look whether requests of a workflow wait. */
 const LOOK_TIMEOUT_MS = 250;
-const LOOK_PAUSE_MS = 1_000;
+
+/** After the database did not store a request, others do without it for this long. */
+const DATABASE_PAUSE_MS = 1_000;
+
+/** By then, other processes know that something waits: at the first request for a while, the sender is told later, and sends no next one. */
+const NOTICE_MS = 100;
+const NOTICED_FOR_MS = 1_000;
 
 /** After so many failures in a row, requests go to the spool at once; one per pause tries Temporal again. */
 const FAILURES_IN_A_ROW = 3;
@@ -42,23 +50,30 @@ export function createSpool({ db, sendNow, logger }: { db: Database; sendNow: Se
   let isEmpty = false;
   let depth: SpoolDepth = { waiting: 0, oldestSeconds: 0 };
   let stored = 0;
-  let lookFailedAtMs = Number.NEGATIVE_INFINITY;
+  let lastStoredAtMs = Number.NEGATIVE_INFINITY;
+  let databaseFailedAtMs = Number.NEGATIVE_INFINITY;
 
-  /** Costs no query while the spool is empty. If the database is away, nobody can tell, and delivering now is better than not at all. */
-  async function isWaiting(workflowId: string): Promise<boolean> {
-    if (isEmpty || Date.now() - lookFailedAtMs < LOOK_PAUSE_MS) return false;
-    try {
-      return await fromRecord(hasSpooledRequest(db, workflowId), LOOK_TIMEOUT_MS);
-    } catch {
-      lookFailedAtMs = Date.now();
-      return false;
-    }
+  /**
+   * Whether requests of the workflow wait, or may wait because the database is slow. Costs no query while the spool is empty. While the
+   * database is away, nobody can tell, and delivering now is better than not at all.
+   */
+  async function mayOvertake(workflowId: string): Promise<boolean> {
+    if (isEmpty || Date.now() - databaseFailedAtMs < DATABASE_PAUSE_MS) return false;
+    return await fromRecord(hasSpooledRequest(db, workflowId), LOOK_TIMEOUT_MS).catch(() => true);
   }
 
   async function store(request: TemporalRequest): Promise<void> {
     isEmpty = false;
     stored += 1;
-    await fromRecord(spoolRequest(db, { workflowId: workflowIdOf(request), request: JSON.stringify(request) }), STORE_TIMEOUT_MS);
+    try {
+      await fromRecord(spoolRequest(db, { workflowId: workflowIdOf(request), request: JSON.stringify(request) }), STORE_TIMEOUT_MS);
+    } catch (error) {
+      databaseFailedAtMs = Date.now();
+      throw error;
+    }
+    const isNews = Date.now() - lastStoredAtMs > NOTICED_FOR_MS;
+    lastStoredAtMs = Date.now();
+    if (isNews) await sleep(NOTICE_MS);
   }
 
   /** Undefined if Temporal accepted the request; else why not. @throws Temporal's answer about the workflow */
@@ -77,7 +92,7 @@ export function createSpool({ db, sendNow, logger }: { db: Database; sendNow: Se
 
   async function send(request: TemporalRequest, deadlineMs: number): Promise<void> {
     const workflowId = workflowIdOf(request);
-    const mayTry = !(await isWaiting(workflowId)) && circuit.allows();
+    const mayTry = !(await mayOvertake(workflowId)) && circuit.allows();
     const problem = mayTry ? await tryNow(request, deadlineMs) : undefined;
     if (mayTry && problem === undefined) return;
     try {

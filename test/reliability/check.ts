@@ -15,7 +15,7 @@ export interface Findings {
   slowestMs: number;
   /** Turns with more than one reply, in the database or on the customer's phone. */
   answeredTwice: number;
-  /** Customers whose messages were recorded in another order than they were written. */
+  /** Customers whose messages were recorded in another order than they came. */
   outOfOrder: number;
   /** Webhooks that Kapso gave up on, with those of statuses. */
   lostWebhooks: number;
@@ -39,7 +39,7 @@ export async function check(system: System, written: readonly Written[], takesAl
     takenAtOnce: atOnce.length,
     slowestMs: Math.max(0, ...atOnce.map(({ tookMs = 0 }) => tookMs)),
     answeredTwice: (await repliesTwiceInDatabase(system)) + repliesTwiceOnPhones(system),
-    outOfOrder: await customersOutOfOrder(system),
+    outOfOrder: await customersOutOfOrder(system, written, takesAlways),
     lostWebhooks: system.sandbox.kapso.counts().webhooks.lost,
   };
   return { ...found, problems: problemsOf(found, takesAlways) };
@@ -79,18 +79,36 @@ function repliesTwiceOnPhones({ sandbox }: System): number {
   return accepted.length - new Set(accepted.map(({ correlation }) => correlation)).size;
 }
 
-async function customersOutOfOrder({ db }: System): Promise<number> {
+/**
+ * Messages of one customer must be recorded in the order in which they were written. After failed attempts, Kapso itself sends them in
+ * another order: then in the order in which their webhooks got a 200.
+ */
+async function customersOutOfOrder({ db }: System, written: readonly Written[], takesAlways: boolean): Promise<number> {
   const rows = await db.message.findMany({
     where: { direction: 'inbound' },
     orderBy: { position: 'asc' },
-    select: { conversationId: true, text: true },
+    select: { text: true, conversation: { select: { contact: { select: { phone: true } } } } },
   });
-  const last = new Map<string, number>();
-  const disordered = new Set<string>();
-  for (const { conversationId, text } of rows) {
-    const number = numberIn(text ?? '');
-    if (number !== (last.get(conversationId) ?? 0) + 1) disordered.add(conversationId);
-    last.set(conversationId, number);
+  const messages = new Map(written.map((message) => [`${message.phone} ${message.number}`, message]));
+  const recorded = new Map<string, Written[]>();
+  for (const { text, conversation } of rows) {
+    const phone = conversation.contact.phone ?? '';
+    const message = messages.get(`${phone} ${numberIn(text ?? '')}`);
+    if (message) recorded.set(phone, [...(recorded.get(phone) ?? []), message]);
   }
-  return disordered.size;
+  const comesFirst = takesAlways ? wasWrittenFirst : wasTakenFirst;
+  return [...recorded.values()].filter((own) =>
+    own.some((earlier, index) => own.slice(index + 1).some((later) => comesFirst(later, earlier))),
+  ).length;
+}
+
+function wasWrittenFirst(one: Written, other: Written): boolean {
+  return one.number < other.number;
+}
+
+/** Longer than an accepted webhook takes: two that overlap have no order. */
+const OVERLAP_MS = 3_000;
+
+function wasTakenFirst(one: Written, other: Written): boolean {
+  return (one.endedAtMs ?? 0) + OVERLAP_MS < (other.endedAtMs ?? 0);
 }

@@ -16,6 +16,8 @@ export interface Written {
   attempts?: number;
   /** Duration of the webhook, with all attempts, in ms. */
   tookMs?: number;
+  /** When it ended; milliseconds since 1970. */
+  endedAtMs?: number;
 }
 
 /** The customers' messages so far; grows until `finished`. */
@@ -42,7 +44,7 @@ export function startLoad(system: System): Load {
     written.push(message);
     const startedAtMs = Date.now();
     const { status, attempts } = await system.sandbox.kapso.customerSends({ from: message.phone, text: textOf(message.number) });
-    Object.assign(message, { status, attempts, tookMs: Date.now() - startedAtMs });
+    Object.assign(message, { status, attempts, tookMs: Date.now() - startedAtMs, endedAtMs: Date.now() });
   };
   const run = async () => {
     const startedAtMs = Date.now();
