@@ -3,7 +3,15 @@
  * Vapi and the model), and the API and the worker as separate processes, as in production.
  */
 import { exitWithError, readArguments } from '../platform/command-line';
-import { callsState, loadEnvFile, readSettings, requireSettings, requireWhatsAppSettings, type Settings } from '../platform/config';
+import {
+  callsState,
+  loadEnvFile,
+  readSettings,
+  requireSettings,
+  requireWhatsAppSettings,
+  type Settings,
+  straySettings,
+} from '../platform/config';
 import { checkModels, checkReplies, readWorkspace } from './checks/answers';
 import { checkCalls } from './checks/services';
 import { checkWhatsApp } from './checks/whatsapp';
@@ -39,6 +47,7 @@ exit status: 0 when it was stopped; 1 on an error; 2 for wrong arguments; 78 for
 
 async function main(args: string[], environment: Environment): Promise<void> {
   if (readArguments(args, { help: HELP, options: {} }) === undefined) return;
+  for (const sentence of straySettings()) say(`warning: ${sentence}`);
   const settings = checkSettings(environment);
   const { DATA_DIR } = settings;
   const leftovers = await claimDataDir(DATA_DIR);

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { readSettings, requireSettings, requireWhatsAppSettings, SettingsError, settingsSchema } from './config';
+import { findStraySettings, readSettings, requireSettings, requireWhatsAppSettings, SettingsError, settingsSchema } from './config';
 
 const problemsOf = (environment: Record<string, string>): string[] => {
   try {
@@ -154,6 +154,20 @@ describe('settings', () => {
       const above = lines[lines.findIndex((line) => line.startsWith(`${name}=`)) - 1] ?? '';
       expect(`${name} ${above}`).toMatch(/^\w+ #.{10,}/);
     }
+  });
+
+  test.each([
+    ['KAPSO_APIKEY=secret', '.env: KAPSO_APIKEY is not a setting and has no effect; did you mean KAPSO_API_KEY?'],
+    ['export port=secret', '.env: port is not a setting and has no effect; did you mean PORT?'],
+    ['WHATSAPP_KEY=secret', '.env: WHATSAPP_KEY is not a setting and has no effect; .env.example has them all'],
+    ['secret\nKAPSO_API_KEY=secret', '.env: KAPSO_API_KEY has no effect, because the line before it has no ='],
+  ])('when .env has %j, then what has no effect is named, without values', (line, sentence) => {
+    expect(findStraySettings(`PORT=3000\n${line}\nLOG_LEVEL=info\n`)).toEqual([sentence]);
+  });
+
+  test('when .env has what other programs read, then nothing is stray', () => {
+    const others = 'COMPOSE_PROJECT_NAME=p\nNODE_EXTRA_CA_CERTS=ca.pem\nhttps_proxy=http://proxy\nTEMPORAL_TLS_CLIENT_CERT_PATH=c.pem\n';
+    expect(findStraySettings(others + readFileSync('.env.example', 'utf8'))).toEqual([]);
   });
 
   test('when .env.example is used unchanged, then it is valid', () => {

@@ -2,9 +2,10 @@
  * Settings: the schema of the environment variables, and the only code that reads them.
  * `.env.example` documents every setting; a test keeps the two in step.
  */
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { resolve } from 'node:path';
+import { parseEnv } from 'node:util';
 import { z } from 'zod';
 import { phoneSchema } from './phone';
 
@@ -382,6 +383,28 @@ export function loadEnvFile(): void {
   const { env } = process;
   if (!['http_proxy', 'https_proxy', 'all_proxy', 'grpc_proxy'].some((name) => env[name] || env[name.toUpperCase()])) return;
   for (const name of ['no_proxy', 'NO_PROXY']) env[name] = [env.no_proxy, env.NO_PROXY, ...THIS_MACHINE].filter(Boolean).join(',');
+}
+
+/** What `.env` may have for other programs: Compose, Temporal's environment configuration, Node, and the proxies in lower case. */
+const NAMES_OF_OTHERS =
+  /^(?:(?:COMPOSE|DOCKER|TEMPORAL|NODE)_[A-Z0-9_]+|TZ|POSTGRES_PASSWORD|PARLEY_DB_PASSWORD|API_PUBLISH|PARLEY_VERSION|(?:https?|no|all|grpc)_proxy)$/;
+
+/** The names in the text of a `.env` file that are no settings, so that their values have no effect. One sentence each, without the value. */
+export function findStraySettings(envFile: string): string[] {
+  const known = Object.keys(settingsSchema.shape);
+  const letters = (name: string) => name.replace(/[^a-z0-9]/gi, '').toUpperCase();
+  return Object.keys(parseEnv(envFile)).flatMap((name) => {
+    if (known.includes(name) || NAMES_OF_OTHERS.test(name)) return [];
+    // A line without "=" becomes part of the next one's name. It may be a value that was cut off.
+    if (/\s/.test(name)) return [`.env: ${name.split(/\s+/).at(-1)} has no effect, because the line before it has no =`];
+    const meant = known.find((setting) => letters(setting) === letters(name));
+    return [`.env: ${name} is not a setting and has no effect; ${meant ? `did you mean ${meant}?` : '.env.example has them all'}`];
+  });
+}
+
+/** `findStraySettings` of this folder's `.env`. */
+export function straySettings(): string[] {
+  return existsSync('.env') ? findStraySettings(readFileSync('.env', 'utf8')) : [];
 }
 
 /** Kapso's id of the number that the sandbox simulates. */

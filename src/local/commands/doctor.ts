@@ -3,7 +3,7 @@
  * do. Checks a running `npm start`, or the services that the settings name. Changes nothing. Exits with 1 if something does not work.
  */
 import { readArguments, runCommand } from '../../platform/command-line';
-import { loadEnvFile, requireWhatsAppSettings, type Settings, SettingsError } from '../../platform/config';
+import { loadEnvFile, requireWhatsAppSettings, type Settings, SettingsError, straySettings } from '../../platform/config';
 import { createLanguageModels } from '../../providers/models/client';
 import { checkModels, checkReplies, readWorkspace } from '../checks/answers';
 import { about, type Finding, type Level } from '../checks/finding';
@@ -49,6 +49,7 @@ function sayFinding({ subject, level, text }: Finding): void {
 /** Yields each finding as soon as it is known. */
 async function* examine(environment: Environment): AsyncGenerator<Finding> {
   const settings = about('Settings');
+  for (const sentence of straySettings()) yield settings.warning(sentence);
   let found: SetUp;
   try {
     found = readSetUp(environment);
