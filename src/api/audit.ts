@@ -5,21 +5,14 @@ import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import { workspaceOf } from '../http/access';
 import { guardedProblems } from '../http/errors';
 import { needs } from '../http/permissions';
-import { integerParameter, parsedQuery } from '../http/requests';
+import { cursorFrom, integerParameter, parsedQuery } from '../http/requests';
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
 import { type AuditRow, findAuditEntries } from '../record/audit';
 
 const EXAMPLE_ID = '2f0c2d5e-4a55-4b8c-9a1e-0c5d7c7f1a10';
 const time = z.iso.datetime().meta({ description: 'UTC.', example: '2026-11-21T12:00:00.000Z' });
-const cursor = z
-  .string()
-  .regex(/^[0-9]{1,13}_[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/)
-  .transform((value) => {
-    const [atMs = '0', id = ''] = value.split('_');
-    return { at: new Date(Number(atMs)), id };
-  })
-  .meta({ description: '`next` of the previous page.', example: `1790000000000_${EXAMPLE_ID}` });
+const cursor = cursorFrom('next').meta({ description: '`next` of the previous page.', example: `1790000000000_${EXAMPLE_ID}` });
 
 const listQuery = z.strictObject({
   limit: integerParameter(1, 100).default(50).meta({ description: 'Maximum number of results (default 50).', example: 20 }),

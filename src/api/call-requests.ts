@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { CALL_STATUSES } from '../../workflows/contract';
 import { ApiError } from '../http/errors';
-import { booleanParameter, integerParameter, orNull, validText, waitSeconds } from '../http/requests';
+import { booleanParameter, cursorFrom, integerParameter, orNull, validText, waitSeconds } from '../http/requests';
 import { phoneSchema } from '../platform/phone';
 import { boundedJson, MAX_DEPTH } from '../platform/text';
 import { vapiId } from '../providers/vapi/id';
@@ -95,13 +95,7 @@ export const showQuery = z.strictObject({
   include: include.optional(),
 });
 
-const cursor = z
-  .string()
-  .regex(/^\d{1,13}_[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/, 'must be the `next` of a previous page')
-  .transform((value) => {
-    const [atMs = '0', id = ''] = value.split('_');
-    return { at: new Date(Number(atMs)), id };
-  });
+const cursor = cursorFrom('next');
 /** An unescaped plus in a URL arrives as a space. */
 const since = z
   .string()

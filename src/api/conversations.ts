@@ -6,7 +6,16 @@ import { ATTENTION_KINDS, HAND_OVER_REASONS } from '../../workflows/contract';
 import { workspaceOf } from '../http/access';
 import { ApiError, guardedProblems, problems } from '../http/errors';
 import { needs } from '../http/permissions';
-import { booleanParameter, clientLeft, integerParameter, noQuery, parsedQuery, waitSeconds } from '../http/requests';
+import {
+  booleanParameter,
+  clientLeft,
+  cursorFrom,
+  integerParameter,
+  invalidCursor,
+  noQuery,
+  parsedQuery,
+  waitSeconds,
+} from '../http/requests';
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
 import { phoneSchema } from '../platform/phone';
@@ -27,26 +36,17 @@ import type { AttentionQueue } from './attention-queue';
 const limit = integerParameter(1, 100).default(50).meta({ description: 'Maximum number of results (default 50).', example: 20 });
 const position = z
   .string()
-  .regex(/^[0-9]{1,18}$/)
+  .regex(/^[0-9]{1,18}$/, invalidCursor('next'))
   .transform(BigInt)
   .meta({ description: '`next` of the previous page.', example: '4711' });
-const conversationCursor = z
-  .string()
-  .regex(/^[0-9]{1,13}_[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/)
-  .transform((cursor) => {
-    const [atMs = '0', id = ''] = cursor.split('_');
-    return { at: new Date(Number(atMs)), id };
-  })
-  .meta({ description: '`next` of the previous page.', example: '1790000000000_2f0c2d5e-4a55-4b8c-9a1e-0c5d7c7f1a10' });
+const conversationCursor = cursorFrom('next').meta({
+  description: '`next` of the previous page.',
+  example: '1790000000000_2f0c2d5e-4a55-4b8c-9a1e-0c5d7c7f1a10',
+});
 
 /** A place in the queue of those who wait for a person. */
-const queueCursor = z
-  .string()
-  .regex(/^[0-9]{1,13}_[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/)
-  .transform((cursor) => {
-    const [atMs = '0', id = ''] = cursor.split('_');
-    return { since: new Date(Number(atMs)).toISOString(), id };
-  })
+const queueCursor = cursorFrom('after')
+  .transform(({ at, id }) => ({ since: at.toISOString(), id }))
   .meta({
     description: '`after` of an earlier response: only those who began to wait later. Needs `attention`.',
     example: '1790000000000_2f0c2d5e-4a55-4b8c-9a1e-0c5d7c7f1a10',

@@ -6,7 +6,7 @@ import type { DeadLetter } from '../../prisma/generated/client';
 import { accessOf, workspaceOf } from '../http/access';
 import { ApiError, guardedProblems, problems } from '../http/errors';
 import { needs } from '../http/permissions';
-import { booleanParameter, clientLeft, integerParameter, noQuery, parsedQuery } from '../http/requests';
+import { booleanParameter, clientLeft, cursorFrom, integerParameter, noQuery, parsedQuery } from '../http/requests';
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
@@ -27,13 +27,7 @@ import { deadLetterHeadSchema, deadLetterHeadView, deadLetterSchema, deadLetterV
 const REPLAY_ALL_MS = 20_000;
 const REPLAY_ALL_LIMIT = 1_000;
 
-const cursor = z
-  .string()
-  .regex(/^[0-9]{1,13}_[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/)
-  .transform((value): DeadLetterPosition => {
-    const [atMs = '0', id = ''] = value.split('_');
-    return { at: new Date(Number(atMs)), id };
-  });
+const cursor = cursorFrom('next');
 const EXAMPLE_CURSOR = '1790000000000_2f0c2d5e-4a55-4b8c-9a1e-0c5d7c7f1a10';
 
 const filters = {

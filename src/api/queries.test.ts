@@ -59,6 +59,14 @@ async function refusal(method: string, url: string): Promise<string> {
   return problem.detail;
 }
 
+test.each(parameters.filter(({ name }) => name === 'before' || name === 'after'))(
+  'when $name of $operation is no place in a list, then the problem says where to take it from',
+  async ({ operation, method, url, name }) => {
+    const field = name === 'after' && operation === 'GET /api/v1/conversations' ? 'after' : 'next';
+    expect(await refusal(method, `${url}?${name}=x`)).toBe(`${name}: must be the \`${field}\` of an earlier response`);
+  },
+);
+
 test('when the OpenAPI document is read, then it has the lists and their parameters', () => {
   const names = parameters.map(({ operation, name }) => `${operation} ${name}`);
   expect(names).toEqual(

@@ -5,7 +5,7 @@ import type { ZodOpenApiPathsObject } from 'zod-openapi';
 import { accessOf, workspaceOf } from '../http/access';
 import { ApiError, bodyProblems, guardedProblems, problems } from '../http/errors';
 import { needs } from '../http/permissions';
-import { booleanParameter, integerParameter, noQuery, parsed, parsedQuery } from '../http/requests';
+import { booleanParameter, cursorFrom, integerParameter, noQuery, parsed, parsedQuery } from '../http/requests';
 import { callsState, PROVIDER_NAMES, type Settings, timeZoneSchema, whatsAppState } from '../platform/config';
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
@@ -163,14 +163,7 @@ const workspacePage = z
   .meta({ id: 'WorkspacePage', description: 'Oldest first.' });
 
 const parameters = z.object({ id: z.guid().meta({ description: 'The id of a workspace.', example: EXAMPLE_ID }) });
-const cursor = z
-  .string()
-  .regex(/^[0-9]{1,13}_[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/)
-  .transform((value) => {
-    const [atMs = '0', id = ''] = value.split('_');
-    return { at: new Date(Number(atMs)), id };
-  })
-  .meta({ description: '`next` of the previous page.', example: `1790000000000_${EXAMPLE_ID}` });
+const cursor = cursorFrom('next').meta({ description: '`next` of the previous page.', example: `1790000000000_${EXAMPLE_ID}` });
 const listQuery = z.strictObject({
   limit: integerParameter(1, 100).default(50).meta({ description: 'Maximum number of results (default 50).', example: 20 }),
   after: cursor.optional(),

@@ -39,6 +39,22 @@ export function integerParameter(min: number, max: number) {
     .meta({ override: { type: 'integer', minimum: min, maximum: max, pattern: undefined } });
 }
 
+/** A place in a list, `<time>_<id>`, that an earlier response named in `field`. */
+export function cursorFrom(field: 'next' | 'after') {
+  return z
+    .string()
+    .regex(/^[0-9]{1,13}_[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/, invalidCursor(field))
+    .transform((cursor) => {
+      const [atMs = '0', id = ''] = cursor.split('_');
+      return { at: new Date(Number(atMs)), id };
+    });
+}
+
+/** What is wrong with a cursor that no response can have named. */
+export function invalidCursor(field: string): string {
+  return `must be the \`${field}\` of an earlier response`;
+}
+
 /** Below the minute after which proxies usually close an idle request. */
 const MAX_WAIT_SECONDS = 55;
 
