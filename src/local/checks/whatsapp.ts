@@ -91,22 +91,24 @@ function webhookFindings(webhook: NumberWebhook, settings: WhatsAppSettings): Fi
       ),
     );
   if (new URL(url).protocol !== 'https:' && !isSimulated)
-    findings.push(webhooks.problem('its address is not https: Kapso sends to https only'));
+    findings.push(webhooks.problem("the webhook's address is not https: Kapso sends to https only"));
   if (kind !== 'meta' && !events.includes(RECEIVED_EVENT))
-    findings.push(webhooks.problem(`it lacks the event ${RECEIVED_EVENT}, so no message arrives: add the event in Kapso`));
+    findings.push(webhooks.problem(`the webhook lacks the event ${RECEIVED_EVENT}, so no message arrives: add the event in Kapso`));
   const missing = STATUS_EVENTS.filter((event) => !events.includes(event));
   if (kind !== 'meta' && missing.length > 0)
     findings.push(webhooks.warning(`without ${missing.join(', ')}, Parley does not learn whether its replies arrive: add them in Kapso`));
   if (kind === 'meta')
     findings.push(webhooks.warning('its kind is meta, whose signature Kapso does not document: replace it with one of kind kapso'));
   if (payloadVersion !== undefined && payloadVersion !== 'v2')
-    findings.push(webhooks.problem(`its payload version is ${payloadVersion}: set v2`));
+    findings.push(webhooks.problem(`the webhook's payload version is ${payloadVersion}: set v2`));
   if (isBuffered)
     findings.push(
       webhooks.warning('it is buffered, which delays each message by seconds: turn buffering off; Parley waits for a quiet moment itself'),
     );
   if (secret !== undefined && !settings.KAPSO_WEBHOOK_SECRET.includes(secret))
-    findings.push(webhooks.problem('its secret is not in KAPSO_WEBHOOK_SECRET, so its webhooks are refused: set the same on both sides'));
+    findings.push(
+      webhooks.problem("the webhook's secret is not in KAPSO_WEBHOOK_SECRET, so what it sends is refused: set the same on both sides"),
+    );
   return findings;
 }
 

@@ -101,8 +101,8 @@ const OPTIONS = {
 const HELP = `usage: npm run chat -- [--phone ${OPTIONS.phone.default}] [--name <name>]
 
 Writes to a running Parley (npm start) as a customer on simulated WhatsApp. Shows the chat's last messages first. Ctrl-D quits.
-"/owner <text>" writes to the customer as the owner does in the WhatsApp Business app: the bot is silent then, for a while. With piped input, sends every line and waits
-for the replies.
+"/owner <text>" writes to the customer as the owner does in the WhatsApp Business app: the bot is silent then, for a while.
+With piped input, sends every line and waits for the replies.
 
   --phone <digits>  the customer's phone number
   --name <name>     the customer's name (default: the one used before, or ${NEW_NAME})

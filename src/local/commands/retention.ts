@@ -155,7 +155,7 @@ function printResult(progress: RetentionProgress): void {
   else {
     if (action !== 'keep') say(`${action === 'archive' ? 'archived and deleted' : 'deleted'}: ${removed} calls with their events`);
     for (const file of files) say(`  ${file}`);
-    if (deadLetters > 0) say(`dead letters deleted: ${deadLetters}`);
+    say(`old dead letters deleted: ${deadLetters}`);
     for (const kind of EXPIRING_ROWS) say(`${EXPIRED_WORDS[kind]} deleted: ${expired[kind]}`);
   }
 }
