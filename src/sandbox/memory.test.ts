@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { startTestSandbox } from '../../test/support/sandbox';
 import { Journal } from './journal';
+import type { RememberedMessage } from './kapso/store';
 import { type Receiver, startReceiver } from './receiver';
 import type { Sandbox } from './sandbox';
 
@@ -11,18 +12,18 @@ let folder: string;
 let receiver: Receiver;
 let sandbox: Sandbox;
 
-async function start(): Promise<void> {
+async function start(statusDelaysMs = { sent: 5, delivered: 10, read: 15 }): Promise<void> {
   sandbox = await startTestSandbox({
     webhookUrls: [receiver.url],
-    statusDelaysMs: { sent: 5, delivered: 10, read: 15 },
+    statusDelaysMs,
     memoryDir: folder,
     vapi: { serverUrl: receiver.url, timings: { queueMs: 5, ringMs: 60_000, talkMs: 30, reportMs: 15 } },
   });
 }
 
-async function restart(): Promise<void> {
+async function restart(...options: Parameters<typeof start>): Promise<void> {
   await sandbox.close();
-  await start();
+  await start(...options);
 }
 
 beforeEach(async () => {
@@ -63,6 +64,21 @@ test('when the sandbox restarts, then its lists and chats are as before, and con
   expect([await list(), sandbox.kapso.chat(PHONE)]).toEqual([before, chat]);
   await sandbox.kapso.customerSends({ from: PHONE, text: 'again' });
   expect(sandbox.kapso.chat(PHONE).map(({ text }) => text)).toEqual(['hello', 'hi Ana', 'again']);
+});
+
+test('when it restarts before a reply was delivered, then the ticks that are missing come then, once', async () => {
+  await restart({ sent: 5, delivered: 60_000, read: 60_001 });
+  const wamid = await reply('hi Ana');
+  await sandbox.kapso.waitForStatus(wamid, 'sent', 3_000);
+  await sandbox.close();
+  // As if it had been down for a minute.
+  const rows = new Journal<RememberedMessage>(join(folder, 'chats.jsonl'), 10);
+  for (const row of rows.rows()) rows.write(wamid, { ...row, message: { ...row.message, createdAtMs: row.message.createdAtMs - 60_000 } });
+  await start();
+  await sandbox.kapso.waitForStatus(wamid, 'read', 3_000);
+  await sandbox.kapso.settled();
+  const events = receiver.webhooks.filter(({ raw }) => raw.includes(wamid)).map(({ event }) => event);
+  expect(events).toEqual(['whatsapp.message.sent', 'whatsapp.message.delivered', 'whatsapp.message.read']);
 });
 
 test('when it was killed in the middle of a line, then only that line is lost', async () => {

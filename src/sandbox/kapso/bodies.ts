@@ -1,5 +1,6 @@
 /** Bodies in Kapso's format: error responses, v2 webhook events, list rows. Pure functions. */
 import type { SimulatedResponse } from '../responses';
+import type { StatusStep } from './requests';
 
 /** The statuses of an outbound message, in the order of a successful delivery; `failed` is the alternative end. */
 export const MESSAGE_STATUSES = ['sent', 'delivered', 'read', 'failed'] as const;
@@ -106,6 +107,8 @@ export interface StoredMessage {
   /** For media: the additional fields inside `kapso`. */
   media?: Record<string, unknown> | undefined;
   statuses: StatusObject[];
+  /** Of a send through the API: every status that it gets. */
+  plan?: StatusStep[] | undefined;
   /** Of a customer's message: the business's webhook has accepted it, or the business has read it. */
   mark?: 'taken' | 'read' | undefined;
   /** Whether it appears in lists. */

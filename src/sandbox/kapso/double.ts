@@ -128,6 +128,7 @@ export class KapsoDouble {
       deliver: (event) => this.#deliver(event),
       onStatus: (wamid) => this.#changes.notify(wamid),
     });
+    for (const message of this.#store.all()) void statuses.start(message);
     const urls = typeof options.webhookUrls === 'function' ? [] : options.webhookUrls;
     this.platform = new KapsoPlatform({ phoneNumberId: options.phoneNumberId, urls, secret: options.webhookSecret });
     this.#api = new KapsoApi(options, { ...shared, statuses, changes: this.#changes, platform: this.platform });

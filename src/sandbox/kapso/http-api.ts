@@ -180,6 +180,7 @@ export class KapsoApi {
       correlation: record.correlation,
       listed: fault.omitFromList !== true,
       visible,
+      plan,
     });
     Object.assign(record, { wamid: stored.wamid, accepted: true });
     this.counts.accepted += 1;
@@ -188,7 +189,7 @@ export class KapsoApi {
       chats.emit(stored.customer, { type: 'reply', wamid, text, atMs, by: 'business', correlation });
     }
     changes.notify(stored.customer);
-    return statuses.start(stored, plan);
+    return statuses.start(stored);
   }
 
   #markRead(body: object, response: Response): Promise<void> | void {

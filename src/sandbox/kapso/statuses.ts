@@ -45,9 +45,10 @@ export class StatusWebhooks {
     this.#parts = parts;
   }
 
-  /** Runs a plan in the background; the returned promise resolves after the first attempt of its first webhook. */
-  start(message: StoredMessage, plan: StatusStep[]): Promise<void> {
-    return new Promise((resolve) => this.#parts.background.run(this.#run(message, plan, resolve).finally(resolve)));
+  /** Runs the rest of a message's plan in the background; the returned promise resolves after the first attempt of its next webhook. */
+  start(message: StoredMessage): Promise<void> {
+    const rest = message.plan?.slice(message.statuses.length) ?? [];
+    return new Promise((resolve) => this.#parts.background.run(this.#run(message, rest, resolve).finally(resolve)));
   }
 
   /** Each status waits for the first attempt of the previous one, but not for its retries: the order holds unless a webhook fails. */

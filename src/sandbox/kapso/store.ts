@@ -138,6 +138,11 @@ export class KapsoStore {
     return this.#messages.get(wamid);
   }
 
+  /** All stored messages, oldest first. */
+  all(): readonly StoredMessage[] {
+    return this.#log;
+  }
+
   /** All stored messages of a customer's chat, oldest first. */
   of(customer: string): StoredMessage[] {
     return this.#byCustomer.get(customer) ?? [];
