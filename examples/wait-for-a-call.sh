@@ -10,7 +10,7 @@ url=${PARLEY_URL:-http://localhost:3000}
 key=${PARLEY_KEY:-}
 to=${1:-}
 if [ -z "$key" ] || [ -z "$to" ]; then
-  echo "usage: PARLEY_KEY=<one of API_KEYS> wait-for-a-call.sh +15550100 [idempotency key]" >&2
+  echo "usage: PARLEY_KEY=<a key with the role caller> wait-for-a-call.sh +15550100 [idempotency key]" >&2
   exit 2
 fi
 # Repeating the command with the same key does not place a second call.
