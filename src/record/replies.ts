@@ -262,7 +262,8 @@ export async function raiseReply(
   fact: { status: ReportedStatus; phoneNumberId: string; providerMessageId?: string; failure?: string; claim?: number; isLate?: boolean },
 ): Promise<RaisedReply | null> {
   const failed = fact.status === 'failed';
-  const text = failed ? (fact.failure ?? 'WhatsApp did not deliver a reply') : 'WhatsApp did not get all parts of a reply';
+  const undelivered = ['WhatsApp did not deliver a reply', fact.failure].filter(Boolean).join(': ');
+  const text = failed ? undelivered : 'WhatsApp did not get all parts of a reply';
   const reason = { kind: 'reply_failed', text } as const;
   const broken = withReason(withoutReasons(sql`c.attention`, [], sql`r.id::text`), reason);
   const cured = withoutCuredReasons(sql`c.attention`, sql`r.created_at`, sql`r.id::text`);

@@ -116,7 +116,7 @@ const READ = {
 };
 const FAILED = {
   ...{ status: 'failed', failure: 'whatsapp 131026', hasId: true, occurredAtMs: SENT_AT_MS, outcome: 'failed', needsAttention: true },
-  attention: ['reply_failed: whatsapp 131026'],
+  attention: ['reply_failed: WhatsApp did not deliver a reply: whatsapp 131026'],
 };
 
 test.each<[string, Fact[], object]>([
