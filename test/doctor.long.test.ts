@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { fingerprintSettings } from '../src/local/setting-fingerprints';
 import { startSuite } from './support/suite';
@@ -24,9 +24,21 @@ afterAll(async () => {
   await rm(dataDir, { recursive: true, force: true });
 });
 
-async function doctor(environment: Record<string, string> = {}, ...args: string[]): Promise<{ code: number | null; lines: string[] }> {
+interface Report {
+  code: number | null;
+  lines: string[];
+}
+
+async function doctor(environment: Record<string, string> = {}, ...args: string[]): Promise<Report> {
+  return doctorIn('.', environment, ...args);
+}
+
+async function doctorIn(cwd: string, environment: Record<string, string>, ...args: string[]): Promise<Report> {
   const env = { ...inherited(), ...system.environment, DATA_DIR: dataDir, ...environment };
-  const child = spawn(process.execPath, ['--import', 'tsx', 'src/local/commands/doctor.ts', ...args], { env });
+  const child = spawn(process.execPath, ['--import', require.resolve('tsx'), resolve('src/local/commands/doctor.ts'), ...args], {
+    cwd,
+    env,
+  });
   const [output, errors, [code]] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'exit')]);
   const secrets = [WEBHOOK_SECRET, VAPI_WEBHOOK_SECRET, 'test-kapso-key', 'test-openai-key', 'test-vapi-key'];
   for (const secret of secrets) expect(output + errors).not.toContain(secret);
@@ -43,6 +55,14 @@ test('when all is well, then each line says so, and the test webhook leaves noth
   expect(lines).toContainEqual(expect.stringContaining('openai (gpt-5.4-mini)'));
   expect(code).toBe(0);
   expect(await count()).toEqual([0, 0, 0]);
+});
+
+test('when .env has a name that is no setting, then a warning names it, but not its value', async () => {
+  await writeFile(join(dataDir, '.env'), 'OPENAI_APIKEY=misplaced\n');
+  const { code, lines } = await doctorIn(dataDir, {});
+  await rm(join(dataDir, '.env'));
+  expect(lines[0]).toMatch(/^warning +Settings +\.env: OPENAI_APIKEY is not a setting .* did you mean OPENAI_API_KEY\?$/);
+  expect([lines.join().includes('misplaced'), lines.at(-1), code]).toEqual([false, 'Nothing is wrong.', 0]);
 });
 
 test('when several things are wrong, then each has a line, the verdict names them, and the exit status is 1', async () => {
