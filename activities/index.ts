@@ -10,6 +10,7 @@ import { type CallbackActivities, createCallbackActivities } from './callback';
 import { withDatabaseFailures } from './database-failures';
 import { createHandOverActivities, type HandOverActivities } from './hand-over';
 import { createHistoryActivities, type HistoryActivities } from './history';
+import { withLabels } from './labels';
 import { createLateEventActivities, type LateEventActivities } from './late-events';
 import { createModelActivities, type ModelActivities } from './model';
 import { createRecordActivities, type RecordActivities, type TurnLimits } from './records';
@@ -59,7 +60,7 @@ export type Activities = RecordActivities &
 
 /** Called only by the worker. */
 export function createActivities(dependencies: ActivityDependencies): Activities {
-  return withDatabaseFailures({
+  const activities = withDatabaseFailures({
     ...createRecordActivities(dependencies),
     ...createHandOverActivities(dependencies),
     ...createLateEventActivities(dependencies),
@@ -71,4 +72,5 @@ export function createActivities(dependencies: ActivityDependencies): Activities
     ...createHistoryActivities(dependencies),
     ...createRetentionActivities(dependencies),
   });
+  return withLabels(activities);
 }

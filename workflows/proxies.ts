@@ -1,6 +1,7 @@
 /** Activity proxies, grouped by policy. All timeouts and retry policies are here, with their reasons. */
 import { proxyActivities, proxyLocalActivities } from '@temporalio/workflow';
 import type { Activities } from '../activities';
+import { checked } from './own-results';
 
 /**
  * Steps that are idempotent by their rows run as local activities: if the worker dies before its workflow task ends, a completed one may
@@ -9,24 +10,30 @@ import type { Activities } from '../activities';
  */
 const untilTheDatabaseIsBack = { initialInterval: '500 ms', backoffCoefficient: 2, maximumInterval: '20 s' } as const;
 
-export const records = proxyLocalActivities<
-  Pick<
-    Activities,
-    'recordInbound' | 'recordFailedTurn' | 'requestAttention' | 'clearAttention' | 'recordDoubt' | 'changeMode' | 'resumeConversation'
-  >
->({
-  // A few indexed statements; if they take 5 s, the database is in trouble.
-  startToCloseTimeout: '5 s',
-  localRetryThreshold: '5 s',
-  retry: untilTheDatabaseIsBack,
-});
+type RecordSteps = Pick<
+  Activities,
+  'recordInbound' | 'recordFailedTurn' | 'requestAttention' | 'clearAttention' | 'recordDoubt' | 'changeMode' | 'resumeConversation'
+>;
 
-export const outbox = proxyLocalActivities<Pick<Activities, 'sendReply' | 'checkSend'>>({
-  // 8 s for Kapso's response (see activities/whatsapp.ts) and 2 s for updating the row before and after.
-  startToCloseTimeout: '10 s',
-  localRetryThreshold: '5 s',
-  retry: untilTheDatabaseIsBack,
-});
+export const records = checked<RecordSteps>(
+  proxyLocalActivities<RecordSteps>({
+    // A few indexed statements; if they take 5 s, the database is in trouble.
+    startToCloseTimeout: '5 s',
+    localRetryThreshold: '5 s',
+    retry: untilTheDatabaseIsBack,
+  }),
+);
+
+type OutboxSteps = Pick<Activities, 'sendReply' | 'checkSend'>;
+
+export const outbox = checked<OutboxSteps>(
+  proxyLocalActivities<OutboxSteps>({
+    // 8 s for Kapso's response (see activities/whatsapp.ts) and 2 s for updating the row before and after.
+    startToCloseTimeout: '10 s',
+    localRetryThreshold: '5 s',
+    retry: untilTheDatabaseIsBack,
+  }),
+);
 
 export const settlement = proxyActivities<Pick<Activities, 'lookUpSend'>>({
   // A few pages of Kapso's message list. Three attempts bridge a hiccup; the workflow tries again later.
@@ -63,12 +70,16 @@ export const model = proxyActivities<Pick<Activities, 'generateReply'>>({
   retry: { initialInterval: '500 ms', backoffCoefficient: 2, maximumInterval: '5 s', maximumAttempts: 3 },
 });
 
-export const calls = proxyLocalActivities<Pick<Activities, 'concludeCall' | 'requeueCall'>>({
-  // Two indexed statements; idempotent by the row.
-  startToCloseTimeout: '5 s',
-  localRetryThreshold: '5 s',
-  retry: untilTheDatabaseIsBack,
-});
+type CallSteps = Pick<Activities, 'concludeCall' | 'requeueCall'>;
+
+export const calls = checked<CallSteps>(
+  proxyLocalActivities<CallSteps>({
+    // Two indexed statements; idempotent by the row.
+    startToCloseTimeout: '5 s',
+    localRetryThreshold: '5 s',
+    retry: untilTheDatabaseIsBack,
+  }),
+);
 
 export const dialling = proxyActivities<Pick<Activities, 'dialCall'>>({
   // 30 s for Vapi's response (see activities/voice.ts), and updating the row before and after. At most once: a second attempt could ring

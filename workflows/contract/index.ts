@@ -8,6 +8,7 @@ export * from './callback';
 export * from './conversation';
 export * from './facts';
 export * from './history';
+export * from './labels';
 export * from './late-events';
 export * from './modes';
 export * from './repair';

@@ -1,0 +1,37 @@
+/** Returns the label of an order with its result or failure, so that a workflow can tell whether they are its own (workflows/own-results.ts). */
+import { ApplicationFailure } from '@temporalio/activity';
+import { isLabelled, type LabelledResult } from '../workflows/contract';
+
+type Activity = (...args: never[]) => Promise<unknown>;
+
+/** Wraps activities. An order without a label gets its plain result. */
+export function withLabels<T extends Record<keyof T, Activity>>(activities: T): T {
+  const wrapped = Object.entries<Activity>(activities).map(([name, run]) => {
+    const activity = async (...orders: unknown[]): Promise<unknown> => {
+      const [labelled] = orders;
+      if (!isLabelled(labelled)) return await run(...(orders as never[]));
+      const { resultLabel, ...order } = labelled;
+      try {
+        return { resultLabel, result: await run(order as never) } satisfies LabelledResult;
+      } catch (error) {
+        throw labelledFailure(error, resultLabel);
+      }
+    };
+    return [name, activity];
+  });
+  return Object.fromEntries(wrapped) as T;
+}
+
+function labelledFailure(error: unknown, resultLabel: string): unknown {
+  if (!(error instanceof ApplicationFailure)) return error;
+  const { message, type, nonRetryable, details, nextRetryDelay, category, cause } = error;
+  return ApplicationFailure.create({
+    message,
+    nonRetryable: nonRetryable ?? false,
+    details: [...(details ?? []), { resultLabel }],
+    ...(type == null ? {} : { type }),
+    ...(nextRetryDelay == null ? {} : { nextRetryDelay }),
+    ...(category == null ? {} : { category }),
+    ...(cause === undefined ? {} : { cause }),
+  });
+}
