@@ -99,11 +99,19 @@ test.each<[string, Record<string, string>, RegExp]>([
     { OPENAI_BASE_URL: 'http://127.0.0.1:1' },
     /^PROBLEM +Models +openai could not be queried \(ECONNREFUSED\)[\s\S]*^PROBLEM +Replies +OFF: openai could not be queried/m,
   ],
+  ['Vapi is unreachable', { VAPI_BASE_URL: 'http://127.0.0.1:1' }, /^PROBLEM +Calls +nothing responds at http:\/\/127\.0\.0\.1:1/m],
   ['there is no database', { DATABASE_URL: '' }, /^PROBLEM +Database +DATABASE_URL is not set, and npm start/m],
 ])('when %s, then it says what to do', async (_what, environment, expected) => {
   const { code, lines } = await doctor(environment);
   expect(lines.join('\n')).toMatch(expected);
   expect(lines.join()).not.toContain('hidden-password');
+  expect(code).toBe(1);
+});
+
+test('when Vapi refuses the key, then it says which setting to check', async () => {
+  system.sandbox.vapi.fault({ on: 'list', answer: '401', times: 1 });
+  const { code, lines } = await doctor();
+  expect(lines).toContainEqual(expect.stringMatching(/^PROBLEM +Calls +Vapi responded with 401: check VAPI_API_KEY/));
   expect(code).toBe(1);
 });
 

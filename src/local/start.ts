@@ -189,7 +189,7 @@ async function startAll(context: StartContext): Promise<void> {
   const workspace = await readWorkspace(databaseUrl, phoneNumberId);
   const [models, whatsApp] = await Promise.all([checkModels(running, workspace), checkWhatsApp(running, apiUrl)]);
   const replies = checkReplies(running, workspace, [...models, ...whatsApp]);
-  const calls = callsState(running) === 'real' ? checkCalls(running) : undefined;
+  const calls = callsState(running) === 'real' ? await checkCalls(running) : undefined;
   saySummary({ ...instance, simulated, off, calls, findings: [...models, ...whatsApp, replies] });
 }
 

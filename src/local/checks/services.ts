@@ -5,6 +5,7 @@ import { withDeadline } from '../../platform/deadline';
 import { sendRequest } from '../../platform/http-request';
 import { pendingMigrations } from '../../platform/migrations';
 import { isTemporalReachable, openTemporalClient, temporalConfig } from '../../platform/temporal';
+import { keyStatus } from '../../providers/vapi/client';
 import { messageOf } from '../instance-file';
 import { about, type Finding } from './finding';
 
@@ -74,16 +75,22 @@ export async function checkApi(apiUrl: string): Promise<Finding> {
   }
 }
 
-/** Whether the settings of voice calls are complete. */
-export function checkCalls(settings: Settings): Finding {
+/** Whether Vapi accepts the key, and the settings of voice calls are complete. */
+export async function checkCalls(settings: Settings): Promise<Finding> {
   const calls = about('Calls');
+  const { VAPI_API_KEY: apiKey, VAPI_BASE_URL: baseUrl } = settings;
   if (callsState(settings) === 'simulated') return calls.ok('simulated: no phone rings (set VAPI_API_KEY to make real calls)');
-  if (settings.VAPI_API_KEY === undefined) return calls.note('voice calls are off: VAPI_API_KEY is not set');
+  if (apiKey === undefined) return calls.note('voice calls are off: VAPI_API_KEY is not set');
   if (settings.VAPI_WEBHOOK_SECRET.length === 0)
     return calls.problem('VAPI_WEBHOOK_SECRET is not set, so every event of a call is refused: set the secret that Vapi is to send');
+  const status = await keyStatus({ baseUrl, apiKey, timeoutMs: TIMEOUT_MS }).catch(() => undefined);
+  if (status === undefined) return calls.problem(`nothing responds at ${baseUrl}: check VAPI_BASE_URL and the network`);
+  if (status === 401 || status === 403)
+    return calls.problem(`Vapi responded with ${status}: check VAPI_API_KEY, which must be the private key of the organisation`);
+  if (status >= 400) return calls.warning(`Vapi responded with ${status}: whether it accepts the key is unknown`);
   const names = ['VAPI_ASSISTANT_ID', 'VAPI_PHONE_NUMBER_ID', 'PUBLIC_URL'] as const;
   const missing = names.filter((name) => settings[name] === undefined);
-  if (missing.length === 0) return calls.ok('on: all settings are set');
+  if (missing.length === 0) return calls.ok('on: Vapi accepts the key, and all settings are set');
   return calls.warning(
     `not set: ${missing.join(', ')}; without them, a request must name its assistant and number, and events go to the URL set in Vapi`,
   );

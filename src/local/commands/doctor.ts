@@ -86,7 +86,7 @@ async function* examineServices({ settings, environment, apiUrl, state }: SetUp)
   const workspace = database.level === 'ok' ? await readWorkspace(databaseUrl, phoneNumberId) : undefined;
   const models = settings.KAPSO_API_KEY === undefined ? [] : await checkModels(settings, workspace);
   yield* models;
-  yield checkCalls(settings);
+  yield await checkCalls(settings);
   yield checkReplies(settings, workspace, [...services, ...whatsApp, ...models]);
 }
 

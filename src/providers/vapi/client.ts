@@ -105,6 +105,17 @@ const SERVER_MESSAGES = ['status-update', 'end-of-call-report'];
 const CLOCK_SKEW_MS = 60_000;
 const LIST_LIMIT = '1000';
 
+/** The status of a request that only reads, by which Vapi shows whether it accepts the key. @throws if there is no response */
+export async function keyStatus({
+  baseUrl,
+  apiKey,
+  timeoutMs,
+}: Pick<VapiClientOptions, 'baseUrl' | 'apiKey' | 'timeoutMs'>): Promise<number> {
+  const headers = { Authorization: `Bearer ${apiKey}` };
+  const { status } = await withDeadline(timeoutMs, (signal) => sendRequest(`${baseUrl}/call?limit=1`, { method: 'GET', headers, signal }));
+  return status;
+}
+
 /** Stands in for Vapi if the workspace's key cannot be decrypted: nothing is dialled, and it is tried again until somebody mends that. */
 export function unreadableVapi(): VapiClient {
   const fail = () => Promise.reject(new Error("the workspace's credentials cannot be decrypted (ENCRYPTION_KEY)"));
