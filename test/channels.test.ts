@@ -18,7 +18,7 @@ test('when only voice calls are configured, then a call runs to its end, and a W
   expect(await resultOf(system, body.callId)).toMatchObject({ outcome: 'completed' });
   expect(await post('/webhook/kapso')).toMatchObject({
     status: 401,
-    body: { detail: 'WhatsApp is not configured (KAPSO_WEBHOOK_SECRET)' },
+    body: { detail: expect.stringContaining('KAPSO_WEBHOOK_SECRET is not set') },
   });
   expect((await fetch(`${system.apiUrl}/readyz`)).status).toBe(200);
 });
@@ -29,7 +29,7 @@ test('when only WhatsApp is configured, then a message is answered, and calls ar
   await system.sandbox.kapso.customerSends({ from: phone, text: 'hi' });
   expect(await outcomesOf(system, phone, 1)).toEqual(['answered']);
   const placed = await placeCall(system, { to: newNumber() });
-  expect(placed).toMatchObject({ status: 422, body: { detail: 'voice calls are not configured (VAPI_API_KEY)' } });
+  expect(placed).toMatchObject({ status: 422, body: { detail: expect.stringContaining('voice calls are not configured (VAPI_API_KEY') } });
   expect(await post('/api/v1/vapi/webhooks/vapi')).toMatchObject({
     status: 401,
     body: { detail: 'voice calls are not configured (VAPI_WEBHOOK_SECRET)' },

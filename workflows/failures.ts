@@ -58,7 +58,7 @@ function hasNothingToSend(type: string): boolean {
 }
 
 /** Prefixes of the types of our own failures, whose texts are safe to show. */
-const OWN_TYPES = ['KapsoError.', 'RecordError.'];
+const OWN_TYPES = ['KapsoError.', 'RecordError.'] as const;
 
 /** Why an activity failed, in words for operators. @throws the error itself if it is not the failure of an activity */
 export function failureText(error: unknown): string {

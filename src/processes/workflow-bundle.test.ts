@@ -10,7 +10,7 @@ const sources = (readdirSync(WORKFLOWS, { recursive: true }) as string[]).filter
 /** What a module may define besides functions, classes and types: constants, and definitions of the SDK, which are not changed afterwards. */
 const CONSTANT = new RegExp(
   [
-    String.raw`^(?:export )?const \w+(?:: [^=]+)? = (?:-?[\d_.]+(?: \* [\d_.]+)*;|'[^']*';|/.+/i?;|define\w+[<(]|proxy(?:Local)?Activities<)`,
+    String.raw`^(?:export )?const \w+(?:: [^=]+)? = (?:-?[\d_.]+(?: \* [\d_.]+)*;|'[^']*';|/.+/i?;|define\w+[<(]|(?:checked<\w+>\(\s*)?proxy(?:Local)?Activities<)`,
     String.raw`^(?:export )?const \w+ = [\[{][\s\S]* as const(?: satisfies \w+)?;$`,
   ].join('|'),
 );

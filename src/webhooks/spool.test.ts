@@ -277,6 +277,14 @@ test('when the database is away, then Temporal gets the requests, whether or not
   expect(await factsOf(workflow)).toEqual(['one']);
 });
 
+test('when the database hangs, and nobody can tell whether something waits, then Temporal gets the request', async () => {
+  const api = startApi();
+  postgresProxy.hang();
+  const workflow = newWorkflow();
+  await tell(api, workflow, 'one');
+  expect(await factsOf(workflow)).toEqual(['one']);
+});
+
 test('when both are away, then nothing counts as stored', async () => {
   const api = startApi();
   await Promise.all([temporalProxy.down(), postgresProxy.down()]);

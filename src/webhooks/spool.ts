@@ -18,6 +18,9 @@ const STORE_TIMEOUT_MS = 1_500;
 /** Timeout for the look whether requests of a workflow wait. */
 const LOOK_TIMEOUT_MS = 250;
 
+/** Timeout of the last attempt at Temporal, when the database did not store the request and the deadline has passed. Senders wait for 10 s. */
+const LAST_TRY_MS = 1_000;
+
 /** After the database did not store a request, others do without it for this long. */
 const DATABASE_PAUSE_MS = 1_000;
 
@@ -57,7 +60,7 @@ export function createSpool({ db, sendNow, logger }: { db: Database; sendNow: Se
    * Whether requests of the workflow wait, or may wait because the database is slow. Costs no query while the spool is empty. While the
    * database is away, nobody can tell, and delivering now is better than not at all.
    */
-  async function mayOvertake(workflowId: string): Promise<boolean> {
+  async function mayWait(workflowId: string): Promise<boolean> {
     if (isEmpty || Date.now() - databaseFailedAtMs < DATABASE_PAUSE_MS) return false;
     return await fromRecord(hasSpooledRequest(db, workflowId), LOOK_TIMEOUT_MS).catch(() => true);
   }
@@ -92,7 +95,7 @@ export function createSpool({ db, sendNow, logger }: { db: Database; sendNow: Se
 
   async function send(request: TemporalRequest, deadlineMs: number): Promise<void> {
     const workflowId = workflowIdOf(request);
-    const mayTry = !(await mayOvertake(workflowId)) && circuit.allows();
+    const mayTry = !(await mayWait(workflowId)) && circuit.allows();
     const problem = mayTry ? await tryNow(request, deadlineMs) : undefined;
     if (mayTry && problem === undefined) return;
     try {
@@ -101,7 +104,7 @@ export function createSpool({ db, sendNow, logger }: { db: Database; sendNow: Se
     } catch (error) {
       logger.error({ error, workflowId }, 'the spool did not accept a request');
       // Better out of order than not at all.
-      const stillAway = mayTry ? problem : await tryNow(request, deadlineMs);
+      const stillAway = mayTry ? problem : await tryNow(request, Math.max(deadlineMs, Date.now() + LAST_TRY_MS));
       if (stillAway !== undefined) throw stillAway;
     }
   }

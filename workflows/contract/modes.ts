@@ -50,12 +50,18 @@ export interface ModeChanged {
   onTheirWayIds: string[];
 }
 
-/** Each is validated, then answered when it is done. It fails with a `ModeError.*`; `Held` has `Holder` as its detail. */
-export const modeUpdates = Object.fromEntries(MODE_ACTIONS.map((action) => [action, defineUpdate(action)])) as unknown as Record<
-  ModeAction,
-  UpdateDefinition<ModeChanged, [ModeOrder]>
->;
+type UpdatesByAction = Record<ModeAction, UpdateDefinition<ModeChanged, [ModeOrder]>>;
 
+/** Each is validated, then answered when it is done. It fails with a `ModeError.*`; `Held` has `Holder` as its detail. */
+export const modeUpdates = {
+  takeOver: defineUpdate<ModeChanged, [ModeOrder]>('takeOver'),
+  release: defineUpdate<ModeChanged, [ModeOrder]>('release'),
+  pause: defineUpdate<ModeChanged, [ModeOrder]>('pause'),
+  assign: defineUpdate<ModeChanged, [ModeOrder]>('assign'),
+  close: defineUpdate<ModeChanged, [ModeOrder]>('close'),
+  attend: defineUpdate<ModeChanged, [ModeOrder]>('attend'),
+  handOver: defineUpdate<ModeChanged, [ModeOrder]>('handOver'),
+} as const satisfies UpdatesByAction;
 /** Types of the failures of `modeUpdates`. */
 export const MODE_HELD = 'ModeError.Held';
 export const MODE_UNKNOWN_CONVERSATION = 'ModeError.UnknownConversation';
