@@ -48,7 +48,7 @@ interface HistoryDependencies {
   repairs: boolean;
 }
 
-/** What is newer may be on its way by webhook. As long as the overlap of two passes of repair, so that nothing falls between. */
+/** Newer messages may still arrive by webhook. Equal to the overlap of two repair passes, so that no message is missed by both. */
 const SETTLED_AFTER_MS = 5 * 60_000;
 
 /** The activities of the import. */
@@ -87,7 +87,7 @@ interface Import extends HistoryDependencies {
   phoneNumberId: string;
 }
 
-/** A page of conversations: they alone name a person's number and business-scoped id together. */
+/** A page of conversations: only they have both a person's number and their business-scoped id. */
 async function importPeople({ account, phoneNumberId, ...rules }: Import, position: SyncPosition): Promise<SyncPosition> {
   const { cursor: after } = position;
   const query = { phoneNumberId, ...(after === undefined ? {} : { after }) };

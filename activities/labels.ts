@@ -1,10 +1,10 @@
-/** Returns the label of an order with its result or failure, so that a workflow can tell whether they are its own (workflows/own-results.ts). */
+/** Returns the label of an activity's input with its result or failure, so a workflow can tell whether it belongs to that input (workflows/own-results.ts). */
 import { ApplicationFailure } from '@temporalio/activity';
 import { isLabelled, type LabelledResult } from '../workflows/contract';
 
 type Activity = (...args: never[]) => Promise<unknown>;
 
-/** Wraps activities. An order without a label gets its plain result. */
+/** Wraps activities. An input without a label gets the plain result. */
 export function withLabels<T extends Record<keyof T, Activity>>(activities: T): T {
   const wrapped = Object.entries<Activity>(activities).map(([name, run]) => {
     const activity = async (...orders: unknown[]): Promise<unknown> => {

@@ -4,7 +4,7 @@ import { spoolRequest } from '../src/record/spool';
 import type { LateEvents } from '../workflows/contract';
 
 export interface LateEventActivities {
-  /** Safe to repeat: events that are taken twice change nothing. */
+  /** Safe to repeat: events that are processed twice change nothing. */
   spoolEvents(order: { workflowId: string; events: LateEvents }): Promise<void>;
 }
 

@@ -13,7 +13,7 @@ export interface ModelAlarm {
   succeeded(choice: ModelChoice): Promise<void>;
 }
 
-/** A single outage of a few seconds is nothing to wake people for. */
+/** An outage of a few seconds is no reason to wake people. */
 const FAILURES_IN_A_ROW = 10;
 
 const LASTING: readonly ModelErrorType[] = [

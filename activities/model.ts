@@ -36,7 +36,7 @@ export interface DraftOrder {
   lostReplyToIds?: string[];
   /** True if the conversation can send a long reply in parts. Not set by versions before 0.3, which get it cut. */
   takesParts?: boolean;
-  /** Messages for which a draft was thrown away, because a later one came. */
+  /** Messages whose draft was discarded, because a later message came. */
   supersededIds?: string[];
   /** True if the conversation understands `withheld`. Not set by versions before 0.4. */
   supportsSilence?: boolean;
@@ -61,7 +61,7 @@ export interface MovedTurn {
   moved: MovedMessages;
 }
 
-/** Nothing was stored, because the bot must be silent. */
+/** No draft was stored, because the bot must be silent. */
 export interface WithheldTurn {
   withheld: true;
 }
@@ -106,7 +106,7 @@ interface Material {
   workspaceId: string;
 }
 
-/** What a model is asked with. */
+/** What a model call needs. */
 type Question = Material & Pick<WorkspaceServices, 'models' | 'timeZone'>;
 
 /** Added to a prompt whose answer was cut off: an answer cannot be continued safely, because it may have ended within a word. */

@@ -55,7 +55,7 @@ export interface Recorded {
   flow?: number;
   conversationId: string;
   mode: string;
-  /** The bot must be silent: drafts that were begun before are thrown away. Missing before 0.4: they are sent. */
+  /** The bot must be silent: drafts begun earlier are discarded. Missing before 0.4: they are sent. */
   isSilent?: boolean;
   needsAttention: boolean;
   /** Ids of all messages in the conversation that still need a reply from this workflow, oldest first. */

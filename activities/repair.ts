@@ -1,4 +1,4 @@
-/** Finds what Kapso lists and no webhook has brought, and a paused webhook. */
+/** Finds messages and statuses in Kapso's list that came by no webhook, and a paused webhook. */
 import { Context, getClient } from '@temporalio/activity';
 import type { Database } from '../src/platform/database';
 import type { Logger } from '../src/platform/logger';
@@ -17,7 +17,7 @@ export type RepairPlan =
   /** Times in milliseconds since 1970. `isPaused`: list again after `againMs`, because nothing comes by webhook. */
   | { kind: 'walk'; sinceMs: number; untilMs: number; isPaused: boolean; againMs: number };
 
-/** What was found in a slice of time. */
+/** What was found within a slice of time. */
 export interface RepairedSlice {
   listed: number;
   messages: number;
@@ -26,11 +26,11 @@ export interface RepairedSlice {
 }
 
 export interface RepairActivities {
-  /** Looks at the webhook, which may switch it on, and at the position. @throws ApplicationFailure `KapsoError.…` */
+  /** Checks the webhook (and may switch it on again), and reads the position. @throws ApplicationFailure `KapsoError.…` */
   planRepair(order: { phoneNumberId: string }): Promise<RepairPlan>;
-  /** Takes what the record lacks of this time, and advances the position. @throws ApplicationFailure `KapsoError.…` */
+  /** Hands over what the database lacks from this slice, and advances the position. @throws ApplicationFailure `KapsoError.…` */
   repairSlice(order: { phoneNumberId: string; sinceMs: number; untilMs: number }): Promise<RepairedSlice>;
-  /** Alerts if the list cannot be read for a while. */
+  /** Raises an alert if the list could not be read for a while. */
   noteRepairProblem(order: { phoneNumberId: string; problem: string }): Promise<void>;
 }
 
@@ -40,7 +40,7 @@ export interface KapsoAccount {
   lists: KapsoLists;
 }
 
-/** Gathers what the record lacks, page by page, and then hands it to the conversations, as a webhook does. */
+/** Collects what the database lacks, page by page, then hands it to the conversations as a webhook does. */
 export interface ListedCollector {
   add(rows: readonly unknown[]): Promise<void>;
   take(): Promise<Omit<RepairedSlice, 'listed'>>;

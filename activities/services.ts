@@ -1,4 +1,4 @@
-/** What reaches a workspace's providers: with its own accounts, or with those of the environment. */
+/** A workspace's clients for its providers: with its own accounts, or with those of the environment. */
 import type { KapsoClient } from '../src/providers/kapso/client';
 import type { LanguageModels } from '../src/providers/models/client';
 import type { VapiClient } from '../src/providers/vapi/client';

@@ -1,5 +1,5 @@
 /**
- * Imports a number's history from Kapso: first its conversations, which know who a person is, then its messages, newest first. Answers
+ * Imports a number's history from Kapso: first its conversations, which identify people, then its messages, newest first. Answers
  * nobody. Each page is one step, whose result is the position, so a killed worker repeats one page.
  */
 import {

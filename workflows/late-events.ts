@@ -1,4 +1,4 @@
-/** Keeps webhook events while the database is away, and puts them into the spool once it is back. The API then takes them. */
+/** Stores webhook events while the database is down, and puts them into the spool once it is back. The API then processes them. */
 import { workflowInfo } from '@temporalio/workflow';
 import type { LateEvents } from './contract';
 import { spooling } from './proxies';

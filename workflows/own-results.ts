@@ -1,19 +1,19 @@
 /**
- * Local activities whose results are checked to be their own.
+ * Checks that a local activity's result belongs to its own input.
  *
  * When a workflow task times out while a local activity runs, as on a worker that gets no CPU time, Temporal repeats the task together with
  * the signals that have arrived since. The repeated task may schedule another local activity under the same number. The SDK does not start
- * that one: it takes the result of the first, which is still running. Without this check, a message would count as recorded that is not.
+ * it: it uses the result of the first, which is still running. Without this check, a message that was not recorded would count as recorded.
  *
- * Each order has a label, made of its content, that comes back with the result or the failure (activities/labels.ts). If it is another
- * one, the activity is run again: all of them are idempotent. Results in histories of releases before 0.4 have no labels, and are taken.
+ * Each input gets a label, derived from its content, that comes back with the result or the failure (activities/labels.ts). If the label
+ * differs, the activity runs again; all of them are idempotent. Results in histories of releases before 0.4 have no label, and are accepted.
  */
 import { ApplicationFailure, type LocalActivityOptions, log } from '@temporalio/workflow';
 import { isLabelled, type LabelledResult } from './contract';
 
 type LocalActivity = (order: never) => Promise<unknown>;
 
-/** Local activities with one order each. */
+/** Local activities that take one input each. */
 export type CheckedActivities<T extends Record<keyof T, LocalActivity>> = {
   [K in keyof T]: { executeWithOptions(options: LocalActivityOptions, orders: Parameters<T[K]>): ReturnType<T[K]> };
 };
@@ -22,7 +22,7 @@ interface Runnable {
   executeWithOptions(options: LocalActivityOptions, orders: [object]): Promise<unknown>;
 }
 
-/** `activities` as the SDK's proxy makes them. */
+/** Wraps `activities`, a proxy of the SDK. */
 export function checked<T extends Record<keyof T, LocalActivity>>(activities: CheckedActivities<T>): CheckedActivities<T> {
   const activity = (name: string) => (activities as unknown as Record<string, Runnable>)[name];
   return new Proxy({} as CheckedActivities<T>, {
@@ -62,7 +62,7 @@ function labelOfFailure(error: unknown): string | undefined {
   return isLabelled(last) ? last.resultLabel : undefined;
 }
 
-/** The name and a hash of the order (two of FNV-1a's kind, 64 bits), so that no text gets into a result. */
+/** The activity's name and a 64-bit hash of the input (two hashes in the style of FNV-1a), so that no text gets into a result. */
 function labelOf(name: string, order: object): LabelledResult['resultLabel'] {
   const text = JSON.stringify(order);
   let one = 0x811c9dc5;

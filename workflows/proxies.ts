@@ -55,7 +55,7 @@ export const workspaces = proxyActivities<Pick<Activities, 'awaitWorkspace'>>({
 });
 
 export const spooling = proxyActivities<Pick<Activities, 'spoolEvents'>>({
-  // One INSERT. Tried until the database is back: what is given up here is lost.
+  // One INSERT. Retried until the database is back: events that are given up here are lost.
   startToCloseTimeout: '10 s',
   retry: { initialInterval: '500 ms', backoffCoefficient: 2, maximumInterval: '20 s' },
 });

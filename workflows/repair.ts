@@ -1,5 +1,5 @@
 /**
- * One pass over Kapso's message list, from where the last one ended: what no webhook has brought goes the way of webhooks. The position is
+ * One pass over Kapso's message list, from where the last one ended: what came by no webhook is processed like one. The position is
  * in the database, so a pass may end anywhere. Started by a schedule per number, at the start of every process, and by operators.
  */
 import { isCancellation, log, setCurrentDetails, sleep } from '@temporalio/workflow';
@@ -11,7 +11,7 @@ import { repairRecords, repairs } from './proxies';
 const FIRST_SLICE_MS = 5 * 60_000;
 const SHORTEST_SLICE_MS = 60_000;
 const LONGEST_SLICE_MS = 6 * 60 * 60_000;
-/** A page of the list: a slice with fewer rows is too short to be worth its request. */
+/** Rows on a page of the list: after a slice with fewer, the next one is longer, so that requests are not wasted. */
 const FEW_ROWS = 100;
 const MANY_ROWS = 1_000;
 
@@ -41,7 +41,7 @@ export async function repairWorkflow({ phoneNumberId }: RepairInput): Promise<Re
   }
 }
 
-/** Slices of time, because the list comes newest first, and the messages of a person must be handed over in their order. */
+/** Works in slices of time: the list is newest first, but a person's messages must be handed over in order. */
 async function walk(phoneNumberId: string, plan: Extract<RepairPlan, { kind: 'walk' }>, result: RepairResult): Promise<void> {
   let sliceMs = FIRST_SLICE_MS;
   for (let sinceMs = plan.sinceMs; sinceMs < plan.untilMs; ) {

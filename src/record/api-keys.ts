@@ -8,7 +8,7 @@ export { ApiKeyRole };
 /** A key in a list. */
 export type ApiKeyRow = Omit<ApiKey, 'keyHash'>;
 
-/** Whom a key stands for. */
+/** The workspace and role of a key. */
 export interface KeyHolder {
   keyId: string;
   name: string;
@@ -19,7 +19,7 @@ export interface KeyHolder {
 /** `last_used_at` is written at most this often, in seconds. */
 const USE_RECORDED_EVERY_SECONDS = 60;
 
-/** Most keys of one workspace. */
+/** Maximum number of keys per workspace. */
 export const MAX_KEYS = 100;
 
 /** The key with this hash; undefined if there is none. Records its use. */
@@ -51,7 +51,7 @@ export interface NewKey {
 export async function createKey(db: Database, key: NewKey, actor: Actor): Promise<ApiKeyRow | undefined> {
   const { workspaceId, name, role, keyHash, lastFour } = key;
   return await db.transaction(async (transaction) => {
-    // Two requests at once must not both take the last place.
+    // Two concurrent requests must not both create the last allowed key.
     await transaction.query(sql`SELECT 1 FROM workspaces WHERE id = ${workspaceId}::uuid FOR UPDATE`);
     const [row] = await transaction.query<ApiKeyRow>(sql`
       INSERT INTO api_keys (workspace_id, name, role, key_hash, last_four)

@@ -22,7 +22,7 @@ export interface QueuedConversation {
   position: QueuePosition;
 }
 
-/** The conversations with such a reason; who has waited longest comes first. */
+/** The conversations with such a reason, longest waiting first. */
 export async function findQueue(db: Database, filter: QueueFilter, limit: number): Promise<QueuedConversation[]> {
   const { workspaceId = null, kinds, after } = filter;
   const positions = await db.query<QueuePosition>(sql`

@@ -1,4 +1,4 @@
-/** The reasons why a conversation needs a person. A reason stays until what it names is cured. */
+/** The reasons why a conversation needs a person. A reason stays until it is resolved. */
 import type { Prisma } from '../../prisma/generated/client';
 import type { AttentionKind } from '../../workflows/contract';
 import { type Database, type Statements, sql } from '../platform/database';

@@ -1,5 +1,5 @@
 /**
- * What people changed through the API: who, what, before, after, when. Written in the transaction of the change where there is one. Entries
+ * Changes made through the API: who, what, before, after, when. Written in the transaction of the change where there is one. Entries
  * contain no secret and no text of a message, and outlive what they name.
  */
 import type { AuditEntry, Prisma } from '../../prisma/generated/client';

@@ -1,4 +1,4 @@
-/** Messages that people write by hand: rows of the outbox like the bot's, but nobody silences them. */
+/** Messages that people write by hand: outbox rows like the bot's, but sent whatever the mode. */
 import { type Database, sql } from '../platform/database';
 import { effectiveMode } from './modes';
 
@@ -33,8 +33,8 @@ export type HandMessageVerdict = HandMessageInOutbox | { kind: 'window_closed'; 
 const WINDOW_MS = 24 * 60 * 60_000;
 
 /**
- * Stores the message, unless it was stored before; or says why WhatsApp would not take it. While the bot is silent, it is the reply to
- * everything that is open. The conversation must exist.
+ * Stores the message, unless it was stored before, or returns why WhatsApp would not accept it. While the bot is silent, it is the reply
+ * to all open messages. The conversation must exist.
  */
 export async function storeHandMessage(db: Database, message: NewHandMessage): Promise<HandMessageVerdict> {
   const stored = await findHandMessage(db, message.id);

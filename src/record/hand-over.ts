@@ -1,9 +1,9 @@
-/** The sentence that a customer is sent when the conversation is handed over. */
+/** The text that is sent to the customer when the conversation is handed over. */
 import { type Database, sql } from '../platform/database';
 
 /**
- * Stores the sentence of the workspace in the outbox, unless the customer has been sent one since nobody has the conversation, or a person
- * has it already. Returns the message that waits to be sent; undefined if there is none. Safe to repeat.
+ * Stores the workspace's text in the outbox, unless a person already has the conversation, or the customer has got the text since the
+ * hand-over began. Returns the message that waits to be sent; undefined if there is none. Safe to repeat.
  */
 export async function storeHandOverSentence(
   db: Database,

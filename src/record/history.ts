@@ -1,4 +1,4 @@
-/** Imports history: messages from before, which nobody answers. Idempotent: a page may be imported twice. */
+/** Imports history: earlier messages, which nobody answers. Idempotent: a page may be imported twice. */
 import type { ContactIdentity, InboundMessage, ReportedStatus, SyncPosition } from '../../workflows/contract';
 import { conversationWorkflowId } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
@@ -16,7 +16,7 @@ export interface PastMessage {
   correlationIds: string[];
 }
 
-/** A person, and what was said. */
+/** A person, with their messages and the replies. */
 export interface PastTalk {
   contact: ContactIdentity;
   /** When Kapso saw the person last; milliseconds since 1970. */
@@ -93,7 +93,7 @@ export async function importMessages(
 
 const UUID = /^[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i;
 
-/** How many of these messages (WhatsApp's ids) are history in the record. */
+/** How many of these messages (WhatsApp's ids) are stored as history. */
 export async function countHistory(db: Database, workspaceId: string, ids: readonly string[]): Promise<number> {
   const rows = await db.query<{ count: number }>(sql`
     SELECT count(*)::int AS count FROM messages

@@ -1,9 +1,9 @@
-/** What the record already has of Kapso's message list. */
+/** Which entries of Kapso's message list are already stored. */
 import type { StatusReport } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
 import { isWorkspaceOf } from './workspaces';
 
-/** Those of the messages (WhatsApp's ids) of a number that are stored: recorded, parked, or dead letters. */
+/** Which messages (WhatsApp's ids) of a number are stored: recorded, parked, or as dead letters. */
 export async function findStoredMessages(db: Database, phoneNumberId: string, ids: readonly string[]): Promise<Set<string>> {
   if (ids.length === 0) return new Set();
   const recorded = await db.query<{ id: string }>(sql`
@@ -24,7 +24,7 @@ export async function findStoredMessages(db: Database, phoneNumberId: string, id
 /** A status, with our id of the reply if the list has it. */
 export type ListedStatus = StatusReport & { messageId?: string | undefined };
 
-/** The statuses that would change nothing: they are stored, and no reply of ours is lower, or without WhatsApp's id. */
+/** The statuses that would change nothing: they are stored, and our reply has WhatsApp's id and no lower status. */
 export async function findAppliedStatuses(db: Database, statuses: readonly ListedStatus[]): Promise<Set<string>> {
   if (statuses.length === 0) return new Set();
   const input = statuses.map(({ providerMessageId, status, messageId }) => ({
@@ -43,7 +43,7 @@ export async function findAppliedStatuses(db: Database, statuses: readonly Liste
   return new Set(rows.map(({ key }) => key));
 }
 
-/** Identifies a status among others. */
+/** The key of a status. */
 export function statusKey({ status, providerMessageId }: Pick<StatusReport, 'status' | 'providerMessageId'>): string {
   return `${status} ${providerMessageId}`;
 }

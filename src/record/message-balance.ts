@@ -2,14 +2,14 @@
 import { MessageOutcome, type Prisma } from '../../prisma/generated/client';
 import { type Database, sql } from '../platform/database';
 
-/** Where inbound messages are. */
+/** What became of inbound messages. */
 export interface MessageBalance {
-  /** In the record. */
+  /** Recorded. */
   accepted: number;
   /** Without an outcome. */
   pending: number;
   outcomes: Record<MessageOutcome, number>;
-  /** The counts add up, and what counts as answered has a reply that was sent, with all its parts. */
+  /** The counts add up, and every answered message has a reply that was sent, with all its parts. */
   balanced: boolean;
 }
 

@@ -1,6 +1,6 @@
 /**
- * The numbers of a day. Always computed from the messages of that day, so that they are right after whatever happened; the table only saves
- * computing them again. A fact counts on the day of the message that it is about: a reply that is read tomorrow counts as read today.
+ * The numbers of a day. Always computed from the messages of that day, so they are right even after a crash; the table is only a cache.
+ * A status counts on the day of its message: a reply that is read tomorrow counts as read today.
  */
 import { type Database, sql } from '../platform/database';
 
@@ -33,7 +33,7 @@ export interface DayRange {
   timeZone: string;
 }
 
-/** Replies are read and fail for weeks; later facts about a day do not change its numbers any more. */
+/** Replies can be read or fail for weeks. After this time, the numbers of a day no longer change. */
 const SETTLED_AFTER = sql`interval '45 days'`;
 /** How old the numbers of a day that has just ended, and of an older day, may be. */
 const FRESH_FOR = { recent: sql`interval '5 seconds'`, older: sql`interval '1 hour'` };
@@ -75,7 +75,7 @@ export async function computeMessageMetrics(
 ): Promise<void> {
   // Imported messages and those of groups count nowhere: nobody is answered there.
   const isReceived = sql`m.direction = 'inbound' AND m.outcome IS DISTINCT FROM 'history' AND m.outcome IS DISTINCT FROM 'group'`;
-  // A draft that was never handed to WhatsApp is no message.
+  // A draft that was never handed to WhatsApp does not count.
   const isSent = sql`m.direction = 'outbound' AND m.send_attempts > 0`;
   await db.query(sql`
     INSERT INTO message_metrics AS k (workspace_id, day, time_zone, received, answered, total_sent, delivered, read, failed, handed_over,

@@ -1,4 +1,4 @@
-/** Single messages, and how far they have come. */
+/** Single messages and their statuses. */
 import type { Prisma } from '../../prisma/generated/client';
 import type { Database } from '../platform/database';
 import { type MessageStatus, messageColumns } from './conversations';

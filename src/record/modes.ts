@@ -1,10 +1,9 @@
 /**
- * Who answers: the mode of a conversation, of its workspace and of the installation. The bot may speak only if none of the three silences
- * it.
+ * Who answers: the mode of a conversation, of its workspace and of the installation. The bot may answer only if all three are `ai`.
  *
  * A change commits first, and then withholds the drafts that wait in the outbox, in a statement of its own. That decides every race with
- * a claim, without a lock on the conversation: a claim that began before the change either has its row already, so that the withholding
- * waits for it and finds it on its way, or comes to the row later, and finds it withheld. A claim that begins afterwards sees the mode.
+ * a claim, without a lock on the conversation. A claim that began before the change may have locked its row already: the second statement
+ * waits for it and finds the message being sent. Otherwise the claim finds the row withheld. A claim that begins afterwards sees the mode.
  * See docs/decisions/0018-modes.md.
  */
 import { Prisma } from '../../prisma/generated/client';
@@ -14,17 +13,17 @@ import { attentionAlert } from './alerts';
 import { withoutReasons, withReason } from './attention';
 import { currentConversation } from './merged-conversations';
 
-/** The mode of the row `alias` of conversations, workspaces or installation: it ends by itself when its time is over. */
+/** The mode of the row `alias` of conversations, workspaces or installation; `ai` once its deadline has passed. */
 export function modeNow(alias: 'c' | 'w' | 'i'): Prisma.Sql {
   const row = Prisma.raw(alias);
   return sql`CASE WHEN ${row}.mode_until <= now() THEN 'ai'::conversation_mode ELSE ${row}.mode END`;
 }
 
-/** The mode that applies to conversation `c` of workspace `w`: its own, unless that lets the bot speak and one above it does not. */
+/** The mode that applies to conversation `c` of workspace `w`: its own, or if that is `ai`, the one of the workspace or installation. */
 export const effectiveMode: Prisma.Sql = sql`COALESCE(NULLIF(${modeNow('c')}, 'ai'), NULLIF(${modeNow('w')}, 'ai'),
   (SELECT ${modeNow('i')} FROM installation i WHERE i.id = 1), 'ai')`;
 
-/** Whether nobody in particular wrote the outbound message `m`, so that it is not sent while the bot must be silent. */
+/** Whether the bot wrote the outbound message `m`: then it is not sent while the bot must be silent. */
 export const isAutomatic: Prisma.Sql = sql`(m.author IS NULL OR m.author = 'model')`;
 
 /** Whether the bot must be silent in the conversation of message `m`. */
@@ -37,10 +36,10 @@ export function isAnsweredByHand(turnId: Prisma.Sql): Prisma.Sql {
   return sql`COALESCE((SELECT h.author = 'person' FROM messages h WHERE h.reply_to_id = ${turnId}), false)`;
 }
 
-/** The failure of a draft that was thrown away. */
+/** The failure of a draft that was discarded. */
 export const WITHHELD = 'not sent: a person took over, or the bot was paused';
 
-/** What became of a requested change. */
+/** The result of a requested change. */
 export type ModeVerdict = { kind: 'changed'; changed: ModeChanged } | { kind: 'held'; heldBy: string; since: string } | { kind: 'unknown' };
 
 /** Changes the mode of a conversation, unless another person has it, and withholds the drafts that wait. Safe to repeat. */
@@ -53,7 +52,7 @@ export async function changeMode(db: Database, action: ModeAction, order: ModeOr
   return { kind: 'changed', changed: await stateAfter(db, row.id, withheldIds) };
 }
 
-/** Whether the bot goes on as before, so that its drafts stay. */
+/** Whether the change leaves the bot as it was, so that its drafts stay. */
 function speaksAfter(action: ModeAction): boolean {
   return action === 'attend';
 }
@@ -82,25 +81,25 @@ function changeOf(action: ModeAction, order: ModeOrder): Prisma.Sql {
   }
 }
 
-/** Nobody has it, or the one who asks, or the one from whom it is taken. A hold by the phone, or of nobody in particular, ends for anyone. */
+/** Whether it is free, or held by the requester or by the person named in `from`. Anyone may take over from the phone, or from a hold without a name. */
 function mayTake({ by, from }: ModeOrder): Prisma.Sql {
   return sql`(${modeNow('c')} <> 'human' OR c.held_by IS NULL OR c.held_by IN (${by}, ${from ?? by}, ${PHONE_HOLDER}))`;
 }
 
-/** Columns of `c`. The same holder keeps the time since when it has been theirs. */
+/** Columns of `c`. If the holder stays the same, `held_since` does too. */
 function held(mode: 'human' | 'paused', holder: string, untilMs: number | undefined): Prisma.Sql {
   const isSame = sql`${modeNow('c')} = ${mode}::conversation_mode AND c.held_by = ${holder}`;
   return sql`mode = ${mode}::conversation_mode, mode_until = ${untilMs === undefined ? null : new Date(untilMs)}, held_by = ${holder},
     held_since = CASE WHEN ${isSame} THEN c.held_since ELSE now() END, updated_at = now()`;
 }
 
-/** Somebody has it now; why it was handed over stays to be read. */
+/** Somebody has it now, so `handed_over` is cleared; the hand-over itself stays readable. */
 const stillNeeded = withoutReasons(sql`c.attention`, ['handed_over']);
 const NO_LONGER_HANDED_OVER = sql`attention = ${stillNeeded}, needs_attention = ${stillNeeded} <> '[]'`;
 
 const RELEASED = sql`mode = 'ai', mode_until = NULL, held_by = NULL, held_since = NULL, hand_over = NULL, updated_at = now()`;
 
-/** The bot stops; whoever has the conversation keeps it, else it waits for somebody. */
+/** The bot stops. A person who has the conversation keeps it; otherwise it waits for one. */
 function handOverStatement(where: Prisma.Sql, { reason, summary, questions }: HandOver): Prisma.Sql {
   const isHeld = sql`${modeNow('c')} = 'human'`;
   const note = JSON.stringify({ reason, summary: summary ?? null, questions: questions ?? [] });
@@ -125,7 +124,7 @@ async function refusalOf(db: Database, conversationId: string): Promise<ModeVerd
 }
 
 /**
- * Throws the bot's drafts of a conversation away, as far as they wait in the outbox, and returns their ids. Their messages wait again. Runs
+ * Discards the bot's drafts of a conversation that wait in the outbox, and returns their ids. Their messages wait again. Runs
  * after the change of the mode has been committed.
  */
 export async function withholdDrafts(db: Statements, conversationId: string): Promise<string[]> {
@@ -145,7 +144,7 @@ export async function withholdDrafts(db: Statements, conversationId: string): Pr
   return rows.map(({ id }) => id);
 }
 
-/** Since when the customer waits, if messages do. Left to the next statement that sees the mode, if the bot may speak. */
+/** Sets since when the customer has waited, if messages wait, whatever the mode: if the bot may answer, they are resumed. */
 async function noteWaiting(db: Statements, conversationId: string): Promise<void> {
   await db.query(sql`
     UPDATE conversations c SET waiting_since = COALESCE(c.waiting_since, o.since) FROM (
@@ -154,7 +153,7 @@ async function noteWaiting(db: Statements, conversationId: string): Promise<void
     WHERE c.id = ${conversationId}::uuid AND o.since IS NOT NULL AND c.waiting_since IS NULL`);
 }
 
-/** The person has settled what is open in another way. Messages of a reply that is on its way get their outcome from it. */
+/** The person has dealt with the open messages in another way. Messages whose reply is being sent get their outcome from that reply. */
 async function closeMessages(db: Statements, conversationId: string): Promise<void> {
   await db.query(sql`
     WITH closed AS (
@@ -164,7 +163,7 @@ async function closeMessages(db: Statements, conversationId: string): Promise<vo
     UPDATE conversations SET waiting_since = NULL WHERE id = ${conversationId}::uuid`);
 }
 
-/** A claim that is older was lost, and says nothing about the turn that a person interrupts. */
+/** An older claim was lost, and does not concern the turn that a person interrupts. */
 const ON_ITS_WAY = sql`interval '1 hour'`;
 
 async function stateAfter(db: Statements, conversationId: string, withheldIds: string[]): Promise<ModeChanged> {
@@ -178,7 +177,7 @@ async function stateAfter(db: Statements, conversationId: string, withheldIds: s
 }
 
 /**
- * Makes the messages of a turn wait again whose reply, or a part of it, was thrown away. A part that the customer has seen stays in the
+ * Makes the messages of a turn wait again after its reply, or a part of it, was discarded. A part that the customer has seen stays in the
  * conversation, and answers nothing.
  */
 export async function reopenTurn(db: Database, conversationId: string, messageIds: string[]): Promise<void> {
@@ -202,7 +201,7 @@ export async function reopenTurn(db: Database, conversationId: string, messageId
   if (rows[0]) await noteWaiting(db, rows[0].id);
 }
 
-/** Longer than a refused send is tried again. */
+/** Longer than a refused send is retried. */
 const WAITS_AT_MOST = sql`interval '2 hours'`;
 
 /** Sets the mode of a workspace, or of the installation, and withholds the drafts that wait there. Returns false if there is no such workspace. */

@@ -1,4 +1,4 @@
-/** What people do in a conversation without writing to the customer: internal notes, and reading it. */
+/** What people do in a conversation without writing to the customer: write internal notes, and mark it as read. */
 import { type Database, type Statements, sql } from '../platform/database';
 import { type Actor, recordAudit } from './audit';
 import { currentConversation } from './merged-conversations';
@@ -20,7 +20,7 @@ export interface NewNote {
   forModel: boolean;
 }
 
-/** `isOther`: another note was written under this id before. */
+/** `isOther`: the id already belongs to a different note. */
 export type WrittenNote = { note: SingleMessage; isOther: boolean };
 
 /** Writes the note, or finds the one with this id. Undefined if there is no such conversation. */

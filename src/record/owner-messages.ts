@@ -1,6 +1,6 @@
 /**
- * Messages that the owner typed in the WhatsApp Business app. They are part of the conversation, and take it over: the bot comes back after
- * a while, or when it is released. What we sent ourselves is never taken for the owner's.
+ * Messages that the owner typed in the WhatsApp Business app. They are part of the conversation, and take it over: the bot resumes after
+ * a while, or at the release. Messages that Parley sent are never taken for the owner's.
  */
 import { type InboundMessage, PHONE_HOLDER } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
@@ -29,7 +29,7 @@ export async function recordOwnerMessages(db: Database, order: OwnerMessagesOrde
   await settleOpen(db, order.conversationId, new Date(newest));
 }
 
-/** Whether something has changed. */
+/** Whether anything was changed. */
 async function recordOne(db: Database, order: OwnerMessagesOrder, message: InboundMessage): Promise<boolean> {
   const { edits, deletes } = message.fromBusiness ?? {};
   if (edits !== undefined) return (await editMessage(db, order, edits, message)) || (await insertMessage(db, order, message, edits));
@@ -38,7 +38,7 @@ async function recordOne(db: Database, order: OwnerMessagesOrder, message: Inbou
   return await insertMessage(db, order, message, message.providerMessageId);
 }
 
-/** How much earlier than its time at WhatsApp a send of ours may have been claimed. */
+/** How long before WhatsApp's time of a message our send of it may have been claimed. */
 const SEND_TAKES = sql`interval '2 minutes'`;
 
 /**
@@ -99,7 +99,7 @@ async function deleteMessage(
   return rows.length > 0;
 }
 
-/** Unless a person or a pause has it, or the time is over. Whether the phone has it now. */
+/** Takes the conversation over, unless a person has it, it is paused, or the time is over. Returns whether the phone has it now. */
 async function takeOverByPhone(db: Database, conversationId: string, untilMs: number): Promise<boolean> {
   const until = new Date(untilMs);
   const isPhones = sql`(${modeNow('c')} = 'human' AND c.held_by = ${PHONE_HOLDER})`;
@@ -113,7 +113,7 @@ async function takeOverByPhone(db: Database, conversationId: string, untilMs: nu
   return rows[0]?.isSilent ?? false;
 }
 
-/** What the customer had written by then has been answered on the phone. */
+/** The messages that the customer had written by then were answered on the phone. */
 async function settleOpen(db: Database, conversationId: string, answeredAt: Date): Promise<void> {
   await db.query(sql`
     WITH settled AS (

@@ -1,4 +1,4 @@
-/** How far Kapso's message lists have been compared with the record. */
+/** How far Kapso's message lists have been compared with the database. */
 import { type Database, sql } from '../platform/database';
 import { maskPhoneNumbers } from '../platform/logger';
 import { cutText } from '../platform/text';
@@ -27,14 +27,14 @@ export async function findRepairedUntil(db: Database, phoneNumberId: string): Pr
   return rows[0]?.untilMs;
 }
 
-/** Everything that was listed before this time has been taken. Only rises. */
+/** Everything listed before this time has been processed. Only advances. */
 export async function advanceRepair(db: Database, phoneNumberId: string, untilMs: number): Promise<void> {
   await db.query(sql`
     UPDATE repairs r SET repaired_until = GREATEST(r.repaired_until, ${new Date(untilMs)}), failing_since = NULL, problem = NULL
     FROM workspaces w WHERE w.id = r.workspace_id AND w.kapso_phone_number_id = ${phoneNumberId}`);
 }
 
-/** A pass has ended early. Raises an alert once that has been so for `alertAfterMs`. */
+/** Records that a pass ended early. Raises an alert if no pass has been complete for `alertAfterMs`. */
 export async function noteRepairProblem(
   db: Database,
   { phoneNumberId, problem, alertAfterMs }: { phoneNumberId: string; problem: string; alertAfterMs: number },

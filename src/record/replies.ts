@@ -27,7 +27,7 @@ export interface NewDraft {
   workflowId: string;
   /** The inbound messages of the turn, oldest first. The reply belongs to the last one. */
   messageIds: string[];
-  /** Those among them for which a draft was thrown away, because a later message came. */
+  /** Those whose draft was discarded, because a later message came. */
   supersededIds?: string[];
   /** The texts to send, one message each. */
   texts: string[];
@@ -187,7 +187,7 @@ export async function endClaim(
 
 /**
  * The state of the row. If it is `sending` although we did not claim it, the worker that did has died or hangs: the outcome is unknown,
- * and the row becomes `unconfirmed`. If it waits although the bot must be silent, it is thrown away.
+ * and the row becomes `unconfirmed`. If it waits although the bot must be silent, it is discarded.
  */
 export async function endForeignClaim(db: Database, messageId: string): Promise<SendVerdict> {
   const rows = await db.query<ReplyState>(sql`
@@ -326,7 +326,7 @@ export async function raiseReply(
 const sentTime = sql`(SELECT e.occurred_at FROM message_status_events e
   WHERE e.provider_message_id = m.provider_message_id AND e.status = 'sent' AND ${isPlausible(sql`e.occurred_at`)})`;
 
-/** Whether the row `m` can have been sent at this time: its claim and WhatsApp's clock agree, more or less. */
+/** Whether the row `m` can have been sent at this time: its claim and WhatsApp's clock roughly agree. */
 function isPlausible(at: Prisma.Sql): Prisma.Sql {
   return sql`${at} BETWEEN m.claimed_at - interval '1 hour' AND m.claimed_at + interval '1 day'`;
 }
@@ -398,7 +398,7 @@ export async function joinEarlyReports(db: Database, reply: { providerMessageId:
   );
 }
 
-/** Gives the row the time of the report `sent`, if it has another one. */
+/** Sets the row's time to that of its `sent` report, if it differs. */
 export async function noteSentTime(db: Database, providerMessageId: string): Promise<void> {
   await db.query(sql`
     UPDATE messages m SET occurred_at = ${sentTime}

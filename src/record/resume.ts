@@ -1,4 +1,4 @@
-/** What waits in a conversation while the bot is silent, and is answered when it may speak again. */
+/** Messages that wait while the bot is silent, and are answered when it may answer again. */
 import type { InboundMessage } from '../../workflows/contract';
 import { type Database, isOneOf, sql } from '../platform/database';
 import { raiseAttention } from './attention';
@@ -44,7 +44,7 @@ export async function resumeConversation(
   return { context: isTooOld ? { ...context, needsAttention: true } : context, answerableIds };
 }
 
-/** The outcomes of messages that get no reply after all. What repeats itself gets one reply together with the rest. */
+/** The outcomes of messages that get no reply after all. Repetitions get one reply together with the rest. */
 function judge(
   open: OpenMessage[],
   context: KnownContext & { hasModel: boolean },

@@ -1,4 +1,4 @@
-/** What became of a conversation's latest session, from its messages: so it is known for as long as they are. */
+/** The result of a conversation's latest session. Computed from its messages, so it is available as long as they are. */
 import type { MessageOutcome } from '../../prisma/generated/client';
 import { type Database, sql } from '../platform/database';
 import { currentConversation } from './merged-conversations';

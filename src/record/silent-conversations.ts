@@ -1,4 +1,4 @@
-/** Conversations whose bot is silent: what a deadline ends, what waits too long, and what was left behind. */
+/** Conversations whose bot is silent: expired modes, long waits, and manual messages that were left behind. */
 import type { SendRequested } from '../../workflows/contract';
 import { type Database, sql } from '../platform/database';
 import { attentionAlert } from './alerts';
@@ -11,10 +11,10 @@ export interface ToldConversation {
   workflowId: string;
 }
 
-/** Rows of one look; the next one finds the others. */
+/** Rows per look; the next look finds the others. */
 const AT_ONCE = 200;
 
-/** Ends the modes of conversations whose time is over, so that lists and filters say so. */
+/** Ends expired modes of conversations, so that lists and filters show it. */
 export async function endExpiredModes(db: Database): Promise<ToldConversation[]> {
   return await db.query<ToldConversation>(sql`
     UPDATE conversations c SET mode = 'ai', mode_until = NULL, held_by = NULL, held_since = NULL, updated_at = now()
@@ -23,7 +23,7 @@ export async function endExpiredModes(db: Database): Promise<ToldConversation[]>
     RETURNING c.id AS "conversationId", c.workflow_id AS "workflowId"`);
 }
 
-/** Conversations in which something waits although the bot may speak: a mode has ended, of the conversation or above it. */
+/** Conversations with messages that wait although the bot may answer: a mode has ended, of the conversation, its workspace or the installation. */
 export async function findResumable(db: Database): Promise<ToldConversation[]> {
   return await db.query<ToldConversation>(sql`
     SELECT c.id AS "conversationId", c.workflow_id AS "workflowId" FROM conversations c JOIN workspaces w ON w.id = c.workspace_id

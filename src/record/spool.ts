@@ -55,7 +55,7 @@ export async function findSpooledRequests(
   return rows.map((row) => ({ ...row, position: BigInt(row.position) }));
 }
 
-/** Notes that requests wait no longer. */
+/** Marks requests as done. */
 export async function markRelayed(db: Statements, positions: readonly bigint[]): Promise<void> {
   await db.query(sql`UPDATE spooled_requests SET relayed_at = now() WHERE position = ANY(${positions.map(String)}::bigint[])`);
 }
@@ -70,13 +70,13 @@ const depthQuery: Prisma.Sql = sql`
   SELECT count(*)::int AS waiting, COALESCE(GREATEST(extract(epoch FROM now() - min(created_at)), 0), 0)::float8 AS "oldestSeconds"
   FROM (SELECT created_at FROM spooled_requests WHERE relayed_at IS NULL ORDER BY position LIMIT ${MAX_COUNTED}) w`;
 
-/** Makes this session the only one that relays. Returns false if another one does. */
+/** Makes this session the relay. Returns false if another session is. */
 export async function lockRelay(session: Statements): Promise<boolean> {
   const [row] = await session.query<{ isLocked: boolean }>(sql`SELECT pg_try_advisory_lock(${RELAY_LOCK_KEY}) AS "isLocked"`);
   return row?.isLocked ?? false;
 }
 
-/** Lets another session relay. */
+/** Lets another session become the relay. */
 export async function unlockRelay(session: Statements): Promise<void> {
   await session.query(sql`SELECT pg_advisory_unlock(${RELAY_LOCK_KEY})`);
 }

@@ -1,6 +1,6 @@
 /**
  * The order of a conversation's timeline: by arrival, except for imported history and messages too old to be answered, which belong where
- * they were written. (By WhatsApp's clock throughout, a message would sort before the reply to an earlier one: its times are whole seconds.)
+ * they were written. (WhatsApp's times are whole seconds: by them alone, a message could sort before the reply to an earlier one.)
  */
 import { Prisma } from '../../prisma/generated/client';
 import { type Database, sql } from '../platform/database';

@@ -33,7 +33,7 @@ export type ImmediateOutcome = 'history' | 'group' | 'human' | 'paused' | 'ai_di
 /** Kinds of message that are answered if they have text, which for media is the caption. */
 const ANSWERABLE_KINDS = new Set(['text', 'image', 'video', 'document', 'audio', 'sticker']);
 
-/** Kinds that ask nobody for an answer. Any other one waits for the person, while the bot is silent. */
+/** Kinds that need no answer. While the bot is silent, any other kind waits for the person. */
 const KINDS_WITHOUT_QUESTION = new Set(['reaction', 'system', 'edit', 'revoke', 'unsupported']);
 
 /** The outcome of a message when it is recorded; null if it needs a reply, or, while the bot is silent, waits for one. */

@@ -1,4 +1,4 @@
-/** Messages that WhatsApp has accepted and does not deliver: the phone is off, the customer has blocked the number, or reports do not arrive. */
+/** Messages that WhatsApp has accepted but not delivered: the phone is off, the customer has blocked the number, or reports do not arrive. */
 import { type Database, sql } from '../platform/database';
 import { attentionAlert } from './alerts';
 import { withoutReasons, withReason } from './attention';
@@ -8,9 +8,9 @@ import { newestFirst } from './timeline';
 const NEWEST_MESSAGES = 50;
 
 /**
- * Asks for attention to the conversations with a message that was sent `minutes` ago and is not delivered. Every message is looked at
- * once, by whichever process comes first: the row of the installation knows until when all have been. Those from before the first look do
- * not count. Returns the ids of the conversations.
+ * Requests attention for the conversations with a message that was sent `minutes` ago and is not delivered. Every message is checked
+ * once, by whichever process comes first: the installation's row stores the time up to which all have been checked. Messages from before
+ * the first check do not count. Returns the ids of the conversations.
  */
 export async function reportUndelivered(db: Database, minutes: number): Promise<string[]> {
   const reason = { kind: 'undelivered', text: `a message was sent ${describeMinutes(minutes)} ago, and is still not delivered` } as const;
@@ -37,7 +37,7 @@ export async function reportUndelivered(db: Database, minutes: number): Promise<
   return rows.map(({ id }) => id);
 }
 
-/** Takes the reason back where everything has been delivered meanwhile, or has failed, which is another reason. Returns how many. */
+/** Clears the reason where everything has since been delivered or has failed (which is another reason). Returns how many. */
 export async function clearDelivered(db: Database, minutes: number): Promise<number> {
   const left = withoutReasons(sql`c.attention`, ['undelivered']);
   const rows = await db.query(sql`

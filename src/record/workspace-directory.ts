@@ -1,6 +1,6 @@
 /**
- * The workspaces in the memory of a process, with the settings that apply to each. Webhooks are verified and clients made from it: they
- * must not wait for the database, nor fail while it is away. One small query tells whether anything has changed.
+ * The workspaces in the memory of a process, with the settings that apply to each. Webhooks are verified and clients are made with it:
+ * neither may wait for the database, nor fail while it is down. One small query tells whether anything has changed.
  */
 import type { Settings } from '../platform/config';
 import { type Database, sql } from '../platform/database';

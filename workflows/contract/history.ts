@@ -10,7 +10,7 @@ export interface SyncPosition {
   /** Rows that Kapso has listed so far. */
   conversations: number;
   messages: number;
-  /** Those messages that are history in the record. */
+  /** Of these, the messages that are stored as history. */
   imported: number;
   /** Rows that cannot be read. */
   unreadable: number;

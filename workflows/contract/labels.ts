@@ -1,4 +1,4 @@
-/** What a local activity returns for an order with a label; see workflows/own-results.ts. */
+/** What a local activity returns for an input with a label; see workflows/own-results.ts. */
 export interface LabelledResult {
   resultLabel: string;
   /** Missing if the activity returns nothing. */

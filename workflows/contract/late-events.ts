@@ -1,4 +1,4 @@
-/** Webhook events that the database could not store: Temporal keeps them until it can. */
+/** Webhook events that the database could not store: Temporal stores them until it can. */
 import { WORKFLOW_TASK_TIMEOUT_MS } from './search-attributes';
 
 /** The verified body of a webhook, or a part of it that reads as one. */

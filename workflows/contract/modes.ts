@@ -16,11 +16,11 @@ export interface HandOver {
   summary?: string;
   /** What is still open. */
   questions?: string[];
-  /** Which of the workspace's sentences the customer is sent, such as `en`; without it, the first one. */
+  /** Language of the workspace's text that is sent to the customer, such as `en`; without it, the first one. */
   language?: string;
 }
 
-/** `attend`: a person says that the reasons for attention are dealt with. */
+/** `attend`: a person has dealt with the reasons for attention. */
 export const MODE_ACTIONS = ['takeOver', 'release', 'pause', 'assign', 'close', 'attend', 'handOver'] as const;
 export type ModeAction = (typeof MODE_ACTIONS)[number];
 
@@ -39,20 +39,20 @@ export interface ModeOrder {
   handOver?: HandOver;
 }
 
-/** The answer to a change, once it applies. */
+/** The result of a change, once it has taken effect. */
 export interface ModeChanged {
   conversationId: string;
   mode: Mode;
   heldBy: string | null;
-  /** Drafts that were thrown away before anything of them was sent. */
+  /** Drafts that were discarded before any part of them was sent. */
   withheldIds: string[];
-  /** Messages of the bot that are being sent, or may have been: they cannot be called back. */
+  /** Messages of the bot that are being sent, or may have been sent: they cannot be recalled. */
   onTheirWayIds: string[];
 }
 
 type UpdatesByAction = Record<ModeAction, UpdateDefinition<ModeChanged, [ModeOrder]>>;
 
-/** Each is validated, then answered when it is done. It fails with a `ModeError.*`; `Held` has `Holder` as its detail. */
+/** Each update is validated, and completes once the change has taken effect. It fails with a `ModeError.*`; `Held` has a `Holder` as its detail. */
 export const modeUpdates = {
   takeOver: defineUpdate<ModeChanged, [ModeOrder]>('takeOver'),
   release: defineUpdate<ModeChanged, [ModeOrder]>('release'),
@@ -62,6 +62,7 @@ export const modeUpdates = {
   attend: defineUpdate<ModeChanged, [ModeOrder]>('attend'),
   handOver: defineUpdate<ModeChanged, [ModeOrder]>('handOver'),
 } as const satisfies UpdatesByAction;
+
 /** Types of the failures of `modeUpdates`. */
 export const MODE_HELD = 'ModeError.Held';
 export const MODE_UNKNOWN_CONVERSATION = 'ModeError.UnknownConversation';
@@ -77,7 +78,7 @@ export interface Holder {
 /** The holder after a message from the WhatsApp Business app. Anybody may take over from it. */
 export const PHONE_HOLDER = 'WhatsApp Business app';
 
-/** A conversation whose bot may answer again, or whose state has changed outside of its workflow. */
+/** A conversation whose bot may answer again, or whose mode was changed outside of its workflow. */
 export interface LookAgain {
   conversationId: string;
 }

@@ -1,20 +1,20 @@
-/** Repair: finds the messages in Kapso's list that no webhook has brought. */
+/** Repair: finds the messages in Kapso's list that came by no webhook. */
 
-/** What one pass needs. */
+/** The input of a pass. */
 export interface RepairInput {
   /** Kapso's id of the business number. */
   phoneNumberId: string;
 }
 
-/** What a pass has found. */
+/** The result of a pass. */
 export interface RepairResult {
   /** Rows of Kapso's list. */
   listed: number;
-  /** Messages, statuses, and rows that cannot be read, which no webhook had brought. */
+  /** Messages, statuses and unreadable rows that came by no webhook. */
   messages: number;
   statuses: number;
   unreadable: number;
-  /** Why the pass ended early. The next one goes on from the same place. */
+  /** Why the pass ended early. The next one continues from the same position. */
   problem?: string;
 }
 

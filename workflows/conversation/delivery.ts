@@ -46,13 +46,13 @@ export interface OutboxReply {
   flow: number;
 }
 
-/** What became of a reply, or a part. `withheld`: it was thrown away, because the bot must be silent. `failed`: or nobody knows. */
+/** The result of sending a reply or a part. `withheld`: it was discarded, because the bot must be silent. `failed`: it failed, or the outcome is unknown. */
 export type Delivered = 'sent' | 'withheld' | 'failed';
 
 export class Delivery {
   readonly #view: ConversationView;
   readonly #reports = new Map<string, SendReported['status']>();
-  /** Messages that are being delivered: their reports are theirs. */
+  /** Messages that are being delivered; reports about them are left to their deliveries. */
   readonly #inProgress = new Set<string>();
 
   constructor(view: ConversationView) {
@@ -63,7 +63,7 @@ export class Delivery {
     return this.#late.length > 0;
   }
 
-  /** Reports about messages that nobody is delivering any more. */
+  /** Reports about messages whose delivery has ended. */
   get #late(): [string, SendReported['status']][] {
     return [...this.#reports].filter(([messageId]) => !this.#inProgress.has(messageId));
   }

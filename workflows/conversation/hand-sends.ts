@@ -4,7 +4,7 @@ import type { SendRequested } from '../contract';
 import type { Delivery } from './delivery';
 import type { ConversationView } from './view';
 
-/** The behaviour of their delivery (see `Recorded.flow`): no version before 2 sent any. */
+/** Flow of their delivery (see `Recorded.flow`): flows before 2 sent no manual messages. */
 const FLOW = 2;
 
 export class HandSends {

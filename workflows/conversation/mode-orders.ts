@@ -1,4 +1,4 @@
-/** Checks what the updates of a conversation's mode are given, before they are accepted. */
+/** Validates the arguments of the updates of a conversation's mode. */
 import { ApplicationFailure } from '@temporalio/workflow';
 import { HAND_OVER_REASONS, MODE_INVALID, type ModeAction, type ModeOrder } from '../contract';
 

@@ -33,14 +33,14 @@ const MAX_LOST_ATTEMPTS = 10;
 /** Temporal accepts 400 bytes, and a model's name may be long and in any script. */
 const MAX_SUMMARY_LENGTH = 120;
 
-/** A turn's draft is thrown away this often for later messages: somebody who never stops writing gets a reply, too. */
+/** How often a turn's draft is discarded for later messages, so that a customer who never stops writing still gets a reply. */
 const MAX_RESTARTS = 2;
 
 type Answer = Draft | MovedTurn | WithheldTurn;
 
 type Choice = Turn['recorded']['providers'][number];
 
-/** What may make a draft useless while it is being written. */
+/** What can make a draft obsolete while it is being written. */
 export interface Interruption {
   /** Whether somebody has taken over since the turn began, so that no draft of it may be used. */
   isStale(): boolean;
@@ -48,7 +48,7 @@ export interface Interruption {
   changed: Bell;
 }
 
-/** What a cancelled step ends with says nothing. */
+/** The result of a cancelled step is ignored. */
 function ignoreCancellation(error: unknown): void {
   if (!isCancellation(error)) log.warn('a step that nobody waits for any more has failed');
 }
@@ -67,7 +67,7 @@ export class ProviderWalk {
   #ownFailures = 0;
   #hasRequestedAttention = false;
   readonly #interruption: Interruption;
-  /** Messages whose own draft was thrown away for a later one. */
+  /** Messages whose own draft was discarded for a later message. */
   readonly #supersededIds = new Set<string>();
   #restarts = 0;
 
@@ -140,13 +140,13 @@ export class ProviderWalk {
     }
   }
 
-  /** Whether a message has come since the model was asked, for which its draft is thrown away. */
+  /** Whether a message has arrived since the model was called, so that its draft is discarded. */
   #isOutdated(): boolean {
     const { recorded, messageIds } = this.#turn;
     return recorded.onNewMessage === 'restart' && this.#restarts < MAX_RESTARTS && messageIds.length > this.#askedIds.length;
   }
 
-  /** The same provider is asked again: it was not at fault. */
+  /** The same provider is called again: it was not at fault. */
   #restart(candidate: Candidate<Choice>): void {
     this.#restarts += 1;
     candidate.attempts -= 1;

@@ -92,9 +92,9 @@ class Conversation {
   #open: Turn | undefined;
   /** Being drafted: what arrives meanwhile belongs to it. */
   #drafting: Turn | undefined;
-  /** Grows when the bot is silenced: a draft that was begun before is not used. */
+  /** How often the bot was silenced: a draft that was begun before the last time is not used. */
   #silences = 0;
-  /** Rings when a draft that is being written may have become useless. */
+  /** Rings when a draft that is being written may have become obsolete. */
   readonly #draftChanged = new Bell();
   /** Changes that wait for their turn. */
   #waitingChanges = 0;
@@ -157,11 +157,11 @@ class Conversation {
     setHandler(conversationState, () => this.#view.state());
   }
 
-  /** Changes who answers; resolves when it applies. One change at a time, and none while messages are being recorded. */
+  /** Changes who answers; resolves once the change has taken effect. One change at a time, and none while messages are being recorded. */
   async #changeMode(action: ModeAction, order: ModeOrder): Promise<ModeChanged> {
     const options = { summary: `${action} by a person` };
     const { verdict, recorded, sentenceId } = await this.#alone(() => records.changeMode.executeWithOptions(options, [{ action, order }]));
-    // A draft that was begun before knows nothing of what the person did.
+    // A draft that was begun before does not know what the person did.
     if (verdict.kind === 'changed' && action !== 'attend') this.#silences += 1;
     if (recorded) this.#applyState(recorded);
     if (recorded && sentenceId !== undefined) {
@@ -180,7 +180,7 @@ class Conversation {
     }
   }
 
-  /** Reads who answers, and takes up what may be answered. `reopenIds`: messages of a turn whose draft was thrown away. */
+  /** Reads the mode, and queues the messages that may be answered. `reopenIds`: messages of a turn whose draft was discarded. */
   async #resume(conversationId: string, reopenIds: string[] = []): Promise<void> {
     const options = { summary: 'see who answers, and what waits' };
     const order = { conversationId, ...(reopenIds.length > 0 ? { reopenIds } : {}) };
@@ -188,7 +188,7 @@ class Conversation {
     if (recorded) this.#applyState(recorded);
   }
 
-  /** Runs a step while nothing else reads or changes what is open. */
+  /** Runs a step while nothing else reads or changes the open messages. */
   async #alone<T>(step: () => Promise<T>): Promise<T> {
     this.#waitingChanges += 1;
     while (this.#recording) await this.#recording;
@@ -403,7 +403,7 @@ class Conversation {
     if (!recordsMeanwhile && this.#flow >= 2) void this.#recordMeanwhile();
   }
 
-  /** What is open waits in the database. */
+  /** Open messages wait in the database. */
   #silence(): void {
     this.#silences += 1;
     this.#open = undefined;
@@ -527,7 +527,7 @@ class Conversation {
     else this.#answered(draft, delivered === 'sent');
   }
 
-  /** The bot was silenced: what it did not answer waits for the person, or for its next turn. */
+  /** The bot was silenced: unanswered messages wait for the person, or for its next turn. */
   async #withhold({ messageIds, recorded: { conversationId } }: Turn): Promise<void> {
     for (const id of messageIds) this.#takenIds.delete(id);
     await this.#resume(conversationId, messageIds);
@@ -588,7 +588,7 @@ class Conversation {
     return isLong && isFree && JSON.stringify(this.#inbox.snapshot()).length < MAX_SNAPSHOT_JSON;
   }
 
-  /** No handler is running once nothing is being recorded and no change waits; what waits in the inbox travels along. */
+  /** No handler is running once nothing is being recorded and no change waits. Messages in the inbox are carried over. */
   async #continueAsNew(): Promise<never> {
     // The next run may be on a newer version of the worker; servers before 1.30 keep it on this one (docs/decisions/0010).
     const continueAsNew = makeContinueAsNewFunc<typeof conversationWorkflow>({ initialVersioningBehavior: 'AUTO_UPGRADE' });
