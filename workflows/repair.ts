@@ -11,7 +11,7 @@ import { repairRecords, repairs } from './proxies';
 const FIRST_SLICE_MS = 5 * 60_000;
 const SHORTEST_SLICE_MS = 60_000;
 const LONGEST_SLICE_MS = 6 * 60 * 60_000;
-/** Rows on a page of the list: after a slice with fewer, the next one is longer, so that requests are not wasted. */
+/** One page of the list. A slice with fewer rows wastes a request, so the next one is longer. */
 const FEW_ROWS = 100;
 const MANY_ROWS = 1_000;
 

@@ -1,4 +1,4 @@
-/** Waits until somebody needs a person. */
+/** Waits until a conversation needs a person. */
 import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
@@ -16,7 +16,7 @@ import { createSharedPoll } from './shared-poll';
 /** Maximum delay of a reason for attention, in milliseconds. */
 const LOOK_EVERY_MS = 1_000;
 
-/** All waiters look at the same rows. */
+/** All waiting requests read the same rows. */
 const EVERYBODY = 'everybody';
 
 export interface AttentionQueue {

@@ -1,4 +1,4 @@
-/** The audit log: what people changed, newest first, with cursor pagination. */
+/** The audit log: changes, newest first, with cursor pagination. */
 import { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';

@@ -119,7 +119,7 @@ async function startCall(dependencies: CallDependencies, request: Request, respo
   const identity = dependencies.identity();
   if (!identity) throw new ApiError(503, 'still starting; please retry', RETRY_AFTER);
   const scope = workspaceOf(response);
-  // Not a 404 of `workspaceOf`: the body is at fault, as with a workspace that does not exist.
+  // Not `workspaceOf`'s 404: the body is at fault, as with a workspace that does not exist.
   if (scope !== undefined && body.workspaceId !== undefined && body.workspaceId !== scope) throw new ApiError(422, NO_SUCH_WORKSPACE);
   const workspace = await fromRecord(findCallWorkspace(db, scope ?? body.workspaceId));
   const own = await settingsOf(workspace?.id ?? null);

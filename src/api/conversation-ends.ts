@@ -7,8 +7,8 @@ import type { Logger } from '../platform/logger';
 const TEMPORAL_TIMEOUT_MS = 5_000;
 
 /**
- * Cancels them, so that each ends by itself, in order, and without a reply. Those that are not found, or while Temporal is away, end when
- * their session times out. Never rejects.
+ * Cancels them, so that each ends cleanly and without a reply. Those that are not found, or cannot be cancelled while Temporal is down, end
+ * when their session times out. Never rejects.
  */
 export function createConversationEnd({ temporal, taskQueue, logger }: { temporal: Client; taskQueue: string; logger: Logger }) {
   return async (phoneNumberId: string): Promise<void> => {

@@ -1,6 +1,6 @@
 /**
  * Who answers a conversation. Each change is an Update of the conversation's workflow, which is started if none runs: the response comes
- * once the change applies, or says who has the conversation.
+ * once the change has taken effect, or says who has the conversation.
  */
 import {
   type Client,
@@ -40,7 +40,7 @@ import { conversationParameters } from './conversations';
 
 /** Timeout of a change. A worker answers within a second, or two while a reply is being sent. */
 const UPDATE_TIMEOUT_MS = 10_000;
-/** A session may end while it is asked: the next attempt starts another one. */
+/** A session may end during the request: the next attempt starts another one. */
 const ATTEMPTS = 3;
 const BODY_LIMIT_BYTES = 64 * 1024;
 /** A longer pause is probably a mistake. */
@@ -213,7 +213,7 @@ async function tryToUpdate(
   );
 }
 
-/** What the workflow itself has refused. */
+/** Refusals by the workflow. */
 function refusalOf(error: unknown): ApiError | undefined {
   const cause = error instanceof WorkflowUpdateFailedError ? error.cause : undefined;
   if (!(cause instanceof ApplicationFailure)) return undefined;

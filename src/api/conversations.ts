@@ -270,7 +270,7 @@ async function listConversations(db: Database, request: Request, response: Respo
   } satisfies z.input<typeof conversationPage>);
 }
 
-/** Who waits for a person. The same conversation comes again after a position if it has got another reason since. */
+/** The queue of those who wait for a person. A conversation is listed again after a position if it got another reason since. */
 async function listQueue(queue: AttentionQueue, request: Request, response: Response): Promise<void> {
   const left = clientLeft(response);
   const {
@@ -329,7 +329,7 @@ export function conversationView(row: ConversationRow): z.input<typeof conversat
   };
 }
 
-/** A mode whose time is over has ended, also while no statement has noticed it. */
+/** An expired mode has ended, even if no statement has updated the row yet. */
 function currentMode({ mode, modeUntil, heldBy, heldSince }: ConversationRow) {
   if (modeUntil && modeUntil.getTime() <= Date.now()) return { mode: 'ai', modeUntil: null, heldBy: null, heldSince: null } as const;
   return { mode, modeUntil: modeUntil?.toISOString() ?? null, heldBy, heldSince: heldSince?.toISOString() ?? null };

@@ -95,13 +95,13 @@ async function requestSend(
   try {
     await dependencies.requestSend(workflowId, { messageId, conversationId, sendConfirmMs, answeredIds });
   } catch (error) {
-    // A worker sends it in the end (src/processes/silent-watch.ts); a repeated request only says so earlier.
+    // A worker sends it later (src/processes/silent-watch.ts); a repeated request only speeds it up.
     dependencies.logger.error({ error, messageId }, 'Temporal did not accept a message by hand');
     throw new ApiError(503, 'Temporal did not accept the message yet; please send it again with the same Idempotency-Key', RETRY_AFTER);
   }
 }
 
-/** The same for every attempt: keys of one caller do not meet another's. */
+/** The same for every attempt; the idempotency keys of different callers do not collide. */
 function messageIdOf(workspaceId: string, caller: string, key: string): string {
   const digest = sha256(`${workspaceId} ${caller} ${key}`);
   // Version 8 of RFC 9562: an id of our own making.

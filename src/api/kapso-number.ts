@@ -32,7 +32,7 @@ export async function requestedWorkspace(
   return workspace;
 }
 
-/** Records what the sender of the request has changed of a workspace. */
+/** Records what the request has changed in a workspace. */
 export async function audit(
   db: Database,
   response: Response,
@@ -71,7 +71,7 @@ export async function requireNumber(
 
 const MOST_NUMBERS = 20;
 
-/** The response to a request for which Kapso did not do its part. */
+/** The response to a request that failed at Kapso. */
 export function kapsoError(failure: KapsoFailure): ApiError {
   if (failure.kind === 'unreachable') return new ApiError(503, `Kapso is unreachable (${failure.reason}); please retry`, RETRY_AFTER);
   const { status } = failure;

@@ -1,4 +1,4 @@
-/** One message: what it is, and a wait until it is sent, delivered or read. */
+/** A single message, and waiting until it is sent, delivered or read. */
 import { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { ZodOpenApiPathsObject } from 'zod-openapi';
@@ -34,7 +34,7 @@ export const messageQuery = z.strictObject({
     .meta({ description: 'Seconds to wait for that status; without it by then, the response has `done: false`.' }),
 });
 
-/** A message in a response, with the answer to the wait. */
+/** A message in a response, with the result of the wait. */
 export const singleMessageSchema = messageSchema
   .extend({
     conversationId: z.uuid(),
@@ -55,7 +55,7 @@ function isOutbound({ direction }: SingleMessage): boolean {
   return direction === 'outbound';
 }
 
-/** The statuses are in the order of a message's life; `failed` is the last one, because nothing follows it. */
+/** The statuses in the order in which a message gets them; `failed` is last, because nothing follows it. */
 function hasReached(status: MessageStatus, awaited: Awaited): boolean {
   const order = Object.values(MessageStatus);
   return order.indexOf(status) >= order.indexOf(awaited);

@@ -12,7 +12,7 @@ import type { Logger } from '../platform/logger';
 import { recordAudit } from '../record/audit';
 import { changeModeAbove, findModeAbove } from '../record/modes';
 
-/** Drafts of all conversations that are being answered are looked through. */
+/** Long, because the drafts of all conversations are searched. */
 const CHANGE_TIMEOUT_MS = 10_000;
 const MAX_MINUTES = 366 * 24 * 60;
 

@@ -1,4 +1,4 @@
-/** What people do in a conversation without writing to the customer: internal notes, and marking it as read. */
+/** What people do in a conversation without writing to the customer: write internal notes, and mark it as read. */
 import { randomUUID } from 'node:crypto';
 import express, { type Request, type Response, Router } from 'express';
 import { z } from 'zod';

@@ -1,4 +1,4 @@
-/** The session of a conversation as a result that can be waited for, shaped for flows: flat, complete, and always a 200. */
+/** A conversation's session as a result that flows can wait for: flat, complete, and always a 200. */
 import { type Client, WorkflowNotFoundError } from '@temporalio/client';
 import { type Request, type Response, Router } from 'express';
 import { z } from 'zod';
@@ -79,7 +79,7 @@ async function showResult(dependencies: ResultDependencies, request: Request, re
   const { workflowId } = await read();
   const done = wait === 0 ? await isOver(dependencies, workflowId) : await dependencies.waiters.wait(workflowId, wait * 1_000, left);
   if (left.aborted) return;
-  // Read after the end, so that nothing is missing.
+  // Read after the end, so that it is complete.
   response.set('Cache-Control', 'no-store').json(resultView(await read(), done));
 }
 

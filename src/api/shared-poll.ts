@@ -5,8 +5,8 @@ import type { CallWaiters } from './call-waiters';
 
 export interface SharedPoll<State> {
   /**
-   * Resolves once the state of `subject` is as wanted or the subject is gone, after `timeoutMs`, when `left` aborts, or when the process
-   * stops. Never rejects: read afterwards what is so.
+   * Resolves once `subject` has a wanted state or is gone, after `timeoutMs`, when `left` aborts, or when the process stops. Never rejects:
+   * read the state afterwards.
    */
   wait(subject: string, isWanted: (state: State) => boolean, timeoutMs: number, left: AbortSignal): Promise<void>;
 }
@@ -36,7 +36,7 @@ export function createSharedPoll<State>({
     isPolling = true;
     while (waiting.size > 0) {
       await delay(everyMs, undefined, { ref: false });
-      // Who comes during the read is served by the next one: this one may be too old for them.
+      // Requests that come during the read are served by the next one: this one may be too old for them.
       await lookFor([...waiting]);
     }
     isPolling = false;

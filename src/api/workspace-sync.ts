@@ -139,7 +139,7 @@ async function startSync(parts: Parts, request: Request, response: Response): Pr
 
 type SyncView = z.input<typeof syncSchema>;
 
-/** Until a worker has taken the workflow. */
+/** The state until a worker has started the workflow. */
 function newView(workspaceId: string, phoneNumberId: string, now: string): SyncView {
   return {
     ...{ workspaceId, workflowId: syncWorkflowId(phoneNumberId), status: 'running', phase: 'conversations' },
@@ -180,7 +180,7 @@ async function existingSync(
   return view;
 }
 
-/** The row, and for one that has not ended what its workflow is doing. */
+/** The import's row, and while it is running, what its workflow is doing. */
 async function viewOf(parts: Parts, { id, phoneNumberId }: { id: string; phoneNumberId: string }): Promise<SyncView | undefined> {
   const row = await fromRecord(findSync(parts.db, id));
   if (!row) return undefined;
@@ -202,7 +202,7 @@ async function viewOf(parts: Parts, { id, phoneNumberId }: { id: string; phoneNu
 
 interface Live {
   isRunning: boolean;
-  /** The failure after which a step is tried again. */
+  /** The failure after which a step is retried. */
   waitsFor: string | undefined;
 }
 

@@ -157,7 +157,7 @@ function viewOf(
   return { phoneNumberId, webhook: own ? webhookView(own) : null, changes, others: webhooks.filter((row) => row !== own).map(webhookView) };
 }
 
-/** Without anything secret. */
+/** Without secrets. */
 function webhookView({ id, url, kind, events, isActive, payloadVersion, isBuffered }: NumberWebhook): z.input<typeof webhookSchema> {
   return { id: id ?? null, url: plainUrl(url), kind: kind ?? null, events, isActive, payloadVersion: payloadVersion ?? null, isBuffered };
 }

@@ -30,7 +30,7 @@ export interface WorkspaceDependencies {
   db: Database;
   directory: WorkspaceDirectory;
   logger: Logger;
-  /** Ends the conversations that still run with a number whose workspace was deleted. */
+  /** Ends the running conversations of a number whose workspace was deleted. */
   endConversations(phoneNumberId: string): Promise<void>;
 }
 
@@ -48,7 +48,7 @@ const name = z
   .max(100)
   .refine((value) => !value.includes('\0') && value.isWellFormed(), 'must be valid text');
 const providerId = z.string().regex(/^[\w.-]{1,64}$/, 'must be an id: letters, digits, "_", "." or "-"');
-/** Sent in a header. */
+/** For values that are sent in a header. */
 const secret = z.string().regex(/^[\x21-\x7e]{8,500}$/, 'must be 8 to 500 visible ASCII characters without spaces');
 
 const fields = {

@@ -28,7 +28,7 @@ export interface AccessOptions {
   limits: Pick<RateLimits, 'goodKeys' | 'badKeys'>;
 }
 
-/** The form of a workspace key. What does not look like one is rejected without asking the database. */
+/** The form of a workspace key. Anything else is rejected without a query. */
 const WORKSPACE_KEY = /^parley_[A-Za-z0-9_-]{43}$/;
 
 /** Makes a workspace key from 32 random bytes. */
@@ -87,7 +87,7 @@ function requestedPermission({ method, baseUrl, path }: Request, findPath: PathF
   return findPath(path === '/' ? baseUrl : `${baseUrl}${path}`)?.permissions.get(method === 'HEAD' ? 'GET' : method);
 }
 
-/** Undefined if the key may do it. */
+/** Undefined if the key allows it. */
 function refusalOf(access: Access, permission: Permission | undefined): ApiError | undefined {
   if (permission === undefined) return new ApiError(404, 'no such path');
   return isAllowed(access, permission) ? undefined : new ApiError(403, `the role ${access.role} lacks the permission ${permission}`);

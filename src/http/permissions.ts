@@ -39,7 +39,7 @@ export function permissionOf(operation: { security?: readonly Record<string, rea
   return name !== undefined && Object.hasOwn(PERMISSIONS, name) ? (name as Permission) : undefined;
 }
 
-/** Whether a key may do something. `workspaceId` undefined: a key of `API_KEYS`, which may do everything. */
+/** Whether a key has a permission. `workspaceId` undefined: a key of `API_KEYS`, which may do everything. */
 export function isAllowed({ role, workspaceId }: { role: Role; workspaceId: string | undefined }, permission: Permission): boolean {
   return workspaceId === undefined || (PERMISSIONS[permission] as readonly Role[]).includes(role);
 }

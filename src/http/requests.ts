@@ -50,7 +50,7 @@ export function cursorFrom(field: 'next' | 'after') {
     });
 }
 
-/** What is wrong with a cursor that no response can have named. */
+/** The error message for a cursor that did not come from a response. */
 export function invalidCursor(field: string): string {
   return `must be the \`${field}\` of an earlier response`;
 }

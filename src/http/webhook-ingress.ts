@@ -22,7 +22,7 @@ export interface WebhookNote {
   result?: WebhookResult;
 }
 
-/** Whose secret proved a webhook, if it is not the installation's. */
+/** The workspace whose secret verified a webhook, unless it was the installation's. */
 export interface Sender {
   workspaceId: string;
 }

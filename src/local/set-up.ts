@@ -33,7 +33,7 @@ function findInstance({ DATA_DIR }: Settings): Instance | undefined {
   }
 }
 
-/** The settings as the running processes have them, as far as they are known: those that only this terminal has are left out. */
+/** The settings of the running processes, as far as they are known; those that only this terminal has are omitted. */
 function setUpOf(settings: Settings, given: Environment, instance: Instance | undefined): SetUp {
   if (!instance) {
     const state = isStarting(settings.DATA_DIR) ? 'starting' : 'stopped';

@@ -193,7 +193,7 @@ async function startAll(context: StartContext): Promise<void> {
   saySummary({ ...instance, simulated, off, calls, findings: [...models, ...whatsApp, replies] });
 }
 
-/** Not in the published instance: commands need it as little as any other secret of the processes. */
+/** Not in the published instance: no command needs this secret. */
 function encryptionKey({ ENCRYPTION_KEY, DATA_DIR }: Settings): Environment {
   return ENCRYPTION_KEY.length > 0 ? {} : { ENCRYPTION_KEY: generatedEncryptionKey(DATA_DIR) };
 }

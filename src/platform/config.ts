@@ -41,7 +41,7 @@ function hasLogin(url: string): boolean {
   return username !== '' || password !== '';
 }
 
-/** Whether each % in a part of a URL begins an encoded character. True for what is no URL, which has a problem of its own. */
+/** Whether each % in a part of a URL begins an encoded character. True for text that is not a URL, which is reported separately. */
 function isDecodable(url: string, partOf: (url: URL) => string): boolean {
   if (!URL.canParse(url)) return true;
   try {
@@ -158,7 +158,7 @@ function isHost(host: string): boolean {
   return isIP(host) !== 0 || (/^[a-z0-9-]+(\.[a-z0-9-]+)*$/i.test(host) && !/^[\d.]+$/.test(host));
 }
 
-/** Where the providers really are. */
+/** The providers' real URLs. */
 export const DEFAULT_KAPSO_URL = 'https://api.kapso.ai';
 export const DEFAULT_VAPI_URL = 'https://api.vapi.ai';
 
@@ -385,11 +385,11 @@ export function loadEnvFile(): void {
   for (const name of ['no_proxy', 'NO_PROXY']) env[name] = [env.no_proxy, env.NO_PROXY, ...THIS_MACHINE].filter(Boolean).join(',');
 }
 
-/** What `.env` may have for other programs: Compose, Temporal's environment configuration, Node, and the proxies in lower case. */
+/** Names in `.env` that are for other programs: Compose, Temporal's environment configuration, Node, and the proxies in lower case. */
 const NAMES_OF_OTHERS =
   /^(?:(?:COMPOSE|DOCKER|TEMPORAL|NODE)_[A-Z0-9_]+|TZ|POSTGRES_PASSWORD|PARLEY_DB_PASSWORD|API_PUBLISH|PARLEY_VERSION|(?:https?|no|all|grpc)_proxy)$/;
 
-/** The names in the text of a `.env` file that are no settings, so that their values have no effect. One sentence each, without the value. */
+/** One sentence for each name in the text of a `.env` file that is not a setting and has no effect. Never contains the value. */
 export function findStraySettings(envFile: string): string[] {
   const known = Object.keys(settingsSchema.shape);
   const letters = (name: string) => name.replace(/[^a-z0-9]/gi, '').toUpperCase();

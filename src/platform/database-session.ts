@@ -1,4 +1,4 @@
-/** A PostgreSQL session outside of the pool: it can hold a lock for longer than a transaction, and hears of notifications. */
+/** A PostgreSQL session outside of the pool: it can hold a lock for longer than a transaction, and receives notifications. */
 import { Client, type QueryResultRow } from 'pg';
 import type { Prisma } from '../../prisma/generated/client';
 import { connectionOptions, type Statements } from './database';
@@ -7,7 +7,7 @@ import { connectionOptions, type Statements } from './database';
 const CONNECT_TIMEOUT_MS = 3_000;
 const STATEMENT_TIMEOUT_MS = 3_000;
 
-/** PostgreSQL ends a session, and with it its locks, that was silent for longer: its process is frozen, or its machine is gone. */
+/** PostgreSQL ends a session that is silent for longer, and releases its locks: its process is frozen, or its machine is gone. */
 export const MAX_SILENCE_MS = 30_000;
 
 export interface SessionOptions {

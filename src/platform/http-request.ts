@@ -25,7 +25,7 @@ export interface HttpAnswer {
   text: string;
 }
 
-/** More than any provider sends, and little enough to hold: a response that never ends must not fill the memory. */
+/** More than any provider sends, but small: an endless response must not fill the memory. */
 const MAX_RESPONSE_BYTES = 64 * 1024 * 1024;
 
 /** The response was too long, and its rest was not read. */

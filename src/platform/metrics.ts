@@ -36,7 +36,7 @@ export interface RecordCounts {
   parked: number;
   /** Inbound messages without an outcome. */
   withoutOutcome: number;
-  /** What waits in the spool; counted up to 10000. */
+  /** The requests that wait in the spool; counted up to 10000. */
   spooled: { waiting: number; oldestSeconds: number };
   /** Conversations that need a person; counted up to 10000. */
   conversationsInNeed: number;

@@ -47,7 +47,7 @@ export function openTemporalClient({ connectionOptions, namespace }: TemporalCon
 
 /**
  * How soon the client notices that Temporal is back. By default, gRPC pauses for up to two minutes between two attempts to connect, and the
- * client pings a silent connection after 30 s and gives it up 15 s later. A server may refuse pings every 10 s or less.
+ * client pings a silent connection after 30 s and closes it 15 s later. A server may reject pings at intervals of 10 s or less.
  */
 const RECOVERY = { 'grpc.max_reconnect_backoff_ms': 2_000, 'grpc.keepalive_time_ms': 15_000, 'grpc.keepalive_timeout_ms': 5_000 };
 

@@ -1,4 +1,4 @@
-/** Signals to conversations whose workflow may not be running: it is started then. */
+/** Signals conversations, and starts the workflow if it is not running. */
 import { type Client, WorkflowNotFoundError } from '@temporalio/client';
 import type { SignalDefinition } from '@temporalio/common';
 import {
@@ -12,17 +12,17 @@ import {
 
 const SIGNAL_TIMEOUT_MS = 5_000;
 
-/** Makes a conversation send a message that a person wrote. Rejects if Temporal does not take the signal in time. */
+/** Makes a conversation send a message that a person wrote. Rejects if Temporal does not accept the signal in time. */
 export async function requestSend(temporal: Client, taskQueue: string, workflowId: string, request: SendRequested): Promise<void> {
   await signal(temporal, { taskQueue, workflowId }, sendRequested, request);
 }
 
-/** Makes a conversation see who answers. Rejects as above. */
+/** Makes a conversation read its mode. Rejects as above. */
 export async function requestLook(temporal: Client, taskQueue: string, workflowId: string, conversationId: string): Promise<void> {
   await signal(temporal, { taskQueue, workflowId }, lookAgain, { conversationId });
 }
 
-/** The same, if the conversation's workflow is running: nothing has to be done without one. */
+/** The same, but only if the workflow is running; otherwise nothing has to be done. */
 export async function requestLookIfRunning(temporal: Client, workflowId: string, conversationId: string): Promise<void> {
   try {
     await temporal.connection.withDeadline(Date.now() + SIGNAL_TIMEOUT_MS, () =>

@@ -42,7 +42,7 @@ export interface ModelWatchOptions {
   now?: () => number;
 }
 
-/** What is watched of a workspace. */
+/** The parts of a workspace that are watched. */
 export interface WatchedWorkspace {
   /** Those that it has keys for. */
   models: Pick<LanguageModels, 'available'>;

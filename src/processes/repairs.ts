@@ -1,4 +1,4 @@
-/** Keeps a repair schedule per business number, and starts a pass when a process starts. */
+/** Maintains a repair schedule per business number, and starts a pass when a process starts. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from '@temporalio/client';
 import type { Settings } from '../platform/config';
@@ -16,7 +16,7 @@ interface Parts {
   logger: Logger;
 }
 
-/** Makes the schedules of all numbers, now and as workspaces are added; ends with `signal`. */
+/** Creates the schedules of all numbers, and of those added later, until `signal` aborts. */
 export function startRepairs(parts: Parts & { settings: Settings; signal: AbortSignal }): void {
   void keepSchedules(parts);
 }

@@ -111,7 +111,7 @@ async function main(environment: NodeJS.ProcessEnv): Promise<void> {
   logger.info('api ready');
 }
 
-/** Sets up what webhooks need of the database: the first workspace and the identity key. */
+/** Sets up what webhooks need from the database: the first workspace and the identity key. */
 async function prepareDatabase(
   db: Database,
   directory: WorkspaceDirectory,

@@ -1,6 +1,6 @@
 /**
- * Watches over conversations whose bot is silent. Each has at most a row that says so; nothing here decides what is answered: it tells the
- * workflow to look, and starts it if none runs. Runs in every worker, because a signal too many changes nothing.
+ * Watches conversations whose bot is silent. Nothing here decides what is answered: it signals the conversation's workflow, and starts it
+ * if it is not running. Runs in every worker, because an extra signal changes nothing.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from '@temporalio/client';
@@ -9,11 +9,11 @@ import type { Logger } from '../platform/logger';
 import { endExpiredModes, findLeftMessages, findResumable, raiseLongWaits } from '../record/silent-conversations';
 import { requestLook, requestLookIfRunning, requestSend } from './conversation-signals';
 
-/** How late a deadline is noticed. */
+/** Interval between looks: how late a deadline is noticed, at most. */
 const LOOK_MS = 2_000;
 /** Messages that were left behind are looked for at every fifteenth look, because finding them costs more. */
 const LOOKS_PER_SEARCH = 15;
-/** A workflow that does not act is told again after this long. */
+/** A workflow that does not react is signalled again after this long. */
 const TELL_AGAIN_MS = 60_000;
 
 interface Parts {
@@ -24,7 +24,7 @@ interface Parts {
   signal: AbortSignal;
 }
 
-/** Looks until `signal` ends it. A failure is logged. */
+/** Looks until `signal` aborts. Failures are logged. */
 export async function watchSilentConversations(parts: Parts): Promise<void> {
   const { logger, signal } = parts;
   const told = new Map<string, number>();

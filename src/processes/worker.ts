@@ -107,7 +107,7 @@ async function startWorker(parts: {
   const identity = await retry('PostgreSQL is not ready', async () => {
     await reachDatabase(db, settings.DATABASE_URL);
     await ensureFirstWorkspace(db.orm, settings);
-    // From here on, what is known of the workspaces outlives an outage of the database.
+    // From here on, the workspaces stay known during an outage of the database.
     await directory.current(0);
     return await loadIdentity(db.orm);
   });
@@ -163,7 +163,7 @@ async function startWorker(parts: {
   return { worker, client };
 }
 
-/** The access of each number to Kapso, with its workspace's key or that of the environment. Requests with one key share its pace. */
+/** Each number's access to Kapso, with its workspace's key or that of the environment. Requests with the same key share one rate limit. */
 function kapsoAccounts(settings: Settings, directory: WorkspaceDirectory): (phoneNumberId: string) => Promise<KapsoAccount | undefined> {
   const accounts = new Map<string, KapsoAccount>();
   return async (phoneNumberId) => {

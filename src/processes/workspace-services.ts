@@ -12,7 +12,7 @@ import type { WatchedWorkspace } from './model-watch';
 
 /** The services of the directory's workspaces; where there is none, those of the environment. */
 export function createWorkspaceServices(settings: Settings, directory: WorkspaceDirectory): ServicesByWorkspace {
-  // By settings, which the directory replaces when something changes; so what nobody uses any more is freed.
+  // Keyed by the settings object, which the directory replaces when something changes, so unused clients are freed.
   const made = new WeakMap<Settings, WorkspaceServices>();
   const environment = servicesOf(settings, {});
   const of = (workspace: KnownWorkspace | undefined): WorkspaceServices => {

@@ -8,7 +8,7 @@ export { ApiKeyRole };
 /** A key in a list. */
 export type ApiKeyRow = Omit<ApiKey, 'keyHash'>;
 
-/** The workspace and role of a key. */
+/** A key, with its workspace and role. */
 export interface KeyHolder {
   keyId: string;
   name: string;

@@ -69,7 +69,7 @@ export class WebhookSender {
 
   constructor(failed: (error: unknown) => void) {
     this.#background = new Background(failed);
-    // Each request in progress listens. Node takes more than ten for a leak.
+    // Each request in progress adds a listener; Node warns of a leak beyond ten.
     setMaxListeners(0, this.#closing.signal);
   }
 

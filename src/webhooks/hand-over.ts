@@ -1,7 +1,7 @@
 /**
- * Hands verified events to what stores them: messages to Temporal, or to the spool while it is away (./spool.ts), statuses and unreadable
- * items to the database, or to Temporal while it is away (./late-events.ts). Returns only after everything is stored, because the webhook then responds with 200. No model or vendor is called
- * on this path.
+ * Stores verified events. Messages go to Temporal, or to the spool while Temporal is down (./spool.ts). Statuses and unreadable items go to
+ * the database, or to Temporal while the database is down (./late-events.ts). Returns only after everything is stored, because the webhook
+ * then responds with 200. No model or vendor is called on this path.
  */
 import {
   CONVERSATION_WORKFLOW,
@@ -38,7 +38,7 @@ export class NotStartedError extends NotStoredError {
   }
 }
 
-/** What the metrics say of a webhook that was not stored. */
+/** The label in the metrics of a webhook that was not stored. */
 export function unstoredResult(error: unknown): WebhookResult {
   return error instanceof NotStartedError ? 'not_started' : 'not_stored';
 }

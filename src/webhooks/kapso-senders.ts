@@ -15,11 +15,11 @@ export interface SenderOptions {
   logger: Logger;
 }
 
-/** A signature that fails is tried again with what the database says now, if what is known is older than this. */
+/** A signature that fails is verified again with secrets read from the database, if the known ones are older than this. */
 const RECHECK_AFTER_MS = 1_000;
 /** Timeout of that query. */
 const RECHECK_TIMEOUT_MS = 1_500;
-/** Secrets tried for a body that names no number. */
+/** Maximum number of secrets tried for a body that names no number. */
 const MOST_SECRETS = 20;
 
 /**

@@ -1,12 +1,12 @@
 /**
- * Webhook events that the database could not store, because it is away: a workflow keeps them until it is back, and then they are taken
- * as if their webhook had come again.
+ * Webhook events that could not be stored because the database is down. A workflow keeps them until it is back; then they are processed
+ * like a new webhook.
  */
 import { createHash } from 'node:crypto';
 import { LATE_EVENTS_WORKFLOW, type LateEvents, lateEventsStart } from '../../workflows/contract';
 import { signalDeadlineMs, type WorkflowSignaller } from './signaller';
 
-/** Starts the workflow that keeps the events. @throws the client's error if Temporal does not accept them either */
+/** Starts the workflow that keeps the events. @throws the client's error if Temporal does not accept it either */
 export async function keepForLater(
   events: LateEvents,
   { signaller, taskQueue }: { signaller: WorkflowSignaller; taskQueue: string },

@@ -1,6 +1,6 @@
 /**
- * Takes what Kapso lists, as if webhooks had brought it. What the record has already is left out: to signal it again would start workflows
- * of conversations that are over.
+ * Processes entries of Kapso's message list like webhooks. Those that are stored already are skipped: signalling them again would start the
+ * workflows of conversations that have ended.
  */
 
 import type { KapsoEvent, MessageEvent, StatusEvent, UnreadableEvent } from '../providers/kapso/events';
@@ -17,24 +17,24 @@ interface ListedRows {
   rows: readonly unknown[];
 }
 
-/** What no webhook had brought. */
+/** Entries that came by no webhook. */
 export interface Taken {
   messages: number;
   statuses: number;
   unreadable: number;
 }
 
-/** What the record lacks, of one page or several. */
+/** Entries that the database lacks, from one page or several. */
 interface Gaps {
   messages: MessageEvent[];
   statuses: StatusEvent[];
   letters: WebhookLetter[];
 }
 
-/** Messages per hand-over, whose deadline is that of one webhook. */
+/** Messages per hand-over, which has the deadline of a single webhook. */
 const TOGETHER = 40;
 
-/** Gathers what the record lacks, page by page, and then takes it, the oldest message first. */
+/** Collects entries that the database lacks, page by page, then hands them over, the oldest message first. */
 export interface ListedCollector {
   /** Adds a page. @throws the database's error */
   add(rows: readonly unknown[]): Promise<void>;
@@ -56,7 +56,7 @@ export function createListedCollector(phoneNumberId: string, dependencies: HandO
   };
 }
 
-/** What the record lacks of these rows. @throws the database's error */
+/** Which of these rows the database lacks. @throws the database's error */
 async function findGaps({ phoneNumberId, rows }: ListedRows, { db }: Pick<HandOverDependencies, 'db'>): Promise<Gaps> {
   const { messages, statuses, unreadable } = sorted(rows.flatMap((row) => withItem(readMessageRow(row, phoneNumberId), row)));
   const ids = [
@@ -77,9 +77,9 @@ async function findGaps({ phoneNumberId, rows }: ListedRows, { db }: Pick<HandOv
   };
 }
 
-/** Hands the gaps over, the oldest message first. @throws NotStoredError if any of them is not stored; the others may be */
+/** Hands the missing entries over, the oldest message first. @throws NotStoredError if any of them is not stored; the others may be */
 async function fillGaps({ messages, statuses, letters }: Gaps, dependencies: HandOverDependencies): Promise<Taken> {
-  // Listed newest first, and timed in seconds: those of the same second keep their order.
+  // The list is newest first, and its times are whole seconds: rows of the same second keep their order.
   const inOrder = messages.toReversed().sort((one, other) => one.message.sentAtMs - other.message.sentAtMs);
   for (let start = 0; start < inOrder.length; start += TOGETHER)
     await handOver({ messages: inOrder.slice(start, start + TOGETHER), statuses: [], letters: [] }, dependencies);
@@ -89,7 +89,7 @@ async function fillGaps({ messages, statuses, letters }: Gaps, dependencies: Han
   return { messages: messages.length, statuses: statuses.length, unreadable: letters.length };
 }
 
-/** What cannot be read at all is kept as the row that it is. */
+/** An unreadable row is stored as it came. */
 function withItem(events: KapsoEvent[], row: unknown): KapsoEvent[] {
   return events.map((event) => (event.type === 'unreadable' && event.item === undefined ? { ...event, item: row } : event));
 }

@@ -164,7 +164,7 @@ async function takeSignal({ body }: DeadLetter, { signaller }: HandOverDependenc
   try {
     await signaller.send(parsed.data as TemporalRequest, signalDeadlineMs());
   } catch (error) {
-    // The workflow is over, and the fact is in the database.
+    // The workflow has ended, and the event is in the database.
     if (!isAnswer(error)) throw error;
   }
   return { result: 'taken' };

@@ -6,7 +6,7 @@
 import { type Client, WorkflowExecutionAlreadyStartedError, WorkflowNotFoundError, type WorkflowStartOptions } from '@temporalio/client';
 import type { SignalDefinition } from '@temporalio/common';
 
-/** Timeout for all signals of a webhook together. Afterwards there is time to store them elsewhere: a webhook takes about 1.5 s at most. */
+/** Timeout for all signals of a webhook together. It leaves time to store them elsewhere, so that a webhook takes about 1.5 s at most. */
 export const SIGNAL_TIMEOUT_MS = 1_200;
 
 /** The default session timeout: a conversation idle for longer has probably ended, and trying a plain signal first costs a request. */

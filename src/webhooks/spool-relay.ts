@@ -1,6 +1,6 @@
 /**
- * Delivers what waits in the spool: one process at a time, in order per workflow, with growing pauses while Temporal is away. What is
- * delivered twice, such as a signal whose answer was lost, is dropped by the workflow or by a unique key.
+ * Delivers the requests in the spool: one process at a time, in order per workflow, with growing pauses while Temporal is down. A request
+ * that is delivered twice, such as a signal whose response was lost, is dropped by the workflow or by a unique key.
  */
 import { isGrpcServiceError } from '@temporalio/client';
 import { type LateEvents, readConversationWorkflowId } from '../../workflows/contract';
@@ -27,7 +27,7 @@ import { type SendToTemporal, type TemporalRequest, workflowIdOf } from './signa
 import { isAnswer, type Spool } from './spool';
 import type { TakeLateEvents } from './take-late-events';
 
-/** Requests per round, and workflows that are signalled at once. */
+/** Requests per round, and workflows that are signalled concurrently. */
 const BATCH = 500;
 const AT_ONCE = 20;
 
@@ -35,15 +35,15 @@ const AT_ONCE = 20;
 const ROUND_MS = MAX_SILENCE_MS / 3;
 const SEND_TIMEOUT_MS = 5_000;
 
-/** Pause after a round that found Temporal away; doubled each time, up to the longest. */
+/** Pause after a round that found Temporal down; doubled each time, up to the longest. */
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 5_000;
 
-/** Pause while another process relays or the database is away, and between two looks at an empty spool, which is notified as well. */
+/** Pause while another process relays or the database is down, and between two looks at an empty spool (notifications end it early). */
 const OTHERS_PAUSE_MS = 1_000;
 const EMPTY_PAUSE_MS = 5_000;
 
-/** A request that Temporal rejects so often, while it accepts others, becomes a dead letter. Its workflow rests between two attempts. */
+/** A request that Temporal rejects this many times, while it accepts others, becomes a dead letter. Its workflow waits between two attempts. */
 const MOST_REFUSALS = 5;
 const REFUSAL_PAUSE_MS = 1_000;
 
@@ -65,7 +65,7 @@ export interface RelayDependencies {
   refusalPauseMs?: number;
 }
 
-/** `away`: Temporal, or part of what it needs. `resting`: only refused requests are left. */
+/** `away`: Temporal, or something that it needs, is down. `resting`: only refused requests are left. */
 type Round = 'moved' | 'away' | 'resting';
 
 /** Relays until `signal` aborts. Resolves when the last round is over. */
@@ -211,12 +211,12 @@ interface SpooledEvents {
   events: LateEvents;
 }
 
-/** Whether events can be taken later: the database or Temporal is away. */
+/** Whether events can be processed later: the database or Temporal is down. */
 function isPassing(error: unknown): boolean {
   return error instanceof NotStoredError || isDatabaseAway(error) || isGrpcServiceError(error instanceof Error ? error.cause : error);
 }
 
-/** Temporal did not take a request now, and will later. */
+/** Temporal did not accept a request now, but may later. */
 class AwayError extends Error {
   override name = 'AwayError';
   constructor(cause: unknown) {
@@ -244,7 +244,7 @@ function numberOf(workflowId: string): string | undefined {
   return workflowId.startsWith('conversation-') ? readConversationWorkflowId(workflowId).phoneNumberId : undefined;
 }
 
-/** Raises an alert when requests have waited for long, and from time to time while they do. */
+/** Raises an alert when requests have waited for a long time, and repeats it while they do. */
 function createAlarm({ db, alertAfterSeconds = ALERT_AFTER_SECONDS }: Pick<RelayDependencies, 'db' | 'alertAfterSeconds'>) {
   let raisedAtMs = Number.NEGATIVE_INFINITY;
   return async ({ waiting, oldestSeconds }: SpoolDepth): Promise<void> => {
@@ -257,7 +257,7 @@ function createAlarm({ db, alertAfterSeconds = ALERT_AFTER_SECONDS }: Pick<Relay
   };
 }
 
-/** What waits, for people. */
+/** Describes what waits, for people. */
 export function spoolText({ waiting, oldestSeconds }: SpoolDepth): string {
   const age = oldestSeconds < 120 ? `${Math.round(oldestSeconds)} s` : `${Math.round(oldestSeconds / 60)} min`;
   return `${waiting} webhook events wait for Temporal, the oldest for ${age}`;

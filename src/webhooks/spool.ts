@@ -1,6 +1,6 @@
 /**
- * Sends requests to Temporal, or stores them in the spool if it is away or slow. While requests for a workflow wait there, later ones for
- * it go there as well, so that none overtakes another.
+ * Sends requests to Temporal, or stores them in the spool if Temporal is down or slow. While requests for a workflow wait there, later ones
+ * for it go there as well, so that they stay in order.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -21,10 +21,10 @@ const LOOK_TIMEOUT_MS = 250;
 /** Timeout of the last attempt at Temporal, when the database did not store the request and the deadline has passed. Senders wait for 10 s. */
 const LAST_TRY_MS = 1_000;
 
-/** After the database did not store a request, others do without it for this long. */
+/** After the database failed to store a request, other requests bypass it for this long. */
 const DATABASE_PAUSE_MS = 1_000;
 
-/** By then, other processes know that something waits: at the first request for a while, the sender is told later, and sends no next one. */
+/** Delay of the response to the first request after a quiet time: other processes get the notification before the sender sends its next event. */
 const NOTICE_MS = 100;
 const NOTICED_FOR_MS = 1_000;
 
@@ -35,13 +35,13 @@ const CIRCUIT_PAUSE_MS = 2_000;
 export interface Spool {
   /** Resolves once Temporal or the spool has stored the request. Rejects if neither did, or with Temporal's answer about the workflow. */
   send: SendToTemporal;
-  /** What waited at the last look. */
+  /** The spool's content at the last look. */
   depth(): SpoolDepth;
-  /** How often this process has stored requests; a look that began at another count may have missed one. */
+  /** How many requests this process has stored; a look that began at a different count may have missed one. */
   storedCount(): number;
   /** Notes the result of a look, which began at `storedCount`. */
   looked(depth: SpoolDepth, storedCount: number): void;
-  /** Requests may wait: another process has stored one, or nobody can tell. */
+  /** Requests may wait: another process has stored one, or this one may have missed a notification. */
   mayWait(): void;
   /** Temporal accepts requests again. */
   temporalAnswered(): void;
@@ -58,7 +58,7 @@ export function createSpool({ db, sendNow, logger }: { db: Database; sendNow: Se
 
   /**
    * Whether requests of the workflow wait, or may wait because the database is slow. Costs no query while the spool is empty. While the
-   * database is away, nobody can tell, and delivering now is better than not at all.
+   * database is down, this is unknown, and delivering now is better than not at all.
    */
   async function mayWait(workflowId: string): Promise<boolean> {
     if (isEmpty || Date.now() - databaseFailedAtMs < DATABASE_PAUSE_MS) return false;
@@ -79,7 +79,7 @@ export function createSpool({ db, sendNow, logger }: { db: Database; sendNow: Se
     if (isNews) await sleep(NOTICE_MS);
   }
 
-  /** Undefined if Temporal accepted the request; else why not. @throws Temporal's answer about the workflow */
+  /** Undefined if Temporal accepted the request; otherwise the reason. @throws Temporal's answer about the workflow */
   async function tryNow(request: TemporalRequest, deadlineMs: number): Promise<unknown> {
     try {
       await sendNow(request, deadlineMs);

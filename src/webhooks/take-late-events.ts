@@ -1,4 +1,4 @@
-/** Takes webhook events that have waited for the database (./late-events.ts), as their webhook would. */
+/** Processes webhook events that have waited for the database (./late-events.ts), as their webhook would. */
 import type { CallTimings, LateEvents } from '../../workflows/contract';
 import type { Sender } from '../http/webhook-ingress';
 import { isRefused } from '../platform/database-errors';
@@ -8,7 +8,7 @@ import { lettersOf } from './dead-letters';
 import { type HandOverDependencies, handOver } from './hand-over';
 import { handOverFact } from './vapi';
 
-/** Takes events that have waited. @throws NotStoredError, or the database's error, if they cannot be stored now */
+/** Processes such events. @throws NotStoredError, or the database's error, if they cannot be stored now */
 export type TakeLateEvents = (events: LateEvents) => Promise<void>;
 
 export function createLateEventTaker(settings: CallTimings, dependencies: HandOverDependencies): TakeLateEvents {

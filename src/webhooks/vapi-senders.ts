@@ -16,7 +16,7 @@ export interface VapiSenderOptions {
 /** As for Kapso (./kapso-senders.ts). */
 const RECHECK_AFTER_MS = 1_000;
 const RECHECK_TIMEOUT_MS = 1_500;
-/** Workspaces whose HMAC is tried for one body. */
+/** Maximum number of workspaces whose HMAC is tried for one body. */
 const MOST_SIGNERS = 20;
 
 /**

@@ -16,7 +16,7 @@ export interface HandOver {
   summary?: string;
   /** What is still open. */
   questions?: string[];
-  /** Language of the workspace's text that is sent to the customer, such as `en`; without it, the first one. */
+  /** Language of the workspace's text that is sent to the customer, such as `en`; if there is none, `en` or else the first one. */
   language?: string;
 }
 

@@ -30,7 +30,7 @@ const sentSchema = z.object({ wamid: z.string(), delivered: z.number(), attempts
 
 interface Options {
   phone: string;
-  /** Undefined: the one that the customer has written under so far. */
+  /** Undefined: the name that the customer has used so far. */
   name: string | undefined;
   /** For piped input: done after this many ms without a reply. */
   quietMs: number;

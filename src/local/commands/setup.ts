@@ -106,7 +106,7 @@ function sayWebhooks(rows: readonly NumberWebhook[]): void {
     say(`  ${plainUrl(url)}  ${isActive ? 'active' : 'PAUSED'}${kind === 'meta' ? ', of the kind meta, which is not used' : ''}`);
 }
 
-/** Anything but yes is no, also the end of the input. */
+/** Anything but yes is a no, including the end of the input. */
 async function isAgreed(): Promise<boolean> {
   const terminal = createInterface({ input: process.stdin, output: process.stdout });
   try {

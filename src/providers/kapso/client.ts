@@ -99,7 +99,7 @@ export function unconfiguredKapso(): KapsoClient {
   };
 }
 
-/** Stands in for Kapso if the workspace's key cannot be decrypted: sends nothing, so that it is tried again until somebody mends that. */
+/** Stands in for Kapso if the workspace's key cannot be decrypted. It sends nothing, and sends are retried until the key can be decrypted. */
 export function unreadableKapso(): KapsoClient {
   return {
     sendText: async () => ({ kind: 'not_sent', code: 'ENCRYPTION_KEY' }),

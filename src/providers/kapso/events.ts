@@ -352,7 +352,7 @@ function statusOfEvent(event: string | undefined): string | undefined {
   return /^whatsapp\.message\.(sent|delivered|read|played|failed)$/.exec(event ?? '')?.[1];
 }
 
-/** An outbound event carries every status so far. What the owner typed in the phone app is a message, too, and at first has no status. */
+/** An outbound event carries every status so far. A message that the owner typed in the phone app is an event too, at first without a status. */
 function readOutbound(message: VendorMessage, id: string | undefined, context: Context): KapsoEvent[] {
   const { fields, isLegacy } = message;
   // The legacy form's statuses were never read.

@@ -13,7 +13,7 @@ import { SEND_PATH_VERSION } from './client';
 import { type KapsoEvent, readKapsoBody } from './events';
 import type { KapsoProject } from './platform';
 
-/** What to list: the messages of a number, of a time (milliseconds since 1970), after a cursor. */
+/** The query of a list: a number's messages, within a time (milliseconds since 1970), after a cursor. */
 export interface MessageQuery {
   phoneNumberId: string;
   sinceMs?: number;
@@ -27,7 +27,7 @@ export interface ListPage {
   next?: string;
 }
 
-/** A list was not read. `retryAfterMs`: Kapso asks to wait that long. `status`: undefined if there was no readable response. */
+/** A list could not be read. `retryAfterMs`: Kapso asks to wait that long. `status`: undefined if there was no readable response. */
 export class KapsoListError extends Error {
   override name = 'KapsoListError';
   constructor(
@@ -138,12 +138,12 @@ const rowSchema = z.looseObject({
     .catch(undefined),
 });
 
-/** Reads a row of the message list as if a webhook had brought it; never throws. */
+/** Reads a row of the message list like a webhook; never throws. */
 export function readMessageRow(row: unknown, phoneNumberId: string): KapsoEvent[] {
   return readKapsoBody(Buffer.from(JSON.stringify(itemOf(row, phoneNumberId))));
 }
 
-/** A row as an item of a webhook. What the list says of the person stands beside the message, because rows need no `from`. */
+/** A row as an item of a webhook. The person is given beside the message, because rows may lack `from`. */
 function itemOf(row: unknown, phoneNumberId: string): unknown {
   const kapso = rowSchema.safeParse(row).data?.kapso ?? {};
   return {
@@ -157,14 +157,14 @@ function itemOf(row: unknown, phoneNumberId: string): unknown {
   };
 }
 
-/** A message from before, without any vendor's field names. */
+/** An earlier message, without any vendor's field names. */
 export interface PastMessage {
   contact: ContactIdentity;
   direction: 'inbound' | 'outbound';
   message: Omit<InboundMessage, 'id'>;
   /** Of an outbound message: the highest status that is known; undefined while Kapso has not passed it on. */
   status?: ReportedStatus;
-  /** Our ids, of an outbound message that Parley may have sent. */
+  /** Our ids of an outbound message that Parley may have sent. */
   correlationIds: string[];
 }
 
@@ -202,7 +202,7 @@ function isOutbound(row: unknown): row is Fields {
   return rowSchema.safeParse(row).data?.kapso?.direction === 'outbound';
 }
 
-/** The row as if the customer had written it to us. Kapso's rendering stands for what has no text, such as a template. */
+/** The row as if the customer had written it to us. Kapso's rendering replaces a missing text, such as a template's. */
 function mirrored({ from: _business, to, to_user_id, to_parent_user_id: _parent, ...row }: Fields): Fields {
   const { statuses: _statuses, status: _status, origin: _origin, ...kapso } = row.kapso as Fields;
   const rendering = row.type === 'template' ? { content: kapso.content } : {};
@@ -228,7 +228,7 @@ export function readPastConversation(row: unknown, phoneNumberId: string): PastC
   const parsed = conversationSchema.safeParse(row).data;
   if (parsed === undefined) return undefined;
   const lastActiveAtMs = Date.parse(parsed.last_active_at ?? '');
-  // The reader of messages knows the forms of names and numbers.
+  // The message parser knows the formats of names and numbers.
   const message = {
     id: 'conversation',
     type: 'text',

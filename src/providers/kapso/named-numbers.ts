@@ -1,4 +1,4 @@
-/** Finds the business numbers that a body names, before its signature is verified: they tell whose secret to verify it with. */
+/** Finds the business numbers that a body names, before its signature is verified: they decide whose secret verifies it. */
 
 const KEY = '"phone_number_id"';
 /** A genuine body is about one number. */
@@ -9,7 +9,7 @@ const VALUE_LENGTH = 110;
 
 /**
  * The different numbers named in a body, at most three, in their order. Looks for the bytes instead of parsing, because anybody can send
- * megabytes. What it misses only costs a verification with the right secret: the parsed events decide afterwards.
+ * megabytes. If it misses one, the right secret is not tried; it never accepts too much, because the parsed events decide afterwards.
  */
 export function namedNumbers(rawBody: Buffer): string[] {
   const numbers = new Set<string>();

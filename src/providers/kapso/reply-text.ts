@@ -3,7 +3,7 @@ import { MAX_TEXT_LENGTH } from './client';
 import { splitText } from './split-text';
 import { toWhatsAppMarks } from './whatsapp-marks';
 
-/** How much of a reply is converted if only one message of it can be sent: more than that has room for, whatever its marks come to. */
+/** How much of a reply is converted if only one message can be sent: more than fits into it, whatever the marks. */
 const MAX_SINGLE_LENGTH = 20 * MAX_TEXT_LENGTH;
 
 /** The messages of a reply, in order: at least one, each storable and within WhatsApp's limit. */

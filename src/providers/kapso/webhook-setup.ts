@@ -7,7 +7,7 @@ export const RECEIVED_EVENT = 'whatsapp.message.received';
 /** Without them, Parley does not learn what became of its replies. */
 export const STATUS_EVENTS: readonly string[] = ['sent', 'delivered', 'read', 'failed'].map((status) => `whatsapp.message.${status}`);
 
-/** What the webhook must be like. */
+/** The required state of the webhook. */
 export interface WantedWebhook {
   /** Address of the API, without a path. */
   publicUrl: string;
@@ -15,7 +15,7 @@ export interface WantedWebhook {
   secrets: readonly string[];
 }
 
-/** What is to be done. `update` has only what must change. */
+/** The planned change. `update` has only the fields that must change. */
 export type WebhookPlan =
   | { kind: 'right'; webhook: NumberWebhook }
   | { kind: 'create'; url: string; change: WebhookChange }
@@ -58,7 +58,7 @@ export function planWebhook(rows: readonly NumberWebhook[], wanted: WantedWebhoo
   return Object.keys(change).length === 0 ? { kind: 'right', webhook } : { kind: 'update', webhook, webhookId: webhook.id, change };
 }
 
-/** Does what the plan says. */
+/** Carries out the plan. */
 export async function applyPlan(project: KapsoProject, phoneNumberId: string, plan: WebhookPlan): Promise<KapsoChange> {
   switch (plan.kind) {
     case 'right':
@@ -91,7 +91,7 @@ export function describePlan(plan: WebhookPlan): string[] {
   }
 }
 
-/** The URL without a password and a query, which may be secret. */
+/** The URL without password and query, which may be secret. */
 export function plainUrl(url: string): string {
   const { origin, pathname } = new URL(url);
   return `${origin}${pathname}`;

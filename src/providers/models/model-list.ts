@@ -7,7 +7,7 @@ import { sendRequest } from '../../platform/http-request';
 import { withoutDate } from './catalogue';
 import { configuredEndpoints, type Endpoint } from './client';
 
-/** `no_list`: the provider has none, which says nothing about the model. `unreachable`: it did not respond, perhaps only temporarily. */
+/** `no_list`: the provider has no list, which says nothing about the model. `unreachable`: it did not respond, perhaps only temporarily. */
 export type ModelList =
   | { kind: 'listed'; names: ReadonlySet<string> }
   | { kind: 'no_list'; status: number }

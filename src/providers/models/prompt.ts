@@ -74,7 +74,7 @@ function isPersons({ author }: SaidMessage): boolean {
   return author === 'person' || author === 'phone';
 }
 
-/** What a person wrote stands behind a note that says so. */
+/** A person's message is preceded by a note that says so. */
 function chatMessages(message: SaidMessage, before: SaidMessage | undefined, marker: string): ChatMessage[] {
   const isFirst = isPersons(message) && !(before && isPersons(before));
   const note = isFirst ? [dataMessage(marker, 'note', 'A colleague of yours wrote what follows.')] : [];

@@ -116,7 +116,7 @@ export async function keyStatus({
   return status;
 }
 
-/** Stands in for Vapi if the workspace's key cannot be decrypted: nothing is dialled, and it is tried again until somebody mends that. */
+/** Stands in for Vapi if the workspace's key cannot be decrypted. It dials nothing, and calls are retried until the key can be decrypted. */
 export function unreadableVapi(): VapiClient {
   const fail = () => Promise.reject(new Error("the workspace's credentials cannot be decrypted (ENCRYPTION_KEY)"));
   return {

@@ -144,7 +144,7 @@ async function sendAsCustomer(kapso: KapsoDouble, request: Request, response: Re
   response.json({ wamid, delivered: status, attempts });
 }
 
-/** Writes to the customer as the owner does in the WhatsApp Business app. */
+/** Sends a message to the customer as the owner does in the WhatsApp Business app. */
 async function sendAsOwner(kapso: KapsoDouble, request: Request, response: Response): Promise<void> {
   const message = parseOrReject(ownerMessage, request, response);
   if (message === undefined) return;

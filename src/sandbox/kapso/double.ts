@@ -59,7 +59,7 @@ export interface CustomerMessage {
   origin?: 'cloud_api' | 'history_sync' | undefined;
 }
 
-/** A message from before, which no webhook brings. */
+/** An earlier message, which comes by no webhook. */
 export interface PastMessage {
   /** The customer: a phone number in any format, or a business-scoped id. */
   with: string;
@@ -151,7 +151,7 @@ export class KapsoDouble {
     return this.#deliverInbound(stored, body, items.length).then((result) => stored.map(({ wamid }) => ({ ...result, wamid })));
   }
 
-  /** Adds messages from the past, which are listed but come by no webhook. Outbound ones were read. */
+  /** Adds earlier messages, which are listed but come by no webhook. Outbound ones have the status `read`. */
   remembers(messages: readonly PastMessage[]): void {
     const { phoneNumberId } = this.#options;
     const stored = messages.map(({ with: address, name, direction, text, atMs, wamid, origin, correlation }) => {
@@ -319,7 +319,7 @@ export class KapsoDouble {
     return { ...result, wamid: first?.wamid ?? '' };
   }
 
-  /** To every active webhook of the number that has the event. Without any, the event is lost, as it is at Kapso. */
+  /** Sends to every active webhook of the number that has the event. Without any, the event is lost, as at Kapso. */
   #deliver(event: KapsoEvent): Delivery {
     if (typeof this.#options.webhookUrls === 'function') return this.#webhooks.send(kapsoWebhook(this.#webhookOptions, event));
     const deliveries = this.platform

@@ -115,7 +115,7 @@ export class KapsoApi {
     else sendResponse(response, withRetryAfter(KAPSO_ERRORS['429'], Math.ceil((this.#minute.startsAtMs + MINUTE_MS - Date.now()) / 1_000)));
   }
 
-  /** Counts the request, and says in the headers what is left of the minute. */
+  /** Counts the request, and sets headers with what is left of the limit. */
   #isWithinRate(response: Response): boolean {
     const { requestsPerMinute: limit } = this.#options;
     if (limit === undefined) return true;

@@ -27,7 +27,7 @@ export interface KapsoReceiver {
   id: string;
   url: string;
   secret_key: string;
-  /** False: what is not delivered yet is dropped. */
+  /** False: undelivered events are dropped. */
   active: boolean;
 }
 
