@@ -56,8 +56,9 @@ export interface PromptMaterial {
 }
 
 /**
- * The system prompt, the customer's name, the last messages that the customer has seen or written in the private chat, with the
- * notes of calls and what people noted for the model, and the turn's draft if there is one. The messages of the turn come last, in the order in which they were written, because one may have been delivered late.
+ * The system prompt, the customer's name, the last messages that the customer has seen or written in the private chat, the notes of calls
+ * and those that people wrote for the model, and the turn's draft if there is one. The messages of the turn come last, in the order in which
+ * they were written, because one may have been delivered late.
  * The draft is the reply to the last message, or to one of `lostReplyToIds` (see `DraftOrder`). Any other reply to an earlier message was
  * left by a terminated workflow and does not count. Undefined if the conversation or its settings do not exist.
  */

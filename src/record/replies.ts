@@ -253,7 +253,8 @@ function keyCondition(key: ReplyKey): Prisma.Sql {
 /**
  * Raises the row to `status`, stores WhatsApp's id, and settles the turn: from `sent` up its messages are answered or merged, and the
  * reasons that a reply cures are removed; on `failed` they failed, and the conversation needs attention. A reply in parts settles its turn
- * once all are sent, or once one fails; no part is sent after that. What a person wrote by hand gives its messages the outcome `human`. Null if there is no such row, or its status is not lower.
+ * once all are sent, or once one fails; no part is sent after that. If a person wrote it, its messages get the
+ * outcome `human`. Null if there is no such row, or its status is not lower.
  * `claim`: applies only while this claim is current; `isLate`: applies only to a reply that is unconfirmed or waits.
  */
 export async function raiseReply(
