@@ -144,7 +144,9 @@ class Conversation {
       this.#somethingHappened.ring();
     });
     setHandler(lookAgain, (order) => {
-      if (typeof order?.conversationId === 'string') void CancellationScope.nonCancellable(() => this.#resume(order.conversationId));
+      if (typeof order?.conversationId !== 'string') return;
+      // The database refuses what is no id.
+      void CancellationScope.nonCancellable(() => unlessRefused(this.#resume(order.conversationId)));
     });
     setHandler(sendRequested, (order) => {
       this.#handSends.add(order);
@@ -160,14 +162,17 @@ class Conversation {
   /** Changes who answers; resolves once the change has taken effect. One change at a time, and none while messages are being recorded. */
   async #changeMode(action: ModeAction, order: ModeOrder): Promise<ModeChanged> {
     const options = { summary: `${action} by a person` };
-    const { verdict, recorded, sentenceId } = await this.#alone(() => records.changeMode.executeWithOptions(options, [{ action, order }]));
-    // A draft that was begun before does not know what the person did.
-    if (verdict.kind === 'changed' && action !== 'attend') this.#silences += 1;
-    if (recorded) this.#applyState(recorded);
-    if (recorded && sentenceId !== undefined) {
-      const { conversationId, timings } = recorded;
-      this.#handSends.add({ messageId: sentenceId, conversationId, sendConfirmMs: timings.sendConfirmMs });
-    }
+    const verdict = await this.#alone(async () => {
+      const { verdict: decided, recorded, sentenceId } = await records.changeMode.executeWithOptions(options, [{ action, order }]);
+      // A draft that was begun before knows nothing of what the person did.
+      if (decided.kind === 'changed' && action !== 'attend') this.#silences += 1;
+      if (recorded) this.#applyState(recorded);
+      if (recorded && sentenceId !== undefined) {
+        const { conversationId, timings } = recorded;
+        this.#handSends.add({ messageId: sentenceId, conversationId, sendConfirmMs: timings.sendConfirmMs });
+      }
+      return decided;
+    });
     switch (verdict.kind) {
       case 'changed':
         return verdict.changed;
@@ -184,11 +189,13 @@ class Conversation {
   async #resume(conversationId: string, reopenIds: string[] = []): Promise<void> {
     const options = { summary: 'see who answers, and what waits' };
     const order = { conversationId, ...(reopenIds.length > 0 ? { reopenIds } : {}) };
-    const recorded = await this.#alone(() => records.resumeConversation.executeWithOptions(options, [order]));
-    if (recorded) this.#applyState(recorded);
+    await this.#alone(async () => {
+      const recorded = await records.resumeConversation.executeWithOptions(options, [order]);
+      if (recorded) this.#applyState(recorded);
+    });
   }
 
-  /** Runs a step while nothing else reads or changes the open messages. */
+  /** Runs a step, which applies its own result, while nothing else reads or changes what is open. */
   async #alone<T>(step: () => Promise<T>): Promise<T> {
     this.#waitingChanges += 1;
     while (this.#recording) await this.#recording;
@@ -218,6 +225,8 @@ class Conversation {
         this.#showIdle();
         while (this.#hasNothingToDo()) await this.#somethingHappened.rung();
       }
+      // A person's message that came during the wait is sent before the session ends.
+      if (this.#nothingWaits() && this.#handSends.areRunning) continue;
       // Nothing may be awaited between this look into the inbox and the return: a signal in between would be lost.
       if (this.#nothingWaits() && this.#mergedInto) return this.#endMerged(this.#mergedInto);
       if (this.#nothingWaits() && this.#isIdle()) return this.#view.result();
@@ -588,13 +597,17 @@ class Conversation {
     return isLong && isFree && JSON.stringify(this.#inbox.snapshot()).length < MAX_SNAPSHOT_JSON;
   }
 
-  /** No handler is running once nothing is being recorded and no change waits. Messages in the inbox are carried over. */
-  async #continueAsNew(): Promise<never> {
+  /**
+   * No handler is running once nothing is being recorded and no change waits; what waits in the inbox travels along. Returns if a person's
+   * message has come meanwhile, which is sent first.
+   */
+  async #continueAsNew(): Promise<void> {
     // The next run may be on a newer version of the worker; servers before 1.30 keep it on this one (docs/decisions/0010).
     const continueAsNew = makeContinueAsNewFunc<typeof conversationWorkflow>({ initialVersioningBehavior: 'AUTO_UPGRADE' });
     while (this.#recording || this.#waitingChanges > 0) await this.#recording;
+    if (this.#handSends.areRunning) return;
     this.#delivery.applyReports();
-    return await continueAsNew({
+    await continueAsNew({
       ...this.#input,
       snapshot: {
         ...this.#inbox.snapshot(),
