@@ -140,6 +140,8 @@ const refusedMessageSchema = z.object({
     sentAtMs: z.number(),
     isHistory: z.boolean().optional(),
     isInGroup: z.boolean().optional(),
+    // Without it, a message of the owner would become one of the customer.
+    fromBusiness: z.object({ edits: text.optional(), deletes: text.optional() }).optional(),
   }),
 });
 
