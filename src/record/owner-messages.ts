@@ -3,7 +3,7 @@
  * a while, or at the release. Messages that Parley sent are never taken for the owner's.
  */
 import { type InboundMessage, PHONE_HOLDER } from '../../workflows/contract';
-import { type Database, sql } from '../platform/database';
+import { type Database, type Statements, sql } from '../platform/database';
 import { modeNow, withholdDrafts } from './modes';
 import { joinEarlyReports } from './replies';
 
@@ -20,17 +20,25 @@ export interface OwnerMessagesOrder {
 
 /** Stores the messages, edits and deletions, and takes the conversation over if one of them is new. Safe to repeat. */
 export async function recordOwnerMessages(db: Database, order: OwnerMessagesOrder): Promise<void> {
-  let newest: number | undefined;
-  for (const message of order.messages) if (await recordOne(db, order, message)) newest = Math.max(newest ?? 0, message.sentAtMs);
-  if (newest === undefined) return;
-  const untilMs = newest + order.ownerPauseMs;
-  if (!(await takeOverByPhone(db, order.conversationId, untilMs))) return;
-  await withholdDrafts(db, order.conversationId);
-  await settleOpen(db, order.conversationId, new Date(newest));
+  const { conversationId, phoneNumberId, messages } = order;
+  const taken = await db.transaction((tx) => recordAndTakeOver(tx, order));
+  // Only now, because it must see what has been committed.
+  for (const { providerMessageId } of messages) await joinEarlyReports(db, { providerMessageId, phoneNumberId });
+  if (taken === undefined) return;
+  await withholdDrafts(db, conversationId);
+  await settleOpen(db, conversationId, new Date(taken.newestMs));
 }
 
-/** Whether anything was changed. */
-async function recordOne(db: Database, order: OwnerMessagesOrder, message: InboundMessage): Promise<boolean> {
+/** Together, because a repetition finds the messages known, and takes nothing over. Undefined if nothing is new, or the bot may speak. */
+async function recordAndTakeOver(tx: Statements, order: OwnerMessagesOrder): Promise<{ newestMs: number } | undefined> {
+  let newestMs: number | undefined;
+  for (const message of order.messages) if (await recordOne(tx, order, message)) newestMs = Math.max(newestMs ?? 0, message.sentAtMs);
+  if (newestMs === undefined) return undefined;
+  return (await takeOverByPhone(tx, order.conversationId, newestMs + order.ownerPauseMs)) ? { newestMs } : undefined;
+}
+
+/** Whether something has changed. */
+async function recordOne(db: Statements, order: OwnerMessagesOrder, message: InboundMessage): Promise<boolean> {
   const { edits, deletes } = message.fromBusiness ?? {};
   if (edits !== undefined) return (await editMessage(db, order, edits, message)) || (await insertMessage(db, order, message, edits));
   if (deletes !== undefined)
@@ -46,9 +54,9 @@ const SEND_TAKES = sql`interval '2 minutes'`;
  * An edit or a deletion that overtakes its message is stored in its place.
  */
 async function insertMessage(
-  db: Database,
-  { conversationId, workspaceId, phoneNumberId }: OwnerMessagesOrder,
-  { id, providerMessageId: ownId, kind, text, payload, sentAtMs, fromBusiness }: InboundMessage,
+  db: Statements,
+  { conversationId, workspaceId }: OwnerMessagesOrder,
+  { id, kind, text, payload, sentAtMs, fromBusiness }: InboundMessage,
   providerMessageId: string,
 ): Promise<boolean> {
   const sentAt = new Date(Math.min(sentAtMs, Date.now()));
@@ -70,14 +78,12 @@ async function insertMessage(
       WHERE id = ${conversationId}::uuid AND EXISTS (SELECT FROM inserted)
     )
     SELECT id FROM inserted`);
-  if (rows.length === 0) return false;
-  if (ownId === providerMessageId) await joinEarlyReports(db, { providerMessageId, phoneNumberId });
-  return true;
+  return rows.length > 0;
 }
 
 const PREVIEW_LENGTH = 100;
 
-async function editMessage(db: Database, { workspaceId }: OwnerMessagesOrder, edited: string, message: InboundMessage): Promise<boolean> {
+async function editMessage(db: Statements, { workspaceId }: OwnerMessagesOrder, edited: string, message: InboundMessage): Promise<boolean> {
   const at = new Date(message.sentAtMs);
   const rows = await db.query(sql`
     UPDATE messages SET text = ${message.text ?? null}, edited_at = ${at}
@@ -87,7 +93,7 @@ async function editMessage(db: Database, { workspaceId }: OwnerMessagesOrder, ed
 }
 
 async function deleteMessage(
-  db: Database,
+  db: Statements,
   { workspaceId }: OwnerMessagesOrder,
   deleted: string,
   message: InboundMessage,
@@ -99,8 +105,8 @@ async function deleteMessage(
   return rows.length > 0;
 }
 
-/** Takes the conversation over, unless a person has it, it is paused, or the time is over. Returns whether the phone has it now. */
-async function takeOverByPhone(db: Database, conversationId: string, untilMs: number): Promise<boolean> {
+/** Unless a person or a pause has it, or the time is over. Whether the phone has it now. */
+async function takeOverByPhone(db: Statements, conversationId: string, untilMs: number): Promise<boolean> {
   const until = new Date(untilMs);
   const isPhones = sql`(${modeNow('c')} = 'human' AND c.held_by = ${PHONE_HOLDER})`;
   await db.query(sql`
