@@ -25,7 +25,10 @@ async function keepSchedules({ db, client, settings, logger, signal }: Parts & {
   const ensured = new Set<string>();
   while (!signal.aborted) {
     try {
-      for (const phoneNumberId of await listNumberIds(db)) {
+      const phoneNumberIds = await listNumberIds(db);
+      // The schedule of a deleted workspace is gone, and its number may get another workspace.
+      for (const phoneNumberId of ensured) if (!phoneNumberIds.includes(phoneNumberId)) ensured.delete(phoneNumberId);
+      for (const phoneNumberId of phoneNumberIds) {
         if (ensured.has(phoneNumberId)) continue;
         await ensureRepairSchedule(client, phoneNumberId, settings, logger);
         ensured.add(phoneNumberId);
