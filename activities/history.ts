@@ -16,6 +16,7 @@ import {
 } from '../src/record/history';
 import type { Identity } from '../src/record/identity';
 import { findRepairedUntil } from '../src/record/repairs';
+import { spoolDepth } from '../src/record/spool';
 import type { AnswerLimits } from '../src/record/unanswered';
 import type { SyncPosition } from '../workflows/contract';
 import { listFailure } from './kapso-failures';
@@ -57,7 +58,9 @@ export function createHistoryActivities(dependencies: HistoryDependencies): Hist
   return {
     async beginSync({ workspaceId, phoneNumberId, syncId, fromStart }) {
       const repairedUntilMs = repairs ? await findRepairedUntil(db, phoneNumberId) : undefined;
-      const untilMs = Math.min(Date.now(), repairedUntilMs ?? Number.POSITIVE_INFINITY) - SETTLED_AFTER_MS;
+      // What waits in the spool is answered once Temporal has it.
+      const { oldestSeconds } = await spoolDepth(db);
+      const untilMs = Math.min(Date.now() - oldestSeconds * 1_000, repairedUntilMs ?? Number.POSITIVE_INFINITY) - SETTLED_AFTER_MS;
       const position = await beginSync(db, { workspaceId, syncId, fromStart, untilMs });
       logger.info({ workspaceId, syncId, ...position, cursor: position.cursor !== undefined }, 'importing history');
       return position;

@@ -43,9 +43,12 @@ export async function placeTalk(db: Database, { conversationId }: KnownContext, 
     WHERE id = ${conversationId}::uuid AND last_message_at IS NULL`);
 }
 
+/** So long a conversation waits for a workspace, and then answers what is parked. */
+const PARKED_FOR = sql`interval '1 day'`;
+
 /**
- * Writes the messages that are not in the record. A reply of ours whose send is unsettled is not written a second time: its own row gets
- * WhatsApp's id later.
+ * Writes the messages that are neither in the record nor parked. A reply of ours whose send is unsettled is not written a second time: its
+ * own row gets WhatsApp's id later.
  */
 export async function importMessages(
   db: Database,
@@ -77,7 +80,9 @@ export async function importMessages(
         x.direction::message_direction, x.status::message_status, x.provider_message_id, x.kind, x.text, x.payload, x.occurred_at, x.occurred_at,
         x.outcome::message_outcome
       FROM past x
-      WHERE x.direction = 'inbound' OR NOT EXISTS (SELECT FROM messages o WHERE o.id = ANY(x.sent_ids))
+      WHERE x.direction = 'inbound' AND NOT EXISTS (SELECT FROM parked_messages k WHERE k.phone_number_id = ${phoneNumberId}
+          AND k.provider_message_id = x.provider_message_id AND k.released_at IS NULL AND k.created_at > now() - ${PARKED_FOR})
+        OR x.direction = 'outbound' AND NOT EXISTS (SELECT FROM messages o WHERE o.id = ANY(x.sent_ids))
         AND NOT EXISTS (SELECT FROM messages o WHERE o.conversation_id = ${conversationId}::uuid AND o.direction = 'outbound'
           AND o.provider_message_id IS NULL AND o.status IN ('pending', 'sending', 'unconfirmed') AND o.text = x.text)
       ORDER BY x.occurred_at
