@@ -6,10 +6,13 @@ import { attentionAlert } from './alerts';
 import { currentConversation } from './merged-conversations';
 
 /** The reasons that a sent reply cures: the customer has heard from us, and the model has seen the unanswered messages. */
-const CURED_BY_REPLY: AttentionKind[] = ['turn_failed', 'reply_failed', 'waiting_for_model', 'waiting_for_person', 'handed_over'];
+const CURED_BY_REPLY: AttentionKind[] = ['turn_failed', 'reply_failed', 'waiting_for_model'];
 
-/** Reasons about messages that were not answered. A reply cures them if it was drafted later, because its model has seen those messages. */
-const CURED_BY_LATER_DRAFT: AttentionKind[] = ['too_old', 'loop'];
+/**
+ * Reasons about messages that were not answered, or for a person to answer. A reply cures them if it was written later: one of the bot that
+ * was on its way when the conversation was handed over does not.
+ */
+const CURED_BY_LATER_DRAFT: AttentionKind[] = ['too_old', 'loop', 'waiting_for_person', 'handed_over'];
 
 interface Reason {
   kind: AttentionKind;
