@@ -49,13 +49,22 @@ export interface KapsoNumberAccess {
   phoneNumberId: string;
 }
 
+/** The account of the environment, which workspaces without a key of their own share. */
+export type SharedAccount = Pick<KapsoSettings, 'KAPSO_API_KEY' | 'KAPSO_WEBHOOK_SECRET'>;
+
+/** Whether the sender may see every number of the workspace's Kapso project: a shared one has those of other workspaces. */
+export function maySeeNumbers(response: Response, { KAPSO_API_KEY }: KapsoSettings, shared: SharedAccount): boolean {
+  return accessOf(response).workspaceId === undefined || KAPSO_API_KEY !== shared.KAPSO_API_KEY;
+}
+
 /**
- * Checks that Kapso knows the workspace's number. @throws ApiError 409 that says what to set, with the numbers that the key can see; 503 if
- * Kapso is away
+ * Checks that Kapso knows the workspace's number. @throws ApiError 409 that says what to set, with the numbers that the key can see if
+ * `showsNumbers`; 503 if Kapso is away
  */
 export async function requireNumber(
   { kapsoPhoneNumberId }: { kapsoPhoneNumberId: string | null },
   { KAPSO_API_KEY: apiKey, KAPSO_BASE_URL: baseUrl }: Pick<KapsoSettings, 'KAPSO_API_KEY' | 'KAPSO_BASE_URL'>,
+  showsNumbers: boolean,
 ): Promise<KapsoNumberAccess> {
   if (apiKey === undefined) throw new ApiError(409, 'WhatsApp is off: set KAPSO_API_KEY to a key of the Kapso project');
   const project = { baseUrl, apiKey };
@@ -65,8 +74,9 @@ export async function requireNumber(
     return { project, phoneNumberId: kapsoPhoneNumberId };
   const what = kapsoPhoneNumberId === null ? 'the workspace has no number' : `Kapso does not know the number id ${kapsoPhoneNumberId}`;
   const seen = listed.rows.map(({ id, name }) => (name === undefined ? id : `${id} (${name})`));
-  const choice = seen.length === 0 ? 'the key sees no number' : `the key sees ${seen.slice(0, MOST_NUMBERS).join(', ')}`;
-  throw new ApiError(409, `${what}: set Kapso's phone number id of the workspace (KAPSO_PHONE_NUMBER_ID for the first one); ${choice}`);
+  const choice = seen.length === 0 ? '; the key sees no number' : `; the key sees ${seen.slice(0, MOST_NUMBERS).join(', ')}`;
+  const advice = "set Kapso's phone number id of the workspace (KAPSO_PHONE_NUMBER_ID for the first one)";
+  throw new ApiError(409, `${what}: ${advice}${showsNumbers ? choice : ''}`);
 }
 
 const MOST_NUMBERS = 20;

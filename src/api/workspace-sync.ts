@@ -13,7 +13,15 @@ import type { Database } from '../platform/database';
 import { fromRecord } from '../platform/database-errors';
 import type { Logger } from '../platform/logger';
 import { findSync } from '../record/history';
-import { audit, requestedWorkspace, requireNumber, type SettingsOf, workspaceParameters } from './kapso-number';
+import {
+  audit,
+  maySeeNumbers,
+  requestedWorkspace,
+  requireNumber,
+  type SettingsOf,
+  type SharedAccount,
+  workspaceParameters,
+} from './kapso-number';
 
 const TEMPORAL_TIMEOUT_MS = 5_000;
 
@@ -92,7 +100,7 @@ export const syncPaths: ZodOpenApiPathsObject = {
 };
 
 interface Parts {
-  settings: Pick<Settings, 'TEMPORAL_TASK_QUEUE'>;
+  settings: Pick<Settings, 'TEMPORAL_TASK_QUEUE'> & SharedAccount;
   settingsOf: SettingsOf;
   db: Database;
   temporal: Client;
@@ -115,7 +123,8 @@ async function startSync(parts: Parts, request: Request, response: Response): Pr
   parsedQuery(noQuery, request.query);
   const { fromStart = false } = parsed(startBody, request.body ?? {}) ?? {};
   const workspace = await requestedWorkspace(db, request, response);
-  const { phoneNumberId } = await requireNumber(workspace, await settingsOf(workspace.id));
+  const own = await settingsOf(workspace.id);
+  const { phoneNumberId } = await requireNumber(workspace, own, maySeeNumbers(response, own, settings));
   const input: SyncInput = { workspaceId: workspace.id, phoneNumberId, syncId: randomUUID(), fromStart };
   const start = {
     workflowId: syncWorkflowId(phoneNumberId),

@@ -16,9 +16,11 @@ import {
   type KapsoNumberAccess,
   type KapsoSettings,
   kapsoError,
+  maySeeNumbers,
   requestedWorkspace,
   requireNumber,
   type SettingsOf,
+  type SharedAccount,
   workspaceParameters,
 } from './kapso-number';
 
@@ -81,6 +83,7 @@ export const webhookPaths: ZodOpenApiPathsObject = {
 
 interface Parts {
   settingsOf: SettingsOf;
+  shared: SharedAccount;
   db: Database;
   logger: Logger;
 }
@@ -99,8 +102,8 @@ async function checkWebhook(parts: Parts, request: Request, response: Response):
   parsedQuery(noQuery, request.query);
   const workspace = await requestedWorkspace(parts.db, request, response);
   const settings = await parts.settingsOf(workspace.id);
-  const access = await requireNumber(workspace, settings);
-  const { plan, rows } = await planFor(access, settings);
+  const access = await requireNumber(workspace, settings, maySeeNumbers(response, settings, parts.shared));
+  const { plan, rows } = await planFor(access, settings, parts.shared);
   response.json(viewOf(access, settings, rows, describePlan(plan)));
 }
 
@@ -109,8 +112,8 @@ async function setUpWebhook(parts: Parts, request: Request, response: Response):
   parsed(z.strictObject({}), request.body ?? {});
   const workspace = await requestedWorkspace(parts.db, request, response);
   const settings = await parts.settingsOf(workspace.id);
-  const access = await requireNumber(workspace, settings);
-  const { plan, rows } = await planFor(access, settings);
+  const access = await requireNumber(workspace, settings, maySeeNumbers(response, settings, parts.shared));
+  const { plan, rows } = await planFor(access, settings, parts.shared);
   const changes = describePlan(plan);
   if (changes.length === 0) return void response.json(viewOf(access, settings, rows, changes));
   const applied = await applyPlan(access.project, access.phoneNumberId, plan);
@@ -121,9 +124,13 @@ async function setUpWebhook(parts: Parts, request: Request, response: Response):
 }
 
 /** @throws ApiError 409 if PUBLIC_URL or the secret is missing */
-async function planFor(access: KapsoNumberAccess, settings: KapsoSettings): Promise<{ plan: WebhookPlan; rows: NumberWebhook[] }> {
+async function planFor(
+  access: KapsoNumberAccess,
+  settings: KapsoSettings,
+  shared: SharedAccount,
+): Promise<{ plan: WebhookPlan; rows: NumberWebhook[] }> {
   const rows = await rowsOf(access);
-  return { plan: planWebhook(rows, { publicUrl: publicUrlOf(settings), secrets: secretsOf(settings) }), rows };
+  return { plan: planWebhook(rows, { publicUrl: publicUrlOf(settings), secrets: secretsOf(settings, shared) }), rows };
 }
 
 function publicUrlOf(settings: KapsoSettings): string {
@@ -135,7 +142,13 @@ function publicUrlOf(settings: KapsoSettings): string {
   return PUBLIC_URL;
 }
 
-function secretsOf({ KAPSO_WEBHOOK_SECRET: secrets }: KapsoSettings): string[] {
+/** Kapso shows a secret to those who have the account, and the environment's proves the events of every number. */
+function secretsOf({ KAPSO_API_KEY, KAPSO_WEBHOOK_SECRET: secrets }: KapsoSettings, shared: SharedAccount): string[] {
+  if (KAPSO_API_KEY !== shared.KAPSO_API_KEY) {
+    const own = secrets.filter((secret) => !shared.KAPSO_WEBHOOK_SECRET.includes(secret));
+    if (own.length > 0) return own;
+    throw new ApiError(409, 'credentials.kapsoWebhookSecrets is not set: a workspace with a Kapso key of its own needs a secret of its own');
+  }
   if (secrets.length === 0) throw new ApiError(409, 'KAPSO_WEBHOOK_SECRET is not set: set it to a secret of your own');
   return secrets;
 }

@@ -78,7 +78,8 @@ function callsOf(settings: Settings, { vapiPhoneNumberId, vapiAssistantId, crede
   return {
     VAPI_API_KEY: vapiApiKey ?? undefined,
     VAPI_BASE_URL: leavesSandbox ? DEFAULT_VAPI_URL : settings.VAPI_BASE_URL,
-    VAPI_WEBHOOK_SECRET: [...secrets, ...(leavesSandbox ? [] : settings.VAPI_WEBHOOK_SECRET)],
+    // Each call tells Vapi the first one, and the environment's proves the events of every call.
+    VAPI_WEBHOOK_SECRET: [...secrets],
     VAPI_ASSISTANT_ID: vapiAssistantId ?? undefined,
     VAPI_PHONE_NUMBER_ID: vapiPhoneNumberId ?? undefined,
     VAPI_INBOUND_ASSISTANT_ID: undefined,

@@ -113,7 +113,7 @@ export function createApp(dependencies: AppDependencies): RequestListener {
     '/api/v1/workspaces',
     withKey,
     syncRoutes({ settings, settingsOf, db, temporal, logger }),
-    webhookRoutes({ settingsOf, db, logger }),
+    webhookRoutes({ settingsOf, shared: settings, db, logger }),
   );
   app.use(
     '/api/v1/vapi/calls',
