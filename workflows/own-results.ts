@@ -5,8 +5,11 @@
  * the signals that have arrived since. The repeated task may schedule another local activity under the same number. The SDK does not start
  * it: it uses the result of the first, which is still running. Without this check, a message that was not recorded would count as recorded.
  *
- * Each input gets a label, derived from its content, that comes back with the result or the failure (activities/labels.ts). If the label
- * differs, the activity runs again; all of them are idempotent. Results in histories of releases before 0.4 have no label, and are accepted.
+ * Each input gets a label that comes back with the result or the failure (activities/labels.ts). If the label differs, the activity runs
+ * again; all of them are idempotent. Results in histories of releases before 0.4 have no label, and are accepted.
+ *
+ * A label is part of the history: a replay that makes another one runs the activity again, and fails. So it consists of ids only, and what
+ * it consists of never changes.
  */
 import { ApplicationFailure, type LocalActivityOptions, log } from '@temporalio/workflow';
 import { isLabelled, type LabelledResult } from './contract';
@@ -18,22 +21,28 @@ export type CheckedActivities<T extends Record<keyof T, LocalActivity>> = {
   [K in keyof T]: { executeWithOptions(options: LocalActivityOptions, orders: Parameters<T[K]>): ReturnType<T[K]> };
 };
 
+/** What tells the inputs of each activity apart. */
+export type LabelParts<T extends Record<keyof T, LocalActivity>> = {
+  [K in keyof T]: (order: Parameters<T[K]>[0]) => readonly (string | undefined)[];
+};
+
 interface Runnable {
   executeWithOptions(options: LocalActivityOptions, orders: [object]): Promise<unknown>;
 }
 
 /** Wraps `activities`, a proxy of the SDK. */
-export function checked<T extends Record<keyof T, LocalActivity>>(activities: CheckedActivities<T>): CheckedActivities<T> {
-  const activity = (name: string) => (activities as unknown as Record<string, Runnable>)[name];
-  return new Proxy({} as CheckedActivities<T>, {
-    get: (_target, name) => ({
-      executeWithOptions: (options: LocalActivityOptions, [order]: [object]) => {
-        const run = activity(String(name));
-        if (run === undefined) throw new TypeError(`no local activity ${String(name)}`);
-        return runUntilOwn(run, options, { ...order, resultLabel: labelOf(String(name), order) });
-      },
-    }),
+export function checked<T extends Record<keyof T, LocalActivity>>(
+  activities: CheckedActivities<T>,
+  labels: LabelParts<T>,
+): CheckedActivities<T> {
+  const wrapped = Object.keys(labels).map((name) => {
+    const activity = activities[name as keyof T] as unknown as Runnable;
+    const partsOf = labels[name as keyof T] as (order: object) => readonly (string | undefined)[];
+    const executeWithOptions = (options: LocalActivityOptions, [order]: [object]) =>
+      runUntilOwn(activity, options, { ...order, resultLabel: labelOf(name, partsOf(order)) });
+    return [name, { executeWithOptions }];
   });
+  return Object.fromEntries(wrapped) as CheckedActivities<T>;
 }
 
 /** Not async, because each further promise costs (docs/decisions/0005). */
@@ -62,9 +71,9 @@ function labelOfFailure(error: unknown): string | undefined {
   return isLabelled(last) ? last.resultLabel : undefined;
 }
 
-/** The activity's name and a 64-bit hash of the input (two hashes in the style of FNV-1a), so that no text gets into a result. */
-function labelOf(name: string, order: object): LabelledResult['resultLabel'] {
-  const text = JSON.stringify(order);
+/** The name and a hash of the parts (two of FNV-1a's kind, 64 bits together). */
+function labelOf(name: string, parts: readonly (string | undefined)[]): LabelledResult['resultLabel'] {
+  const text = parts.map((part) => part ?? '').join('\n');
   let one = 0x811c9dc5;
   let other = 0x9747b28c;
   for (let index = 0; index < text.length; index += 1) {

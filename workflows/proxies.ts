@@ -22,6 +22,15 @@ export const records = checked<RecordSteps>(
     localRetryThreshold: '5 s',
     retry: untilTheDatabaseIsBack,
   }),
+  {
+    recordInbound: ({ deliveries }) => deliveries.flatMap(({ messages }) => messages.map(({ id }) => id)),
+    recordFailedTurn: ({ messageIds }) => messageIds,
+    requestAttention: ({ conversationId, kind, subject }) => [conversationId, kind, subject],
+    clearAttention: ({ conversationId, kinds }) => [conversationId, ...kinds],
+    recordDoubt: ({ messageId }) => [messageId],
+    changeMode: ({ action, order }) => [action, order.conversationId, order.by],
+    resumeConversation: ({ conversationId, reopenIds = [] }) => [conversationId, ...reopenIds],
+  },
 );
 
 type OutboxSteps = Pick<Activities, 'sendReply' | 'checkSend'>;
@@ -33,6 +42,7 @@ export const outbox = checked<OutboxSteps>(
     localRetryThreshold: '5 s',
     retry: untilTheDatabaseIsBack,
   }),
+  { sendReply: ({ messageId }) => [messageId], checkSend: ({ messageId }) => [messageId] },
 );
 
 export const settlement = proxyActivities<Pick<Activities, 'lookUpSend'>>({
@@ -79,6 +89,7 @@ export const calls = checked<CallSteps>(
     localRetryThreshold: '5 s',
     retry: untilTheDatabaseIsBack,
   }),
+  { concludeCall: ({ callId }) => [callId], requeueCall: ({ callId, providerCallId }) => [callId, providerCallId] },
 );
 
 export const dialling = proxyActivities<Pick<Activities, 'dialCall'>>({

@@ -147,7 +147,10 @@ function secretsOf({ KAPSO_API_KEY, KAPSO_WEBHOOK_SECRET: secrets }: KapsoSettin
   if (KAPSO_API_KEY !== shared.KAPSO_API_KEY) {
     const own = secrets.filter((secret) => !shared.KAPSO_WEBHOOK_SECRET.includes(secret));
     if (own.length > 0) return own;
-    throw new ApiError(409, 'credentials.kapsoWebhookSecrets is not set: a workspace with a Kapso key of its own needs a secret of its own');
+    throw new ApiError(
+      409,
+      'credentials.kapsoWebhookSecrets is not set: a workspace with a Kapso key of its own needs a secret of its own',
+    );
   }
   if (secrets.length === 0) throw new ApiError(409, 'KAPSO_WEBHOOK_SECRET is not set: set it to a secret of your own');
   return secrets;
