@@ -194,19 +194,27 @@ async function viewOf(parts: Parts, { id, phoneNumberId }: { id: string; phoneNu
   const row = await fromRecord(findSync(parts.db, id));
   if (!row) return undefined;
   const workflowId = syncWorkflowId(phoneNumberId);
-  const live = row.status === 'running' ? await lookAt(parts, workflowId) : undefined;
+  // Also for a finished one: the row is an earlier import's until a worker has begun the next. Without Temporal, the row is all there is.
+  const look = lookAt(parts, workflowId);
+  const live = row.status === 'running' ? await look : await look.catch(() => undefined);
+  const status = statusOf(row.status as SyncView['status'], live);
   return {
-    ...{ workspaceId: id, workflowId, status: live?.isRunning === false ? 'stopped' : (row.status as SyncView['status']) },
+    ...{ workspaceId: id, workflowId, status },
     phase: row.phase as SyncView['phase'],
     ...{ conversations: row.conversations, messages: row.messages, imported: row.imported, unreadable: row.unreadable },
     until: row.until.toISOString(),
-    problem: live?.waitsFor ?? row.problem,
+    problem: live?.waitsFor ?? (status === row.status ? row.problem : null),
     ...{
       startedAt: row.startedAt.toISOString(),
       updatedAt: row.updatedAt.toISOString(),
-      finishedAt: row.finishedAt?.toISOString() ?? null,
+      finishedAt: status === 'running' ? null : (row.finishedAt?.toISOString() ?? null),
     },
   };
+}
+
+function statusOf(stored: SyncView['status'], live: Live | undefined): SyncView['status'] {
+  if (live?.isRunning) return 'running';
+  return stored === 'running' && live !== undefined ? 'stopped' : stored;
 }
 
 interface Live {
