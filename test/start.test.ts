@@ -274,16 +274,19 @@ test('when voice calls are off, then call says so at once', async () => {
 });
 
 test('when only Vapi is real, then start names the settings that calls lack', async () => {
-  Object.assign(environment, { VAPI_API_KEY: 'a-real-key', VAPI_WEBHOOK_SECRET: 'a-secret' });
+  // Nobody answers there.
+  Object.assign(environment, { VAPI_API_KEY: 'a-real-key', VAPI_WEBHOOK_SECRET: 'a-secret', VAPI_BASE_URL: 'http://127.0.0.1:9' });
   const start = run('start');
   try {
     await start.says('Stop         Ctrl-C');
-    expect(start.output()).toMatch(/Calls +incomplete: not set: VAPI_ASSISTANT_ID, VAPI_PHONE_NUMBER_ID, PUBLIC_URL; /);
+    expect(start.output()).toMatch(
+      /Calls +incomplete: nothing responds at .*; not set: VAPI_ASSISTANT_ID, VAPI_PHONE_NUMBER_ID, PUBLIC_URL/,
+    );
     expect(start.output()).toContain('`npm run doctor`');
     expect(start.output()).not.toContain('nobody who writes to');
   } finally {
     await pressCtrlC(start);
-    for (const name of ['VAPI_API_KEY', 'VAPI_WEBHOOK_SECRET']) delete environment[name];
+    for (const name of ['VAPI_API_KEY', 'VAPI_WEBHOOK_SECRET', 'VAPI_BASE_URL']) delete environment[name];
   }
 }, 120_000);
 

@@ -83,15 +83,16 @@ export async function checkCalls(settings: Settings): Promise<Finding> {
   if (apiKey === undefined) return calls.note('voice calls are off: VAPI_API_KEY is not set');
   if (settings.VAPI_WEBHOOK_SECRET.length === 0)
     return calls.problem('VAPI_WEBHOOK_SECRET is not set, so every event of a call is refused: set the secret that Vapi is to send');
-  const status = await keyStatus({ baseUrl, apiKey, timeoutMs: TIMEOUT_MS }).catch(() => undefined);
-  if (status === undefined) return calls.problem(`nothing responds at ${baseUrl}: check VAPI_BASE_URL and the network`);
-  if (status === 401 || status === 403)
-    return calls.problem(`Vapi responded with ${status}: check VAPI_API_KEY, which must be the private key of the organisation`);
-  if (status >= 400) return calls.warning(`Vapi responded with ${status}: whether it accepts the key is unknown`);
   const names = ['VAPI_ASSISTANT_ID', 'VAPI_PHONE_NUMBER_ID', 'PUBLIC_URL'] as const;
-  const missing = names.filter((name) => settings[name] === undefined);
-  if (missing.length === 0) return calls.ok('on: Vapi accepts the key, and all settings are set');
+  const missing = names.filter((name) => settings[name] === undefined).join(', ');
+  const also = missing === '' ? '' : `; not set: ${missing}`;
+  const status = await keyStatus({ baseUrl, apiKey, timeoutMs: TIMEOUT_MS }).catch(() => undefined);
+  if (status === undefined) return calls.problem(`nothing responds at ${baseUrl}: check VAPI_BASE_URL and the network${also}`);
+  if (status === 401 || status === 403)
+    return calls.problem(`Vapi responded with ${status}: check VAPI_API_KEY, which must be the private key of the organisation${also}`);
+  if (status >= 400) return calls.warning(`Vapi responded with ${status}: whether it accepts the key is unknown${also}`);
+  if (missing === '') return calls.ok('on: Vapi accepts the key, and all settings are set');
   return calls.warning(
-    `not set: ${missing.join(', ')}; without them, a request must name its assistant and number, and events go to the URL set in Vapi`,
+    `not set: ${missing}; without them, a request must name its assistant and number, and events go to the URL set in Vapi`,
   );
 }
