@@ -241,3 +241,8 @@ describe('deleting', () => {
     expect([refused.status, refused.body.detail]).toEqual([409, expect.stringContaining('KAPSO_PHONE_NUMBER_ID')]);
   });
 });
+
+test('when a change names nothing, then it is refused', async () => {
+  const { id } = await create({ name: 'Bakery' });
+  expect(await change<{ detail: string }>(id, {})).toMatchObject({ status: 400, body: { detail: 'must name what to change' } });
+});

@@ -114,10 +114,15 @@ const partial = {
   credentials: credentialsBody.optional(),
 };
 const createBody = z.strictObject({ name, ...partial }).meta({ id: 'NewWorkspace' });
-const changeBody = z.strictObject({ name: name.optional(), ...partial }).meta({
-  id: 'WorkspaceChange',
-  description: 'What is left out stays as it is. Only a key of `API_KEYS` may change the ids of numbers.',
-});
+const changeBody = z
+  .strictObject({ name: name.optional(), ...partial })
+  // An empty body arrives as an empty object.
+  .refine((body) => Object.keys(body).length > 0, 'must name what to change')
+  .meta({
+    id: 'WorkspaceChange',
+    description: 'What is left out stays as it is. Only a key of `API_KEYS` may change the ids of numbers.',
+    minProperties: 1,
+  });
 const CREATE_EXAMPLE = {
   name: 'Corner Bakery',
   kapsoPhoneNumberId: '100000000000002',
